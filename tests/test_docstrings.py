@@ -12,6 +12,14 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "napari_dip"
 MODULES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in PACKAGE.rglob("*.py")}
 #: Capitalised words of types that are no class: names of people, of formats, of other packages.
 OTHER_WORDS = frozenset("Default None NumPy Tensor Airy Zarr Array Worker True False".split())
+#: Begins of the comment of a constant that refer to another one: "Its maximum", "Factor on it".
+LEANING_COMMENT = re.compile(
+    r"(It|Its|They|Their|That|Those|These|This|Such|The same|Otherwise|And)\b"
+    r"|(\S+ ){1,4}(above|across|at|below|for|from|in|of|on|outside|than|to|with) "
+    r"(both|it|its|such|that(?! of)|them|these|those)\b"
+    r"|(\S+ ){0,3}([Aa]bove|[Bb]elow) (it|that|these|those)\b"
+    r"|.*\bas (theirs|there)\b|\S+( \S+)?\.$"
+)
 
 
 def section_entries(docstring: str, section: str) -> list[tuple[str, str]]:
@@ -80,3 +88,28 @@ def test_docstrings_name_parameters_and_types_that_exist() -> None:
 def test_a_planted_stranger_is_found(entry: str, stranger: str) -> None:
     source = f'def f(pool):\n    """Do.\n\n    Parameters\n    ----------\n    {entry}\n    """'
     assert find_strangers(source, {"Pool"}) == [stranger]
+
+
+def comments_of_constants(source: str) -> list[str]:
+    """Text of each `#:` comment, the lines of one comment joined."""
+    found = re.finditer(r"^ *#: .*(?:\n *#: .*)*|#: .*$", source, re.M)
+    return [re.sub(r"\s*#: ", " ", match[0]).strip() for match in found]
+
+
+def test_the_comment_of_a_constant_names_what_it_is_about() -> None:
+    leaning = [
+        f"{path}: {comment}"
+        for path, source in MODULES.items()
+        for comment in comments_of_constants(source)
+        if LEANING_COMMENT.match(comment)
+    ]
+    assert not leaning
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ["Its maximum with texture.", "Factor on it.", "Above these two, a caution.", "Fewest pixels."],
+)
+def test_a_planted_comment_that_leans_on_its_neighbour_is_found(comment: str) -> None:
+    (found,) = comments_of_constants(f"#: {comment}\nLIMIT = 1")
+    assert LEANING_COMMENT.match(found)

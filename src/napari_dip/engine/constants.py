@@ -33,7 +33,7 @@ MAX_UNTILED_PIXELS = 2**20
 #: Minimum side of a tile without its halo, in pixels: the fastest per pixel for a halo of 56
 #: (docs/constants.md).
 MIN_CORE_SIDE = 256
-#: The same in halos.
+#: Minimum side of a tile without its halo, in halos.
 MIN_CORE_MARGINS = 4
 
 

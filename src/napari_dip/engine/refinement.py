@@ -37,7 +37,7 @@ GROUP_STEP = 4
 SEARCH_RADIUS = 16
 #: Patches in a group, for white noise: best of 32, 40 and 64 on 19 photographs (docs/constants.md).
 GROUP_SIZE = 32
-#: The same for correlated noise: 64 gains 0.03 and 0.1 dB over 32 on FMD widefield.
+#: Patches in a group, for correlated noise: 64 gains 0.03 and 0.1 dB over 32 on FMD widefield.
 CORRELATED_GROUP_SIZE = 64
 #: Number of patches in a group whose spectrum is thresholded, as in BM3D: a power of two.
 THRESHOLD_GROUP_SIZE = 16
@@ -52,9 +52,9 @@ MATCHING_MEASUREMENT_WEIGHT = 0.25
 #: Least share of the hard-thresholded measurement in a group's guide, for white noise; it grows
 #: with the network's error. Set12 gains 0.2 dB (docs/constants.md).
 MIN_THRESHOLD_WEIGHT = 0.3
-#: Largest share.
+#: Largest share of the hard-thresholded measurement in a group's guide.
 MAX_THRESHOLD_WEIGHT = 1.0
-#: Error of the network's image at half of that range, in noise variances (docs/constants.md).
+#: Network's error, in noise variances, for the mean of least and largest share (docs/constants.md).
 HALF_WEIGHT_ERROR = 0.005
 #: Ratio of the noise in a group's mean to that of independent patches.
 GROUP_MEAN_NOISE_RATIO = 1.3

@@ -51,7 +51,8 @@ OutcomeT = TypeVar("OutcomeT")
 MIN_KEPT_ITERATIONS = 10
 #: Fraction of an experiment from which its speed gives the remaining time (docs/constants.md).
 MIN_TIMED_FRACTION = 0.03
-#: Factor on that time: later fits take 0.8 times as long in the mean, 1.6 at most.
+#: Factor on the remaining time of an experiment: later fits take 0.8 times as long in the mean, 1.6
+#: at most.
 TIME_MARGIN = 1.25
 
 

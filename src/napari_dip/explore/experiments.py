@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 
 #: Crop in pixels of a comparison, which fits every architecture twice.
 COMPARISON_CROP = 128
-#: Number of its iterations.
+#: Number of iterations of a comparison of architectures.
 COMPARISON_ITERATIONS = 300
 #: Colours of the Okabe-Ito palette, distinct in every kind of colour vision, by target.
 _TARGET_COLOURS = ("#56B4E9", "#009E73", "#E69F00", "#D55E00")

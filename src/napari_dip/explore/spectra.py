@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 _RECORDED_OUTPUTS = 24
 #: Number of outputs that the report draws, evenly spaced in log(iteration).
 _REPORTED_OUTPUTS = 6
-#: Iteration of the first one as a divisor of their total: iteration 20 of 1,000.
+#: Iteration of the first recorded output, as a divisor of all iterations: iteration 20 of 1,000.
 _FIRST_OUTPUT_DIVISOR = 50
 #: Divisor for the share of ratios at the start that are not drawn. Those outputs are no images
 #: yet; with spectral norms they are so smooth that they would take up the whole axis.

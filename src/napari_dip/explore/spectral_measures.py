@@ -29,15 +29,18 @@ LEVELS = (0.5, 0.9)
 BAND_NAMES = tuple(f"band_{number}" for number in range(1, BAND_COUNT + 1))
 #: Maximum radial frequency, in cycles per pixel.
 NYQUIST_FREQUENCY = 0.5
-#: Number of iterations over which the ratio is averaged (n in equation 8 of Shi et al. 2022).
+#: Number of iterations over which the ratio of blurriness to sharpness is averaged (n in equation 8
+#: of Shi et al. 2022).
 RATIO_WINDOW = 100
-#: Maximum change of a settled average (the threshold in their code).
+#: Maximum change of a settled ratio of blurriness to sharpness (threshold of the code of Shi et al.
+#: 2022).
 RATIO_TOLERANCE = 0.01
-#: Length of the blur filter in pixels, as in their code.
+#: Length of the blur filter in pixels, as in the code of Shi et al. 2022.
 _BLUR_FILTER_SIZE = 9
-#: Number of the largest local variations, as in their code, which follows that of Bahrami and Kot.
+#: Number of the largest local variations, as in the code of Shi et al. 2022, which follows that of
+#: Bahrami and Kot.
 _VARIATION_COUNT = 1000
-#: Decay of their weight with rank, as there.
+#: Decay with rank of the weight of a local variation, as in the code of Shi et al. 2022.
 _RANK_DECAY = 0.01
 
 

@@ -37,7 +37,7 @@ _LOCK_FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK
 IMAGE_SUFFIXES = (".tif", ".tiff", ".zarr")
 JSON_SUFFIXES = (".json",)
 NETWORK_SUFFIXES = (".safetensors", ".zip")
-#: Refusal of another suffix, by those allowed.
+#: Suffixes that an output may have -> code of the refusal of another one.
 _SUFFIX_FAULTS = {
     IMAGE_SUFFIXES: "output-type",
     JSON_SUFFIXES: "output-json",

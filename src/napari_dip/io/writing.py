@@ -267,7 +267,8 @@ def _make_ome_options(
 
 #: Shape of a chunk of a plane in pixels, 4 MB in single precision.
 _PLANE_CHUNK = (1, 1024, 1024)
-#: The same of a stack, so that a viewer can show a plane without decompressing many others.
+#: Shape of a chunk of a stack in pixels, so that a viewer can show a plane without decompressing
+#: many others.
 _STACK_CHUNK = (4, 512, 512)
 #: Maximum side of a plane of the coarsest level, which viewers show at once.
 _MAX_COARSEST_SIDE = 256

@@ -22,11 +22,12 @@ from napari_dip.pipeline.torch_state import MPS_FALLBACK_VARIABLE, load_torch
 #: Maximum number of CPU threads of a fit. Two threads are 1.8 times as fast as one (256 x 256
 #: crops). More were not measured; the limit is a guess, as layers of narrow networks are small.
 MAX_THREADS = 8
-#: Floating-point operations per second of convolutions of these widths, per CPU thread in single
-#: precision (`benchmarks/speed_plan.py`), where the CPU has AVX-512.
+#: Floating-point operations per second of convolutions of the presets' widths, per CPU thread in
+#: single precision (`benchmarks/speed_plan.py`), where the CPU has AVX-512.
 AVX512_THREAD_RATE = 100e9
-#: The same where it has not, or where that is unknown. An AMD EPYC with AVX2 reaches 30e9 on one
-#: thread, and 22e9 on each of two.
+#: Floating-point operations per second of convolutions, per CPU thread in single precision, without
+#: AVX-512 or where that is unknown. An AMD EPYC with AVX2 reaches 30e9 on one thread, and 22e9 on
+#: each of two.
 OTHER_THREAD_RATE = 25e9
 #: Folder of the limits of a container on Linux (cgroup).
 _CGROUP_FOLDER = Path("/sys/fs/cgroup")

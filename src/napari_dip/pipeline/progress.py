@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Ratio of the reported bound to the expected time, since the time per iteration varies.
 TIME_LEFT_MARGIN = 1.15
-#: Weight of a step in its kind's pace, relative to the next one: the first ones load libraries.
+#: Weight of a step in the pace of its kind, relative to the next one; first ones load libraries.
 PACE_DECAY = 0.6
 #: Maximum number of steps that are assigned to workers one by one.
 MAX_SCHEDULED_STEPS = 200

@@ -55,9 +55,9 @@ _AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
 #: Parameter M_TRIM_THRESHOLD of glibc's `mallopt`, see mallopt(3): the settings below save 7 to
 #: 12 % of the CPU time (`benchmarks/tiles.py`).
 _TRIM_THRESHOLD = -1
-#: Parameter M_TOP_PAD.
+#: Parameter M_TOP_PAD of glibc's `mallopt`.
 _TOP_PAD = -2
-#: Parameter M_MMAP_THRESHOLD.
+#: Parameter M_MMAP_THRESHOLD of glibc's `mallopt`.
 _MMAP_THRESHOLD = -3
 #: Bytes kept free at the end of a thread's heap of 64 MiB: otherwise one run in three on a thread
 #: of napari took 650,000 page faults and 19 % more CPU time (docs/constants.md).

@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 #: Photons at the brightest pixel, as in the benchmark of stacks and movies.
 PEAK_PHOTONS = 30.0
-#: Standard deviation of the read noise in photons, as there.
+#: Standard deviation of the read noise in photons, as in the benchmark of stacks and movies.
 READ_NOISE = 2.0
 #: Photons at the brightest pixel of the channel that is restored with a guide.
 WEAK_PEAK_PHOTONS = 5.0
 #: Standard deviation of the blur, in pixels.
 BLUR_STD = 2.0
-#: Radius of its PSF, in pixels.
+#: Radius of the PSF of the blur, in pixels.
 PSF_RADIUS = 8
 #: Photons at the brightest pixel of the blurred image.
 BLURRED_PEAK_PHOTONS = 400.0
-#: Number of scratches.
+#: Number of scratches in a sample.
 SCRATCH_COUNT = 4
 #: Half width of a scratch, in pixels.
 SCRATCH_HALF_WIDTH = 1.5
-#: Number of grains of dust.
+#: Number of grains of dust in a sample.
 GRAIN_COUNT = 14
-#: Range of their radii, in pixels.
+#: Range of the radii of grains of dust, in pixels.
 GRAIN_RADII = (2.0, 6.0)
 
 

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 #: Percentiles of the guide that are scaled to a range of one, so that hot and dead pixels do not
 #: set it.
 GUIDE_PERCENTILES = (0.5, 99.5)
-#: Maximum distance of a guide pixel outside that range, in multiples of the range.
+#: Maximum distance of a guide pixel outside the range between `GUIDE_PERCENTILES`, in ranges.
 MAX_GUIDE_OUTLIER = 1.0
 #: Steps per pixel of the registration: a shift of 0.05 pixels changes an edge by less than noise.
 SHIFT_STEPS = 20

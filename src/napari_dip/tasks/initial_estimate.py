@@ -29,7 +29,7 @@ VALIDATED_ITERATIONS = (20, 40)
 #: filaments of 5 to 100 photons.
 RICHARDSON_LUCY_STEPS = (2, 3, 4, 5, 7, 10, 14, 20, 28, 40, 56)
 #: Background that is added to signal and prediction, in standard deviations of the noise of dark
-#: pixels: of these, one in 700 is cut off at 0.
+#: pixels, of which one in 700 is cut off at 0.
 BACKGROUND_SIGMAS = 3.0
 #: Estimates that must be worse than the best before the search ends, as many as for one weight.
 PATIENCE = 2
@@ -37,20 +37,20 @@ PATIENCE = 2
 UNREGULARISED_ITERATIONS = (10, 20, 40, 80)
 #: Richardson-Lucy iterations to the estimate from which the noise of each pixel is computed.
 RICHARDSON_LUCY_ITERATIONS_TO_NOISE = 20
-#: Largest relative difference of two losses, if within the standard error, that counts as equal
-#: (that crop: 0.4 % for an estimate that is 0.2 dB better).
+#: Largest relative difference of two losses, if within the standard error, that counts as equal (on
+#: a crop of pollen, 0.4 % for an estimate that is 0.2 dB better).
 LOSS_TOLERANCE = 0.01
 #: Prior mean of the share of the network in the result: for two estimates with equal and
 #: independent errors, half of each is best.
 PRIOR_NETWORK_FRACTION = 0.5
-#: Its precision 1 / (1/4)^2.
+#: Prior precision 1 / (1/4)^2 of the share of the network in the result.
 NETWORK_FRACTION_PRECISION = 16.0
 #: Richardson-Lucy iterations of the estimates that a network takes as input, for a plane.
 RICHARDSON_LUCY_ITERATIONS = (5, 20)
-#: The same for a volume.
+#: Richardson-Lucy iterations of the estimates that a network takes as input, for a volume.
 RICHARDSON_LUCY_ITERATIONS_3D = (5,)
-#: Standard deviation of the jitter of these estimates, whose range is about one, so that their
-#: noise is not copied: 29.6 dB on a crop, 27.9 dB without (docs/constants.md).
+#: Standard deviation of the jitter of Richardson-Lucy estimates, whose range is about one, so that
+#: their noise is not copied: 29.6 dB on a crop, 27.9 dB without (docs/constants.md).
 RICHARDSON_LUCY_JITTER = 0.1
 #: Weight of the squared distance to the regularised estimate in a volume: 26.5 dB after 50
 #: iterations on a crop of pollen, 25.3 dB without (docs/constants.md).

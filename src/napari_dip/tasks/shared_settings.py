@@ -166,8 +166,8 @@ MIN_DISTANT_SPACING = 2.0
 #: Number of frames or planes from which on joint training is the default: 12 frames of 64 x 64 took
 #: 12.9 CPU seconds with it, and 13.0 with warm starts (cancer_cell_migration, `fast`).
 MIN_JOINT_FRAMES = 16
-#: The same for tiles: 16 tiles of 128 x 128 took 15 to 17 % more CPU time with joint training than
-#: with warm starts (docs/constants.md).
+#: Number of tiles from which on joint training is the default: 16 tiles of 128 x 128 took 15 to 17
+#: % more CPU time with it than with warm starts (docs/constants.md).
 MIN_JOINT_TILES = 32
 
 

@@ -59,11 +59,12 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageHeader
     from napari_dip.io.header import Headers
 
-#: Standard deviation of the jitter of the random input for small factors: 0.03 for 4 in the paper.
+#: Standard deviation of the jitter of the random input for factors up to `MAX_SMALL_FACTOR`: 0.03
+#: for 4 in the paper.
 SMALL_FACTOR_JITTER = 0.03
-#: The same for large factors: 0.05 for 8 in the paper.
+#: Standard deviation of the jitter of the random input for larger factors: 0.05 for 8 in the paper.
 LARGE_FACTOR_JITTER = 0.05
-#: The largest small factor.
+#: Largest upscaling factor with `SMALL_FACTOR_JITTER`.
 MAX_SMALL_FACTOR = 4
 #: Standard deviation of the jitter of the interpolated image, whose range is about one.
 INTERPOLATED_INPUT_JITTER = 0.1

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 _UNIFORM_FRACTION = 0.01
 #: Input units of the kernel's network (Ren et al. 2020, https://github.com/csdwren/SelfDeblur).
 _INPUT_UNITS = 200
-#: Hidden units of the kernel's network, as there.
+#: Hidden units of the kernel's network, as in the code of Ren et al. 2020.
 _HIDDEN_UNITS = 1000
-#: Scale of its fixed input, as there.
+#: Scale of the fixed input of the kernel's network, as in the code of Ren et al. 2020.
 _INPUT_STD = 0.1
 #: Points per pixel of the longest line that fits; with 4, its weights are uniform to 1 %.
 _POINTS_PER_PIXEL = 4
@@ -38,9 +38,9 @@ _DISC_SAMPLES = 5
 #: Initial weight of the L0 norm of edges (Pan et al. 2014). Lowest similarity of kernels in Levin's
 #: set: 0.77, with theirs 0.60 (docs/constants.md).
 INITIAL_EDGE_WEIGHT = 2e-2
-#: Divisor of that weight per iteration.
+#: Divisor of the weight of the L0 norm of edges, per iteration.
 EDGE_WEIGHT_DECAY = 1.2
-#: Minimum of that weight.
+#: Minimum of the weight of the L0 norm of edges.
 MIN_EDGE_WEIGHT = 1e-4
 #: Weight of the kernel's squared norm.
 KERNEL_WEIGHT = 2.0
@@ -57,7 +57,7 @@ FISTA_ITERATIONS = 60
 #: Exponent of the power spectra of scenes. Field (1987) measured 2; with 2.4, widths on eight
 #: photographs are 4 % too large in the mean (docs/constants.md).
 SPECTRUM_EXPONENT = 2.4
-#: Its standard deviation over scenes.
+#: Standard deviation over scenes of the exponent of the power spectrum.
 SPECTRUM_EXPONENT_STD = 0.3
 #: Standard deviation of the logarithm of the measured noise variance.
 LOG_NOISE_STD = 0.3
@@ -72,15 +72,15 @@ MAX_FREQUENCY = 0.5
 EULER_GAMMA = 0.5772
 #: Delta of the Huber loss, since the distribution has a long lower tail.
 HUBER_DELTA = 2.0
-#: Largest number of frequencies of the search over all candidates.
+#: Largest number of frequencies of the search over all candidate kernels.
 MAX_SEARCH_FREQUENCIES = 1500
-#: Iterations of that search.
+#: Iterations of the search over all candidate kernels.
 SEARCH_ITERATIONS = 40
-#: Iterations of the final fits.
+#: Iterations of the final fits of the best candidate kernels.
 FINAL_FIT_ITERATIONS = 120
-#: Learning rate of these fits (Adam), in units of a logarithm.
+#: Learning rate (Adam) of the fits of a scene's spectrum, in units of a logarithm.
 SPECTRUM_LEARNING_RATE = 0.05
-#: Largest number of candidates in the final fits.
+#: Largest number of candidate kernels in the final fits.
 MAX_FINAL_CANDIDATES = 3
 
 

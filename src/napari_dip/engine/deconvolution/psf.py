@@ -26,17 +26,17 @@ _VOLUME_BLOCK_SIDE = 64
 #: Prior mean of the exponent of a stack's power spectrum: points have 0, lines 1, surfaces 2 and
 #: solids 4.
 _EXPONENT = 2.0
-#: Prior standard deviation of that exponent.
+#: Prior standard deviation of the exponent of a stack's power spectrum.
 _EXPONENT_STD = 1.5
 #: Prior standard deviation of the logarithm of the noise.
 _LOG_NOISE_STD = 0.1
 #: Weight of the prior against the mean over all frequencies.
 _PRIOR_WEIGHT = 1e-4
-#: Widths in the plane from which the search starts.
+#: Widths of the PSF in the plane from which the search starts, in pixels.
 _START_WIDTHS = (1.0, 1.8)
-#: Ratios of the width along Z to that in the plane from which it starts.
+#: Ratios of the PSF's width along Z to that in the plane from which the search starts.
 _START_RATIOS = (1.0, 2.0)
-#: Steps of the search.
+#: Steps of the search for the widths of the PSF.
 _SEARCH_STEPS = 150
 #: Fewest samples per pixel along Y and X, and per Airy radius, for integration over a pixel.
 #: Doubling either changes no pixel by more than 0.2 % of the peak (there is a test).
@@ -46,7 +46,7 @@ _SAMPLES_PER_AIRY = 8
 _STEPS_PER_AIRY = 64
 #: Nodes of the pupil integral per period of its phase.
 _NODES_PER_CYCLE = 8
-#: Least number of nodes.
+#: Least number of nodes of the pupil integral.
 _MIN_NODES = 64
 #: Distance of the centre of mass from the middle between two pixels, in pixels, below which the
 #: squared PSF decides which of the two is the centre.

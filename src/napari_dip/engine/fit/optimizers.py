@@ -27,9 +27,10 @@ _HISTORY_SIZE = 10
 _MIN_CURVATURE_COSINE = 1e-6
 #: Decay of Muon's momentum (Jordan et al.).
 _MUON_MOMENTUM = 0.95
-#: Coefficients of its Newton-Schulz iteration.
+#: Coefficients of Muon's Newton-Schulz iteration.
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-#: Number of these iterations: they bring singular values of 0.01 to 1 between 0.68 and 1.14.
+#: Number of Newton-Schulz iterations of Muon: they bring singular values of 0.01 to 1 between 0.68
+#: and 1.14.
 _NEWTON_SCHULZ_STEPS = 5
 #: Root mean square of an update at a rate of 1. With 0.2 (Liu et al.), 0.6 and 1.2, 100 steps of
 #: R2R end 0.12, 0.01 and 0.02 dB below 250 steps of Adam on five crops (docs/constants.md).
@@ -37,7 +38,7 @@ MUON_UPDATE_RMS = 1.2
 #: Largest number of output channels of convolutions that use Adam: first layers of an image and
 #: last layers, whose matrices are too narrow to be made orthogonal.
 _MAX_ADAM_CHANNELS = 4
-#: Largest number of weights of each of these channels.
+#: Largest number of weights of an output channel of the convolutions that use Adam.
 _MAX_ADAM_TAPS = 16
 #: Decays of the mean and of the square in Adam's updates beside Muon.
 _ADAM_DECAYS = 0.9, 0.99

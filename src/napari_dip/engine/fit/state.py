@@ -30,8 +30,9 @@ BREAKDOWN_FACTOR = 10.0
 #: whole decrease. On Set5 bird, the PSNR still rose while losses differed by 5 % of it
 #: (docs/constants.md).
 LOSS_TOLERANCE_FRACTION = 0.1
-#: Upper bound of that tolerance with `reveals_validation`, in median differences of consecutive
-#: validations. Without this bound, fits of Confocal_BPAE_R lost up to 0.46 dB (docs/constants.md).
+#: Upper bound of the difference of equal validation losses with `reveals_validation`, in median
+#: differences of consecutive validations. Without this bound, fits of Confocal_BPAE_R lost up to
+#: 0.46 dB (docs/constants.md).
 MAX_FLUCTUATION_FACTOR = 2.0
 
 

@@ -34,16 +34,15 @@ MAX_NOISE_RATIO = 1.5
 MIN_PREDICTION_VARIANCE_RATIO = 0.02
 #: Border lines that are corrected on each side: 57 % of the squared error of the paper's F16.
 BORDER_WIDTH = 3
-#: Length of the mean along a line, in pixels.
+#: Length of the moving mean along a border line, in pixels.
 BORDER_AVERAGE_LENGTH = 9
-#: Least power of a smoothed line, in units of that of noise, for the line to be corrected.
+#: Least power of a smoothed border line, in units of that of noise, for the line to be corrected.
 MIN_BORDER_POWER_RATIO = 2.0
-#: Spots that are looked for: their standard deviation in pixels, 0 for a single pixel, and the
-#: significance above their surroundings from which on they exist, in standard deviations of the
-#: noise. Detectors have stray pulses, so single pixels need more: one of 32 photons on seven FMD
-#: crops still counts, and costs 0.03 dB.
+#: Standard deviation of spots in pixels (0: a single pixel) -> their least significance above their
+#: surroundings, in standard deviations of the noise. Detectors have stray pulses, so single pixels
+#: need more: one of 32 photons on seven FMD crops still counts, and costs 0.03 dB.
 SPOT_SIGNIFICANCES = {0.0: 8.0, 0.8: 5.5, 1.3: 5.5, 2.0: 5.5}
-#: Significance of what the estimate lacks of such a spot.
+#: Least significance of what the estimate lacks of a spot, in standard deviations of the noise.
 MIN_SPOT_RESIDUAL = 4.5
 #: Outer and inner side of the square ring whose mean is the brightness around a spot, in pixels.
 SURROUNDING_RING = (11, 7)
@@ -51,16 +50,17 @@ SURROUNDING_RING = (11, 7)
 SPOT_WINDOW_SIDE = 9
 #: Largest number of spots in a round, per pixel; more are noise stronger than the model says.
 MAX_SPOT_FRACTION = 1e-3
-#: Rounds of search: a spot beside a stronger one appears in the second.
+#: Rounds of the search for spots: one beside a stronger one appears in the second.
 SPOT_ROUNDS = 3
 #: Share of a weak spot that a fit keeps, so that the residual lacks it: 0.05 to 0.45
-#: (`benchmarks/weakest_spots.py`). Highest peak for which a limit is computed.
+#: (`benchmarks/weakest_spots.py`).
 FITTED_SPOT_FRACTION = 0.35
+#: Highest peak of a spot for which a limit is computed, in standard deviations of the noise.
 MAX_SPOT_PEAK = 100.0
 #: Least share of a spot's weight on measured pixels.
 MIN_SPOT_COVERAGE = 0.5
-#: Largest expected count of that distribution. Beyond, its skewness is below 0.01, and differences
-#: of counts would be lost to rounding.
+#: Largest expected count of the Poisson distribution of a significance. Beyond, its skewness is
+#: below 0.01, and differences of counts would be lost to rounding.
 MAX_POISSON_COUNT = 1e4
 
 

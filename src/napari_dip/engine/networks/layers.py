@@ -23,7 +23,8 @@ _MAX_SLOW_SIZE = 20480
 #: Pixels in one product of a weight gradient: blocks of 2,048 and 4,096 took 106 and 104 ms for the
 #: layers of R2R at 256 x 256, 1,024 took 120 ms, all at once 128 ms (one thread, AMD Zen 3).
 _GRADIENT_BLOCK_PIXELS = 4096
-#: Stride, padding, dilation, whether transposed, output padding and groups of such a convolution.
+#: Stride, padding, dilation, whether transposed, output padding and groups of a convolution of
+#: stride 1 without padding.
 _NO_STRIDE = ((1, 1), (0, 0), (1, 1), False, (0, 0), 1)
 #: Poolings and batch norms, by the number of axes.
 AVERAGE_POOLS = {2: F.avg_pool2d, 3: F.avg_pool3d}

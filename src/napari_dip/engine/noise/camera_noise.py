@@ -17,22 +17,23 @@ from napari_dip.engine.noise.flat_blocks import BLOCK_SIDE, cut_blocks
 
 #: Luminance and two colour differences from red, green and blue, as in CBM3D.
 OPPONENT = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
-#: Number of brightness classes.
+#: Number of brightness classes in which camera noise is measured.
 CAMERA_BRIGHTNESS_CLASSES = 10
-#: Share of the blocks of each that is treated as flat, for luminance.
+#: Share of the blocks of each brightness class that is treated as flat, for luminance.
 FLAT_LUMINANCE_FRACTION = 0.03
-#: The same for colour.
+#: Share of the blocks of each brightness class that is treated as flat, for colour.
 FLAT_COLOUR_FRACTION = 0.1
-#: Ratio of the noise variance to that of the flattest blocks, which are flat by chance; measured
-#: standard deviations in cc15 are 0.76 to 1.45 times the true ones (docs/constants.md).
+#: Ratio of the noise variance of luminance to that of the flattest blocks, which are flat by
+#: chance; measured standard deviations in cc15 are 0.76 to 1.45 times the true ones
+#: (docs/constants.md).
 LUMINANCE_VARIANCE_FACTOR = 2.3
-#: The same for colour.
+#: Ratio of the noise variance of colour to that of the flattest blocks, which are flat by chance.
 COLOUR_VARIANCE_FACTOR = 3.3
 #: Correlation of neighbouring pixels in colour: 0.82 to 0.96 in 29 files of cc15 and PolyU (one
 #: exposure less the mean of many). Measured in fifty files with texture, it would be 0.4 to 0.9.
 COLOUR_CORRELATION = 0.88
-#: Bounds of the correlation of neighbouring pixels in luminance: 0.29 to 0.86 in those files, and
-#: measured to within 0.12 in all but six.
+#: Bounds of the correlation of neighbouring pixels in luminance: 0.29 to 0.86 in 29 files of cc15
+#: and PolyU, and measured to within 0.12 in all but six.
 LUMINANCE_CORRELATION_RANGE = (0.45, 0.75)
 #: Exponent of the correlation exp(-a d^1.6) at distance d. From 0.92 at d = 1 it falls to 0.78,
 #: 0.62 and 0.47, where colour of cc15 5dmark3 has 0.81, 0.66 and 0.50.
@@ -41,14 +42,15 @@ CORRELATION_DECAY_EXPONENT = 1.6
 MAX_CAMERA_LAG = 8
 #: Lag at which correlation is assumed to be that of the image, in pixels.
 IMAGE_CORRELATION_LAG = 6
-#: Fewest blocks that the noise is measured on.
+#: Fewest blocks on which camera noise is measured.
 MIN_CAMERA_BLOCKS = 200
 #: Least variance of a block with more than rounding errors, in squared grey values.
 MIN_BLOCK_VARIANCE = 0.02
 #: Share of the flattest blocks of one brightness, which are compared with more of them to separate
 #: noise from texture.
 FLATTEST_FRACTION = 0.02
-#: Share that they are compared with.
+#: Larger share of the flattest blocks of one brightness, which `FLATTEST_FRACTION` of them are
+#: compared with.
 COMPARED_FLAT_FRACTION = 0.15
 
 

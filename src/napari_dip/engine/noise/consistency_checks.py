@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.correlation import NoiseCorrelation
     from napari_dip.engine.noise.variance_model import BlockSpectra, VarianceModel
 
-#: Fewest flat blocks.
+#: Fewest blocks that are treated as flat.
 MIN_FLAT_BLOCKS = 8
-#: Fewest blocks in a brightness class.
+#: Fewest blocks in a brightness class whose energy is checked.
 MIN_BLOCKS_PER_CLASS = 24
-#: Largest number of brightness classes.
+#: Largest number of brightness classes whose energy is checked.
 MAX_BRIGHTNESS_CLASSES = 10
-#: Fewest blocks for these checks, in independent ones. Images of 128 x 128 pixels have fewer; in a
-#: smooth one with white noise, the check gave a false contradiction.
+#: Fewest blocks for checks of the noise, in independent ones. Images of 128 x 128 pixels have
+#: fewer; in a smooth one with white noise, the check gave a false contradiction.
 MIN_CHECKED_BLOCKS = 400
 #: Share of the blocks, those with least coarse structure, that are treated as flat.
 FLAT_BLOCK_FRACTION = 0.25
@@ -50,20 +50,20 @@ MAX_FINE_ENERGY = (1.7, 2.4)
 #: Largest energy of the coarse frequencies in the flattest twentieth, for white and correlated
 #: noise: 3.7 in BSD68, 1.1 on FMD widefield; 9 to 600 with structure in every block.
 MAX_COARSE_ENERGY = (8.0, 2.0)
-#: Minimum energy of the coarse frequencies there, for correlated noise: at least 0.99 in true
-#: correlated noise, at most 0.76 where it was white (docs/constants.md).
+#: Minimum energy of the coarse frequencies in the flattest twentieth, for correlated noise: at
+#: least 0.99 in true correlated noise, at most 0.76 where it was white (docs/constants.md).
 MIN_COARSE_ENERGY = 0.85
 #: Allowed energy of a brightness class relative to all: 0.7 to 1.3 in micrographs
 #: (docs/constants.md).
 CLASS_ENERGY_RANGE = (0.5, 1.6)
-#: Its maximum with texture.
+#: Largest energy of a brightness class relative to all, if the class is textured.
 MAX_TEXTURED_CLASS_ENERGY = 4.0
-#: Minimum coarse energy that counts as texture.
+#: Minimum energy of the coarse frequencies that counts as texture, in units of that of the finest.
 MIN_TEXTURE_RATIO = 3.0
 #: Maximum correlation at lag 3 relative to lag 1: 0.21 in FMD widefield, at least 0.27 in uniform
 #: texture (docs/constants.md).
 MAX_TAIL_RATIO = 0.24
-#: Correlation at lag 1 from which on it is checked.
+#: Correlation at lag 1 from which on that at lag 3 is checked.
 MIN_TAIL_CORRELATION = 0.22
 #: Largest correlation at the longest lag: 0.25 on FMD widefield, 0.34 and 0.67 with line offsets.
 MAX_LONGEST_LAG_CORRELATION = 0.3
@@ -72,12 +72,12 @@ MAX_LONGEST_LAG_CORRELATION = 0.3
 MAX_OUTLIER_BLOCK_FRACTION = 0.035
 #: Least energy of outlier blocks, in units of the noise.
 MIN_OUTLIER_ENERGY = 2.0
-#: Their largest energy.
+#: Largest energy of outlier blocks, in units of the noise.
 MAX_OUTLIER_ENERGY = 20.0
 #: Maximum share of outliers among blocks without structure: at most 0.012 in Gaussian and EMCCD
 #: noise, 0.15 with Student's t noise (docs/constants.md).
 MAX_SMOOTH_OUTLIER_FRACTION = 0.06
-#: Maximum energy of the slow bands of these blocks.
+#: Largest energy of the slow bands of a block without structure, in units of the noise.
 MAX_SMOOTH_ENERGY = 2.0
 #: Wide blocks: side of the averages in pixels, minimum unclipped share and count, quantile of the
 #: energy, and its maximum in white noises (2.9 in 40 of 41 scenes) (docs/constants.md).
@@ -93,12 +93,13 @@ DETREND_COLUMNS = 31
 MIN_PERIOD_FREQUENCY = 0.2
 MAX_SORTED_DIFFERENCES = 1_000_000
 MIN_PERIOD_POWER = 100.0
-#: Least share of blocks without texture.
+#: Share of blocks without texture below which the report always carries a caution.
 MIN_FLAT_FRACTION_WITHOUT_CAUTION = 0.3
-#: Share of blocks without texture below which the report carries a caution: in images of filaments,
-#: the variance was then off by up to 33 %.
+#: Share of blocks without texture below which the report carries a caution if few agree on the
+#: correlation: in images of filaments, the variance was then off by up to 33 %.
 CAUTION_FLAT_FRACTION = 0.6
-#: The same for the share of blocks that agree on the correlation.
+#: Share of blocks that agree on the correlation below which the report carries a caution if few are
+#: without texture.
 CAUTION_AGREEMENT_FRACTION = 0.12
 #: Least share of informative blocks in a clipped image without a caution: 0.28 in a synthetic image
 #: whose noise is estimated half as strong as it is at the bright end.
@@ -112,28 +113,28 @@ MAX_DARK_TO_BRIGHT_RATIO = 1.2
 BRIGHTNESS_END_QUANTILES = (0.1, 0.9)
 #: Quantile of the darkest pixels.
 DARKEST_QUANTILE = 0.02
-#: Largest relative standard error of the variance there without a caution.
+#: Largest relative standard error of the variance at `BRIGHTNESS_END_QUANTILES` without a caution.
 MAX_RELATIVE_ERROR = 0.1
-#: Largest share of the variance there that may be extrapolated beyond the brightness of all blocks
-#: without a caution; thin structures fill no block.
+#: Largest share of the variance at `BRIGHTNESS_END_QUANTILES` that may be extrapolated beyond the
+#: brightness of all blocks without a caution; thin structures fill no block.
 MAX_EXTRAPOLATED_FRACTION = 0.2
 #: Largest ratio of the lower bound of the variance to the variance model at the darkest pixels: 0.5
 #: to 0.7 in images with flat dark parts, 3 to 17 where only thin structures are dark.
 MAX_FLOOR_RATIO = 1.5
-#: Least standard deviation at these quantiles, in distances of grey values, without a caution.
-#: Rounding errors then change the variance by less than 3 %.
+#: Least standard deviation at `BRIGHTNESS_END_QUANTILES`, in distances of grey values, without a
+#: caution. Rounding errors then change the variance by less than 3 %.
 MIN_END_STEPS = 0.6
 #: Measurement error of the correlation at lag 3 of detector, optics or interpolation. Correlation
-#: beyond it, and beyond the ratio below, is texture.
+#: beyond it and beyond `MAX_SHORT_LAG_3_RATIO` is texture.
 MAX_SHORT_LAG_3 = 0.04
-#: Maximum ratio of that correlation to an exponential decay.
+#: Largest ratio of the correlation at lag 3 to an exponential decay from lag 1.
 MAX_SHORT_LAG_3_RATIO = 2.0
 #: Standard normal quantile of 0.05.
 _NORMAL_QUANTILE_05 = -1.645
 #: Standard normal quantile of 0.2.
 _NORMAL_QUANTILE_20 = -0.842
-#: Bands: slow ones; these without linear slopes, which illumination has everywhere; these without
-#: the odd harmonics of such slopes, too; the lower and the upper part of the finest ones.
+#: Bands: slow ones; slow ones without linear slopes, which illumination has everywhere; those
+#: without the odd harmonics of linear slopes, too; the lower and the upper part of the finest ones.
 _Y, _X = make_frequency_grids()
 _SLOW_BANDS = (_Y + _X >= 1) & (_Y + _X <= 3)
 _COARSE_BANDS = _SLOW_BANDS & (_Y + _X >= 2)

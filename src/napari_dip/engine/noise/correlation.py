@@ -32,17 +32,18 @@ CorrelationT = TypeVar("CorrelationT", float, Tensor)
 
 #: Grid of block energies in units of the variance at the finest frequencies, in steps of a tenth.
 ENERGY_GRID = tuple(0.7 * 1.1**index for index in range(110))
-#: Quantile of the block energies that defines the least one; as few blocks may be flat.
+#: Quantile of the block energies that defines the least energy of a block; as few may be flat.
 MIN_ENERGY_FRACTION = 0.05
-#: Least energy below which noise is white.
+#: Least energy of a block below which noise is white, in units of the variance at the finest
+#: frequencies.
 MAX_WHITE_ENERGY = 1.6
 #: Largest share of blocks with less energy than correlated noise: a quarter on FMD widefield.
 MAX_LOW_ENERGY_FRACTION = 0.3
-#: Grid steps below the noise energy that belong to it.
+#: Steps of `ENERGY_GRID` below the noise energy whose blocks count as noise alone.
 _GRID_STEPS_BELOW = 3
-#: Grid steps above it.
+#: Steps of `ENERGY_GRID` above the noise energy whose blocks count as noise alone.
 _GRID_STEPS_ABOVE = 3
-#: Range of steps of texture.
+#: Steps of `ENERGY_GRID` above the noise energy, from and to, whose blocks count as texture.
 _TEXTURE_GRID_STEPS = (5, 15)
 #: Initial degrees of freedom of a block, as of noise with a correlation of 0.6 at lag 1. With more,
 #: correlated noise is classified as texture in all iterations.
@@ -50,11 +51,13 @@ INITIAL_DEGREES_OF_FREEDOM = 60.0
 #: Share of blocks near the noise energy above which their energy is noise alone: up to 1.0 in FMD
 #: widefield (docs/constants.md).
 MIN_NOISE_ONLY_FRACTION = 0.6
-#: Share below which the lowest energy is used; between the two, it is interpolated.
+#: Share of blocks near the noise energy below which the lowest energy is taken for the noise; up to
+#: `MIN_NOISE_ONLY_FRACTION`, it is interpolated.
 MAX_TEXTURE_ONLY_FRACTION = 0.35
-#: That share below which the correlation is unreliable.
+#: Share of blocks near the noise energy below which the correlation is unreliable.
 MAX_UNRELIABLE_FRACTION = 0.2
-#: That share from which on it is used in full; in between it is scaled down.
+#: Share of blocks near the noise energy from which on the correlation is used in full; down to
+#: `MAX_UNRELIABLE_FRACTION`, it is scaled down.
 MIN_RELIABLE_FRACTION = 0.4
 #: Highest correlation at lag 1 of noise; images have more.
 MAX_NOISE_CORRELATION = 0.86
@@ -62,25 +65,25 @@ MAX_NOISE_CORRELATION = 0.86
 _MAX_WHITE_CORRELATION = 0.15
 #: Rounds of expectation and maximisation that separate noise from texture.
 _EM_ROUNDS = 40
-#: Rounds of it, since degrees of freedom and correlation depend on each other.
+#: Separations of noise from texture, since degrees of freedom and correlation depend on each other.
 _REFINEMENTS = 3
-#: Quantile of the block energies that defines the lowest one.
+#: Quantile of the block energies that bounds the noise energy from below.
 _MIN_LOWEST_FRACTION = 0.03
-#: Factor on it.
+#: Factor on the quantile of the block energies that bounds the noise energy from below.
 _LOWEST_ENERGY_FACTOR = 0.95
 #: Radius in pixels of the square of neighbours that predict its centre.
 PREDICTION_RADIUS = 2
-#: Share of the pixels of each brightness class that is used: those with the least varying
+#: Share of the pixels of each brightness class that is predicted: those with the least varying
 #: neighbours.
 FLAT_PIXEL_FRACTION = 0.2
-#: Number of brightness classes.
+#: Number of brightness classes in which pixels are predicted from their neighbours.
 PREDICTION_BRIGHTNESS_CLASSES = 4
-#: Side in pixels of the mean of that variation.
+#: Side in pixels of the window over which the variation of a pixel's neighbours is averaged.
 FLAT_WINDOW_SIDE = 9
-#: Fewest pixels.
+#: Fewest pixels of a brightness class that are predicted, if it has as many.
 MIN_FLAT_PIXELS = 200
-#: Prediction residual of white noise at these pixels, as a share of its variance: 0.77 to 0.82 on
-#: four images of scikit-image (docs/constants.md).
+#: Share of white noise that neighbours do not predict, at flat pixels: 0.77 to 0.82 on four images
+#: of scikit-image (docs/constants.md).
 WHITE_RESIDUAL_FRACTION = 0.77
 #: Ridge of the least squares, as a share of the neighbours' variance.
 RIDGE = 1e-3

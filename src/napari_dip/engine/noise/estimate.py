@@ -66,7 +66,8 @@ MAX_NEGLIGIBLE_CORRELATION = 0.05
 MAX_BLIND_SPOT_RADIUS = 3
 MIN_BLIND_SPOTS_PER_SIDE = 6  #: Fewest blind spots that fit side by side into the image.
 MIN_NOISE_BLOCKS = 8  #: Fewest informative blocks of pixels for an estimate.
-#: Standard deviation that is assumed otherwise, as a share of the range: the loss is of order one.
+#: Standard deviation that is assumed with fewer than `MIN_NOISE_BLOCKS`, as a share of the range:
+#: the loss is of order one.
 FALLBACK_NOISE_FRACTION = 0.01
 #: Lower bound of the white share of a variance: a hundredth of the standard deviation.
 MIN_WHITE_FRACTION = 1e-4
@@ -74,12 +75,14 @@ MIN_WHITE_FRACTION = 1e-4
 #: misclassified white noise, 0.51 and 0.70 in FMD widefield (docs/constants.md).
 MIN_WHOLE_BLOCK_FRACTION = 0.3
 #: Minimum energy of the flattest blocks' finest frequencies, relative to white noise, for extending
-#: the variance to all bands: at least 0.89 where that is right,
-#: at most 0.86 where it is wrong (docs/constants.md).
+#: the variance to all bands: at least 0.89 where that is right, at most 0.86 where it is wrong
+#: (docs/constants.md).
 MIN_FINE_ENERGY = 0.88
 ROBUST_QUANTILES = (0.005, 0.995)  #: Quantiles of grey values that outliers do not reach.
-MAX_RANGE_RATIO = 11.0  #: Maximum range of the grey values, in distances of these two quantiles.
-MAX_SORTED_VALUES = 1_000_000  #: Maximum number of grey values that the quantiles are taken from.
+#: Maximum range of the grey values, in distances of `ROBUST_QUANTILES`.
+MAX_RANGE_RATIO = 11.0
+#: Maximum number of grey values that `ROBUST_QUANTILES` are taken from.
+MAX_SORTED_VALUES = 1_000_000
 #: Least standard deviation, in distances of grey values, that can be estimated. Below, rounding
 #: errors depend on the signal, so their variance is not one twelfth of the squared distance.
 MIN_NOISE_STEPS = 0.5
@@ -89,9 +92,11 @@ MIN_FLAT_FRACTION_FOR_ESTIMATE = 0.02
 #: The variance model is fitted at the finest frequencies if the noise has at least this power
 #: there, in units of that of white noise of the same variance.
 MIN_FINE_POWER_FRACTION = 0.5
-#: Otherwise it is fitted in the finest frequency bands of at least this power, in the same units.
+#: With less than `MIN_FINE_POWER_FRACTION` at the finest frequencies, the variance model is fitted
+#: in the finest frequency bands of at least this power, in units of that of white noise.
 MIN_BAND_POWER_FRACTION = 0.3
-FALLBACK_BANDS = 25  #: Maximum number of these bands.
+#: Maximum number of frequency bands of at least `MIN_BAND_POWER_FRACTION`.
+FALLBACK_BANDS = 25
 #: Fewest photons that the range of an image holds by a gain that is believed beside a dark plateau:
 #: 6 or more with three photons per pixel after an EMCCD; 1.1 where texture was taken for noise.
 MIN_BRIGHT_PHOTONS = 3.0
@@ -105,20 +110,21 @@ _NO_CORRELATION = NoiseCorrelation(_WHITE, _WHITE, _WHITE, _WHITE, 0.0, is_relia
 #: Fewest pixels of a plane for `correct_by_prediction`; in one of 32 x 32, least squares explain
 #: half of the variance by chance.
 MIN_PLANE_PIXELS = 150 * 150
-#: Largest prediction residual of noise that is as correlated as measured, in units of the expected
-#: residual: at most 1.9 in such noise but for one image of 2.5, at least 3.5 in texture.
-MAX_RESIDUAL_RATIO = 2.0
-#: A larger one refutes the correlation if it also exceeds this share of the variance: 7 % in the
-#: image of 2.5, 56 % in texture (docs/constants.md).
-MIN_RESIDUAL_FRACTION = 0.3
-#: Above these two, a caution says that noise is less correlated than measured. Residual as a share
-#: of the variance: 0.11 in FMD widefield, at least 0.5 in misclassified white noise.
-MAX_CORRELATED_RESIDUAL_FRACTION = 0.45
-#: In units of that of correlated noise: 1.01 in a confocal scan, at least 1.2 in that white noise.
-MAX_CORRELATED_RESIDUAL_RATIO = 1.15
-#: Ratio of the residual to that of white noise below which noise measured as white is correlated:
-#: at least 0.92 in white noise, at most 0.73 in correlated noise (docs/constants.md).
-MIN_WHITE_RATIO = 0.78
+#: Ratio of the prediction residual to that of correlated noise from which on the correlation was
+#: texture: at most 1.9 in correlated noise but for one image of 2.5, at least 3.5 in texture.
+MIN_TEXTURE_RESIDUAL_RATIO = 2.0
+#: Least prediction residual, as a share of the variance, from which on the correlation was texture:
+#: 0.07 in the image of correlated noise with a ratio of 2.5, 0.56 in texture (docs/constants.md).
+MIN_TEXTURE_RESIDUAL_FRACTION = 0.3
+#: Ratio of the prediction residual to that of correlated noise above which a caution says that
+#: noise is less correlated than measured: 1.01 in a confocal scan, at least 1.2 in white noise.
+MAX_RESIDUAL_RATIO_WITHOUT_CAUTION = 1.15
+#: Prediction residual, as a share of the variance, above which a caution says that noise is less
+#: correlated than measured: 0.11 in FMD widefield, at least 0.5 in white noise.
+MAX_RESIDUAL_FRACTION_WITHOUT_CAUTION = 0.45
+#: Ratio of the prediction residual to that of white noise below which noise measured as white is
+#: correlated: at least 0.92 in white noise, at most 0.73 in correlated noise (docs/constants.md).
+MIN_WHITE_RESIDUAL_RATIO = 0.78
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -568,33 +574,25 @@ def correct_by_prediction(
     fraction = float((remaining / measured_variance).median())
     white = compute_residual_fraction((), ())
     if compute_blind_spot_size([noise_estimate], (plane.shape[0], plane.shape[1])) == (1, 1):
-        is_correlated = not noise_estimate.unreliable_reason and fraction < MIN_WHITE_RATIO * white
-        return (
-            replace(noise_estimate, unreliable_reason=UnreliableReason.AMBIGUOUS_CORRELATION)
-            if is_correlated
-            else noise_estimate
-        )
+        is_correlated = fraction < MIN_WHITE_RESIDUAL_RATIO * white
+        if is_correlated and not noise_estimate.unreliable_reason:
+            reason = UnreliableReason.AMBIGUOUS_CORRELATION
+            return replace(noise_estimate, unreliable_reason=reason)
+        return noise_estimate
+    if float(measured_variance.mean()) <= grey_level_step**2:  # noise within a grey value
+        return noise_estimate
     expected = compute_residual_fraction(
         subtract_image_correlation(noise_estimate.along_y),
         subtract_image_correlation(noise_estimate.along_x),
     )
-    is_below_rounding = float(measured_variance.mean()) <= grey_level_step**2
-    if (
-        is_below_rounding
-        or fraction < MIN_RESIDUAL_FRACTION
-        or fraction < MAX_RESIDUAL_RATIO * expected
-    ):
-        is_whiter = (
-            not is_below_rounding
-            and fraction > MAX_CORRELATED_RESIDUAL_FRACTION
-            and fraction > MAX_CORRELATED_RESIDUAL_RATIO * expected
+    if fraction >= max(MIN_TEXTURE_RESIDUAL_FRACTION, MIN_TEXTURE_RESIDUAL_RATIO * expected):
+        return replace(
+            noise_estimate.scale_to_white(min(fraction / white, 1.0)),
+            unreliable_reason=UnreliableReason.TEXTURE,
         )
-        return (
-            replace(noise_estimate, caution=NoiseCaution.LESS_CORRELATED)
-            if is_whiter and not noise_estimate.unreliable_reason
-            else noise_estimate
-        )
-    return replace(
-        noise_estimate.scale_to_white(min(fraction / white, 1.0)),
-        unreliable_reason=UnreliableReason.TEXTURE,
+    is_whiter = fraction > max(
+        MAX_RESIDUAL_FRACTION_WITHOUT_CAUTION, MAX_RESIDUAL_RATIO_WITHOUT_CAUTION * expected
     )
+    if is_whiter and not noise_estimate.unreliable_reason:
+        return replace(noise_estimate, caution=NoiseCaution.LESS_CORRELATED)
+    return noise_estimate

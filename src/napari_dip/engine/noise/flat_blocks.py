@@ -19,7 +19,7 @@ Values = TypeVar("Values")
 BLOCK_SIDE = 16
 #: Share of the blocks of one brightness that count as flat.
 FLAT_FRACTION = 0.2
-#: Number of brightness classes.
+#: Number of brightness classes in which flat blocks are selected.
 FLAT_BRIGHTNESS_CLASSES = 12
 #: Longest lag in pixels; no measured camera or scanner noise was correlated beyond 4.
 MAX_LAG = 5
@@ -31,12 +31,12 @@ MIN_COUNTED_CORRELATION = 0.02
 MAX_SURFACE_FRACTION = 0.3
 #: Least share of clipped pixels at the lowest or highest grey value.
 MIN_CLIPPED_FRACTION = 2e-4
-#: Their least ratio to those at the next value.
+#: Least ratio of the number of clipped pixels to that of pixels at the next grey value.
 MIN_CLIPPED_RATIO = 2.0
 #: Largest share of clipped pixels in a block. Gaussian noise clipped at 2.6 standard deviations,
 #: which is 0.5 %, loses 2 % of its variance.
 MAX_CLIPPED_IN_BLOCK = 0.03
-#: The same in the blocks of its brightness.
+#: Largest share of clipped pixels in the blocks of one brightness.
 MAX_CLIPPED_AT_BRIGHTNESS = 0.005
 #: Share of a brightness group's blocks, the flattest, whose clipped pixels are counted: blocks with
 #: an edge may be clipped on their dark side at any mean (docs/constants.md).

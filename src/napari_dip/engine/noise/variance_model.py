@@ -28,19 +28,19 @@ from napari_dip.engine.noise.flat_blocks import (
 DCT_SIDE = 8
 #: Grid of texture energies, in units of the noise variance.
 TEXTURE_ENERGIES = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0, 2048.0)
-#: Number of the first of them whose blocks are used for the variance model.
+#: Number of the least `TEXTURE_ENERGIES` whose blocks are used for the variance model.
 _NEGLIGIBLE_TEXTURES = 2
 #: Minimum gain, in standard errors, that is not set to 0: at least 13 in 36 micrographs, below 2 in
 #: 61 of 78 channels with constant noise (docs/constants.md).
 MIN_SLOPE_ERRORS = 2.0
 #: Iterations of expectation maximisation; the model converges in 40 to 60.
 EM_ITERATIONS = 80
-#: Number of brightness classes.
+#: Number of brightness classes of the variance model.
 VARIANCE_BRIGHTNESS_CLASSES = 8
-#: Quantiles of coarse structure that divide each of them; every part has a texture distribution of
-#: its own.
+#: Quantiles of coarse structure that divide each brightness class; every part has a texture
+#: distribution of its own.
 STRUCTURE_QUANTILES = (0.25, 0.5, 1.0)
-#: Fewest blocks in a brightness class.
+#: Fewest blocks in a brightness class of the variance model.
 MIN_CLASS_BLOCKS = 24
 #: Pseudocount in blocks of the texture distribution over all brightnesses.
 _SHARED_PSEUDOCOUNT = 8.0
@@ -48,7 +48,7 @@ _SHARED_PSEUDOCOUNT = 8.0
 _FLAT_PSEUDOCOUNT = 2.0
 #: Least share of the blocks in a dark plateau.
 MIN_DARK_BLOCK_FRACTION = 0.05
-#: Least number of them.
+#: Fewest blocks in a dark plateau.
 MIN_DARK_BLOCKS = 24
 #: Allowed spread of the darkest blocks' means, in units of that of noise. Below it they are
 #: clipped, above it structured.
@@ -58,7 +58,7 @@ DARK_SPREAD_RANGE = (0.7, 1.4)
 MIN_PLATEAU_RATIO = 2.0
 #: Share of the blocks, the darkest, whose noise is that of the dark plateau.
 _DARK_FRACTION = 0.03
-#: Distance from it in standard errors up to which a block belongs to it.
+#: Distance from the dark plateau, in standard errors, up to which a block belongs to it.
 _PLATEAU_ERRORS = 4.0
 #: Share of the pixels that is left out at each end for the spread of a single dark frame.
 _TAIL_FRACTION = 0.1587
@@ -79,20 +79,20 @@ MAX_OVERLAPPED_PIXELS = 200 * 200
 #: every fourth pixel are four times as many and hold 1.5 times the information.
 OVERLAP_INFORMATION_FRACTION = 0.4
 
-#: Fewest grey values: with two, a mask would do.
+#: Fewest grey values of an image of counted photons: with two, a mask would do.
 MIN_COUNT_VALUES = 3
 #: Greatest distance of a grey value from a multiple of the photon's, in photons. Rounding to
 #: float32 moves 100 photons by less than 0.001.
 MAX_COUNT_ERROR = 0.01
 #: Greatest mean number of photons per pixel. Beyond, grey values of any image lie as densely.
 MAX_MEAN_COUNT = 30.0
-#: Classes of brightness.
+#: Number of brightness classes of an image of counted photons.
 COUNT_CLASSES = 4
 #: Limits in each class of the variance at the finest frequencies, in photons for one photon of the
 #: mean: 0.93 to 1.37 with up to 10 photons at white on 299 channels, and no image without noise of
 #: that collection lies within (docs/constants.md).
 DISPERSION_LIMITS = (0.85, 1.3)
-#: Fewest blocks of a class.
+#: Fewest blocks in a brightness class of an image of counted photons.
 MIN_COUNT_BLOCKS = 8
 #: Values that are examined, spread over the image.
 MAX_EXAMINED_VALUES = 1_000_000

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 #: Standard deviations of isotropic filling windows, in pixels: six windows gained 0.2 dB over the
 #: best single one (0.7) (docs/constants.md).
 ISOTROPIC_SIGMAS = (0.7, 1.4)
-#: Standard deviation along elongated windows.
+#: Standard deviation along elongated filling windows, in pixels.
 SIGMA_ALONG = 1.6
-#: Standard deviation across them.
+#: Standard deviation across elongated filling windows, in pixels.
 SIGMA_ACROSS = 0.45
-#: Half width of these windows in pixels.
+#: Half width of a filling window, in pixels.
 FILLING_RADIUS = 4
-#: Least weight that is significant in single precision.
+#: Least weight of a filling window that is significant in single precision.
 MIN_FILLING_WEIGHT = 1e-4
 #: Number of folds of the measured pixels in the final inference. Each is predicted with that fold
 #: masked, which is about the share that training masks.

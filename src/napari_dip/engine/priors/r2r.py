@@ -51,7 +51,8 @@ MAX_SKEWNESS = 2.0
 #: Strength of the added noise in units of the measured one, for white noise: best of 0.3 to 1 on
 #: F16 (30.64 dB) (docs/constants.md).
 R2R_NOISE_STRENGTH = 0.5
-#: The same for correlated noise: best of 0.5 to 2 on FMD widefield.
+#: Strength of the added noise in units of the measured one, for correlated noise: best of 0.5 to 2
+#: on FMD widefield.
 R2R_CORRELATED_STRENGTH = 1.0
 #: Expected count from which on noise is drawn as Gaussian; its skewness is below 0.05.
 MIN_GAUSSIAN_COUNT = 400.0

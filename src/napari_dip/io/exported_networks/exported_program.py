@@ -56,7 +56,7 @@ _PLAIN_ARGUMENT_PARSERS: dict[str, Callable[[Any], Any]] = {
     "as_floats": lambda value: [float(number) for number in value],
     "as_scalar_type": lambda value: {"dtype": DTYPES[value]},
 }
-#: Kinds that hold a name, nothing or a plain number; and lists of them.
+#: Kinds of arguments that hold a name, nothing or a plain number; and lists of such arguments.
 _NAME_ARGUMENT_KINDS = ("as_optional_tensor", "as_sym_int", "as_sym_float", "as_sym_bool")
 _NAME_LIST_KINDS = ("as_optional_tensors", "as_sym_ints", "as_sym_floats", "as_sym_bools")
 #: Supported major version of the schema; another one may have other meanings.

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
     Power = FloatArray
 
-#: Maximum number of new runs. One was enough for overestimates of 4 to 400 times
+#: Maximum number of new runs with weaker noise. One was enough for overestimates of 4 to 400 times
 #: (docs/constants.md).
 MAX_RETRY_ROUNDS = 2
-#: Maximum noise variance of each relative to the previous one.
+#: Maximum noise variance of a new run, relative to the run before.
 MAX_RETRY_VARIANCE_FRACTION = 0.25
 #: Quantile of the residual's variance over areas that bounds the noise, since smooth areas lose
 #: least structure.
@@ -63,7 +63,7 @@ MIN_PATTERN_FRACTION = 0.02
 MIN_PATTERN_LOSS = 0.25
 #: Frequencies on each side that form the background of a peak.
 _BACKGROUND_RADIUS = 8
-#: Those that belong to the peak: a Hann window spreads a single frequency over two.
+#: Frequencies on each side that belong to a peak: a Hann window spreads a single one over two.
 _PEAK_RADIUS = 2
 #: Minimum side of a plane, in pixels, for which a peak can be compared with its background.
 _MIN_PATTERN_SIDE = 4 * _BACKGROUND_RADIUS
@@ -71,13 +71,13 @@ _MIN_PATTERN_SIDE = 4 * _BACKGROUND_RADIUS
 MIN_PLATEAU_FRACTION = 1e-4
 #: Minimum number of pixels at an extreme value for a plateau.
 MIN_PLATEAU_PIXELS = 4
-#: Minimum ratio of that number to the typical number per nearby value. The histogram of an
-#: unclipped image falls towards its end.
+#: Minimum ratio of the number of pixels at an extreme value to the typical number per nearby value.
+#: The histogram of an unclipped image falls towards its end.
 MIN_PLATEAU_PIXEL_RATIO = 3.0
 #: Maximum number of values beyond a plateau.
 MAX_STRAY_VALUES = 3
-#: Maximum number of pixels there, as a share of the plateau: up to 0.009 in FMD Confocal_BPAE_B and
-#: R, whose black is 3 with a few pixels at 2 (docs/constants.md).
+#: Maximum number of pixels beyond a plateau, as a share of it: up to 0.009 in FMD Confocal_BPAE_B
+#: and R, whose black is 3 with a few pixels at 2 (docs/constants.md).
 MAX_STRAY_FRACTION = 0.02
 #: Sections of the range next to an extreme value that it is compared with, as fractions.
 PLATEAU_COMPARISON_SPANS = (1 / 50, 1 / 10, 1 / 2)

@@ -64,7 +64,7 @@ MIN_COUNT_VARIANCE = 10.0
 _MIN_PROFILE_SAMPLES = 12
 #: Largest correlation of neighbouring residuals that enlarges an error, by a factor of 4.4.
 _MAX_PROFILE_CORRELATION = 0.9
-#: Height of a peak over its error.
+#: Least height of a peak over its standard error for a width.
 _MIN_PEAK_TO_ERROR = 5.0
 #: Least width of a peak in samples; a narrower one is a single pixel.
 _MIN_PEAK_SAMPLES = 1.5

@@ -30,14 +30,15 @@ if TYPE_CHECKING:
 #: Maximum correlation of the residual beyond that of the noise: at most 0.03 in noise
 #: (docs/constants.md).
 MAX_RESIDUAL_CORRELATION = 0.1
-#: Maximum ratio of its variance along edges: at most 1.06 in noise.
+#: Maximum ratio of the residual's variance along edges to that elsewhere: at most 1.06 in noise.
 MAX_EDGE_VARIANCE_RATIO = 1.3
-#: Number of standard errors by which these bounds are raised, which matters for small images.
+#: Standard errors by which the bounds of the residual are raised, which matters for small images.
 ALLOWED_STANDARD_ERRORS = 3.0
 #: Largest standard deviation of the residual, in units of the noise. For the ground truth, it was
 #: 0.93 to 1.03, and 1.8 once where correlated noise was measured as white.
 MAX_RESIDUAL_STRENGTH = 1.3
-#: Its least standard deviation; after a filter that removes little noise, it was down to 0.2.
+#: Least standard deviation of the residual, in units of the noise; after a filter that removes
+#: little noise, it was down to 0.2.
 MIN_RESIDUAL_STRENGTH = 0.4
 #: RMS residual, relative to the intensity range, up to which an image with unreliable noise counts
 #: as unchanged: at most 0.006 in four photographs without noise (docs/constants.md).
@@ -50,7 +51,7 @@ MAX_MEAN_CHANGE = 0.005
 MIN_REPORTED_CHANGE = 0.001
 #: Minimum share of detail that the measurement confirms.
 MIN_CONFIRMED_FRACTION = 0.5
-#: Standard errors that are subtracted from the measured share first.
+#: Standard errors that are subtracted from the measured share of confirmed detail first.
 CONFIRMED_STANDARD_ERRORS = 2.0
 #: Upper limit of the confirmed share; larger values occur by chance in images with little detail.
 MAX_CONFIRMED_FRACTION = 2.0
@@ -58,12 +59,13 @@ MAX_CONFIRMED_FRACTION = 2.0
 #: 0.5 and 1 are four standard errors apart. Three exposures of fields of 64 and 96 pixels had
 #: shares of -0.1 to 1.4, with errors of 0.13 to 0.6.
 MAX_DECIDING_ERROR = 0.125
-#: Number of standard errors by which a share below 1 counts even in such an image.
+#: Standard errors by which a share below 1 of confirmed detail counts, even if the image is too
+#: small to tell otherwise.
 CONTRADICTING_STANDARD_ERRORS = 3.0
 #: Least contrast in units of the noise: at most 0.08 in results of noise alone, 0.09 or more in the
 #: darkest FMD fields of 64 pixels (docs/constants.md).
 MIN_SIGNAL_TO_NOISE = 0.1
-#: Shares below this round to 0 %.
+#: Share of confirmed detail below which it would be rounded to 0 %.
 MIN_REPORTED_FRACTION = 0.005
 #: Fine detail below this share of the image's contrast is not visible, and not checked.
 MIN_VISIBLE_DETAIL = 0.1
@@ -76,7 +78,8 @@ MAX_DISTANT_FRACTION = 0.05
 MAX_SLOPE_CHANGE = 0.1
 #: Least delay of traces in frames that is reported.
 MAX_TRACE_DELAY = 0.1
-#: Number of standard errors that both must exceed. Results that keep both stay below.
+#: Standard errors that both slope and delay of traces must exceed. Results that keep traces stay
+#: below.
 TRACE_STANDARD_ERRORS = 3.0
 #: Standard error of a slope above which traces do not tell: twice that misses a loss of 0.1.
 MAX_TRACE_SLOPE_ERROR = 0.05

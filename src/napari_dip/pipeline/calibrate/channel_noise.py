@@ -39,7 +39,9 @@ MAX_BLOCK_NOISE_RATIO = 1.32  #: Maximum ratio of the noise between blocks.
 MAX_BRIGHTNESS_RATIO = 5.0  #: Maximum ratio of the noise between brightnesses.
 MIN_NEIGHBOUR_CORRELATION = 0.46  #: Minimum noise correlation of neighbouring pixels.
 #: Alternative limits: two images of RNI15 meet these three (docs/constants.md).
-MIN_COLOUR_NEIGHBOUR_CORRELATION = 0.3  #: Minimum noise correlation of neighbouring pixels.
+#: Alternative limits of camera noise: two images of RNI15 meet the next three (docs/constants.md).
+#: Minimum noise correlation of neighbouring pixels.
+MIN_COLOUR_NEIGHBOUR_CORRELATION = 0.3
 MIN_COLOUR_NOISE_FRACTION = 0.7  #: Minimum noise of colours, relative to that of luminance.
 MIN_FINE_NOISE_RATIO = 4.0  #: Minimum noise of luminance, relative to that of finest frequencies.
 MIN_LUMINANCE_STD = 1.5  #: Minimum noise of luminance, in steps of grey values.
@@ -49,10 +51,15 @@ MIN_LUMINANCE_NOISE_RATIO = 1.5
 #: Maximum RMS correlation of distant residuals: at most 0.014 in 28 camera files, 0.065 in woven
 #: cloth (docs/constants.md).
 MAX_DISTANT_CORRELATION = 0.03
-MIN_CORRELATION_DISTANCE = 5  #: Minimum distance for that correlation, in pixels.
-MAX_CORRELATION_DISTANCE = 24  #: Maximum distance for that correlation, in pixels.
-NOISE_RETRY_FACTOR = 0.6  #: Factor of the noise for the next attempt, if residuals correlate more.
-MAX_NOISE_RETRIES = 2  #: Maximum number of such attempts.
+#: Minimum distance of the pixels for `MAX_DISTANT_CORRELATION`, in pixels.
+MIN_CORRELATION_DISTANCE = 5
+#: Maximum distance of the pixels for `MAX_DISTANT_CORRELATION`, in pixels.
+MAX_CORRELATION_DISTANCE = 24
+#: Factor on the noise for the next attempt, if residuals correlate more than
+#: `MAX_DISTANT_CORRELATION`.
+NOISE_RETRY_FACTOR = 0.6
+#: Maximum number of attempts with weaker noise.
+MAX_NOISE_RETRIES = 2
 #: Side of the central crop on which residuals are examined, in pixels.
 RESIDUAL_CROP_SIDE = 256
 #: Maximum number of planes that are measured, spread over the Z stack or movie. Eight planes

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: Distance from the limit, in standard deviations, beyond which clipping is negligible: 1e-9 of the
 #: noise.
 CLIPPING_SIGMAS = 6.0
-#: Table points up to it: linear interpolation errs by 2e-5 of the noise.
+#: Points of the table of clipped noise: linear interpolation errs by 2e-5 of the noise.
 CLIPPING_TABLE_POINTS = 512
 #: Maximum photon count of the Poisson distribution; beyond, a normal one is as accurate.
 MAX_PHOTON_COUNTS = 1000

@@ -62,21 +62,23 @@ ROBUST_PERCENTILES = (0.5, 99.5)
 MIN_OUTLIER_RANGES = 5.0
 #: Side of the surroundings of an isolated outlier, in pixels (docs/constants.md).
 OUTLIER_WINDOW_SIDE = 5
-#: Maximum suspects in them.
+#: Maximum suspect pixels in the surroundings of an isolated outlier.
 MAX_ADJACENT_OUTLIERS = 3
-#: Maximum relative deviation of the others: the sharpest PSF gives neighbours 0.16 of its height.
+#: Maximum relative deviation of the other pixels around an isolated outlier: the sharpest PSF gives
+#: neighbours 0.16 of its height.
 MAX_SURROUNDING_DEVIATION = 0.1
 #: Maximum share of suspect pixels; with more the image is sparse and has no outliers.
 MAX_OUTLIER_FRACTION = 1e-3
 #: Maximum absolute residual in units of a quantile of absolute residuals (docs/constants.md).
 MAX_RESIDUAL_SIZE_RATIO = 30.0
-#: That quantile, which is 2.6 standard deviations of normal noise.
+#: Quantile of absolute residuals that `MAX_RESIDUAL_SIZE_RATIO` refers to: 2.6 standard deviations
+#: of normal noise.
 RESIDUAL_SIZE_QUANTILE = 0.99
-#: Maximum number of planes for that quantile.
+#: Maximum number of planes that `RESIDUAL_SIZE_QUANTILE` is taken from.
 MAX_QUANTILE_PLANES = 8
-#: Maximum number of pixels for it.
+#: Maximum number of pixels that `RESIDUAL_SIZE_QUANTILE` is taken from.
 MAX_QUANTILE_PIXELS = 1_000_000
-#: Limits without outliers.
+#: Limits of the intensity of an image without outliers.
 NO_OUTLIER_LIMITS = (-inf, inf)
 #: Minimum number of validation pixels; the share is doubled until there are as many.
 MIN_VALIDATION_PIXELS = 8

@@ -48,11 +48,12 @@ if TYPE_CHECKING:
 
     Weights = Mapping[str, Tensor]
 
-#: Standard errors by which a fit must be better than that of a simpler prior, over blind-spot
-#: predictions of all pixels; 1,500 validation pixels are too few (docs/constants.md).
+#: Standard errors by which a fit of a plane must be better than that of a simpler prior, over
+#: blind-spot predictions of all pixels; 1,500 validation pixels are too few (docs/constants.md).
 MIN_SELECTION_STANDARD_ERRORS = 1.0
-#: The same for volumes, and for frames, whose successors keep that prior. Wrong guides of 23 made
-#: frames and volumes reached 2.9; right ones 1.8 to 6.1 at 48 x 48 pixels, 8.2 to 11.6 at more.
+#: Standard errors by which a fit must be better than that of a simpler prior, for volumes, and for
+#: frames, whose successors keep the prior. Wrong guides of 23 made frames and volumes reached 2.9;
+#: right ones 1.8 to 6.1 at 48 x 48 pixels, 8.2 to 11.6 at more.
 MIN_SERIES_STANDARD_ERRORS = 4.0
 
 

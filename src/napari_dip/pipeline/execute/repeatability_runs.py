@@ -57,21 +57,21 @@ if TYPE_CHECKING:
 SEED_STEP = 500_000_003
 #: Width of fine detail in pixels if no resolution is known.
 DEFAULT_PERIOD = 4.0
-#: Its maximum, so that windows stay small against the image.
+#: Largest width of fine detail in pixels, so that windows stay small against the image.
 MAX_PERIOD = 16.0
 #: Share of the contrast of the result from which on structure of a null control counts.
 MIN_NULL_CONTRAST = 0.5
 #: Frequency in periods per pixel from which on the noise is measured beside the residual: below,
 #: the restoration keeps almost all.
 MIN_NOISE_FREQUENCY = 0.06
-#: Least power of a spectrum, relative to white noise.
+#: Least power of the noise at a frequency, relative to white noise.
 MIN_SPECTRUM = 0.01
-#: Largest ratio of the measured to the expected one.
+#: Largest ratio of the measured power of the noise to the expected one, at a frequency.
 MAX_SPECTRUM_RATIO = 4.0
 #: Maximum number of thinnings of the input that are averaged: with eight, a correlation of 0.1 has
 #: a standard error of 0.02 instead of 0.04 in 256 x 256 pixels.
 MAX_INPUT_DRAWS = 8
-#: Maximum number of pixels in them.
+#: Maximum number of pixels in all thinnings of the input that are averaged.
 MAX_INPUT_DRAW_PIXELS = 2**21
 #: Names of the images of repeatability runs, for the user, by what they are.
 _RUN_NAMES = {

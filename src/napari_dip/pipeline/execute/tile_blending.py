@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 #: Maximum number of values in a band, the rows of the result that are blended at a time.
 MAX_BAND_VALUES = 2**20
-#: Maximum number of its planes: several avoid decompressing chunks of the file once per plane.
+#: Maximum number of planes of a band: several avoid decompressing chunks of the file once per
+#: plane.
 MAX_BAND_PLANES = 4
 
 

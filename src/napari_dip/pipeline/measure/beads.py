@@ -28,9 +28,10 @@ _DETECTION_SIGMAS = 6.0
 #: Least brightness of a bead, as a share of the median of the brightest. The rings of a widefield
 #: PSF reach 15 % of its peak where neighbouring planes are summed.
 _MIN_RELATIVE_BRIGHTNESS = 0.25
-#: Number of these brightest beads.
+#: Number of the brightest beads whose median brightness is the reference.
 _REFERENCE_BEADS = 10
-#: The same where the PSF changes: twice as wide, it has a quarter of the peak, and beads differ.
+#: Least brightness of a bead, as a share of the median of the brightest, where the PSF changes:
+#: twice as wide, it has a quarter of the peak, and beads differ.
 _MIN_FIELD_BRIGHTNESS = 0.1
 #: Width at half height of a single pixel after a Gaussian filter of one pixel, by linear
 #: interpolation.
@@ -48,12 +49,12 @@ _ALIGNMENT_RADIUS = 1.0
 _SHAPE_RANGE = (-0.08, 0.5)
 #: Rounds of aligning all beads to their mean: offsets change by less than 0.02 pixels after three.
 _ALIGNMENT_ROUNDS = 4
-#: Steps of each alignment.
+#: Steps of the alignment of a bead to the mean.
 _ALIGNMENT_STEPS = 8
 #: Least bound of the deviation of a bead's width from the median, in logarithms: two beads that
 #: touch are wider by 20 % or more.
 _MAX_WIDTH_DEVIATION = 0.15
-#: The bound in standard deviations.
+#: Bound of the deviation of a bead's width from the median, in standard deviations.
 _MAX_WIDTH_SIGMAS = 4.0
 #: Voxels of one bead at the greatest value of the image: three or more are a plateau.
 _SATURATED_VOXELS = 3
@@ -63,11 +64,11 @@ FIELD_CELLS = 7
 _COVERED_PARTS = 3
 #: Greatest degree of the polynomials over the field.
 _MAX_FIELD_DEGREE = 4
-#: Least number of beads for each of their terms.
+#: Least number of beads for each term of the polynomials over the field.
 _BEADS_PER_TERM = 3
 #: Draws of the bootstrap over beads.
 _BOOTSTRAP_DRAWS = 40
-#: Beads that it needs.
+#: Fewest beads of the bootstrap over beads.
 MIN_BOOTSTRAP_BEADS = 3
 #: Iterations of Richardson-Lucy that take the size of the beads out.
 _BEAD_ITERATIONS = 30

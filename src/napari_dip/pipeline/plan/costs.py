@@ -49,7 +49,8 @@ VOLUME_RATE_FACTOR = 0.7
 NORMALISATION_SECONDS = 7.2e-12
 START_SECONDS = 3.0  #: Seconds for loading torch.
 MEASURE_SECONDS = 0.1  #: Seconds for measuring the noise, per image.
-MEASURE_PIXEL_SECONDS = 1.5e-6  #: Further ones per pixel.
+#: Further seconds for measuring the noise, per pixel.
+MEASURE_PIXEL_SECONDS = 1.5e-6
 #: Seconds per pixel after a fit: residual and quality checks of one channel (measured 0.3 to
 #: 0.5e-6).
 ASSESSMENT_PIXEL_SECONDS = 0.4e-6
@@ -58,19 +59,23 @@ REFINEMENT_CHANNEL_SECONDS = 4.5e-6  #: Refinement of each further channel.
 #: Bytes that a first fit of planes allocates and never frees: intercept of the line of peak memory
 #: over pixels.
 START_BYTES = 60e6
-#: The same of volumes: peak of one with 32 x 32 pixels, and some scratch space.
+#: Bytes that a first fit of volumes allocates and never frees: peak of one with 32 x 32 pixels, and
+#: some scratch space.
 VOLUME_START_BYTES = 160e6
 #: Share of the memory of a step in half precision that is still in use during inference.
 RETAINED_HALF_STEP_FRACTION = 0.5
-RETAINED_STEP_FRACTION = 0.8  #: The same of other steps.
+#: Share of the memory of a step in single precision that is still in use during inference.
+RETAINED_STEP_FRACTION = 0.8
 #: Bytes per pixel and channel of a layer during inference; those of a step are in each prior's row.
 INFERENCE_FEATURE_BYTES = 17
 PLANE_BYTES = 120  #: Bytes per pixel of an input and of what all fits keep.
 #: Bytes per pixel of input and output of an inference pass over a whole plane. Further channels of
 #: a plane add nothing measurable.
 INFERENCE_PIXEL_BYTES = 190
-TILED_INFERENCE_PIXEL_BYTES = 80  #: The same of a plane in tiles.
-VOLUME_INFERENCE_PIXEL_BYTES = 180  #: The same of a volume.
+#: Bytes per pixel of input and output of an inference pass over a plane in tiles.
+TILED_INFERENCE_PIXEL_BYTES = 80
+#: Bytes per pixel of input and output of an inference pass over a volume.
+VOLUME_INFERENCE_PIXEL_BYTES = 180
 #: Bytes per pixel and channel of NL-Bayes refinement beyond what inference has allocated: 44 at
 #: 2,048 pixels a side and three channels, 85 at 1,536, 70 at 4,096 and one channel.
 REFINEMENT_BYTES = 65
@@ -80,8 +85,11 @@ Z_STACK_INFERENCE_PIXEL_BYTES = 265
 #: Bytes per voxel of the deconvolution of a volume whose network has no layers at full size.
 #: Measured on 160 x 160 x 160 voxels, PSF 61 x 33 x 33: up to 3.7 GB, and 246 s on one core.
 ESTIMATE_PIXEL_BYTES = 205
-ESTIMATE_PIXEL_SECONDS = 18e-6  #: Its seconds per voxel and thread.
-BLUR_PIXEL_SECONDS = 0.3e-6  #: Those of the blur and the penalties of a step.
+#: Seconds per voxel and thread of the deconvolution of a volume whose network has no layers at full
+#: size.
+ESTIMATE_PIXEL_SECONDS = 18e-6
+#: Seconds per voxel and thread of the blur and the penalties of a step.
+BLUR_PIXEL_SECONDS = 0.3e-6
 #: Codes of the notes that `choose_fit_config` returns.
 FIT_CONFIG_NOTES = ("fewer-scales",)
 #: The refit gets at most this fraction (1 / divisor) of the user's limit of iterations.

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 #: Iterations of a fit with warm start, as a share of the preset's. With its final inference such a
 #: fit takes less than a fifth of the time.
 WARM_START_ITERATION_FRACTION = 0.2
-#: Their minimum.
+#: Fewest iterations of a fit with warm start.
 MIN_WARM_START_ITERATIONS = 25
 #: Settings of a task that may differ from those of the network, since they concern only frames and
 #: planes.
@@ -55,7 +55,7 @@ MAX_TRAINING_REGION_SIDE = 512
 MAX_TRAINING_PIXELS = 2**21
 #: Minimum number of training regions.
 MIN_TRAINING_REGIONS = 8
-#: Maximum number of them.
+#: Maximum number of training regions.
 MAX_TRAINING_REGIONS = 32
 #: Bytes per pixel and channel of a training region: image, filled-in image, noise, masks,
 #: neighbouring frames and predictions.

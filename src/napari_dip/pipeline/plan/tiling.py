@@ -37,16 +37,16 @@ TILE_ALIGNMENT = 8
 #: Tile sides that are tried if memory is short, widest first. Wider tiles gain nothing: 2,048 x
 #: 2,048 pixels take no less time as a whole than as four tiles.
 PLANE_TILE_SIDES = (1024, 768, 512, 384, 256)
-#: The same for Z stacks.
+#: Tile sides of a Z stack that are tried if memory is short, widest first.
 Z_STACK_TILE_SIDES = (512, 384, 256)
 #: Number of planes of a tile of a Z stack; its halo along Z is one plane.
 Z_STACK_TILE_PLANES = 16
 #: Tiles of volumes that are tried, largest first: number of planes, and side, without the halo.
 VOLUME_TILE_SIZES = ((32, 192), (32, 128), (16, 96), (16, 64))
-#: Overlap of these tiles along Z, in planes; the radius of a PSF is added.
+#: Overlap of tiles of volumes along Z, in planes; the radius of a PSF is added.
 VOLUME_OVERLAP_PLANES = 8
-#: Overlap within the plane: half of that of a plane's tiles, since tiles of volumes overlap along
-#: three axes.
+#: Overlap of tiles of volumes within the plane: half of that of a plane's tiles, since tiles of
+#: volumes overlap along three axes.
 VOLUME_OVERLAP_PIXELS = 16
 #: Minimum side of a tile as a multiple of its halo, so that most pixels are outside overlaps.
 MIN_OVERLAPS_PER_TILE = 4
@@ -55,7 +55,7 @@ MIN_OVERLAPS_PER_TILE = 4
 MIN_HALF_RESOLUTION_SIDE = 512
 #: Number of the regions on which noise and range of a large image are measured.
 SAMPLE_REGION_COUNT = 8
-#: Side of these regions in pixels.
+#: Side in pixels of a region on which noise and range of a large image are measured.
 SAMPLE_REGION_SIDE = 512
 #: Number of pixels up to which noise and range are measured on the whole image.
 MAX_MEASURED_PIXELS = SAMPLE_REGION_COUNT * SAMPLE_REGION_SIDE**2
@@ -64,12 +64,12 @@ MEASUREMENT_PIXEL_BYTES = 155
 #: Bytes of a run in tiles besides the fit of one tile: measured 77 and 103 MB for tiles of 1,024
 #: and 1,536 pixels a side (docs/constants.md).
 TILE_RUN_OVERHEAD_BYTES = 55e6
-#: Such bytes per pixel of a tile.
+#: Bytes of a run in tiles besides the fit of one tile, per pixel of a tile.
 TILE_PIXEL_OVERHEAD_BYTES = 75
 #: Maximum bytes of a result image that is returned in memory instead of on disk; with 2**28 they
 #: took more than the fits (docs/constants.md).
 MAX_IN_MEMORY_RESULT_BYTES = 2**26
-#: Number of such images: result, uncertainty and residual.
+#: Number of result images that are returned: result, uncertainty and residual.
 RESULT_IMAGE_COUNT = 3
 #: Bytes per value of an image that is not in a file: result, uncertainty and residual, which are
 #: returned as arrays.

@@ -275,7 +275,7 @@ def _estimate_contrast_limits(lazy: Any, axes: str) -> tuple[float, float]:
 
 
 _HEADS = ("File", "State", "What to know")
-#: Labels of the states.
+#: Labels of the states of a file.
 _STATE_LABELS = {
     "ready": "will run",
     "restored": "done",
@@ -286,11 +286,12 @@ _STATE_LABELS = {
 }
 #: Height of a row of the table, in pixels.
 _FILE_ROW_HEIGHT = 22
-#: Its minimum height: three rows and the headers are visible in a window of 1280 x 720.
+#: Minimum height of the table of files: three rows and the headers are visible in a window of 1280
+#: x 720.
 _MIN_TABLE_HEIGHT = 90
 #: Width of the first column in pixels, for the narrowest dock.
 _NAME_COLUMN_WIDTH = 88
-#: Width of the second column, which fits its longest label, "not finished".
+#: Width of the column of states, which fits its longest label, "not finished".
 _STATE_COLUMN_WIDTH = 84
 #: Largest number of visible lines of the messages on a file; the table above needs the height.
 _MAX_DETAIL_LINES = 4

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MIN_UPDATE_SECONDS = 0.2
 #: Longest time between two updates.
 MAX_UPDATE_SECONDS = 4.0
-#: Largest share of a core for these updates. With software rendering, each update of a window of
+#: Largest share of a core for updates of the window. With software rendering, each update of one of
 #: 1280 x 720 costs 50 ms, which the fit loses.
 MAX_DRAWING_FRACTION = 0.01
 #: Seconds that the program waits at exit for the current iteration, or for torch to load. Qt alone

@@ -62,7 +62,7 @@ _DRAW_LINE_HINT = "Draw a line across something that matters, by dragging in the
 _REDRAW_DELAY_MS = 50
 #: Blue of the Okabe-Ito palette, distinct from its orange in every kind of colour vision.
 TRAINING_COLOUR = "#56B4E9"
-#: Orange of that palette.
+#: Orange of the Okabe-Ito palette.
 VALIDATION_COLOUR = "#E69F00"
 #: Height of a plot in pixels; in a window of 1280 x 720 it stays visible below a long message.
 _HEIGHT = 164

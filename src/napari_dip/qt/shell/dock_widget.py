@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 _MAX_WIDGET_SIZE = (1 << 24) - 1
 #: Minimum width of a dock, in pixels.
 MIN_DOCK_WIDTH = 310
-#: Minimum width of the scrolled part of it.
+#: Minimum width of the scrolled part of a dock, in pixels.
 _MIN_SCROLLED_WIDTH = 240
 #: Minimum height of a dock: shows its image and Run beside another dock on a screen of 720 pixels.
 _MIN_DOCK_HEIGHT = 220
-#: Minimum height of the scrolled part of it.
+#: Minimum height of the scrolled part of a dock, in pixels.
 _MIN_SCROLLED_HEIGHT = 64
-#: Distance of its sections.
+#: Distance of the sections of a dock, in pixels.
 _SECTION_SPACING = 4
 #: Width and height of the window of a help page, in pixels: lines of about 90 letters.
 _HELP_SIZE = (720, 640)

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 #: Minimum ratio of an image's range to the contrast limits of its source layer for which it gets
 #: these limits: at least 0.74 in 35 pairs, 0.006 with a bright scratch (docs/constants.md).
 MIN_CONTRAST_FRACTION = 1 / 3
-#: The same ratio for an image of a crop, which may be a dark one and is compared with the image
-#: around it. Below it, the image fills less than 8 of 256 grey values and looks black.
+#: Minimum ratio of the range of an image of a crop to the contrast limits of its source layer for
+#: which it gets these limits. It may be a dark crop, and is compared with the image around it.
+#: Below, it fills less than 8 of 256 grey values and looks black.
 MIN_CROP_CONTRAST_FRACTION = 1 / 32
 #: Number of grey values on a screen. What exceeds the contrast limits by less than one of them is
 #: not visible, and input and result keep the same limits.
@@ -47,7 +48,7 @@ _MIN_DARK_FRACTION = 0.001
 COLOUR_COUNT = 3
 #: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
 METADATA_KEY = "napari_dip"
-#: What a layer shows, in its provenance, into which a region was merged.
+#: Value in the provenance of a layer into which a region was merged.
 REGION = "region"
 #: Warnings if an image of this plugin is chosen as input: by what it shows, or else by its task.
 _DERIVED_IMAGE_WARNINGS = {

@@ -54,7 +54,7 @@ _INDENT = 4
 #: Events other than a resize that change the height of a text. napari sets style and font of a dock
 #: after its text, and again with each theme.
 _STYLE_EVENTS = (QEvent.Type.LayoutRequest, QEvent.Type.StyleChange, QEvent.Type.FontChange)
-#: An option in brackets, with its value: " (--tile 512)".
+#: An option and its value, in brackets: " (--tile 512)".
 _OPTION = re.compile(r" \(--[a-z][^()]*\)")
 #: Seconds after the start in which a click on Run, the second of a double click, is ignored.
 _DOUBLE_CLICK_SECONDS = 0.5

@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 #: The variance axis ends at this percentile of the variances, times a margin. A block with
 #: structure would otherwise compress all other points.
 _VARIANCE_PERCENTILE = 98
-#: That margin.
+#: Ratio of the end of the variance axis to `_VARIANCE_PERCENTILE` of the variances.
 _VARIANCE_AXIS_MARGIN = 1.3
 #: Height of a row of the correlation table, in pixels.
 _CORRELATION_ROW_HEIGHT = 17

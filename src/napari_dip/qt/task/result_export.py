@@ -65,7 +65,7 @@ _PANEL_TITLES = {
     "repeated": "What repeats (orange: not)",
 }
 _MAX_INSETS = 3
-#: Names of layers that show the same without noise.
+#: Names of layers that show the object of the image without noise.
 _REFERENCE_NAME = re.compile(r"truth|reference|long.exposure", re.IGNORECASE)
 
 

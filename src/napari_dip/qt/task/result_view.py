@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 #: Largest number of visible lines above the details: in a dock of 310 pixels all of them took
 #: twelve.
 _MAX_CARD_LINES = 8
-#: Number of figures among them: the error and the confirmed detail rank first.
+#: Largest number of figures among the lines above the details: the error and the confirmed detail
+#: rank first.
 _MAX_CARD_FIGURES = 2
 _FIRST_FIGURES = ("noise", "detail", "agreement")
 

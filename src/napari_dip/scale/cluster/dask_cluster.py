@@ -75,7 +75,7 @@ _BLOCK_LOCK = Lock()
 LOOPBACK = "127.0.0.1"
 #: Timeout of the connection to a scheduler, in seconds.
 SCHEDULER_TIMEOUT = 30
-#: Timeout of its first worker, in seconds.
+#: Timeout of the first worker of a scheduler, in seconds.
 FIRST_WORKER_TIMEOUT = 60
 #: Seconds between two exchanges with a run on a worker: as often as a dock is updated.
 EXCHANGE_SECONDS = 0.2

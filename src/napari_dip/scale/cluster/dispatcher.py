@@ -53,7 +53,7 @@ MAX_JOB_RETRIES = 5
 MAX_MESSAGES_PER_SECOND = 50
 #: Seconds between two polls of the user's control.
 CONTROL_POLL_SECONDS = 0.1
-#: Seconds between two broadcasts of it: workers may have joined since.
+#: Seconds between two broadcasts of the user's control: workers may have joined since.
 CONTROL_REPEAT_SECONDS = 1.0
 #: Seconds without a message after which an event reports that no worker is available.
 MAX_SILENCE_SECONDS = 20.0

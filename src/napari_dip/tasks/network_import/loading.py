@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 #: Maximum memory in bytes of loading and trial run. VGG-19, the largest classic network, has 0.6 GB
 #: of weights, of which three copies exist at once.
 MAX_LOADING_BYTES = 4 * 2**30
-#: Maximum CPU time of both in seconds.
+#: Maximum CPU time of loading and trial run in seconds.
 MAX_LOADING_SECONDS = 180
 #: Exit code of the child process if the network was loaded.
 _EXIT_SUCCESS = 0
-#: Exit code if it was refused.
+#: Exit code of the child process if the network was refused.
 _EXIT_REFUSAL = 2
-#: Exit code if memory ran out.
+#: Exit code of the child process if memory ran out.
 _EXIT_OUT_OF_MEMORY = 3
 #: Maximum length of a refusal in characters, for the list of layers of a large network.
 _MAX_REFUSAL_LENGTH = 20_000

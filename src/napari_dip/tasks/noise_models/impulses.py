@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: Standard deviations from the local median beyond which a pixel is suspect. Normal noise exceeds
 #: them in six of ten million pixels.
 SUSPECT_SIGMAS = 5.0
-#: The same, in standard deviations of the local texture.
+#: Standard deviations of the local texture from the local median beyond which a pixel is suspect.
 TEXTURE_SIGMAS = 3.0
 #: Standard deviations from all neighbours but one that make a suspect pixel an impulse. On a line
 #: one pixel wide, each pixel has two similar neighbours.

@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 #: Variance of a DCT coefficient by the rounding of pixels: 1/12, and as much again for the rounding
 #: of three colours.
 ROUNDING_VARIANCE = 1 / 6
-#: The same for subsampled chroma, where undoing the upsampling amplifies the rounding.
+#: Variance of a DCT coefficient by the rounding of pixels, for subsampled chroma, where undoing the
+#: upsampling amplifies the rounding.
 CHROMA_ROUNDING_VARIANCE = 1.0
-#: Minimum of the same for the DC coefficient: decoders have a rounding bias of a tenth of a level
-#: and more, which counts eightfold there.
+#: Minimum variance of the DC coefficient by the rounding of pixels: decoders have a rounding bias
+#: of a tenth of a level and more, which counts eightfold there.
 DC_ROUNDING_VARIANCE = 2.0
 #: Maximum log odds of one coefficient against a step.
 MAX_LOG_ODDS_PENALTY = 8.0

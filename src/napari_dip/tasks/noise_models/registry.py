@@ -60,12 +60,13 @@ MIN_SPECKLE_SIGNAL = 0.02
 #: Side of the central crop that is searched for hints, in pixels: enough for noise that is
 #: everywhere, and fast.
 HINT_CROP_SIDE = 256
-#: Standard deviations from which on a pixel counts as an impulse.
+#: Standard deviations from which on a pixel counts as an impulse, for a hint.
 HINT_IMPULSE_SIGMAS = 8.0
-#: Share of such pixels that is worth a hint: one in five hundred.
+#: Share of impulses from which on they are worth a hint: one in five hundred.
 MIN_IMPULSE_FRACTION = 0.002
-#: Minimum share of these impulses that deviate twice as far. It was at least 0.43 for salt and
-#: pepper on four images, and 0.03 for a confocal image of few photons, whose noise has long tails.
+#: Minimum share of impulses that deviate twice as far, for a hint. It was at least 0.43 for salt
+#: and pepper on four images, and 0.03 for a confocal image of few photons, whose noise has long
+#: tails.
 MIN_FAR_IMPULSE_FRACTION = 0.2
 #: Minimum share of impulses in each quarter of the pixels by brightness, relative to that in all
 #: pixels. Impulses occur at every brightness, the long tails of photon noise do not.

@@ -32,12 +32,12 @@ MIN_OFFSET_VARIANCE_RATIO = 4.0
 TREND_RADIUS = 32
 #: Standard deviations at which steps are clipped; larger ones are edges along the lines.
 STEP_CLIP_SIGMAS = 3.0
-#: Minimum number of lines for an estimate.
+#: Minimum number of lines for an estimate of their offsets.
 MIN_LINES = 16
 #: Radius in pixels of the window that measures the image's variation.
 FLATNESS_RADIUS = 2
-#: Power with which it lowers the weight: on coins the error of offsets fell from 3.8 to 2.6
-#: (docs/constants.md).
+#: Power with which the image's variation lowers the weight of a pixel: on coins the error of
+#: offsets fell from 3.8 to 2.6 (docs/constants.md).
 FLATNESS_POWER = 2
 #: Sections of a line that estimate the error of its mean step.
 LINE_SECTIONS = 6

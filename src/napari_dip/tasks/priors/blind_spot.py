@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: Fraction of the pixels hidden in an iteration, for blind spots of one pixel: 1/12 to 1/4 are
 #: within 0.1 dB on FMD (docs/constants.md).
 BLIND_SPOT_FRACTION = 1 / 8
-#: The same for wider blind spots: 0.2 dB better than 0.15.
+#: Fraction of the pixels hidden in an iteration, for wider blind spots: 0.2 dB better than 0.15.
 WIDE_BLIND_SPOT_FRACTION = 0.3
 #: Width of a blind spot from which on its core is three pixels wide instead of one.
 MIN_WIDE_BLIND_SPOT = 7

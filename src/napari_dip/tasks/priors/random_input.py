@@ -30,14 +30,14 @@ RANDOM_INPUT_RANGE = 0.1
 #: nearly uniform grey, as in Mahendran, Vedaldi 2015.
 PIXEL_START_SIGMA = 0.1
 OptimizerName = Literal["adam", "sgd", "l-bfgs"]
-#: Learning rates of the other optimisers. With these, the energy of camera (scikit-image, central
-#: 64 x 64 pixels) fell fastest in 60 iterations without diverging: docs/explore.md.
+#: Learning rates of optimisers other than Adam, with which the energy of camera (scikit-image,
+#: central 64 x 64 pixels) fell fastest in 60 iterations without diverging: docs/explore.md.
 LEARNING_RATES = {"sgd": 0.1, "l-bfgs": 1.0}
 #: Channels of the narrow deep decoder, which has fewer weights than pixels.
 DEEP_DECODER_CHANNELS = 24
-#: Channels of the wide one: Heckel and Hand take 64 or 128.
+#: Channels of the wide deep decoder: Heckel and Hand take 64 or 128.
 WIDE_DEEP_DECODER_CHANNELS = 64
-#: Scales of both, as theirs.
+#: Scales of the narrow and the wide deep decoder, as of Heckel and Hand.
 DEEP_DECODER_SCALES = 6
 #: Maximum number of scales of an hourglass that is compared.
 MAX_SCALES = 6
@@ -46,7 +46,7 @@ DEFAULT_ARCHITECTURE: Final = "preset"
 ADAM: Final = "adam"
 #: Lipschitz bounds of layers (code of Shi et al. 2022 for denoising; 2 also from its figure).
 LIPSCHITZ_BOUNDS = (1.4, 2.0)
-#: Widths of Gaussian upsampling in coarse pixels, as there.
+#: Widths of Gaussian upsampling in coarse pixels, as in the code of Shi et al. 2022.
 UPSAMPLING_SIGMAS = (0.1, 0.5)
 
 

@@ -31,12 +31,15 @@ _MAX_NEGATIVE_FRACTION = 1e-6
 _MAX_UNIFORM_SIDE = 32
 #: Width of the rim: the shortest side divided by this.
 _RIM_DIVISOR = 8
-#: Distance from the border to the shell that the rim is compared with: that side divided by this.
+#: Distance from the border to the shell that the rim is compared with: the shortest side divided by
+#: this.
 _SHELL_DIVISOR = 5
-#: A rim is a pedestal if its darker blocks, within their error, have more than this share of the
-#: mean of its brighter ones. A Gaussian cut at one standard deviation has 0.8, an Airy disc 0.4.
+#: A rim is a pedestal only if its darker blocks, within their error, have more than this share of
+#: the mean of its brighter ones. A Gaussian cut at one standard deviation has 0.8, an Airy disc
+#: 0.4.
 _MIN_RIM_BLOCK_RATIO = 0.6
-#: And if it has, within the error, more than this share of the mean of the shell: 0.73 and 0.3.
+#: A rim is a pedestal only if it has, within the error, more than this share of the mean of the
+#: shell. A Gaussian cut at one standard deviation has 0.73, an Airy disc 0.3.
 _MIN_RIM_SHELL_RATIO = 0.8
 _MIN_RIM_SIDE = 8  #: Smallest side with a rim to judge.
 _MIN_PEDESTAL_LIGHT = 0.01  #: Least share of the light in a pedestal that is removed.
@@ -59,8 +62,8 @@ _MAX_OUTSIDE_BEADS_FRACTION = 0.2
 _MAX_SADDLE = 0.6
 #: Least share of the light in pixels of exactly the greatest value; below, grey values are coarse.
 _MIN_PLATEAU_LIGHT = 0.03
-#: Least share of the light beyond the neighbours of these: the disc of a lens out of focus has
-#: none, clipped PSFs 18 %.
+#: Least share of the light beyond the neighbours of the pixels of the greatest value: the disc of a
+#: lens out of focus has none, clipped PSFs 18 %.
 _MIN_FLANK_LIGHT = 0.05
 #: Brightness of the pixels beyond the rim, as a share of the peak, from which on tails are cut; it
 #: is extrapolated from the last two shells. Common kernels have less: a Gaussian of 1.6 pixels on
@@ -75,11 +78,12 @@ _MAX_EQUAL_WIDTH_RATIO = 1.15  #: Ratio up to which two widths count as equal.
 #: Evenness of the light of planes, (sum)^2 / (n sum of squares), from which on it is even: those of
 #: a widefield PSF have 0.95 and more along Z, and 0.3 along Y and X.
 _MIN_EVENNESS = 0.9
-_EVENNESS_RATIO = 1.5  #: The evenness along Z is less than that bound, divided by this.
+#: The evenness along Z is less than `_MIN_EVENNESS` divided by this.
+_EVENNESS_RATIO = 1.5
 #: Least ratio of measured and computed width without warning: down to 0.72 for a confocal PSF.
 _MIN_WIDTH_RATIO = 0.65
-#: Largest such ratio: two blurs of one microscope widen by 1.3, aberrations of a fourteenth of a
-#: wave by 1.08.
+#: Largest ratio of measured and computed width without warning: two blurs of one microscope widen
+#: by 1.3, aberrations of a fourteenth of a wave by 1.08.
 MAX_WIDTH_RATIO = 1.25
 #: Ratio of a single bright pixel to its brightest neighbour from which on it is a hot pixel, if it
 #: and they have less than half of the light. On 180 random paths of a camera it is at most 8.
@@ -87,10 +91,12 @@ _HOT_PIXEL_RATIO = 10.0
 #: Share of the light of a PSF that was cropped to the image, below which a note says how much was
 #: lost, as the second decimal shows it.
 _NOTED_CROPPED_LIGHT = 0.995
-_MIN_CROPPED_LIGHT = 0.05  #: Below this share, its light lies around a dark middle.
+#: Share of the light of a cropped PSF below which its light lies around a dark middle.
+_MIN_CROPPED_LIGHT = 0.05
 #: A wrapped PSF has more than this share of its light in its corners, a quarter of a side wide.
 _MIN_CORNERS_LIGHT = 0.8
-_MIN_CORNER_LIGHT = 0.02  #: And more than this share in each corner.
+#: A wrapped PSF has more than this share of its light in each corner.
+_MIN_CORNER_LIGHT = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

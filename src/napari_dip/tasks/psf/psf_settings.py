@@ -169,7 +169,7 @@ _VOLUME_HINT = ", or set 'Stacks' to Automatic, which takes four planes or more 
 #: Radius of a computed PSF in the plane, in Airy radii: holds 96 % of a widefield PSF's light in
 #: focus (Born and Wolf 8.5.2) (docs/constants.md).
 PSF_LATERAL_RADIUS = 4.0
-#: Its radius along Z, in distances to the first minimum.
+#: Radius of a computed PSF along Z, in distances to the first minimum.
 PSF_AXIAL_RADIUS = 2.0
 #: Width at half maximum of the Airy disc in wavelengths / NA (Born and Wolf 8.5.2).
 _AIRY_FWHM_FACTOR = 0.514
