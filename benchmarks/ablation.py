@@ -54,7 +54,7 @@ PARTS: tuple[tuple[str, dict[str, Any], Changes], ...] = (
     (
         "no lines along the border",
         {},
-        {"napari_dip.engine.likelihood.fidelity.restore_border_detail": lambda *a: a[2]},
+        {"napari_dip.engine.likelihood.lost_detail.restore_border_detail": lambda *a: a[2]},
     ),
     (
         "no half size",

@@ -92,8 +92,8 @@ def test_a_planted_stranger_is_found(entry: str, stranger: str) -> None:
 
 def comments_of_constants(source: str) -> list[str]:
     """Text of each `#:` comment, the lines of one comment joined."""
-    found = re.finditer(r"^ *#: .*(?:\n *#: .*)*|#: .*$", source, re.M)
-    return [re.sub(r"\s*#: ", " ", match[0]).strip() for match in found]
+    comments = re.finditer(r"^ *#: .*(?:\n *#: .*)*|#: .*$", source, re.M)
+    return [re.sub(r"\s*#: ", " ", match[0]).strip() for match in comments]
 
 
 def test_the_comment_of_a_constant_names_what_it_is_about() -> None:
@@ -111,5 +111,5 @@ def test_the_comment_of_a_constant_names_what_it_is_about() -> None:
     ["Its maximum with texture.", "Factor on it.", "Above these two, a caution.", "Fewest pixels."],
 )
 def test_a_planted_comment_that_leans_on_its_neighbour_is_found(comment: str) -> None:
-    (found,) = comments_of_constants(f"#: {comment}\nLIMIT = 1")
-    assert LEANING_COMMENT.match(found)
+    (only,) = comments_of_constants(f"#: {comment}\nLIMIT = 1")
+    assert LEANING_COMMENT.match(only)

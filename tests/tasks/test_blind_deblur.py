@@ -65,7 +65,7 @@ def make_scene(measurement: Tensor) -> FitInput:
 
 
 def make_outputs(task: BlindDeblur, measurement: Tensor) -> dict[str, Tensor]:
-    operator = make_task_problem(task, make_scene(measurement)).terms[0].operator
+    operator = make_task_problem(task, make_scene(measurement)).main_term.operator
     return operator.get_learned_parameters()  # type: ignore[attr-defined]
 
 
@@ -163,8 +163,8 @@ def test_a_free_kernel_learns_and_a_known_kind_stays() -> None:
         make_task_problem(task, make_scene(measurement))
         for task in (BlindDeblur(blur="free", psf_size=7), BlindDeblur(blur="gaussian", psf_size=7))
     )
-    assert all(parameter.requires_grad for parameter in free.terms[0].operator.parameters())
-    assert not any(parameter.requires_grad for parameter in kind.terms[0].operator.parameters())
+    assert all(parameter.requires_grad for parameter in free.main_term.operator.parameters())
+    assert not any(parameter.requires_grad for parameter in kind.main_term.operator.parameters())
 
 
 def test_the_kernels_network_begins_at_the_logits_it_is_given() -> None:
@@ -185,7 +185,7 @@ def test_the_object_is_larger_than_the_frame_and_cut_to_it() -> None:
     whole = Estimate(torch.rand(1, 1, 48, 48), torch.zeros(1, 1, 48, 48))
     finished = problem.postprocess(whole)
     torch.testing.assert_close(finished.mean, whole.mean[..., 3:-3, 3:-3])
-    assert problem.terms[0].operator(whole.mean).shape == measurement.shape
+    assert problem.main_term.operator(whole.mean).shape == measurement.shape
 
 
 @pytest.mark.long

@@ -52,7 +52,7 @@ def test_the_object_is_larger_than_an_open_frame_and_as_large_as_a_circular_one(
     beyond = 10 if border == "open" else 0
     assert prior.grid == (24 + beyond, 32 + beyond) == make_task_plan(task, SOURCE).network_grid
     image = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
-    assert problem.terms[0].operator(image).shape == fit_input.measurement.shape
+    assert problem.main_term.operator(image).shape == fit_input.measurement.shape
     finished = problem.postprocess(prior.estimate(image)).mean
     edge = beyond // 2
     torch.testing.assert_close(finished, image[..., edge : edge + 24, edge : edge + 32])
@@ -60,7 +60,7 @@ def test_the_object_is_larger_than_an_open_frame_and_as_large_as_a_circular_one(
 
 def test_an_even_background_needs_no_term_of_its_own() -> None:
     task, fit_input = Deblur(gaussian_sigma=1.2), make_scene(sample_gaussian_psf((1.2, 1.2)))
-    operator = make_task_problem(task, fit_input).terms[0].operator
+    operator = make_task_problem(task, fit_input).main_term.operator
     prior = make_task_prior(task, fit_input)
     image = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(operator(image + 7), operator(image) + 7)
@@ -68,7 +68,7 @@ def test_an_even_background_needs_no_term_of_its_own() -> None:
 
 def test_validation_pixels_are_excluded_from_the_loss_until_the_refit() -> None:
     fit_input = make_scene(sample_gaussian_psf((1.2, 1.2)))
-    term = make_task_problem(Deblur(gaussian_sigma=1.2), fit_input).terms[0]
+    term = make_task_problem(Deblur(gaussian_sigma=1.2), fit_input).main_term
     assert float((term.training_pixel_weights * term.validation_mask).sum()) == 0
     assert float(term.refit_pixel_weights.min()) == 1
     other = fit_input.measurement + fit_input.masks.validation

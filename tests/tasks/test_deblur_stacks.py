@@ -120,7 +120,7 @@ def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None
     assert prior.grid == tuple(np.add((8, 16, 20), 2 * beyond))
     assert prior.grid == make_task_plan(task, header, axes="ZYX").network_grid
     image = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
-    assert problem.terms[0].operator(image).shape == fit_input.measurement.shape
+    assert problem.main_term.operator(image).shape == fit_input.measurement.shape
     assert problem.postprocess(prior.estimate(image)).mean.shape == fit_input.measurement.shape
     assert isinstance(prior, RandomInputPrior)
     assert (
@@ -133,8 +133,8 @@ def test_an_even_volume_stays_even_however_far_the_psf_reaches() -> None:
     fit_input = make_scene(sample_gaussian_psf((2.0, 2.0, 2.0)))
     task = Deblur(gaussian_sigma=2.0, gaussian_sigma_z=2.0)
     prior = make_task_prior(task, fit_input)
-    predicted = (
-        make_task_problem(task, fit_input).terms[0].operator(torch.full((1, 1, *prior.grid), 3.0))
+    predicted = make_task_problem(task, fit_input).main_term.operator(
+        torch.full((1, 1, *prior.grid), 3.0)
     )
     torch.testing.assert_close(predicted, torch.full_like(predicted, 3.0))
 

@@ -90,7 +90,7 @@ def test_only_wide_blind_spots_enter_the_loss_beyond_their_centre(
 
 def test_guard_band_pixels_never_enter_the_loss() -> None:
     problem = make_task_problem(Denoise(), make_fit_input("random-input"))
-    term = problem.terms[0]
+    term = problem.main_term
     assert (
         float((term.training_pixel_weights * make_fit_input("random-input").masks.excluded).sum())
         == 0

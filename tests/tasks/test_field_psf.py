@@ -83,7 +83,7 @@ def test_a_tile_has_the_coefficients_of_its_place() -> None:
     tile = make_plain_fit_input((12, 16), **arrays)
     tile = replace(tile, location=GridLocation(start=(10, 20), image_size=(30, 40)))
     maps = [
-        make_task_problem(task, fit_input).terms[0].operator.coefficients
+        make_task_problem(task, fit_input).main_term.operator.coefficients
         for fit_input in (whole, tile)
     ]
     torch.testing.assert_close(maps[1], maps[0][:, 10:26, 20:40])

@@ -81,7 +81,7 @@ def test_the_operator_maps_the_fine_object_to_the_image():
     task = Deblur(gaussian_sigma=1.2, factor="1,2")
     kernel, _ = get_psf_source(task).make_kernel(PLANE, None, "YX", (1, 2))
     fit_input = make_plain_fit_input((24, 32), psf=kernel)
-    operator = make_task_problem(task, fit_input).terms[0].operator
+    operator = make_task_problem(task, fit_input).main_term.operator
     grid = operator.compute_object_grid(fit_input.grid)
     assert grid == make_task_plan(task, PLANE).network_grid
     assert operator(torch.full((1, 1, *grid), 3.0)).shape == (1, 1, 24, 32)

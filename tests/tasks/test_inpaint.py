@@ -176,7 +176,7 @@ def test_holes_are_neither_in_the_loss_nor_in_the_input() -> None:
         assert (
             float(
                 (
-                    make_task_problem(Inpaint(), fit_input).terms[0].training_pixel_weights
+                    make_task_problem(Inpaint(), fit_input).main_term.training_pixel_weights
                     * (1 - fit_input.masks.measured)
                 ).sum()
             )
@@ -332,7 +332,7 @@ def test_finishing_keeps_what_was_measured() -> None:
 )
 def test_the_own_variance_of_the_output_does_not_count_in_validation(prior: str) -> None:
     fit_input = make_fit_input(prior, make_random_mask())
-    term = make_task_problem(Inpaint(), fit_input).terms[0]
+    term = make_task_problem(Inpaint(), fit_input).main_term
     off = fit_input.measurement + 0.1
     sure, unsure = (torch.full_like(off, value) for value in (-20.0, 0.0))
     losses = [

@@ -84,7 +84,7 @@ def test_the_network_output_has_the_grid_of_the_operator(factor, settings) -> No
     assert prior.grid == make_task_plan(task, header).network_grid
     problem = make_task_problem(task, fit_input)
     image = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
-    assert problem.terms[0].operator(image).shape == fit_input.measurement.shape
+    assert problem.main_term.operator(image).shape == fit_input.measurement.shape
     estimate = prior.estimate(image)
     factors = make_task_plan(task, header).get_factors("YX")
     result = tuple(n * f for n, f in zip(fit_input.grid, factors, strict=True))
@@ -131,13 +131,13 @@ def test_the_interpolated_image_overlays_the_fine_grid() -> None:
 
 
 def test_validation_pixels_are_excluded_from_the_loss_until_the_refit() -> None:
-    term = make_task_problem(SuperResolve(factor="4"), make_fit_input()).terms[0]
+    term = make_task_problem(SuperResolve(factor="4"), make_fit_input()).main_term
     assert float((term.training_pixel_weights * term.validation_mask).sum()) == 0
     assert float(term.refit_pixel_weights.min()) == 1
 
 
 def test_validation_pixels_never_enter_the_loss_where_backprojection_adds_them() -> None:
-    term = make_task_problem(SuperResolve(factor="2"), make_fit_input()).terms[0]
+    term = make_task_problem(SuperResolve(factor="2"), make_fit_input()).main_term
     assert float((term.refit_pixel_weights * term.validation_mask).sum()) == 0
 
 
@@ -164,7 +164,7 @@ def test_coarser_scales_are_refused_where_there_are_none(settings) -> None:
 
 def test_validation_patches_are_excluded_from_the_loss() -> None:
     fit_input = replace(make_fit_input(48, 64), prior_key=ZSSR_PRIOR.key)
-    term = make_task_problem(SuperResolve(), fit_input).terms[0]
+    term = make_task_problem(SuperResolve(), fit_input).main_term
     assert float((term.training_pixel_weights * term.validation_mask).sum()) == 0
     assert float((term.training_pixel_weights + term.validation_mask).min()) == 1
     assert 0.05 < float(term.validation_mask.mean()) < 0.25
@@ -184,7 +184,7 @@ def test_what_was_measured_without_noise_is_explained_in_the_end() -> None:
     problem = make_task_problem(SuperResolve(factor="4"), fit_input)
     flat = torch.zeros(1, 1, 192, 256)
     finished = problem.postprocess(Estimate(flat, flat - 2)).mean
-    residual = problem.terms[0].operator(finished) - fit_input.measurement
+    residual = problem.main_term.operator(finished) - fit_input.measurement
     assert float(residual.std()) < 0.1 * float(fit_input.measurement.std())
 
 

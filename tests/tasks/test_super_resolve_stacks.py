@@ -98,7 +98,7 @@ def test_the_network_output_has_the_grid_of_the_operator(factor, settings) -> No
     assert prior.grid == make_task_plan(task, header, axes="ZYX").network_grid
     problem = make_task_problem(task, fit_input)
     image = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
-    assert problem.terms[0].operator(image).shape == fit_input.measurement.shape
+    assert problem.main_term.operator(image).shape == fit_input.measurement.shape
     factors = make_task_plan(task, header, axes="ZYX").get_factors("ZYX")
     result = tuple(n * f for n, f in zip(fit_input.grid, factors, strict=True))
     assert problem.postprocess(prior.estimate(image)).mean.shape[2:] == result
@@ -165,7 +165,7 @@ def test_the_fit_starts_with_a_volume_that_explains_the_measurement() -> None:
     assert isinstance(prior, RandomInputPrior)
     assert prior.baseline is not None
     assert prior.output_scale < 0.5
-    operator = problem.terms[0].operator
+    operator = problem.main_term.operator
     cubic, _ = task._fit_interpolation(fit_input, operator, 1 - fit_input.masks.validation)
     errors = [
         float(((operator(image) - coarse) * (1 - fit_input.masks.validation)).square().mean())

@@ -186,7 +186,7 @@ class Problem:
     Attributes
     ----------
     terms : tuple of Term
-        One for each measurement of the same image.
+        One for each measurement of the same image. The first is `main_term`.
     penalties : tuple of (weight, Penalty)
     postprocess : callable
         Convert the averaged estimate to the image, such as by the posterior mean.
@@ -207,6 +207,14 @@ class Problem:
     postprocess_on_grid: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
     sure_term: Callable[[Estimate], Tensor] | None = None
     final_postprocess: Callable[[Estimate], Estimate] | None = None
+
+    @property
+    def main_term(self) -> Term:
+        """Term of the image that is restored, whose grid, residual and validation pixels count.
+
+        Further terms are of repeated exposures, of the frame before, or of a network's features.
+        """
+        return self.terms[0]
 
 
 def append_postprocessing(

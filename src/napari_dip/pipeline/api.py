@@ -257,9 +257,9 @@ def _prepare(
             preview_seconds=_PREVIEW_SECONDS if has_previews else None,
             stamps=stamps,
         )
-        if result is None or not is_labelled_array(image):
+        if result is None or result.writer is None or not is_labelled_array(image):
             return result
-        return replace(result, writer=replace(result.writer, template=image))
+        return replace(result, writer=result.writer.use_template(image))
 
     return plan, start
 

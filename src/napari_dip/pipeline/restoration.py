@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from napari_dip.errors import RefusedError
 
@@ -15,6 +15,32 @@ if TYPE_CHECKING:
     from napari_dip.io import AnyArray, Float32Array
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.public_types import FilePath, FittedNetwork, RegionTraces, Report
+
+
+class OutputWriter(Protocol):
+    """Write and show results of one run, as `pipeline.store.result_files.ResultWriter` does."""
+
+    def save(
+        self, result: Restoration, paths: Mapping[str, FilePath | None], *, overwrite: bool
+    ) -> None:
+        """Save outputs of a result, by name of the output; None is not saved."""
+
+    def convert_to_xarray(self, result: Restoration) -> Any:
+        """Return the image as an `xarray.DataArray`."""
+
+    def compare_traces(
+        self, result: Restoration, image: AnyArray, regions: AnyArray
+    ) -> RegionTraces:
+        """Compare traces of regions of a movie before and after."""
+        ...
+
+    def render_html(self, result: Restoration) -> str:
+        """Return a small image and the card of a result, as HTML."""
+        ...
+
+    def use_template(self, template: Any) -> OutputWriter:
+        """Return the writer of results of a `xarray.DataArray`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -39,7 +65,7 @@ class Restoration:
         Measurement minus the operator's output for `image`; 0 where nothing was measured.
     failure_score : float
         How much of edges or brightness the result has lost; from 1 on, it has failed.
-    writer : ResultWriter or None
+    writer : OutputWriter or None
         None for a part of an image.
     repeat_map : ndarray or None
         Correlation of two halves' fine detail around each pixel: 1 where all came again.
@@ -58,7 +84,7 @@ class Restoration:
     report: Report = field(default_factory=lambda: cast("Report", {}))
     residual: Float32Array | None = None
     failure_score: float = 0.0
-    writer: Any = None
+    writer: OutputWriter | None = None
     repeat_map: Float32Array | None = None
     null_image: Float32Array | None = None
     run_network: FittedNetwork | None = None
@@ -136,13 +162,13 @@ class Restoration:
         >>> result.traces(movie, labels).measured.shape
         (16, 2)
         """
-        return cast("RegionTraces", self._get_writer().compare_traces(self, image, regions))
+        return self._get_writer().compare_traces(self, image, regions)
 
     def _repr_html_(self) -> str:
         """Return a small image and the sentences of the quality checks, for notebooks."""
-        return repr(self) if self.writer is None else str(self.writer.render_html(self))
+        return repr(self) if self.writer is None else self.writer.render_html(self)
 
-    def _get_writer(self) -> Any:
+    def _get_writer(self) -> OutputWriter:
         if self.writer is None:
             raise RefusedError("save-part")
         return self.writer

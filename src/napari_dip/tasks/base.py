@@ -434,8 +434,8 @@ class TaskPlan:
         Halo of a tile in pixels; None if a plane cannot be divided into tiles.
     series_training : str
         How frames, planes or tiles share a network: a value of `SeriesTraining`.
-    has_reusable_network : bool
-        Whether a network that takes the image as input can be applied to other images.
+    allows_joint_training : bool
+        Whether images, frames or tiles of the task may share a network; see `can_train_jointly`.
     uses_neighbouring_frames, uses_previous_frame : bool
         Whether neighbouring frames or planes are inputs, and whether the last result is.
     noise_settings : NoiseSettings
@@ -464,7 +464,7 @@ class TaskPlan:
     has_initial_estimate: bool = False
     halo: int | None = None
     series_training: str = "auto"
-    has_reusable_network: bool = False
+    allows_joint_training: bool = False
     uses_neighbouring_frames: bool = False
     uses_previous_frame: bool = False
     noise_settings: NoiseSettings = field(default_factory=NoiseSettings)

@@ -182,7 +182,7 @@ class Denoise(Task):
             architecture=self.architecture,
             halo=None if needs_whole_plane else CONTEXT_RADIUS,
             series_training=self.series_training,
-            has_reusable_network=model.is_detector,
+            allows_joint_training=model.is_detector,
             uses_neighbouring_frames=self.neighbouring_frames,
             uses_previous_frame=self.temporal_smoothing > 0,
             noise_settings=make_noise_settings(self),
@@ -236,7 +236,7 @@ class Denoise(Task):
         blind spot with gaps ("0" in its shape) stands for another one.
         """
         count = count_planes(header)  # for planes along Z the blind spot is better: ADR 0012
-        series_training = choose_series_training(self.series_training, count, has_image_input=True)
+        series_training = choose_series_training(self.series_training, count, can_be_joint=True)
         is_joint_movie = not is_volume and is_movie(header) and series_training == "joint"
         is_detector = self._noise_model.is_detector and "0" not in self.blind_spot_shape
         return is_detector and (count == 1 or is_joint_movie)

@@ -301,32 +301,36 @@ SeriesTraining = Annotated[
 
 
 def choose_series_training(
-    choice: str, count: int, *, has_image_input: bool, are_tiles: bool = False
+    choice: str, count: int, *, can_be_joint: bool, are_tiles: bool = False
 ) -> SeriesTrainingMode:
     """Choose how `count` frames, planes or tiles share a network.
 
-    Joint training needs a network that takes the image as input. A network with random input holds
-    one image only.
+    `can_be_joint` is `can_train_jointly` of task and prior; without it, there are warm starts.
     """
     if choice == "independent":
         return "independent"
     min_count = MIN_JOINT_TILES if are_tiles else MIN_JOINT_FRAMES
     prefers_joint = choice == "joint" or (choice == "auto" and count >= min_count)
-    return "joint" if prefers_joint and has_image_input and count > 1 else "warm-start"
+    return "joint" if prefers_joint and can_be_joint and count > 1 else "warm-start"
 
 
-def has_reusable_network(plan: TaskPlan, prior_key: str) -> bool:
-    """Return whether a prior's network takes the image as input and suits other images."""
-    return plan.has_reusable_network and PRIOR_SPECS[prior_key].input_traits.has_neighbour_frames
+def can_train_jointly(plan: TaskPlan, prior_key: str) -> bool:
+    """Return whether one network of a prior can be trained on several images of a task.
+
+    The task has to allow it, and the prior to be one whose network takes frames as input: the image
+    and its neighbours. Any other network is fitted to one image only.
+    """
+    takes_frames = PRIOR_SPECS[prior_key].input_traits.has_neighbour_frames
+    return plan.allows_joint_training and takes_frames
 
 
 def get_series_training(
     plan: TaskPlan, prior_key: str, count: int, *, are_tiles: bool = False
 ) -> SeriesTrainingMode:
     """Return how `count` frames, planes or tiles of a planned task share a network."""
-    has_image_input = has_reusable_network(plan, prior_key)
+    can_be_joint = can_train_jointly(plan, prior_key)
     return choose_series_training(
-        plan.series_training, count, has_image_input=has_image_input, are_tiles=are_tiles
+        plan.series_training, count, can_be_joint=can_be_joint, are_tiles=are_tiles
     )
 
 

@@ -83,7 +83,7 @@ def run_to_end(loop: Iterator[Any]) -> tuple[list[str], FitResult]:
 
 def test_only_a_gpu_with_adam_records_a_graph() -> None:
     problem, prior = make_problem()
-    card = replace(problem.terms[0], measurement=_CudaTensorStub())  # type: ignore[arg-type]
+    card = replace(problem.main_term, measurement=_CudaTensorStub())  # type: ignore[arg-type]
     on_card, schedule = Problem(terms=(card,)), make_single_phase_schedule(4, 1e-2)
     assert not is_graph_capturable(problem, prior, schedule)
     assert is_graph_capturable(on_card, prior, schedule)
@@ -92,7 +92,7 @@ def test_only_a_gpu_with_adam_records_a_graph() -> None:
 
 def test_a_network_of_bounded_spectral_norms_is_not_recorded() -> None:
     problem, prior = make_problem()
-    card = replace(problem.terms[0], measurement=_CudaTensorStub())  # type: ignore[arg-type]
+    card = replace(problem.main_term, measurement=_CudaTensorStub())  # type: ignore[arg-type]
     bound_spectral_norms(prior.network, 2.0)
     schedule = make_single_phase_schedule(4, 1e-2)
     assert not is_graph_capturable(Problem(terms=(card,)), prior, schedule)

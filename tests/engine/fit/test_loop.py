@@ -76,10 +76,10 @@ def make_problem(
     blind_spot_size = (1,) * len(grid)
     prior = BlindSpotPrior(
         network,
-        measurement,
-        validation_mask,
-        blind_spot_size,
-        blind_spot_size,
+        measurement=measurement,
+        excluded_mask=validation_mask,
+        blind_spot_size=blind_spot_size,
+        core_size=blind_spot_size,
         masked_fraction=0.15,
         window=None,
     )
@@ -400,7 +400,7 @@ def test_validation_pixels_do_not_enter_the_loss_of_a_random_input() -> None:
     answers = []
     for offset in (0.0, 5.0):
         problem, prior, _ = make_problem((24, 24), "random-input")
-        term = problem.terms[0]
+        term = problem.main_term
         changed = term.measurement + offset * term.validation_mask
         spoiled = replace(term, measurement=changed)
         _, result = run_to_end(
@@ -504,7 +504,7 @@ def test_released_pixels_pull_the_image_to_them() -> None:
     distances = []
     for release in (0, 40):
         problem, prior, _ = make_problem((24, 24), "random-input")
-        term = problem.terms[0]
+        term = problem.main_term
         schedule = make_single_phase_schedule(100, 0.01, refit_iterations=release)
         _, result = run_to_end(fit(problem, prior, schedule, never_stop, seed=0))
         assert result is not None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_dip.engine.likelihood.fidelity import NoiseVariance, restore_border_detail
+from napari_dip.engine.likelihood.fidelity import NoiseVariance
+from napari_dip.engine.likelihood.lost_detail import restore_border_detail
 
 MASK = torch.ones(1, 1, 1, 1)
 NOISE = NoiseVariance(gain=0 * MASK, intercept=0.01 * MASK, floor=1e-4 * MASK)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import napari_dip as dip
-from napari_dip.engine.likelihood.fidelity import (
+from napari_dip.engine.likelihood.fidelity import NoiseVariance
+from napari_dip.engine.likelihood.lost_detail import (
     MAX_SPOT_FRACTION,
-    NoiseVariance,
     compute_spot_limits,
     restore_significant_spots,
 )

@@ -31,10 +31,10 @@ def make_blind_spot_prior(
     core = tuple(3 if side >= 7 else 1 for side in block)
     return BlindSpotPrior(
         network,
-        measurement,
-        validation_mask,
-        block,
-        core,
+        measurement=measurement,
+        excluded_mask=validation_mask,
+        blind_spot_size=block,
+        core_size=core,
         masked_fraction=0.2,
         window=size,
         blind_spot_shape=shape,

@@ -38,12 +38,12 @@ def make_prior(
     none = torch.zeros_like(measurement[:, :1])
     return R2RPrior(
         network,
-        measurement,
-        torch.ones_like(none) if mask is None else mask,
-        none if validation_mask is None else validation_mask,
-        (1,) * dims,
-        noise,
-        correlation,
+        measurement=measurement,
+        measured_mask=torch.ones_like(none) if mask is None else mask,
+        excluded_mask=none if validation_mask is None else validation_mask,
+        blind_spot_size=(1,) * dims,
+        noise_variance=noise,
+        correlation=correlation,
         window=window,
     )
 

@@ -249,7 +249,7 @@ def test_a_long_movie_begins_anew_with_each_segment() -> None:
     movie = np.stack([make_noisy(16)] * 70)
     plan = plan_for(movie, "TYX", series_training="warm-start", max_iterations=250)
     assert [unit.item for unit in plan.units if unit.is_segment_start] == [0, 24, 47]
-    assert [unit.item for unit in plan.units if not unit.initial_unit_id] == [0, 24, 47]
+    assert [unit.item for unit in plan.units if not unit.start_unit_id] == [0, 24, 47]
     spent = {unit.item: unit.iterations for unit in plan.units}
     assert spent[0] == spent[24] == spent[47] > 4 * spent[23]
     # the noisy frames on both sides of the cut are still seen
@@ -260,7 +260,7 @@ def test_volumes_of_a_movie_are_cut_between_frames_only() -> None:
     movie = np.stack([np.stack([make_noisy(16)] * 3)] * 33)
     plan = plan_for(movie, "TZYX", stacks="planes", series_training="warm-start")
     assert [unit.item for unit in plan.units if unit.is_segment_start] == [0, 1, 2, 51, 52, 53]
-    assert [unit.item for unit in plan.units if not unit.initial_unit_id] == [0, 51]
+    assert [unit.item for unit in plan.units if not unit.start_unit_id] == [0, 51]
 
 
 def test_the_first_frame_of_a_segment_is_drawn_to_none() -> None:

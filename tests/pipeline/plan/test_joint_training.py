@@ -145,9 +145,7 @@ def test_a_limit_of_iterations_holds_for_every_fit_that_of_all_frames_included(m
 
 def test_each_by_itself_begins_with_nothing_and_takes_all_iterations() -> None:
     units = plan_for(draw_movie(), "TYX", series_training="independent", max_iterations=10).units
-    assert [(bool(unit.initial_unit_id), unit.iterations) for unit in units] == [
-        (False, 10)
-    ] * FRAMES
+    assert [(bool(unit.start_unit_id), unit.iterations) for unit in units] == [(False, 10)] * FRAMES
 
 
 @pytest.mark.parametrize("grid", [(32, 32), (512, 512), (3000, 700)])

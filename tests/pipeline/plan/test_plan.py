@@ -265,10 +265,10 @@ def test_the_plan_counts_the_passes_of_the_final_inference(block: tuple[int, int
     core = tuple(map(compute_loss_core_width, block))
     prior = BlindSpotPrior(
         torch.nn.Identity(),
-        grid,
-        torch.zeros_like(grid),
-        block,
-        core,
+        measurement=grid,
+        excluded_mask=torch.zeros_like(grid),
+        blind_spot_size=block,
+        core_size=core,
         masked_fraction=0.1,
         window=None,
     )
@@ -608,7 +608,7 @@ def test_later_frames_begin_with_what_was_learned_and_take_less_than_a_fifth() -
     plan = plan_image((4, 64, 64), "TYX", max_iterations=500)
     assert isinstance(plan, Plan)
     assert [unit.iterations for unit in plan.units] == [500, 100, 100, 100]
-    assert [bool(unit.initial_unit_id) for unit in plan.units] == [False, True, True, True]
+    assert [bool(unit.start_unit_id) for unit in plan.units] == [False, True, True, True]
     assert len({unit.seed for unit in plan.units}) == 1
 
 

@@ -378,8 +378,16 @@ def test_each_image_gets_noise_as_strong_as_its_own():
     rng = torch.Generator().manual_seed(0)
     clean = torch.zeros(3, 1, 96, 96)
     network = Hourglass(2, 1, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
-    mask, validation_mask = torch.ones(3, 1, 96, 96), torch.zeros(3, 1, 96, 96)
-    prior = R2RPrior(network, clean, mask, validation_mask, (1, 1), noise, None, window=None)
+    prior = R2RPrior(
+        network,
+        measurement=clean,
+        measured_mask=torch.ones(3, 1, 96, 96),
+        excluded_mask=torch.zeros(3, 1, 96, 96),
+        blind_spot_size=(1, 1),
+        noise_variance=noise,
+        correlation=None,
+        window=None,
+    )
     for _ in range(12):
         draw = prior.draw_training_sample(rng)
         assert draw.window is not None and draw.target_noise is not None

@@ -157,16 +157,20 @@ def _make_fit_state(
         prior.network.load_state_dict(pad_input_weights(warm_start, prior.network))
     trainer = Trainer(problem, prior, schedule, seed=seed)
     if resume is None:
-        return FitState(trainer, trainer.get_average_state_dict(), trainer.state_dict())
+        return FitState(
+            trainer=trainer,
+            rollback_state=trainer.state_dict(),
+            best_average=trainer.get_average_state_dict(),
+        )
     trainer.load_state_dict(resume.trainer_state)
     return FitState(
-        trainer,
-        resume.best_average,
-        resume.rollback_state,
-        resume.best_iteration,
-        list(resume.history),
-        resume.rollback_count,
-        list(resume.notes),
+        trainer=trainer,
+        rollback_state=resume.rollback_state,
+        best_average=resume.best_average,
+        best_iteration=resume.best_iteration,
+        history=list(resume.history),
+        rollback_count=resume.rollback_count,
+        notes=list(resume.notes),
     )
 
 

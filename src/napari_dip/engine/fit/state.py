@@ -124,13 +124,13 @@ class FitResult:
     notes: tuple[Note, ...]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class FitState:
     """State of a running fit, from which progress and checkpoints are made; see `Checkpoint`."""
 
     trainer: Trainer
-    best_average: StateDict
     rollback_state: StateDict
+    best_average: StateDict
     best_iteration: int = 0
     history: list[ValidationRecord] = field(default_factory=list)
     rollback_count: int = 0

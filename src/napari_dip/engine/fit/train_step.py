@@ -322,7 +322,7 @@ def is_graph_capturable(problem: Problem, prior: Prior, schedule: Schedule) -> b
 
     Adam and Muon read none. Eigenvalues, for networks of bounded spectral norms, are read back.
     """
-    is_cuda = problem.terms[0].measurement.device.type == "cuda"
+    is_cuda = problem.main_term.measurement.device.type == "cuda"
     has_bounds = any(isinstance(module, SpectralNorm) for module in prior.network.modules())
     return is_cuda and schedule.optimizer in (None, make_muon) and not has_bounds
 

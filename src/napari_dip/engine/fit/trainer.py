@@ -191,7 +191,7 @@ class Trainer:
         self.uses_validation_pixels = False
         self.has_validation_input: bool = prior.make_validation_sample() is not None
         self.reveals_validation: bool = prior.reveals_validation
-        measurement = problem.terms[0].measurement
+        measurement = problem.main_term.measurement
         self._rng = torch.Generator().manual_seed(seed)
         learned = [weight for term in problem.terms for weight in term.operator.parameters()]
         groups = [{"params": list(prior.network.parameters())}, {"params": learned}]
@@ -270,7 +270,7 @@ class Trainer:
         estimate = self.prior.estimate(
             self._average.get_network()(convert_to_channels_last(sample.network_input))
         )
-        grid = tuple(self.problem.terms[0].measurement.shape[2:])
+        grid = tuple(self.problem.main_term.measurement.shape[2:])
         log_variance = estimate.log_variance
         return Estimate(
             _place_on_grid(sample, estimate.mean, grid),
@@ -284,7 +284,7 @@ class Trainer:
         if outputs is not None:
             yield outputs
             return
-        mean = self.problem.terms[0].measurement.new_zeros(self._shape)
+        mean = self.problem.main_term.measurement.new_zeros(self._shape)
         yield from _merge_inference(self.prior, self._average.get_network(), mean)
 
     def state_dict(self) -> StateDict:

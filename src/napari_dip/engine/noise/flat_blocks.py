@@ -275,16 +275,10 @@ def select_informative_blocks(
         ]
         is_lower = limit < median
         for group_means in clipped_means:
-            is_informative &= (
-                (means > group_means.max())
-                if is_lower and group_means.max() < median
-                else torch.ones_like(is_informative)
-            )
-            is_informative &= (
-                (means < group_means.min())
-                if not is_lower and group_means.min() > median
-                else torch.ones_like(is_informative)
-            )
+            if is_lower and group_means.max() < median:
+                is_informative &= means > group_means.max()
+            elif not is_lower and group_means.min() > median:
+                is_informative &= means < group_means.min()
     return is_informative
 
 

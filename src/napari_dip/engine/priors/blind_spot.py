@@ -56,11 +56,11 @@ class BlindSpotPrior(Prior):
     def __init__(
         self,
         network: nn.Module,
+        *,
         measurement: Tensor,
         excluded_mask: Tensor,
         blind_spot_size: tuple[int, ...],
         core_size: tuple[int, ...],
-        *,
         masked_fraction: float,
         window: tuple[int, ...] | None,
         blind_spot_shape: Tensor | None = None,

@@ -219,13 +219,13 @@ class R2RPrior(Prior):
     def __init__(
         self,
         network: nn.Module,
+        *,
         measurement: Tensor,
         measured_mask: Tensor,
         excluded_mask: Tensor,
         blind_spot_size: tuple[int, ...],
         noise_variance: NoiseVariance,
         correlation: tuple[tuple[float, ...], tuple[float, ...]] | None,
-        *,
         window: tuple[int, ...] | None,
         pixel_weights: Tensor | None = None,
     ) -> None:

@@ -273,7 +273,8 @@ class ResultMerger:
         if preserved_mask is not None:  # the residual is exactly 0 there, without rounding errors
             prediction = np.where(preserved_mask, self._stack, prediction)
         residual, mean_correction = self._compute_residual(prediction)
-        mean_correction = mean_correction * self._run_plan.recipe.task.spec.keeps_mean
+        if not self._run_plan.recipe.task.spec.keeps_mean:
+            mean_correction = np.zeros_like(mean_correction)
         result = np.asarray(mean + mean_correction, np.float32)
         std = self._compute_std()
         if preserved_mask is not None:

@@ -142,7 +142,7 @@ def _find_spot_limits(
 
     It holds at the median brightness of the channel where it is highest.
     """
-    from napari_dip.engine.likelihood.fidelity import compute_spot_limits
+    from napari_dip.engine.likelihood.lost_detail import compute_spot_limits
 
     calibration = calibrated_image.calibration
     varied_noise = {
@@ -246,9 +246,9 @@ def make_early_end_notes(
     calibrated_image : CalibratedImage
     outcomes : sequence of UnitOutcome
     """
-    first_unit_ids = {unit.id: unit.first_unit_id for unit in calibrated_image.run_plan.units}
+    first_restart_ids = {unit.id: unit.first_restart_id for unit in calibrated_image.run_plan.units}
     completed_ids = {
-        first_unit_ids.get(outcome.unit_id)
+        first_restart_ids.get(outcome.unit_id)
         for outcome in outcomes
         if outcome.has_estimate and not outcome.is_ended_by_user
     }
@@ -257,7 +257,7 @@ def make_early_end_notes(
         outcome
         for outcome in ended
         if outcome.stop.reason is StopReason.USER
-        and first_unit_ids.get(outcome.unit_id) not in completed_ids
+        and first_restart_ids.get(outcome.unit_id) not in completed_ids
     ]
     if not early:
         return ()

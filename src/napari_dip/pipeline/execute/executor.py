@@ -95,7 +95,7 @@ class FinishedFit:
         With a blind spot, the prediction of a pixel does not depend on its own measurement.
         """
         assert self.result is not None
-        prediction: Tensor = self.prepared_fit.problem.terms[0].operator(
+        prediction: Tensor = self.prepared_fit.problem.main_term.operator(
             self.result.network_estimate.mean
         )
         return prediction
@@ -196,11 +196,12 @@ class Executor:
         self._last_control = Control.GO
         self._is_selecting = False
         self._recovery = RecoveryState()
-        # id of the unit that fitted the current network, and its weights
-        self._source_id, self._weights = "", None if checkpoints is None else checkpoints.weights
+        # latest weights, and the id of the unit whose fit they are from
+        self._weights_unit_id = ""
+        self._weights = None if checkpoints is None else checkpoints.weights
         if self._weights is not None and merger.outcomes:  # the run is resumed
             last_outcome = merger.outcomes[-1]
-            self._source_id = (
+            self._weights_unit_id = (
                 last_outcome.unit_id
                 if last_outcome.role == INDEPENDENT
                 else make_joint_unit_id(last_outcome.joint_network_name)
@@ -239,26 +240,28 @@ class Executor:
         """
         finished_ids = {outcome.unit_id for outcome in self._merger.outcomes}
         unit_ids = {unit.id for unit in units}
-        outside_sources = {
-            other.initial_unit_id for other in self._run_plan.units if other.id not in unit_ids
+        outside_start_ids = {
+            other.start_unit_id for other in self._run_plan.units if other.id not in unit_ids
         }
         for number, unit in enumerate(units, first_number):
             fitted_unit = unit.drop_channels(self._calibration.constant_channels)
             is_finished = unit.id in finished_ids or not fitted_unit.channels
             if is_finished or merge_stored(unit):
                 continue
-            if unit.initial_unit_id and unit.initial_unit_id != self._source_id:
-                self._source_id = unit.initial_unit_id
-                self._weights = self._load_network and self._load_network(unit.network_name)
+            if unit.start_unit_id and unit.start_unit_id != self._weights_unit_id:
+                self._weights_unit_id = unit.start_unit_id
+                self._weights = None
+                if self._load_network is not None:
+                    self._weights = self._load_network(unit.weights_name)
             is_resumed = self._checkpoints is not None and unit.id == self._checkpoints.unit_id
             control = yield from self._fit_unit(
                 fitted_unit, number, checkpoint if is_resumed else None
             )
             if control is not Control.GO:
                 return control
-            is_source = unit.role == JOINT or unit.id in outside_sources
-            if self._save_network and is_source and self._weights is not None:
-                self._save_network(unit.network_name, self._weights)
+            is_start = unit.role == JOINT or unit.id in outside_start_ids
+            if self._save_network and is_start and self._weights is not None:
+                self._save_network(unit.weights_name, self._weights)
         return Control.GO
 
     def make_network(self, report: Report) -> RunNetwork | None:
@@ -275,7 +278,7 @@ class Executor:
             for unit in self._run_plan.units
             if unit.has_estimate
             and unit.id in outcomes
-            and self._source_id in (unit.id, unit.role == INFERENCE and unit.initial_unit_id)
+            and self._weights_unit_id in (unit.id, unit.role == INFERENCE and unit.start_unit_id)
         ]
         if self._weights is None or not units:
             return None
@@ -384,15 +387,15 @@ class Executor:
         if self._recovery.prior_key:
             return (self._recovery.prior_key,)
         candidates = (fit_config.prior_key, *fit_config.other_candidates)
-        source_id = unit.first_unit_id if unit.restart else unit.initial_unit_id
-        if not fit_config.other_candidates or not source_id:
+        earlier_id = unit.first_restart_id if unit.restart else unit.start_unit_id
+        if not fit_config.other_candidates or not earlier_id:
             return candidates
         prior_key_by_unit = {
             outcome.unit_id: outcome.prior_key for outcome in self._merger.outcomes
         }
-        source_key = prior_key_by_unit.get(source_id, fit_config.prior_key)
-        keeps_prior = unit.restart or source_key == fit_config.prior_key
-        return (source_key,) if keeps_prior else candidates
+        earlier_key = prior_key_by_unit.get(earlier_id, fit_config.prior_key)
+        keeps_prior = unit.restart or earlier_key == fit_config.prior_key
+        return (earlier_key,) if keeps_prior else candidates
 
     def _run_fit(
         self, unit: WorkUnit, prior_key: str, checkpoint: Checkpoint | None
@@ -423,7 +426,7 @@ class Executor:
             prepared_fit.stop_rule,
             seed=unit.seed,
             resume=checkpoint,
-            warm_start=self._weights if unit.initial_unit_id else None,
+            warm_start=self._weights if unit.start_unit_id else None,
             poll_control=self._poll_control,
             is_preview_due=self._monitor.is_preview_due,
             save_checkpoint=save_checkpoint,
@@ -467,7 +470,7 @@ class Executor:
         )
         self._merger.add(unit, unit_result)
         if unit.role == INDEPENDENT:
-            self._source_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
+            self._weights_unit_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
         if result.is_ended_by_user:
             return Control.GO if is_whole_item_inference(unit) else Control.KEEP
         if self._save_result is not None:
@@ -489,7 +492,7 @@ class Executor:
         if unit.role == JOINT:
             note = make_note("joint-network", members=len(unit.training_regions))
             outcome = replace(outcome, notes=(note, *outcome.notes))
-            self._source_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
+            self._weights_unit_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
         else:
             assert self._weights is not None
             outcome = replace(

@@ -1,4 +1,8 @@
-"""Set up the fit of one work unit in network units, and convert its result to image units."""
+"""Set up the fit of one work unit in network units, and convert its result to image units.
+
+`fit_calibration` is that of the fitted pixels, which may have half the image's resolution.
+`full_calibration` is that of the image.
+"""
 
 from __future__ import annotations
 
@@ -79,15 +83,17 @@ def broadcast_channel_values(
 
 
 def average_noise_correlation(
-    calibration: Calibration, channels: list[int]
+    fit_calibration: Calibration, channels: list[int]
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Return the noise autocorrelation along Y and X, averaged over channels; None for white noise.
 
     The autocorrelation of the image itself is subtracted.
     """
-    if all(side == 1 for side in calibration.blind_spot_size):
+    if all(side == 1 for side in fit_calibration.blind_spot_size):
         return None
-    noise_lags = ((calibration.noise[c].along_y, calibration.noise[c].along_x) for c in channels)
+    noise_lags = (
+        (fit_calibration.noise[c].along_y, fit_calibration.noise[c].along_x) for c in channels
+    )
     y, x = (
         subtract_image_correlation(tuple(np.mean(lags, 0).tolist()))
         for lags in zip(*noise_lags, strict=True)
@@ -97,7 +103,7 @@ def average_noise_correlation(
 
 def convert_noise_to_network_units(
     exposure_noises: tuple[tuple[NoiseEstimate, ...], ...],
-    calibration: Calibration,
+    fit_calibration: Calibration,
     channels: list[int],
     device: torch.device,
     dims: int,
@@ -108,9 +114,8 @@ def convert_noise_to_network_units(
     ----------
     exposure_noises : tuple of tuple of NoiseEstimate
         For each exposure, the noise of every channel, in the image's units.
-    calibration : Calibration
+    fit_calibration : Calibration
     channels : list of int
-        Channels to include.
     device : torch.device
     dims : int
         Number of grid axes.
@@ -118,8 +123,8 @@ def convert_noise_to_network_units(
     rows = []
     for channel_noises in exposure_noises:
         for channel in channels:
-            estimate, offset = channel_noises[channel], calibration.intensity_offset[channel]
-            scale = calibration.intensity_scale[channel]
+            estimate, offset = channel_noises[channel], fit_calibration.intensity_offset[channel]
+            scale = fit_calibration.intensity_scale[channel]
             # expand (relative_deviation * signal)**2, where the signal includes the offset
             squared_deviation = estimate.relative_deviation**2
             relative_offset = offset / scale
@@ -245,19 +250,22 @@ def make_fit_input(
     """
     prior_spec, device = PRIOR_SPECS[fit_config.prior_key], torch.device(device_name)
     task_spec = calibrated_image.run_plan.recipe.task.spec
-    calibration, channels = calibrated_image.calibration.get_fit_calibration(), list(unit.channels)
-    halved = calibrated_image.calibration.half_resolution
+    full_calibration, channels = calibrated_image.calibration, list(unit.channels)
+    fit_calibration, halved = (
+        full_calibration.get_fit_calibration(),
+        full_calibration.half_resolution,
+    )
     stack = calibrated_image.stack if halved is None else halved.stack
-    pixels, exposure_noises = _stack_exposures(calibration, stack, unit)
+    pixels, exposure_noises = _stack_exposures(fit_calibration, stack, unit)
     dims = pixels.ndim - 2
     offset, scale = (
         broadcast_channel_values(values, channels, dims + 1).astype(np.float32)
-        for values in (calibration.intensity_offset, calibration.intensity_scale)
+        for values in (fit_calibration.intensity_offset, fit_calibration.intensity_scale)
     )
     measurement = torch.from_numpy((pixels - offset) / scale).to(device)
-    noise = convert_noise_to_network_units(exposure_noises, calibration, channels, device, dims)
-    pixel_weights = _make_pixel_weights(calibration, noise, measurement, scale)
-    masks = _make_fit_masks(calibrated_image, calibration, unit, measurement, pixel_weights)
+    noise = convert_noise_to_network_units(exposure_noises, fit_calibration, channels, device, dims)
+    pixel_weights = _make_pixel_weights(fit_calibration, noise, measurement, scale)
+    masks = _make_fit_masks(calibrated_image, fit_calibration, unit, measurement, pixel_weights)
     fit_input = FitInput(
         measurement=measurement * masks.measured,
         intensity_offset=torch.from_numpy(offset)[None].to(device),
@@ -268,8 +276,10 @@ def make_fit_input(
             assumed_fraction=BLIND_SPOT_NOISE_FRACTION
             if prior_spec.network_traits.predicts_noise_variance
             else 1.0,
-            correlation=average_noise_correlation(calibration, channels),
-            treats_outliers_as_signal=all(calibration.noise[c].has_bounded_tails for c in channels),
+            correlation=average_noise_correlation(fit_calibration, channels),
+            treats_outliers_as_signal=all(
+                fit_calibration.noise[c].has_bounded_tails for c in channels
+            ),
         ),
         masks=masks,
         prior_key=prior_spec.key,
@@ -277,7 +287,7 @@ def make_fit_input(
         window_side=fit_config.window_side,
         extra_inputs={
             name: torch.from_numpy(array).to(device)
-            for name, array in calibration.select_extra_inputs(task_spec, unit.item).items()
+            for name, array in fit_calibration.select_extra_inputs(task_spec, unit.item).items()
         },
         half_resolution=_make_half_resolution_fit(calibrated_image, unit, offset, scale, device),
         location=calibrated_image.locate_grid(unit.origin),
@@ -290,30 +300,19 @@ def make_fit_input(
 
 def _make_fit_masks(
     calibrated_image: CalibratedImage,
-    calibration: Calibration,
+    fit_calibration: Calibration,
     unit: WorkUnit,
     measurement: Tensor,
     pixel_weights: Tensor | None,
 ) -> FitMasks:
-    """Return the masks of a unit, with its validation pixels.
-
-    Parameters
-    ----------
-    calibrated_image : CalibratedImage
-    calibration : Calibration
-        That of the fitted pixels, which may have half the resolution.
-    unit : WorkUnit
-    measurement : Tensor
-    pixel_weights : Tensor or None
-        Pixel weights from the camera's noise map.
-    """
-    measured_mask = _make_measured_mask(calibration, unit, measurement)
+    """Return the masks of a unit, with its validation pixels; weights are those of the camera."""
+    measured_mask = _make_measured_mask(fit_calibration, unit, measurement)
     downscaling = 1 if calibrated_image.calibration.half_resolution is None else 2
     select_validation = partial(
         select_validation_pixels,
         tuple(measured_mask.shape[2:]),
-        calibration.blind_spot_size,
-        calibration.validation_fraction,
+        fit_calibration.blind_spot_size,
+        fit_calibration.validation_fraction,
         calibrated_image.run_plan.recipe.run_settings.seed,  # so all fits have the same pixels
         origin=tuple(start // downscaling for start in unit.origin) or None,
     )
@@ -323,8 +322,8 @@ def _make_fit_masks(
     return FitMasks(
         measured=measured_mask,
         validation=validation_mask,
-        excluded=dilate_centres(validation_mask, calibration.blind_spot_size, blind_spot_shape),
-        blind_spot_size=calibration.blind_spot_size,
+        excluded=dilate_centres(validation_mask, fit_calibration.blind_spot_size, blind_spot_shape),
+        blind_spot_size=fit_calibration.blind_spot_size,
         blind_spot_shape=blind_spot_shape,
         pixel_weights=pixel_weights,
         select_validation=select_validation,
@@ -362,14 +361,14 @@ def _make_blind_spot_shape(plan: Plan, mask: Tensor) -> Tensor | None:
 
 
 def _stack_exposures(
-    calibration: Calibration, stack: Float32Array, unit: WorkUnit
+    fit_calibration: Calibration, stack: Float32Array, unit: WorkUnit
 ) -> tuple[Float32Array, tuple[tuple[NoiseEstimate, ...], ...]]:
     """Return the pixels of a unit in all exposures, (B, C, *grid), and the noise of each."""
-    repeated_exposure, channels = calibration.repeated_exposure, list(unit.channels)
+    repeated_exposure, channels = fit_calibration.repeated_exposure, list(unit.channels)
     if repeated_exposure is None:
-        return stack[unit.item, channels][None], (calibration.noise,)
+        return stack[unit.item, channels][None], (fit_calibration.noise,)
     pixels = np.stack([pixels[unit.item, channels] for pixels in (stack, repeated_exposure.stack)])
-    return pixels, (calibration.noise, repeated_exposure.noise)
+    return pixels, (fit_calibration.noise, repeated_exposure.noise)
 
 
 def _add_neighbour_frames(
@@ -446,21 +445,21 @@ def make_fit_schedule(
 
 
 def convert_to_image_units(
-    calibration: Calibration, unit: WorkUnit, mean: Tensor
+    full_calibration: Calibration, unit: WorkUnit, mean: Tensor
 ) -> npt.NDArray[np.float32]:
     """Convert an estimate (1, C, *grid) to the image's units, as (C, *grid)."""
     image = mean[0].cpu().numpy().astype(np.float64)
-    scale = broadcast_channel_values(calibration.intensity_scale, unit.channels, image.ndim)
+    scale = broadcast_channel_values(full_calibration.intensity_scale, unit.channels, image.ndim)
     return np.asarray(
         image * scale
-        + broadcast_channel_values(calibration.intensity_offset, unit.channels, image.ndim),
+        + broadcast_channel_values(full_calibration.intensity_offset, unit.channels, image.ndim),
         np.float32,
     )
 
 
 @torch.no_grad()
 def _compute_uncertainty(
-    prepared_fit: PreparedFit, calibration: Calibration, result: FitResult
+    prepared_fit: PreparedFit, full_calibration: Calibration, result: FitResult
 ) -> npt.NDArray[np.float32]:
     """Return the standard deviation of each pixel, in the image's units.
 
@@ -471,22 +470,18 @@ def _compute_uncertainty(
     assert final_estimate.log_variance is not None
     variance = final_estimate.log_variance.exp()
     if network_estimate.log_variance is not None:
-        variance = (
-            compute_variance_factor(
-                prepared_fit.fit_input, prepared_fit.problem.terms[0].operator, network_estimate
-            )
-            * variance
-        )
+        fit_input, operator = prepared_fit.fit_input, prepared_fit.problem.main_term.operator
+        variance = compute_variance_factor(fit_input, operator, network_estimate) * variance
     std = variance[0].sqrt().cpu().numpy()
     scale = broadcast_channel_values(
-        calibration.intensity_scale, prepared_fit.unit.channels, std.ndim
+        full_calibration.intensity_scale, prepared_fit.unit.channels, std.ndim
     )
     return np.asarray(std * scale, np.float32)
 
 
 @torch.no_grad()
 def _predict_measurement(
-    prepared_fit: PreparedFit, calibration: Calibration, result: FitResult
+    prepared_fit: PreparedFit, full_calibration: Calibration, result: FitResult
 ) -> npt.NDArray[np.float32]:
     """Return the predicted measurement (C, *grid), in the image's units.
 
@@ -497,34 +492,36 @@ def _predict_measurement(
     if prepared_fit.fit_input.half_resolution is None:
         network_mean = result.network_estimate.mean
         has_same_grid = mean.shape[1:] == network_mean.shape[1:]
-        operator = prepared_fit.problem.terms[0].operator
+        operator = prepared_fit.problem.main_term.operator
         mean = operator.detect(mean if has_same_grid else network_mean)
-    return convert_to_image_units(calibration, prepared_fit.unit, mean)
+    return convert_to_image_units(full_calibration, prepared_fit.unit, mean)
 
 
-def _make_measured_mask(calibration: Calibration, unit: WorkUnit, measurement: Tensor) -> Tensor:
+def _make_measured_mask(
+    fit_calibration: Calibration, unit: WorkUnit, measurement: Tensor
+) -> Tensor:
     """Return a mask (1, 1, *grid): 1 where all channels of the unit were measured."""
-    if calibration.measured_mask is None:
+    if fit_calibration.measured_mask is None:
         return torch.ones_like(measurement[:1, :1])
     measured_mask = torch.from_numpy(
-        calibration.measured_mask[unit.item, list(unit.channels)].all(0).astype(np.float32)
+        fit_calibration.measured_mask[unit.item, list(unit.channels)].all(0).astype(np.float32)
     )
     return measured_mask[None, None].to(measurement.device)
 
 
 def _make_pixel_weights(
-    calibration: Calibration,
+    fit_calibration: Calibration,
     noise_variance: NoiseVariance,
     measurement: Tensor,
     scale: npt.NDArray[np.float32],
 ) -> Tensor | None:
     """Return pixel weights from the camera's noise map, (1, 1, *grid); None without a map."""
     if (
-        calibration.camera_correction is None
-        or calibration.camera_correction.excess_variance is None
+        fit_calibration.camera_correction is None
+        or fit_calibration.camera_correction.excess_variance is None
     ):
         return None
-    excess = torch.from_numpy(calibration.camera_correction.excess_variance / scale**2)[None]
+    excess = torch.from_numpy(fit_calibration.camera_correction.excess_variance / scale**2)[None]
     return compute_pixel_weights(excess.to(measurement), noise_variance, measurement)
 
 
@@ -535,7 +532,7 @@ def make_unit_result(
     recovery: RecoveryState,
 ) -> UnitResult:
     """Return the result of a fit in the image's units, with learned parameters and outcome."""
-    calibration, unit = calibrated_image.calibration, prepared_fit.unit
+    full_calibration, unit = calibrated_image.calibration, prepared_fit.unit
     learned = {
         name: parameter.cpu().numpy() for name, parameter in result.learned_parameters.items()
     }
@@ -544,10 +541,12 @@ def make_unit_result(
     if unit.role == INFERENCE and not unit.iterations:
         reason = StopReason.USER if result.is_ended_by_user else StopReason.JOINT_NETWORK
         outcome = replace(outcome, stop=make_stop(reason))
-    mean = convert_to_image_units(calibration, unit, result.estimate.mean)
-    restored_image, growth = correct_clipping(calibrated_image.run_plan, calibration, unit, mean)
-    std = growth * _compute_uncertainty(prepared_fit, calibration, result)
-    prediction = _predict_measurement(prepared_fit, calibration, result)
+    mean = convert_to_image_units(full_calibration, unit, result.estimate.mean)
+    restored_image, growth = correct_clipping(
+        calibrated_image.run_plan, full_calibration, unit, mean
+    )
+    std = growth * _compute_uncertainty(prepared_fit, full_calibration, result)
+    prediction = _predict_measurement(prepared_fit, full_calibration, result)
     return UnitResult(
         outcomes=(outcome,), estimates=(restored_image, std, prediction), learned_parameters=learned
     )

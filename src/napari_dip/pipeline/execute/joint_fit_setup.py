@@ -110,7 +110,7 @@ def compute_validation_gain(
         Sum of the log-likelihood gain over validation pixels, sum of its squares, and the number of
         values.
     """
-    prior, term = prepared_fit.prior, prepared_fit.problem.terms[0]
+    prior, term = prepared_fit.prior, prepared_fit.problem.main_term
     prior.network.load_state_dict(dict(weights))
     initial_estimate = prior.estimate(
         apply_network(prior.network, prior.make_prediction_sample().network_input)

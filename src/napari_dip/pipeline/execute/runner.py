@@ -102,7 +102,7 @@ def run(
         plan, inputs, stamps, poll_control, preview_seconds, checkpoints
     )
     result = yield from run_with_torch(steps, plan.threads, plan.header.name)
-    return result and replace(result, writer=ResultWriter(plan=plan))
+    return None if result is None else replace(result, writer=ResultWriter(plan=plan))
 
 
 def run_with_torch(
@@ -179,8 +179,10 @@ def _restore(
     restored = yield from _repeat_with_weaker_noise(
         plan, calibrated_image, restoration, restore_units, monitor, network
     )
-    if restored is None or plan.tiles:
-        return restored and restored[1]
+    if restored is None:
+        return None
+    if plan.tiles:
+        return restored[1]
     return (yield from perform_repeatability_runs(*restored, monitor))
 
 

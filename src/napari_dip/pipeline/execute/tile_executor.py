@@ -311,7 +311,9 @@ def restore_tiles(
 
 def _compute_mean_shift(run_plan: RunPlan, unit_results: ResultStore) -> Any:
     """Return the shift of each channel that keeps its mean: the mean residual, or 0."""
+    if not run_plan.recipe.task.spec.keeps_mean:
+        return np.zeros(1)
     names = (make_tile_name(tile.index) for tile in run_plan.tiles)
     sums = [unit_results.read_residual_sums(name) for name in names if unit_results.has(name)]
     pixels = prod(run_plan.header.get_sizes(run_plan.tiles[0].axes))
-    return run_plan.recipe.task.spec.keeps_mean * np.sum(sums, axis=0) / pixels
+    return np.sum(sums, axis=0) / pixels

@@ -23,7 +23,7 @@ from napari_dip.pipeline.plan.types import (
     ImagePlan,
     TrainingRegion,
 )
-from napari_dip.tasks.shared_settings import has_reusable_network
+from napari_dip.tasks.shared_settings import can_train_jointly
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -181,17 +181,17 @@ def make_joint_units(
     probe_candidates : tuple of TrainingRegion
         Members from which those of the fine-tuning probes are chosen.
     """
-    name = first.network_name
+    name = first.weights_name
     joint_unit = replace(
         first,
         id=make_joint_unit_id(name),
-        first_unit_id="",
+        first_restart_id="",
         joint_network_name=name,
         iterations=fit_config.joint_iterations,
         item=training_regions[0].item if training_regions else 0,
         role=JOINT,
         training_regions=training_regions,
-        initial_unit_id="",
+        start_unit_id="",
         previous_item=None,
         next_item=None,
         tile=None,
@@ -203,7 +203,7 @@ def make_joint_units(
             id=f"probe{number}-{name}",
             iterations=compute_warm_start_iterations(fit_config),
             item=training_region.item,
-            initial_unit_id=joint_unit.id,
+            start_unit_id=joint_unit.id,
             role=FINE_TUNE_PROBE,
             previous_item=training_region.previous_item,
             next_item=training_region.next_item,
@@ -297,8 +297,8 @@ def make_inference_units(
         replace(
             unit,
             iterations=0,
-            initial_unit_id=make_joint_unit_id(unit.network_name),
-            joint_network_name=unit.network_name,
+            start_unit_id=make_joint_unit_id(unit.weights_name),
+            joint_network_name=unit.weights_name,
             role=INFERENCE,
             fine_tune_iterations=fine_tune_iterations,
         )
@@ -364,8 +364,8 @@ def reuse_network(
     """
     if network is None:
         return None, units, ()
-    is_reusable = has_reusable_network(image_plan.task_plan, fit_config.prior_key)
-    if not is_reusable or fit_config.other_candidates or image_plan.extra_headers:
+    can_be_joint = can_train_jointly(image_plan.task_plan, fit_config.prior_key)
+    if not can_be_joint or fit_config.other_candidates or image_plan.extra_headers:
         return make_refusal("joint-alone", name=image_plan.header.name)
     if not is_single:
         return None, units, (make_note("joint-unused"),)

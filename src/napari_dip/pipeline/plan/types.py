@@ -205,8 +205,8 @@ class WorkUnit:
     iterations : int
     item : int
         Index of the plane, volume or frame along N of the stack (N, C, *grid).
-    initial_unit_id : str
-        Id of the unit whose network the fit starts with, such as the one before or a joint fit;
+    start_unit_id : str
+        Id of the unit from whose weights the fit starts, such as the one before or a joint fit;
         "": a new network.
     previous_item, next_item : int or None
         Neighbouring items: of a movie, the same plane in the frame before and after; of a Z stack,
@@ -226,11 +226,12 @@ class WorkUnit:
     training_regions : tuple of TrainingRegion
         Training regions of a joint fit or of a probe.
     joint_network_name : str
-        Name of the jointly trained network that the unit trains or uses; "": none.
+        `weights_name` of the joint fit that the unit is or starts from; "": no joint fit.
     fine_tune_iterations : int
         Iterations of fine-tuning of an `INFERENCE` unit, if the probes show a gain.
-    first_unit_id : str
-        Id of the first restart of the same item and channels; "" for joint training.
+    first_restart_id : str
+        Id of the first restart of the same item and channels, whose prior the others take; "" for
+        joint training.
     """
 
     id: str
@@ -239,7 +240,7 @@ class WorkUnit:
     seed: int
     iterations: int
     item: int = 0
-    initial_unit_id: str = ""
+    start_unit_id: str = ""
     previous_item: int | None = None
     next_item: int | None = None
     has_time_neighbours: bool = False
@@ -251,11 +252,11 @@ class WorkUnit:
     training_regions: tuple[TrainingRegion, ...] = ()
     joint_network_name: str = ""
     fine_tune_iterations: int = 0
-    first_unit_id: str = ""
+    first_restart_id: str = ""
 
     @property
-    def network_name(self) -> str:
-        """Name of the network that units with these channels and restart share, if they do."""
+    def weights_name(self) -> str:
+        """Name under which units with these channels and restart pass weights to each other."""
         return f"c{self.channels[0]}r{self.restart}"
 
     @property

@@ -71,9 +71,7 @@ def list_segment_starts(item_count: int, stride: int) -> tuple[int, ...]:
 
 def make_segment_notes(plan: Plan) -> tuple[Note, ...]:
     """Return a note on the segments of a movie or Z stack; empty if they change nothing."""
-    has_warm_starts = any(
-        unit.initial_unit_id and not unit.joint_network_name for unit in plan.units
-    )
+    has_warm_starts = any(unit.start_unit_id and not unit.joint_network_name for unit in plan.units)
     starts = list_segment_starts(
         plan.layout.count_items(plan.header), plan.layout.get_item_stride(plan.header)
     )
@@ -123,14 +121,14 @@ def make_units(
     units = [
         WorkUnit(
             id=make_id(item, group_index, restart),
-            first_unit_id=make_id(item, group_index, 0),
+            first_restart_id=make_id(item, group_index, 0),
             channels=group,
             restart=restart,
             # the same for all items: a warm start needs the same network input
             seed=image_plan.recipe.run_settings.seed + 1000 * group_index + restart,
             iterations=warm_start_iterations if is_warm_start[item] else fit_config.iterations,
             item=item,
-            initial_unit_id=make_id(item - 1, group_index, restart) if is_warm_start[item] else "",
+            start_unit_id=make_id(item - 1, group_index, restart) if is_warm_start[item] else "",
             previous_item=previous_item,
             next_item=next_item,
             has_time_neighbours=layout.get_neighbour_axis(header) == "T",
@@ -159,7 +157,7 @@ def assign_joint_network(
     """
     units_by_network: dict[str, list[WorkUnit]] = {}
     for unit in units:
-        name = unit.network_name
+        name = unit.weights_name
         if name not in units_by_network:
             units_by_network[name] = make_joint_units(
                 unit, fit_config, training_regions, probe_candidates
@@ -209,7 +207,7 @@ def make_tile_units(
         units += [
             WorkUnit(
                 id=f"t{tile.index}{plane_name}c{group_index}r{restart}",
-                first_unit_id=f"t{tile.index}{plane_name}c{group_index}r0",
+                first_restart_id=f"t{tile.index}{plane_name}c{group_index}r0",
                 channels=group,
                 restart=restart,
                 seed=image_plan.recipe.run_settings.seed
@@ -218,7 +216,7 @@ def make_tile_units(
                 + TILE_SEED_STEP * tile.index,
                 iterations=warm_start_iterations if start else fit_config.iterations,
                 item=item,
-                initial_unit_id=f"{start}c{group_index}r{restart}" if start else "",
+                start_unit_id=f"{start}c{group_index}r{restart}" if start else "",
                 previous_item=item - 1 if plane_name and item else None,
                 next_item=item + 1 if plane_name and item + 1 < tile.size[0] else None,
                 tile=tile.index,
@@ -373,7 +371,7 @@ def list_unit_chains(plan: Plan) -> list[list[WorkUnit]]:
     warm_started = {
         (unit.channels, unit.restart)
         for unit in plan.units
-        if unit.initial_unit_id and not unit.joint_network_name
+        if unit.start_unit_id and not unit.joint_network_name
     }
     chains: defaultdict[tuple[Any, ...], list[WorkUnit]] = defaultdict(list)
     for unit in plan.units:

@@ -169,6 +169,10 @@ class ResultWriter:
     plan: Plan
     template: Any = None
 
+    def use_template(self, template: Any) -> ResultWriter:
+        """Return the writer of results of a `xarray.DataArray`."""
+        return replace(self, template=template)
+
     def save(
         self, result: Restoration, paths: Mapping[str, FilePath | None], *, overwrite: bool
     ) -> None:

@@ -139,13 +139,13 @@ class ResultStore:
             arrays = map_tensors(self._get_path(name))
         return tuple(arrays.get(key, arrays[_ESTIMATE_NAMES[0]]) for key in _ESTIMATE_NAMES)
 
-    def save_weights(self, network_name: str, weights: Mapping[str, Any]) -> None:
+    def save_weights(self, weights_name: str, weights: Mapping[str, Any]) -> None:
         """Save the weights of a network."""
-        self._save(_make_weights_name(network_name), weights, {})
+        self._save(_make_entry_name(weights_name), weights, {})
 
-    def load_weights(self, network_name: str) -> Mapping[str, Any] | None:
+    def load_weights(self, weights_name: str) -> Mapping[str, Any] | None:
         """Return the weights of a network; None if there are none of this name."""
-        name = _make_weights_name(network_name)
+        name = _make_entry_name(weights_name)
         if name in self._memory:
             return self._memory[name][0]
         path = self._get_path(name)
@@ -158,7 +158,7 @@ class ResultStore:
         joint_groups = (
             group
             for group in list_joint_unit_groups(plan)
-            if self._is_valid(_make_weights_name(group[0].joint_network_name))
+            if self._is_valid(_make_entry_name(group[0].joint_network_name))
         )
         groups = (*joint_groups, *list_unit_chains(plan))
         finished_groups = (
@@ -300,5 +300,5 @@ def make_tile_name(index: int | str) -> str:
     return f"tile-{index}"
 
 
-def _make_weights_name(network_name: str) -> str:
-    return f"network-{network_name}"
+def _make_entry_name(weights_name: str) -> str:
+    return f"network-{weights_name}"

@@ -553,8 +553,8 @@ def _restore_block(
         estimate = np.array(results.open_estimates(name)[0], np.float32)
         mean_residual = np.array(results.read_residual_sums(name)) / tile.compute_weights().sum()
         results.close()
-    shift = plan.recipe.task.spec.keeps_mean * mean_residual
-    estimate += shift.astype(np.float32).reshape(-1, *[1] * len(tile.spans))
+    if plan.recipe.task.spec.keeps_mean:
+        estimate += mean_residual.astype(np.float32).reshape(-1, *[1] * len(tile.spans))
     return estimate
 
 

@@ -88,12 +88,9 @@ def add_line_offsets(fit_input: FitInput, problem: Problem) -> Problem:
 
     if fit_input.removed_artefact is None:
         return problem
-    first, *other_terms = problem.terms
-    first = replace(
-        first,
-        operator=LineOffsets(fit_input.removed_artefact, fit_input.network_per_image_unit),
-    )
-    return replace(problem, terms=(first, *other_terms))
+    operator = LineOffsets(fit_input.removed_artefact, fit_input.network_per_image_unit)
+    main_term = replace(problem.main_term, operator=operator)
+    return replace(problem, terms=(main_term, *problem.terms[1:]))
 
 
 def _find_shared_offsets(images: Tensor, measured_mask: Tensor) -> Tensor | None:

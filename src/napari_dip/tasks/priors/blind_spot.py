@@ -87,11 +87,11 @@ def build_blind_spot_prior(
         hidden = hidden.maximum(1 - fit_input.masks.low_noise)
     return BlindSpotPrior(
         network,
-        fit_input.measurement,
-        hidden,
-        size,
+        measurement=fit_input.measurement,
+        excluded_mask=hidden,
+        blind_spot_size=size,
         # only the middle of a shape is as far from visible pixels as the user meant
-        tuple(compute_loss_core_width(side) if shape is None else 1 for side in size),
+        core_size=tuple(compute_loss_core_width(side) if shape is None else 1 for side in size),
         masked_fraction=BLIND_SPOT_FRACTION if has_single_pixels else WIDE_BLIND_SPOT_FRACTION,
         window=compute_fit_window(fit_input),
         blind_spot_shape=shape,
@@ -171,7 +171,7 @@ def make_nl_bayes_refinement(
     With correlated noise, and in series, the result keeps a share of the network's prediction:
     `GUIDE_FRACTION`. Its errors differ from those of the filter.
     """
-    from napari_dip.engine.likelihood.fidelity import (
+    from napari_dip.engine.likelihood.lost_detail import (
         restore_border_detail,
         restore_significant_spots,
     )

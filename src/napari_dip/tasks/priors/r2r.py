@@ -49,12 +49,12 @@ def build_r2r_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOpt
     )
     return R2RPrior(
         build_image_network(fit_input, rng, channels + options.extra_channels, channels),
-        fit_input.measurement,
-        fit_input.masks.low_noise,
-        fit_input.masks.excluded,
-        fit_input.masks.blind_spot_size,
-        fit_input.noise.image_noise_variances or fit_input.noise.noise_variance,
-        fit_input.noise.correlation,
+        measurement=fit_input.measurement,
+        measured_mask=fit_input.masks.low_noise,
+        excluded_mask=fit_input.masks.excluded,
+        blind_spot_size=fit_input.masks.blind_spot_size,
+        noise_variance=fit_input.noise.image_noise_variances or fit_input.noise.noise_variance,
+        correlation=fit_input.noise.correlation,
         window=compute_fit_window(fit_input),
         pixel_weights=pixel_weights,
     )
