@@ -164,7 +164,7 @@ def test_a_verdict_whose_notes_cannot_be_read_is_not_called_fine():
 def test_every_warning_of_the_checks_has_a_reason_and_the_headline_names_the_worst():
     reasons = set(card_module._REASONS)
     quality_warnings = {code for code in WARNINGS if not code.startswith(("psf-", "input-changed"))}
-    assert quality_warnings - reasons == {"detail-unchecked"}
+    assert quality_warnings <= reasons
     assert set(card_module._REASONS.values()) | {"noise-unreliable", "psf"} == set(REASONS)
     for better, worse in combinations(reversed(card_module._REASONS), 2):
         card = make_card(make_report(better, worse))
