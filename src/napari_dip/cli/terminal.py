@@ -43,7 +43,7 @@ _INTERRUPT_MESSAGE = "Stopping; the best image so far is kept. Press Ctrl-C agai
 MIN_LINE_SECONDS = 5.0
 #: Number of a run outside a batch; those of a batch start at 1.
 SINGLE_RUN = 0
-#: Number of the batch itself.
+#: Number that stands for the batch itself among the runs of a batch.
 WHOLE_BATCH = -1
 
 

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Largest error of a PSF that the modes leave, relative to its norm.
+#: Largest error of a PSF of a field that the modes leave, relative to the PSF's norm.
 MAX_MODE_ERROR = 0.01
-#: Largest number of modes: each costs a convolution.
+#: Largest number of modes of the PSFs of a field: each costs a convolution.
 MAX_MODES = 10
 
 

@@ -38,9 +38,10 @@ _START_WIDTHS = (1.0, 1.8)
 _START_RATIOS = (1.0, 2.0)
 #: Steps of the search for the widths of the PSF.
 _SEARCH_STEPS = 150
-#: Fewest samples per pixel along Y and X, and per Airy radius, for integration over a pixel.
-#: Doubling either changes no pixel by more than 0.2 % of the peak (there is a test).
+#: Fewest samples per pixel along Y and X for integration over a pixel. Twice as many change no
+#: pixel by more than 0.2 % of the peak (there is a test).
 _MIN_PIXEL_SAMPLES = 5
+#: Fewest samples per Airy radius for integration over a pixel; the same test doubles them.
 _SAMPLES_PER_AIRY = 8
 #: Steps of the radial profile per Airy radius; linear interpolation has errors of 1e-4.
 _STEPS_PER_AIRY = 64

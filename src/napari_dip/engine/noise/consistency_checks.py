@@ -79,19 +79,27 @@ MAX_OUTLIER_ENERGY = 20.0
 MAX_SMOOTH_OUTLIER_FRACTION = 0.06
 #: Largest energy of the slow bands of a block without structure, in units of the noise.
 MAX_SMOOTH_ENERGY = 2.0
-#: Wide blocks: side of the averages in pixels, minimum unclipped share and count, quantile of the
-#: energy, and its maximum in white noises (2.9 in 40 of 41 scenes) (docs/constants.md).
+#: Side in pixels of the averages that wide blocks consist of (docs/constants.md).
 WIDE_POOL_SIDE = 4
+#: Least share of a wide block that is measured and unclipped.
 MIN_VALID_FRACTION = 0.97
+#: Fewest wide blocks whose energy is checked.
 MIN_WIDE_BLOCKS = 100
+#: Quantile of the energy of wide blocks that is checked.
 FLATTEST_BLOCK_FRACTION = 0.02
+#: Largest energy of wide blocks at `FLATTEST_BLOCK_FRACTION`, in units of white noise: at most 2.9
+#: in 40 of 41 scenes with white noise (docs/constants.md).
 MAX_WIDE_ENERGY = 3.6
-#: Periodicity: minimum columns, columns of the mean, minimum frequency, maximum sorted differences,
-#: significant power (at most 50 in micrographs, 146 if enlarged) (docs/constants.md).
+#: Fewest columns of an image whose periodicity is checked (docs/constants.md).
 MIN_PERIOD_COLUMNS = 64
+#: Columns of the moving mean that removes slow changes before a period is looked for.
 DETREND_COLUMNS = 31
+#: Least frequency of a period that is looked for, in periods per pixel.
 MIN_PERIOD_FREQUENCY = 0.2
+#: Maximum number of values that a quantile is taken from, so that it is fast.
 MAX_SORTED_DIFFERENCES = 1_000_000
+#: Power, in units of the median, above which a period is significant: at most 50 in micrographs,
+#: at least 146 in enlarged images (docs/constants.md).
 MIN_PERIOD_POWER = 100.0
 #: Share of blocks without texture below which the report always carries a caution.
 MIN_FLAT_FRACTION_WITHOUT_CAUTION = 0.3

@@ -74,7 +74,7 @@ MIN_PLATEAU_PIXELS = 4
 #: Minimum ratio of the number of pixels at an extreme value to the typical number per nearby value.
 #: The histogram of an unclipped image falls towards its end.
 MIN_PLATEAU_PIXEL_RATIO = 3.0
-#: Maximum number of values beyond a plateau.
+#: Maximum number of grey values beyond a plateau.
 MAX_STRAY_VALUES = 3
 #: Maximum number of pixels beyond a plateau, as a share of it: up to 0.009 in FMD Confocal_BPAE_B
 #: and R, whose black is 3 with a few pixels at 2 (docs/constants.md).

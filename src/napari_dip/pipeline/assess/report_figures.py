@@ -24,20 +24,23 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 #: Percentage of the darkest and of the brightest pixels that are clipped in a figure.
 _CLIPPED_PERCENTILE = 0.3
+#: Width of a panel of a page's figure, in inches.
 _PANEL_INCHES = 4.0
+#: Dots per inch of a page's figure.
 _DOTS_PER_INCH = 120
 #: Width and height of an overview in inches.
 _OVERVIEW_INCHES = (5.2, 1.7)
 #: Dots per inch of an overview; small enough for 500 on a page.
 _OVERVIEW_DOTS = 100
-#: Minimum pixels along the longer side of a thumbnail, if the image has as many.
+#: Width of the figure of a single plane, in inches.
 _PLANE_INCHES = 2.5
+#: Minimum pixels along the longer side of a thumbnail, if the image has as many.
 _MIN_THUMBNAIL_SIDE = 160
 #: Width and height of a line profile in inches.
 _PROFILE_INCHES = (3.5, 2.6)
 #: Colours of input and result (Okabe-Ito).
 _LINE_COLOURS = ("#0072B2", "#D55E00")
-#: Metadata without the time.
+#: Metadata of a figure without the time, by file format.
 _NO_DATE = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 #: Panels in a row of the figure of a result.
 _MAX_COLUMNS = 3
@@ -45,6 +48,7 @@ _MAX_COLUMNS = 3
 _COLUMN_INCHES = 2.36
 #: Inches for title and colour bar.
 _TITLE_INCHES = 0.5
+#: Colours of the frames of magnified insets (Okabe-Ito).
 _INSET_COLOURS = ("#E69F00", "#56B4E9", "#009E73")
 #: A table of class "numbers" is aligned to the right; any other has a narrow first column of names.
 _STYLE = """

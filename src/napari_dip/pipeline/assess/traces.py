@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 #: Side of the regions of a grid, in pixels: of 8, 16 and 32 it leaves the smallest errors for cells
 #: of 8 to 13 pixels, a fifth below those of 32 (`benchmarks/traces.py --sides`).
 TRACE_REGION_SIDE = 16
-#: Fewest frames that tell.
+#: Fewest frames of a movie whose traces are compared.
 MIN_TRACE_FRAMES = 16
 #: Least standard deviation of a trace over time, in units of that of its noise, from which on it
 #: tells. With 1.4, slopes of made movies of five photons had errors larger by a quarter.
 MIN_TRACE_RATIO = 2.0
-#: Largest delay that is looked for, in frames.
+#: Largest delay of a trace that is looked for, in frames.
 MAX_DELAY = 5
 #: Sections of a trace that the jackknife leaves out, one at a time.
 JACKKNIFE_BLOCKS = 8

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from napari_dip.tasks.base import TaskSpec
     from napari_dip.tasks.noise_models.camera_correction import CameraCorrection
 
-#: Usual and maximum share of validation pixels: 4 % of a 512 x 512 image are 10,000 pixels, with a
-#: standard error of 0.02 of their mean loss.
+#: Usual share of validation pixels: 4 % of a 512 x 512 image are 10,000 pixels, with a standard
+#: error of 0.02 of their mean loss.
 VALIDATION_FRACTION = 0.04
+#: Largest share of validation pixels, in small images.
 MAX_VALIDATION_FRACTION = 0.25
 #: Minimum number of validation pixels that distinguish a better image from a worse one.
 MIN_RELIABLE_VALIDATION_PIXELS = 48

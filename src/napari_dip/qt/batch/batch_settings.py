@@ -70,7 +70,7 @@ _LAYER_WITHOUT_FILE_MESSAGE = (
     "The layer '{name}' was not opened from a file. Save it as a TIFF, then add that file."
 )
 _NO_LOCAL_FILE_MESSAGE = "'{name}' is no file on this computer. Download it, then add that file."
-#: Number of visible lines.
+#: Number of visible lines of the list of files.
 _VISIBLE_FILE_LINES = 2
 #: A frame, which napari's themes omit; grey is visible on dark and light backgrounds.
 _FRAME_STYLE = "QPlainTextEdit { border: 1px solid rgba(128, 128, 128, 140); border-radius: 2px; }"

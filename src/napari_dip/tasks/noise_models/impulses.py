@@ -43,7 +43,7 @@ STRIP_ROWS = 64
 #: Maximum detection passes, each without the impulses of the one before: the fourth still found up
 #: to 4 % more, two further ones up to 2 % (docs/constants.md).
 DETECTION_PASSES = 4
-#: Number of brightness classes, each with its own noise.
+#: Number of brightness classes in which impulses are searched, each with its own noise.
 IMPULSE_BRIGHTNESS_CLASSES = 12
 #: Minimum standard deviation as a share of the value range, for images that are mostly constant.
 MIN_IMPULSE_SIGMA_FRACTION = 0.005

@@ -44,11 +44,11 @@ MIN_NONZERO_COEFFICIENTS = 8
 #: Minimum log odds, summed over the image, for compression. Images that were never compressed stay
 #: below 0; crops of 64 x 64 at quality 90 reach hundreds.
 MIN_JPEG_LOG_ODDS = 30.0
-#: Minimum number of blocks to analyse, even if they contain clipped pixels.
+#: Minimum number of blocks of a JPEG image to analyse, even if they contain clipped pixels.
 MIN_DCT_BLOCKS = 64
-#: Maximum number of blocks in the search for the grid.
+#: Maximum number of blocks in the search for the grid of a JPEG image.
 MAX_GRID_SEARCH_BLOCKS = 400
-#: Maximum number of blocks in the search for the steps.
+#: Maximum number of blocks in the search for the quantisation steps of a JPEG image.
 MAX_STEP_SEARCH_BLOCKS = 4096
 #: Minimum share of the estimated steps that match the standard table within one, for it to be used
 #: as a whole.
