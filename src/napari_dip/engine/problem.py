@@ -210,7 +210,7 @@ class Problem:
 
     @property
     def main_term(self) -> Term:
-        """Term of the image that is restored, whose grid, residual and validation pixels count.
+        """Term of the image that is restored: its grid and operator are those of the residual.
 
         Further terms are of repeated exposures, of the frame before, or of a network's features.
         """

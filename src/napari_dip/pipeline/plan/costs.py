@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.constants import count_max_tile_pixels
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.types import CostEstimate, FitConfig
-from napari_dip.tasks.base import DEFAULT_PRIOR, list_candidates
+from napari_dip.tasks.base import list_candidates
 from napari_dip.tasks.priors.blind_spot import compute_loss_core_width, compute_window_size
 from napari_dip.tasks.priors.masked_input import (
     MAX_BATCH_PIXELS,
@@ -21,7 +21,7 @@ from napari_dip.tasks.priors.masked_input import (
     compute_stack_window,
 )
 from napari_dip.tasks.priors.random_input import compute_channel_widths
-from napari_dip.tasks.priors.registry import BLIND_SPOT_PRIOR, PRIOR_SPECS
+from napari_dip.tasks.priors.registry import PRIOR_SPECS, SHARED_PRESET_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -405,7 +405,7 @@ def choose_fit_config(
     presets = _read_presets(task.spec.name)
     is_random_input = PRIOR_SPECS[prior_key].input_traits.is_random_noise
     # a prior without rows of its own takes those of the usual prior with the same kind of input
-    shared_key = DEFAULT_PRIOR if is_random_input else BLIND_SPOT_PRIOR.key
+    shared_key = SHARED_PRESET_KEYS[is_random_input]
     row = presets[prior_key if prior_key in presets else shared_key][run_settings.preset]
     row = {**row, **row.get("volume", {})} if is_volume else row
     if is_volume and task_plan.has_initial_estimate:

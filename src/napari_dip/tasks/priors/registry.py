@@ -210,6 +210,8 @@ for _row in (
 ):
     register_prior(_row)
 
+#: Whether the input is random noise -> key of the prior whose rows of the presets others take.
+SHARED_PRESET_KEYS = {True: DEFAULT_PRIOR, False: BLIND_SPOT_PRIOR.key}
 #: Value of a setting `prior` that leaves the choice to the task.
 AUTOMATIC = "auto"
 
