@@ -474,7 +474,7 @@ def expand_input_paths(
 def make_result_name(source: Path) -> str:
     """Return the file name of a result: as the input, but with the suffix of TIFF or OME-TIFF.
 
-    The result of a field of a plate is the same field of a plate of the same name.
+    For a field of a plate, it is the path "plate/field" with the names of the input.
     """
     plate, field = split_field_path(source)
     if field:
@@ -494,7 +494,8 @@ def check_names_differ(sources: Iterable[Path]) -> None:
     Raises
     ------
     RefusedError
-        If two names are equal up to case and the encoding of accents. It gives the first two.
+        If the results of two inputs have names that differ only in case or in the encoding of
+        accents. The message names these two inputs.
     """
     sources_by_key: dict[str, Path] = {}
     for source in sources:

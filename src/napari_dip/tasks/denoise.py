@@ -203,7 +203,7 @@ class Denoise(Task):
         return takes_neighbours and has_distant_planes(header)
 
     def _choose_prior(self, header: ImageHeader, *, is_volume: bool) -> PriorSpec:
-        """Return the prior of the user, architecture or noise model; else R2R or the blind spot."""
+        """Return the prior that a setting demands, otherwise R2R or the blind spot."""
         if self.prior != AUTOMATIC:
             return DENOISING_PRIORS.select(self.prior)[0]
         if self.architecture != DEFAULT_ARCHITECTURE:

@@ -525,8 +525,8 @@ def _pad_to_centre(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
     centre = round(centre_of_mass)
     if abs(centre_of_mass % 1 - 0.5) < _CENTRE_TOLERANCE:
         # The centre of mass is nearly halfway between two pixels, as in a widefield stack of an
-        # even number of planes. All planes hold the same amount of light, and the first one has no
-        # counterpart. It is out of focus, so squares of the values reduce its weight.
+        # even number of planes. All planes hold the same amount of light, and one more lies on one
+        # side of the focus than on the other. Squares reduce the weight of such blurred planes.
         squares = _compute_marginal(psf**2, axis)
         squared_centre = float((squares * indices).sum() / squares.sum())
         centre = floor(centre_of_mass) + (0 if squared_centre < centre_of_mass else 1)

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 BREAKDOWN_FACTOR = 10.0
 #: Where validation pixels have a network input of their own, or are revealed to the network
 #: (`Prior.reveals_validation`), losses count as equal if they differ by at most this share of the
-#: whole decrease. On Set5 bird, the PSNR still rose while losses differed by 5 % of it
-#: (docs/constants.md).
+#: decrease from the first validation loss to the lowest. On Set5 bird, the PSNR still rose while
+#: losses differed by 5 % of it (docs/constants.md).
 LOSS_TOLERANCE_FRACTION = 0.1
-#: Upper bound of the difference of equal validation losses with `reveals_validation`, in median
-#: differences of consecutive validations. Without this bound, fits of Confocal_BPAE_R lost up to
-#: 0.46 dB (docs/constants.md).
+#: With `reveals_validation`, losses that count as equal also differ by at most this many times the
+#: median change from one validation to the next. Without this bound, fits of Confocal_BPAE_R lost
+#: up to 0.46 dB (docs/constants.md).
 MAX_FLUCTUATION_FACTOR = 2.0
 
 
@@ -201,9 +201,9 @@ class FitState:
     def _roll_back_or_record(self) -> Note | None:
         """Append the losses to the history and update the best average.
 
-        If the fit has broken down, roll back instead and return a note on it. It has if its
-        training loss is not finite or rises to more than `BREAKDOWN_FACTOR` times its usual value,
-        or if its validation loss is no longer finite.
+        If the fit has broken down, roll back instead and return a note on it. Signs of it are a
+        training loss that is not finite or exceeds the bound at `BREAKDOWN_FACTOR`, and a
+        validation loss that is no longer finite.
         """
         trainer = self.trainer
         estimate = trainer.predict_validation() if trainer.has_validation_input else self.predict()

@@ -78,7 +78,7 @@ def make_validation_stop_rule(patience: int, min_iteration: int = 0) -> StopRule
         if waited < patience:
             return None
         lowest = min(entry.validation_loss for entry in history if isfinite(entry.validation_loss))
-        # The best image is that of the lowest single loss; `best` is that of the lowest median.
+        # `best` has the lowest median of three losses, which need not be the lowest single loss.
         smoothed = history[best].validation_loss != lowest
         return make_stop(StopReason.PLATEAU, waited=waited, smoothed=smoothed)
 

@@ -97,11 +97,11 @@ MIN_FINE_POWER_FRACTION = 0.5
 MIN_BAND_POWER_FRACTION = 0.3
 #: Maximum number of frequency bands of at least `MIN_BAND_POWER_FRACTION`.
 FALLBACK_BANDS = 25
-#: Fewest photons that the range of an image holds by a gain that is believed beside a dark plateau:
-#: 6 or more with three photons per pixel after an EMCCD; 1.1 where texture was taken for noise.
+#: Beside a dark plateau, a gain is believed if the image's range is at least this many photons: 6
+#: or more with three photons per pixel after an EMCCD, 1.1 where texture was taken for noise.
 MIN_BRIGHT_PHOTONS = 3.0
 #: Standard deviation that is assumed for a pixel without light, in photons, where photons are
-#: counted. It keeps the loss finite; results are best with 0.1 of 0.03 to 0.2, by up to 0.7 dB.
+#: counted. It keeps the loss finite. Of values from 0.03 to 0.2, this is best, by up to 0.7 dB.
 DARK_COUNT_STD = 0.1
 #: Reasons for which noise is taken for white, with the variance of the finest frequencies.
 TEXTURE_REASONS = (UnreliableReason.AMBIGUOUS_CORRELATION, UnreliableReason.TEXTURE)
@@ -110,7 +110,7 @@ _NO_CORRELATION = NoiseCorrelation(_WHITE, _WHITE, _WHITE, _WHITE, 0.0, is_relia
 #: Fewest pixels of a plane for `correct_by_prediction`; in one of 32 x 32, least squares explain
 #: half of the variance by chance.
 MIN_PLANE_PIXELS = 150 * 150
-#: Ratio of the prediction residual to that of correlated noise from which on the correlation was
+#: From this ratio of the prediction residual to that of correlated noise on, what correlates is
 #: texture: at most 1.9 in correlated noise but for one image of 2.5, at least 3.5 in texture.
 MIN_TEXTURE_RESIDUAL_RATIO = 2.0
 #: Least prediction residual, as a share of the variance, from which on the correlation was texture:
@@ -265,7 +265,7 @@ def estimate_noise(
 
 
 class _NoiseSample(NamedTuple):
-    """Arguments of `estimate_noise`, the grey values at which blocks are left out, and a bound."""
+    """Arguments of `estimate_noise`, limits of the grey values used, and least noise variance."""
 
     planes: Tensor
     measured_mask: Tensor | None
@@ -275,7 +275,7 @@ class _NoiseSample(NamedTuple):
 
 
 class _NoiseFit(NamedTuple):
-    """Noise that is fitted to blocks: with the variance of the darkest, and what contradicts it."""
+    """Noise model fitted to blocks, the variance of the darkest, and reasons to doubt the fit."""
 
     spectra: BlockSpectra
     variance_model: VarianceModel
@@ -535,8 +535,8 @@ def compute_blind_spot_size(
 def _compute_blind_spot_radius(correlation: tuple[float, ...]) -> int:
     """Return the radius of the blind spot along one axis; 0 if the noise is white.
 
-    The measured correlation contains a part of the image itself, which falls slowly. The value at
-    the longest lag stands for it and is subtracted from all lags.
+    Structure of the image adds to the measured correlation, nearly as much at all lags. The value
+    at the longest lag is taken for this part, and is subtracted from all lags.
     """
     lag_1, *longer = subtract_image_correlation(correlation)
     if lag_1 <= MIN_LAG_1_CORRELATION:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 #: Level that is subtracted before the transform (ITU-T T.81).
 LEVEL_SHIFT = 128.0
-#: Shifts (rows, columns) of the block grid for averaged recompression, one for each row and column
-#: of a colour block; 64 shifts gain no more on
-#: scikit-image's camera (docs/constants.md).
+#: Shifts (rows, columns) of the block grid for averaged recompression: 16 in all, so that each row
+#: and each column of a colour block (16 x 16) occurs once. 64 shifts gain no more on scikit-image's
+#: camera (docs/constants.md).
 GRID_SHIFTS = tuple((row, 5 * row % 16) for row in range(16))
 #: Shifts that training uses: every other one, since each takes the memory of an input. The image's
 #: own grid is not among them; recompression there changes nothing.

@@ -324,8 +324,8 @@ def read_pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, s
 def _read_resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
     """Read the resolution tags.
 
-    Programs that do not know the pixel size write a resolution of 1 without a metric unit. If the
-    description names a unit, as that of ImageJ does, the size is 1 pixel; otherwise there is none.
+    Programs that do not know the pixel size write a resolution of 1 without a metric unit. Then
+    there is no size, unless the description has the word "unit", as ImageJ's has: 1 pixel.
     """
     unit = page.tags.valueof("ResolutionUnit", default=2)
     name = _RESOLUTION_UNITS.get(int(unit), "pixel")

@@ -163,8 +163,8 @@ def _uses_blur_model(*, free: bool) -> Callable[[Report], bool]:
     )
 
 
-#: When a run cites a paper, from its report. Papers of priors and noise models need no rule, since
-#: their rows in `PRIOR_SPECS` and `NOISE_MODELS` name them.
+#: When a run cites a paper, from its report. A paper without a rule is cited if the
+#: row of the prior or noise model in `PRIOR_SPECS` or `NOISE_MODELS` names it.
 _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "deep image prior": lambda _: True,
     "nl-bayes": uses_refinement,

@@ -47,7 +47,8 @@ MAX_UNCHANGED_RESIDUAL = 0.0075
 MAX_NEGLIGIBLE_NOISE = 0.015
 #: Maximum change of the mean intensity, as a fraction of the mean above the dark level.
 MAX_MEAN_CHANGE = 0.005
-#: Minimum change of the mean by the clipping correction that its note gives, as a fraction.
+#: Least change of the mean by the clipping correction, as a fraction, that a note gives as a
+#: figure.
 MIN_REPORTED_CHANGE = 0.001
 #: Minimum share of detail that the measurement confirms.
 MIN_CONFIRMED_FRACTION = 0.5
@@ -55,12 +56,12 @@ MIN_CONFIRMED_FRACTION = 0.5
 CONFIRMED_STANDARD_ERRORS = 2.0
 #: Upper limit of the confirmed share; larger values occur by chance in images with little detail.
 MAX_CONFIRMED_FRACTION = 2.0
-#: Standard error of a confirmed share above which an image is too small to tell: below, the shares
-#: 0.5 and 1 are four standard errors apart. Three exposures of fields of 64 and 96 pixels had
-#: shares of -0.1 to 1.4, with errors of 0.13 to 0.6.
+#: Standard error of the confirmed share above which an image is too small to tell how much is real.
+#: With smaller errors, the shares 0.5 and 1 are four standard errors apart. Three exposures of
+#: fields of 64 and 96 pixels had shares of -0.1 to 1.4, with errors of 0.13 to 0.6.
 MAX_DECIDING_ERROR = 0.125
-#: Standard errors by which a share below 1 of confirmed detail counts, even if the image is too
-#: small to tell otherwise.
+#: A confirmed share that lies this many standard errors below 1 is a contradiction, even if the
+#: image is too small to tell how much is real.
 CONTRADICTING_STANDARD_ERRORS = 3.0
 #: Least contrast in units of the noise: at most 0.08 in results of noise alone, 0.09 or more in the
 #: darkest FMD fields of 64 pixels (docs/constants.md).
@@ -81,7 +82,7 @@ MAX_TRACE_DELAY = 0.1
 #: Standard errors that both slope and delay of traces must exceed. Results that keep traces stay
 #: below.
 TRACE_STANDARD_ERRORS = 3.0
-#: Standard error of a slope above which traces do not tell: twice that misses a loss of 0.1.
+#: Standard error of a slope above which traces do not tell: two such errors hide a loss of 0.1.
 MAX_TRACE_SLOPE_ERROR = 0.05
 
 
@@ -216,7 +217,7 @@ def _assess_pattern(metrics: ResultMetrics) -> Iterator[Note]:
 def _assess_intensity(metrics: ResultMetrics) -> Iterator[Note]:
     if metrics.bias is None:
         return
-    # the change of all pixels, or, if that is greater, the part that clipping does not explain
+    # the greater of two: the change of all pixels, and its part that clipping does not explain
     bias = max(metrics.bias, metrics.unexplained_bias, key=abs)
     if metrics.agreement is not None:
         yield make_note("measurement-explained", correlation=metrics.agreement)

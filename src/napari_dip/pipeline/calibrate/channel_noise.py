@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 MAX_BLOCK_NOISE_RATIO = 1.32  #: Maximum ratio of the noise between blocks.
 MAX_BRIGHTNESS_RATIO = 5.0  #: Maximum ratio of the noise between brightnesses.
 MIN_NEIGHBOUR_CORRELATION = 0.46  #: Minimum noise correlation of neighbouring pixels.
-#: Alternative limits: two images of RNI15 meet these three (docs/constants.md).
 #: Alternative limits of camera noise: two images of RNI15 meet the next three (docs/constants.md).
 #: Minimum noise correlation of neighbouring pixels.
 MIN_COLOUR_NEIGHBOUR_CORRELATION = 0.3

@@ -45,12 +45,12 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import JointNetwork, Plan
     from napari_dip.tasks.base import Inspection, TaskPlan
 
-#: Noise below this fraction of the intensity scale counts as weak. R2R would copy the image, so the
-#: blind spot is used. Photographs of cc15 have 0.002 to 0.004, micrographs 0.04
-#: to 0.18 (docs/constants.md).
+#: Noise counts as weak if its standard deviation is below this fraction of the intensity scale. R2R
+#: would copy the image, so the blind spot is used. Photographs of cc15 have 0.002 to 0.004,
+#: micrographs 0.04 to 0.18 (docs/constants.md).
 WEAK_NOISE_FRACTION = 0.02
-#: Mean number of counted photons per pixel below which the blind spot is used: 2 to 3.3 dB better
-#: than R2R with 0.02 to 0.5 photons, and -0.2 to 0.4 dB from 0.6 to 26 (docs/constants.md).
+#: Mean number of counted photons per pixel below which the blind spot is used. Its gain over
+#: R2R is 2 to 3.3 dB at 0.02 to 0.5 photons, -0.2 to 0.4 dB at 0.6 to 26 (docs/constants.md).
 FEW_PHOTONS_PER_PIXEL = 0.6
 #: Memory that a GPU needs, relative to the estimate for the CPU: 1.0 to 2.0 in eight runs
 #: (docs/benchmarks/gpu.md), and a quarter more for gaps between tensors.
@@ -213,7 +213,7 @@ def find_fallback_reason(calibration: Calibration) -> str:
     varied_channels = [
         c for c in range(len(calibration.noise)) if c not in calibration.constant_channels
     ]
-    channel_means = calibration.intensity_offset  # a fit subtracts the mean of each channel
+    channel_means = calibration.intensity_offset  # the offset of network units is the mean
     if any(calibration.noise[c].unreliable_reason for c in varied_channels):
         return UNRELIABLE_NOISE_REASON
     if any(

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.restoration import Restoration
 
-#: Crops start and end at multiples of this many pixels, or at the border of the image. Compression
-#: blocks measure 8 x 8 pixels, and oversampled images are halved.
+#: Crops start and end at multiples of this many pixels, or at the border of the image. JPEG blocks
+#: measure 8 x 8 pixels, and a fit at half resolution averages 2 x 2.
 REGION_ALIGNMENT = 8
 #: Name of the input that a region is merged into.
 MERGE_INPUT = "merge_into"
@@ -133,7 +133,7 @@ def make_crop_region(
     *,
     is_merged: bool = False,
 ) -> CropRegion:
-    """Return the crop for a box in the image plane, within one of the separately fitted items.
+    """Return the crop for a box in the image plane, within one item (`Layout`).
 
     Parameters
     ----------

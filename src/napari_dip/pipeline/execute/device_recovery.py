@@ -52,8 +52,8 @@ _DEVICE_ERROR_TEXTS = (
 MAX_OUT_OF_MEMORY_ERRORS = 4
 #: Minimum side of the training window, in pixels: at least four at the network's coarsest scale.
 MIN_RETRY_WINDOW = 64
-#: Minimum seconds between two copies of a checkpoint from the GPU, and so the work lost if it
-#: fails. A copy takes milliseconds (about 40 MB at about 10 GB/s).
+#: Seconds from one copy of a checkpoint from the GPU to the next: if the GPU fails, about as much
+#: work is lost. A copy takes milliseconds (about 40 MB at about 10 GB/s).
 COPY_INTERVAL = 1.0
 
 
@@ -234,7 +234,7 @@ class RecoveryState:
     def shrink_window(self, planned_window_side: int | None, side: int) -> Note:
         """Count an out-of-memory error, halve the training window if possible, and return a note.
 
-        The window stays as it is after too many errors, at its minimum, or if it is the whole grid.
+        The window is not halved after too many errors, at its minimum, or without a window.
 
         Parameters
         ----------

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 #: Iterations at the start of a fit that are not timed, while libraries select algorithms: otherwise
 #: 140 s were estimated for 23 s (`benchmarks/time_left.py`).
 WARM_UP_ITERATIONS = 10
-#: Expected share of series whose images are fine-tuned, before any probe: of five sets of files,
-#: three were.
+#: Expected share of series whose images are fine-tuned, before any probe: three of five sets of
+#: files were, which is taken for about a half.
 FINE_TUNING_FRACTION = 0.5
 #: Above this share, the final inference counts as complete: rounded shares may not add up to 1.
 COMPLETE_FRACTION = 1 - 1e-4

@@ -28,8 +28,9 @@ ITEM_NAMES = {"T": "frame", "Z": "plane", REGION_AXIS: "region"}
 MIN_IMAGE_SIDE = 16
 #: Maximum length of an unnamed axis that may be channels.
 MAX_UNNAMED_CHANNELS = 8
-#: Usual axes before Y and X, by their number, and what is counted along an axis.
-_LEADING_AXES = {1: "ZTC", 2: ("TZ", "TC", "CZ", "ZC"), 3: ("TCZ", "TZC", "CTZ")}
+#: Usual axes before Y and X, most usual first, by their number.
+_LEADING_AXES = {1: ("Z", "T", "C"), 2: ("TZ", "TC", "CZ", "ZC"), 3: ("TCZ", "TZC", "CTZ")}
+#: What is counted along an axis.
 AXIS_NOUNS = {"T": "frames", "Z": "planes", "C": "channels", "S": "colours"}
 #: Meaning of an unnamed axis other than depth, for the user, by its letter.
 _AXIS_MEANINGS = {"C": "channels", "T": "time", "S": "red, green and blue"}

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 #: Boundaries between tiles are multiples of this, so that each tile can be fitted at half size; not
 #: along Z where planes are restored one by one.
 TILE_ALIGNMENT = 8
-#: Tile sides that are tried if memory is short, widest first. Wider tiles gain nothing: 2,048 x
-#: 2,048 pixels take no less time as a whole than as four tiles.
+#: Tile sides that are tried if memory is short, widest first. Wider tiles gain nothing: four
+#: tiles of 1,024 x 1,024 pixels take no longer than one of 2,048 x 2,048.
 PLANE_TILE_SIDES = (1024, 768, 512, 384, 256)
 #: Tile sides of a Z stack that are tried if memory is short, widest first.
 Z_STACK_TILE_SIDES = (512, 384, 256)
@@ -45,8 +45,8 @@ Z_STACK_TILE_PLANES = 16
 VOLUME_TILE_SIZES = ((32, 192), (32, 128), (16, 96), (16, 64))
 #: Overlap of tiles of volumes along Z, in planes; the radius of a PSF is added.
 VOLUME_OVERLAP_PLANES = 8
-#: Overlap of tiles of volumes within the plane: half of that of a plane's tiles, since tiles of
-#: volumes overlap along three axes.
+#: Overlap of tiles of volumes within the plane: half of `CONTEXT_RADIUS`, that of a plane's tiles,
+#: since tiles of volumes overlap along three axes.
 VOLUME_OVERLAP_PIXELS = 16
 #: Minimum side of a tile as a multiple of its halo, so that most pixels are outside overlaps.
 MIN_OVERLAPS_PER_TILE = 4
@@ -216,8 +216,8 @@ def _iter_tilings(
             tiles = cut_z_stack_tiles(grid, sides, (1, halo), is_plane_by_plane=True)
             yield Tiling(side, tiles)
         return
-    # a smaller overlap replaces the receptive field here (see VOLUME_OVERLAP_PIXELS); the radius of
-    # a PSF is kept in full
+    # The halo is CONTEXT_RADIUS plus the radius of a PSF. For volumes, VOLUME_OVERLAP_PIXELS takes
+    # the place of the first; the second is kept in full.
     psf_halo = ceil((halo - CONTEXT_RADIUS) / TILE_ALIGNMENT) * TILE_ALIGNMENT
     for depth, side in (
         ((VOLUME_TILE_SIZES[0][0], side_setting),) if side_setting else VOLUME_TILE_SIZES

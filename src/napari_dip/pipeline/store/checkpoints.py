@@ -36,13 +36,14 @@ if TYPE_CHECKING:
 
 #: Name of the checkpoint in the run folder.
 CHECKPOINT_NAME = "checkpoint"
-#: Maximum length, in bytes, of what a run appends to a result's name: ".unfinished-99".
+#: Bytes that are kept free for what a run appends to a result's name, such as ".unfinished-99".
 MAX_STATE_SUFFIX_BYTES = 20
 #: Shortest time between two checkpoints, in seconds.
 MIN_WRITE_INTERVAL = 1.0
 #: Longest time between two checkpoints, in seconds: a crash loses at most this work.
 MAX_WRITE_INTERVAL = 20.0
-#: Share of the run time that writing takes at most, where `MAX_WRITE_INTERVAL` allows it.
+#: Maximum share of the run time that writing takes, unless a write takes longer than this share of
+#: `MAX_WRITE_INTERVAL`.
 MAX_WRITE_FRACTION = 0.02
 #: Field of `Checkpoint` that each group of tensors in the file holds.
 _STATE_GROUPS = {"step": "trainer_state", "rollback": "rollback_state", "best": "best_average"}

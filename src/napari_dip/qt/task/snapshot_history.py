@@ -200,7 +200,7 @@ class SnapshotBuffer:
         return sum(snapshot.image.nbytes for snapshot in self.snapshots)
 
     def add(self, event: Event) -> None:
-        """Add the image of an event if it is new and its turn has come.
+        """Add the image of an event if it is new and was not to be skipped.
 
         Each time that the limit of number or memory is exceeded, every second snapshot is dropped,
         and half as many images are added from then on. An image larger than half the limit of

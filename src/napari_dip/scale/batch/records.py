@@ -44,8 +44,8 @@ PAGE_FILE = "batch.html"
 RECORDS_FOLDER = "records"
 #: Name of the folder in earlier versions.
 OLD_RECORDS_FOLDER = "receipts"
-#: Maximum bytes of a file per pixel of a result: eight, and the coarser levels of an OME-Zarr.
-#: Metadata is no longer than a report.
+#: Maximum bytes of a result file per pixel: a value has at most eight, and the coarser levels of an
+#: OME-Zarr add at most as many. Metadata counts in addition (`MAX_REPORT_BYTES`).
 _MAX_BYTES_PER_PIXEL = 16
 #: Name of the file of the joint network.
 NETWORK_FILE = "series.network"
