@@ -68,3 +68,9 @@ def test_the_distance_of_planes_is_the_users_or_the_files() -> None:
     ) == pytest.approx((300, 100, 100))
     assert make_oil_optics().get_pixel_sizes(said, "ZYX") == (200, 65, 65)
     assert make_oil_optics(z_step=None).get_pixel_sizes(STACK, "ZYX") == (None, 65, 65)
+
+
+def test_all_missing_figures_are_named_at_once() -> None:
+    refusal = make_oil_optics(na=None, wavelength=None).refuse_header(STACK)
+    assert refusal is not None and refusal.code == "optics-missing"
+    assert "aperture (--na) and the wavelength (--wavelength) are needed" in str(refusal.sentence)

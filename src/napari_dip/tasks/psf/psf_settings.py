@@ -218,7 +218,8 @@ class PsfSource:
         optics = self.optics
         has_data = (optics.na, optics.wavelength) != (None, None)
         if has_data and optics.microscope == "none" and psf_header is None:
-            return make_refusal("optics-missing", missing="a microscope model (--microscope)")
+            model = "a microscope model (--microscope)"
+            return make_refusal("optics-missing", missing=model, several=False)
         if not named_sources:
             return make_refusal("psf-missing", name=header.name)
         if len(named_sources) > 1:
@@ -500,11 +501,9 @@ class OpticsSettings:
         "none", "widefield" or "confocal".
     na : float or None
         Numerical aperture.
-    wavelength, pixel_size, z_step : float or None
-        In nanometres.
+    wavelength, excitation, pixel_size, z_step : float or None
+        In nanometres; wavelengths of emission and excitation.
     refractive_index : float
-    excitation : float or None
-        Wavelength of the excitation, in nanometres.
     pinhole : float
         Diameter in Airy units.
     """
@@ -526,9 +525,10 @@ class OpticsSettings:
             "wavelength": self.wavelength,
             "pixel_size": None if None in pixels else pixels,
         }
-        for field, value in entries.items():
-            if value is None:
-                return make_refusal("optics-missing", missing=_OPTICS_LABELS[field])
+        missing = [_OPTICS_LABELS[field] for field, value in entries.items() if value is None]
+        if missing:
+            names = " and ".join(missing)
+            return make_refusal("optics-missing", missing=names, several=len(missing) > 1)
         return self.refuse_aperture()
 
     def refuse_aperture(self) -> Refusal | None:
