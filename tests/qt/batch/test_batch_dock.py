@@ -229,7 +229,7 @@ def test_results_open_as_lazy_layers_in_their_place(bench, scene, monkeypatch):
     layers = bench.dock.files_panel
     place = list(bench.rows).index("b.tif")
     layers.table.selectRow(place)
-    assert layers.message_label.text() == " ".join(bench.rows["b.tif"].messages)
+    assert layers.message_label.text() == "\n".join(bench.rows["b.tif"].messages)
     bench.press(layers.inputs_check_box)
     bench.press(layers.show_button)
     bench.wait(lambda: len(bench.viewer.layers) == 2)
