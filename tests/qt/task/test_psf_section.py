@@ -157,7 +157,7 @@ def test_pixel_size_is_in_sight_with_a_microscope_if_the_layer_has_none(deblur_d
     deblur_driver.set(microscope="widefield", na="1.4", wavelength="520")
     assert native.isVisible()  # no fold was opened
     assert form.basic_page.layout().labelForField(native).text() == "Pixel size (nm)"
-    assert "the pixel size is needed" in deblur_driver.dock.plan_label.text()
+    assert "without the pixel size" in deblur_driver.dock.plan_label.text()
     deblur_driver.qtbot.keyClicks(native, "65")
     assert native.isVisible() and deblur_driver.dock.run_bar.run_button.isEnabled()
 

@@ -73,4 +73,4 @@ def test_the_distance_of_planes_is_the_users_or_the_files() -> None:
 def test_all_missing_figures_are_named_at_once() -> None:
     refusal = make_oil_optics(na=None, wavelength=None).refuse_header(STACK)
     assert refusal is not None and refusal.code == "optics-missing"
-    assert "aperture (--na) and the wavelength (--wavelength) are needed" in str(refusal.sentence)
+    assert "aperture (--na) and the wavelength (--wavelength)." in str(refusal.sentence)

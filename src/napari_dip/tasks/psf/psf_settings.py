@@ -218,8 +218,7 @@ class PsfSource:
         optics = self.optics
         has_data = (optics.na, optics.wavelength) != (None, None)
         if has_data and optics.microscope == "none" and psf_header is None:
-            model = "a microscope model (--microscope)"
-            return make_refusal("optics-missing", missing=model, several=False)
+            return make_refusal("optics-missing", missing="a microscope model (--microscope)")
         if not named_sources:
             return make_refusal("psf-missing", name=header.name)
         if len(named_sources) > 1:
@@ -527,8 +526,7 @@ class OpticsSettings:
         }
         missing = [_OPTICS_LABELS[field] for field, value in entries.items() if value is None]
         if missing:
-            names = " and ".join(missing)
-            return make_refusal("optics-missing", missing=names, several=len(missing) > 1)
+            return make_refusal("optics-missing", missing=" and ".join(missing))
         return self.refuse_aperture()
 
     def refuse_aperture(self) -> Refusal | None:
