@@ -282,10 +282,10 @@ def refine_by_nl_bayes(
     mean = torch.einsum("dc,dyx->cyx", components, mean)
     posterior_variance = torch.einsum("dc,dyx->cyx", components**2, posterior_variance)
     image = padded[0] + (stabilised.std * (mean - stabilised.guide))[None]
-    # A guide that is far too bright has too steep a tangent: a lone photon in the dark, of 100 grey
-    # levels, came back as -19. A mean of pixels is nowhere below the least of them.
-    darkest = -F.max_pool2d(-torch.minimum(*padded[:2]), 2 * PATCH_SIDE - 1, 1, PATCH_SIDE - 1)
-    image = torch.maximum(image, darkest)
+    # From a guide far too bright, the tangent led a lone photon in the dark from 100 to -19 levels.
+    side, reach = 2 * PATCH_SIDE - 1, PATCH_SIDE - 1
+    rows = F.max_pool2d(-torch.minimum(*padded[:2]), (1, side), 1, (0, reach))
+    image = torch.maximum(image, -F.max_pool2d(rows, (side, 1), 1, (reach, 0)))
     crop = (..., slice(grid[0]), slice(grid[1]))
     variance = (stabilised.std**2 * POSTERIOR_VARIANCE_FACTOR * posterior_variance)[None]
     return Estimate(image[crop], variance.clamp(min=1e-12)[crop].log())

@@ -444,7 +444,7 @@ class Plan(ImagePlan):
         longer = self._limit_seconds(self.fallback_costs) if self.fallback_costs else 0.0
         if longer < MIN_NAMED_TIME_RATIO * self.seconds:
             return text
-        return f"{text}, or {format_duration(longer)} if the noise cannot be measured well"
+        return f"{text}, or {format_duration(longer)} if the noise is unusual"
 
     @property
     def repeatability_run_count(self) -> int:
