@@ -20,6 +20,7 @@ from napari_dip.io.outputs import (
     OutputLock,
     check_unlocked,
     find_lock_path,
+    lock_outputs,
     remove_stale_temporary_files,
 )
 
@@ -150,6 +151,20 @@ def test_the_lock_of_a_killed_run_is_removed_by_the_next_one_in_that_folder(nois
         with pytest.raises(RefusedError):
             OutputLock(tmp_path / "other.tif")
     assert not find_lock_path(tmp_path / "other.tif").exists()
+
+
+def test_outputs_are_checked_before_and_after_they_are_locked(tmp_path):
+    path = tmp_path / "q.tif"
+    were_locked = []
+
+    def check() -> bool:
+        were_locked.append(find_lock_path(path).exists())
+        return were_locked[-1]
+
+    with lock_outputs(check, path, tmp_path / "r.tif") as is_locked:
+        assert is_locked and were_locked == [False, True]
+        with pytest.raises(RefusedError):
+            OutputLock(tmp_path / "r.tif")
 
 
 def test_a_file_of_the_users_that_looks_like_a_lock_is_not_removed(tmp_path):

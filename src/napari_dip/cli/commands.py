@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ from napari_dip.errors.templates import TEXTS, format_bytes, make_printable, ren
 from napari_dip.explore.experiment_results import resolve_experiment_folder
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.header import ImageHeader
-from napari_dip.io.outputs import JSON_SUFFIXES, OutputLock, resolve_output
+from napari_dip.io.outputs import JSON_SUFFIXES, lock_outputs, resolve_output
 from napari_dip.io.paths import find_free_path, make_folder_refusal
 from napari_dip.io.reading import read_header, read_pixels
 from napari_dip.io.writing import write_bytes, write_image, write_text
@@ -65,7 +66,7 @@ from napari_dip.scale.batch_run import run_batch, summarise_batch_plan, summaris
 from napari_dip.scale.cluster.dask_cluster import plan_with_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from napari_dip.errors import Refusal
     from napari_dip.pipeline.interactive_run import PollControl
@@ -341,20 +342,20 @@ def run_camera_maps_command(
     RefusedError, FailedError
         As `measure_camera_maps`.
     """
-    inputs = (*dark, *flat)
-    resolve_camera_map_folder(output, inputs, overwrite=overwrite)  # refuse before any work
-    with OutputLock(output):
-        report = measure_camera_maps(
-            list(dark), list(flat), progress=None if quiet else print_message
-        )
-        # another run may have ended just now
-        resolve_camera_map_folder(output, inputs, overwrite=overwrite)
+    check = partial(resolve_camera_map_folder, output, (*dark, *flat), overwrite=overwrite)
+    with lock_outputs(check, output):
+        progress = None if quiet else print_message
+        report = measure_camera_maps(list(dark), list(flat), progress=progress)
         saved_path = report.save(output, overwrite=overwrite)
-    if not quiet:
-        for line in report.sentences:
+    _print_saved(report.sentences, saved_path, is_quiet=quiet)
+    return 0
+
+
+def _print_saved(sentences: Iterable[str], saved_path: Path, *, is_quiet: bool) -> None:
+    if not is_quiet:
+        for line in sentences:
             print_message(line)
         print_result(str(saved_path), is_saved=True)
-    return 0
 
 
 def run_psf_command(
@@ -395,19 +396,15 @@ def run_psf_command(
     read_header(image, axes)  # refuse the image before the paths of the results
     if report is not None:
         report_path = resolve_output(report, (image,), overwrite, suffixes=JSON_SUFFIXES)
-    resolve_psf_outputs(output, (image,), overwrite=overwrite)
     # texts, which `measure_psf` validates
     settings: Any = {name: value for name, value in microscope.items() if value is not None}
-    with OutputLock(output):
+    check = partial(resolve_psf_outputs, output, (image,), overwrite=overwrite)
+    with lock_outputs(check, output):
         psf = measure_psf(image, axes, bead_diameter=bead_diameter, field=field, **settings)
-        resolve_psf_outputs(output, (image,), overwrite=overwrite)  # another run may have ended
         saved_path = psf.save(output, overwrite=overwrite)
     if report is not None:
         write_text(report_path, format_json(psf.to_dict()), overwrite=overwrite)
-    if not quiet:
-        for line in psf.sentences:
-            print_message(line)
-        print_result(str(saved_path), is_saved=True)
+    _print_saved(psf.sentences, saved_path, is_quiet=quiet)
     return 0
 
 
@@ -459,23 +456,18 @@ def run_explore_command(
     from napari_dip import explore as experiments
 
     spec = EXPERIMENTS[experiment]
-    resolve_experiment_folder(spec.files, output, overwrite=overwrite)  # refuse before any work
     values = {name: value for name, value in settings.items() if value is not None}
     if "network" not in spec.settings:  # which has another meaning there
         values, notes = rename_keys(values, OLD_EXPERIMENT_SETTINGS)
         for note in () if quiet else notes:
             print_message(note)
     run = getattr(experiments, experiment)
-    with OutputLock(output):
-        # another run may have ended just now
-        resolve_experiment_folder(spec.files, output, overwrite=overwrite)
+    check = partial(resolve_experiment_folder, spec.files, output, overwrite=overwrite)
+    with lock_outputs(check, output):
         with closing(choose_reporter(quiet, SINGLE_RUN)) as reporter:
             result = run(image, progress=reporter.show, **values)
         page: Path = result.save(output, overwrite=overwrite)
-    if not quiet:
-        for line in result.sentences:
-            print_message(line)
-        print_result(str(page), is_saved=True)
+    _print_saved(result.sentences, page, is_quiet=quiet)
     return 0
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,15 +24,12 @@ from napari_dip.errors import FailedError, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import render_text
 from napari_dip.io.outputs import (
-    IMAGE_SUFFIXES,
-    SUFFIXES_BY_OUTPUT,
-    OutputLock,
-    check_outputs_differ,
     check_unmoved,
+    lock_outputs,
     remove_result,
     remove_stale_temporary_files,
-    resolve_output,
     resolve_output_folder,
+    resolve_outputs,
 )
 from napari_dip.io.paths import shorten_name
 from napari_dip.io.reading import read_header, read_pixels, read_provenance
@@ -131,12 +129,8 @@ def run_restore_command(task: str, image: str, **arguments: Any) -> int:
     options = _parse_options(task, image, arguments)
     recipe = _build_recipe(task, options)
     header = read_header(image, options.axes)
-    _resolve_outputs(options, header.pixel_count)
-    with ExitStack() as locks:
-        for path in options.outputs.values():
-            locks.enter_context(OutputLock(path))
-        # check again: another run may have ended just now
-        targets = _resolve_outputs(options, header.pixel_count)
+    check = partial(_resolve_outputs, options, header.pixel_count)
+    with lock_outputs(check, *options.outputs.values()) as targets:
         return _restore_locked(replace(options, targets=targets), recipe, header)
 
 
@@ -248,20 +242,13 @@ def _resolve_outputs(options: CommandOptions, pixel_count: int) -> dict[str, Pat
 
     `pixel_count` is that of the result.
     """
-    targets = {}
     inputs = list(options.images.values())
     if options.from_recipe:
         inputs.append(options.from_recipe)
     images = ("output", "uncertainty", "residual", *REPEATABILITY_BY_OUTPUT)
     image_count = sum(name in images for name in options.outputs)
-    for name, path in options.outputs.items():
-        suffixes = SUFFIXES_BY_OUTPUT.get(name, IMAGE_SUFFIXES)
-        bytes_needed = 4 * pixel_count * image_count
-        targets[name] = resolve_output(
-            path, inputs, options.overwrite, suffixes=suffixes, bytes_needed=bytes_needed
-        )
-    check_outputs_differ(options.outputs.values())
-    return targets
+    bytes_needed = 4 * pixel_count * image_count
+    return resolve_outputs(options.outputs, inputs, options.overwrite, bytes_needed)
 
 
 def _make_plan(recipe: Recipe, header: ImageHeader, options: CommandOptions) -> Plan:

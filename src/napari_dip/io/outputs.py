@@ -12,18 +12,20 @@ import shutil
 import socket
 import stat
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.io.atomic import is_abandoned, make_temporary_name
 from napari_dip.io.paths import FOLDER_SUFFIX, make_folder_refusal, resolve_target, stat_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from napari_dip.errors import Refusal
+
+Checked = TypeVar("Checked")
 
 #: Offset of the locked byte on Windows, which lets nobody else read it: beyond all content.
 _WINDOWS_LOCK_OFFSET = 2**30
@@ -99,6 +101,27 @@ class OutputLock:
         handle, self._handle = self._handle, -1
         if handle >= 0:
             _release_lock_file(handle, self._lock_path)
+
+
+@contextmanager
+def lock_outputs(check: Callable[[], Checked], *paths: str | os.PathLike[str]) -> Iterator[Checked]:
+    """Check where results go, lock them, and check again: another run may have ended just now.
+
+    Yields
+    ------
+    object
+        What the second check returned.
+
+    Raises
+    ------
+    RefusedError
+        If the check refuses, or a running process has locked a path.
+    """
+    check()
+    with ExitStack() as locks:
+        for path in paths:
+            locks.enter_context(OutputLock(path))
+        yield check()
 
 
 def check_unlocked(path: str | os.PathLike[str]) -> None:
@@ -285,6 +308,29 @@ def resolve_output(
     target = resolve_target(output)
     _check_folder(target.parent, status is not None, output, bytes_needed)
     return target
+
+
+def resolve_outputs(
+    paths: Mapping[str, str | os.PathLike[str]],
+    inputs: Iterable[str | os.PathLike[str]],
+    overwrite: bool,
+    bytes_needed: int,
+) -> dict[str, Path]:
+    """Check the outputs of a run, by name, as `resolve_output` does, and that no two are one file.
+
+    Raises
+    ------
+    RefusedError
+        If a path cannot be used, or two lead to one file.
+    """
+    targets = {}
+    for name, path in paths.items():
+        suffixes = SUFFIXES_BY_OUTPUT.get(name, IMAGE_SUFFIXES)
+        targets[name] = resolve_output(
+            path, inputs, overwrite, suffixes=suffixes, bytes_needed=bytes_needed
+        )
+    check_outputs_differ(paths.values())
+    return targets
 
 
 def resolve_output_folder(path: str | os.PathLike[str], bytes_needed: int = 0) -> Path:

@@ -11,6 +11,7 @@ import os
 import re
 import warnings
 from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable, render_text
 from napari_dip.io.atomic import write_atomically
-from napari_dip.io.outputs import NETWORK_SUFFIXES, OutputLock, resolve_output
+from napari_dip.io.outputs import NETWORK_SUFFIXES, lock_outputs, resolve_output
 from napari_dip.io.paths import compute_file_sha256, stat_readable_file
 from napari_dip.pipeline.assess.methods_section import PAPERS, list_paper_keys
 from napari_dip.pipeline.assess.report import select_repeatable_fields
@@ -183,8 +184,8 @@ class RunNetwork:
         """Save the network; see `napari_dip.public_types.FittedNetwork`."""
         headers = (self.run_plan.header, *self.run_plan.extra_headers.values())
         inputs = [header.path for header in headers if header.path]
-        target = resolve_output(path, inputs, overwrite, suffixes=NETWORK_SUFFIXES)
-        with OutputLock(path):
+        check = partial(resolve_output, path, inputs, overwrite, suffixes=NETWORK_SUFFIXES)
+        with lock_outputs(check, path) as target:
             try:
                 self.write(target, overwrite=overwrite)
             except Exception as error:

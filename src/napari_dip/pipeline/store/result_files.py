@@ -11,6 +11,7 @@ import stat
 import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,7 @@ from napari_dip.errors import FailedError, RefusedError
 from napari_dip.errors.notes import make_note, serialise_stop
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import make_plane_header
-from napari_dip.io.outputs import (
-    IMAGE_SUFFIXES,
-    SUFFIXES_BY_OUTPUT,
-    OutputLock,
-    check_outputs_differ,
-    resolve_output,
-)
+from napari_dip.io.outputs import lock_outputs, resolve_outputs
 from napari_dip.io.paths import describe_exception, make_save_refusal, resolve_target, shorten_name
 from napari_dip.io.writing import write_image, write_text
 from napari_dip.pipeline.assess.card import make_card
@@ -182,18 +177,9 @@ class ResultWriter:
         given_paths = {name: path for name, path in paths.items() if path is not None}
         if result.residual is None and "residual" in given_paths:
             raise RefusedError("residual-none")
-        targets = {
-            name: resolve_output(
-                path,
-                inputs,
-                overwrite,
-                suffixes=SUFFIXES_BY_OUTPUT.get(name, IMAGE_SUFFIXES),
-                bytes_needed=result.image.nbytes * len(given_paths),
-            )
-            for name, path in given_paths.items()
-        }
-        check_outputs_differ(given_paths.values())
-        with OutputLock(given_paths["output"]):
+        bytes_needed = result.image.nbytes * len(given_paths)
+        check = partial(resolve_outputs, given_paths, inputs, overwrite, bytes_needed)
+        with lock_outputs(check, given_paths["output"]) as targets:
             for name, write in iter_output_writers(self.plan, result, overwrite):
                 if name in targets:
                     try:
