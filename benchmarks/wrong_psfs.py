@@ -478,8 +478,6 @@ def check(case: Case) -> tuple[str, list[str]]:
         if isinstance(plan, Refusal):
             return plan.code, []
         inputs = arrange_inputs(plan, {"image": image, "psf": case.psf})
-        if isinstance(inputs, Refusal):
-            return inputs.code, []
         headers = {"image": header, "psf": psf_header}
         _, kernel_notes = inputs.inspection.convert_inputs(
             inputs.stack[0], inputs.extra_inputs, headers

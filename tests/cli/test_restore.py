@@ -26,6 +26,7 @@ from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.progress import Progress
 from napari_dip.pipeline.store.result_files import choose_free_name
+from napari_dip.tasks.denoise import Denoise
 
 FAST = ("--preset", "fast", "--max-iterations", "10", "--device", "cpu")
 REPORT_KEYS = (
@@ -102,6 +103,18 @@ def test_each_limit_to_one_thread_is_in_plan_and_report(limit, tmp_path, monkeyp
     output = ["-o", str(tmp_path / "out.tif"), "--report", str(report)]
     assert main(["denoise", str(image), *output, *options]) == 0
     assert json.loads(report.read_text())["threads"] == (3 if limit == "none" else 1)
+
+
+def test_the_pixels_of_a_command_are_arranged_once(noisy, tmp_path, monkeypatch):
+    inspect, calls = Denoise.inspect, []
+
+    def count(task, pixels, plan):
+        calls.append(pixels)
+        return inspect(task, pixels, plan)
+
+    monkeypatch.setattr(Denoise, "inspect", count)
+    assert main(["denoise", str(noisy), "-o", str(tmp_path / "out.tif"), *FAST]) == 0
+    assert len(calls) == 1
 
 
 def test_the_recipe_that_was_written_repeats_the_pixels_here_and_in_python(noisy, tmp_path):

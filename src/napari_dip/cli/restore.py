@@ -76,7 +76,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageHeader
-    from napari_dip.pipeline.lazy_inputs import FileStamps
+    from napari_dip.pipeline.calibrate.types import RunInputs
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.pipeline.restoration import Restoration
@@ -146,13 +146,21 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, header: ImageHeader
         resolve_output_folder(folder, TILED_VALUE_BYTES * prod(plan.result_shape))
     make_keep_after_control(options.keep_after)  # refuse a wrong value before any work
     stamps = stamp_files(plan)
-    inputs, input_notes = _load_pixels(plan, stamps)
+    inputs = open_plan_inputs(plan, stamps)
+    run_inputs, input_notes = _inspect_pixels(plan, inputs)
     printed_notes = [*_list_plan_notes(plan), *_list_clipping_notes(plan, inputs), *input_notes]
     options.print_lines(f"{plan.summary} {PLAN_TIME_NOTE}", *printed_notes)
     checkpoints = _open_run_store(options)
     with InterruptCatcher(is_quiet=options.quiet) as interrupt:
         poll_control = make_keep_after_control(options.keep_after, interrupt.poll_control)
-        loop = run(plan, inputs, poll_control=poll_control, checkpoints=checkpoints, stamps=stamps)
+        loop = run(
+            plan,
+            inputs,
+            poll_control=poll_control,
+            checkpoints=checkpoints,
+            stamps=stamps,
+            run_inputs=run_inputs,
+        )
         try:
             result = run_and_show(loop, is_quiet=options.quiet)
         except FailedError as failure:
@@ -195,7 +203,7 @@ def run_plan_command(task: str, image: str, **arguments: Any) -> int:
     plan = _make_plan(recipe, read_header(image, options.axes), options)
     early_names = _list_early_inputs(plan)
     extra_inputs = {name: read_pixels(plan.extra_headers[name]) for name in early_names}
-    notes = (*_list_plan_notes(plan), *raise_if_refused(inspect_early(plan, extra_inputs)))
+    notes = (*_list_plan_notes(plan), *inspect_early(plan, extra_inputs))
     print_result(f"{plan.summary} {PLAN_TIME_NOTE}")
     for note in notes:
         print_result(str(note))
@@ -269,14 +277,15 @@ def _list_clipping_notes(plan: Plan, inputs: Mapping[str, Any]) -> tuple[Note, .
     return list_clipping_notes(*detect_clipped_pixels(inputs["image"]))
 
 
-def _load_pixels(plan: Plan, stamps: FileStamps) -> tuple[dict[str, Any], tuple[Note, ...]]:
-    """Return the pixels of a run, and the task's notes on them, before torch is loaded."""
-    inputs = open_plan_inputs(plan, stamps)
+def _inspect_pixels(
+    plan: Plan, inputs: Mapping[str, Any]
+) -> tuple[RunInputs | None, tuple[Note, ...]]:
+    """Arrange the pixels before torch is loaded, and return the task's notes; only check tiles."""
     if plan.tiles:
-        raise_if_refused(measure_tiles(plan, inputs["image"]))
-        extra_inputs = {name: inputs[name] for name in _list_early_inputs(plan)}
-        return inputs, raise_if_refused(inspect_early(plan, extra_inputs))
-    return inputs, raise_if_refused(arrange_inputs(plan, inputs)).inspection.notes
+        measure_tiles(plan, inputs["image"])
+        return None, inspect_early(plan, {name: inputs[name] for name in _list_early_inputs(plan)})
+    run_inputs = arrange_inputs(plan, inputs)
+    return run_inputs, run_inputs.inspection.notes
 
 
 def _list_early_inputs(plan: Plan) -> list[str]:

@@ -6,10 +6,10 @@
     │                    TypeError or FileNotFoundError that `messages.toml` names
     └── FailedError      work began and failed: earlier files are unchanged
 
-Functions that check before work return `X | Refusal`, so that an interface can show the refusal and
-go on. Code that cannot go on raises `RefusedError`; `raise_if_refused` turns the first into the
-second. Once work has begun, errors are raised as `FailedError`. It also holds a `Refusal`: what
-could not be done, and why.
+A refusal is a value where something is only asked: `refuse_…` functions and the answers of a task,
+`X | Refusal`. Code that works raises `RefusedError`: files, pixels, settings; `raise_if_refused`
+raises what it asked for. Doors that show a refusal and go on (plans, docks, batches) get the value
+from `return_refusal`. Once work has begun, errors are raised as `FailedError`.
 
 A message has two sentences: what is wrong and where, then what to do. Their templates stand in
 `messages.toml`, as those of all notes do. The tests check them and the documentation lists them.
@@ -19,16 +19,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from napari_dip.errors.notes import Note, read_note
 from napari_dip.errors.templates import FAULTS as FAULTS
 from napari_dip.errors.templates import make_printable, render, simplify_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 Result = TypeVar("Result")
+Parameters = ParamSpec("Parameters")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,3 +197,18 @@ def raise_if_refused(result: Result | Refusal) -> Result:
     if isinstance(result, Refusal):
         raise RefusedError(result)
     return result
+
+
+def return_refusal(
+    function: Callable[Parameters, Result],
+) -> Callable[Parameters, Result | Refusal]:
+    """Return a function that returns the refusal of each `RefusedError` that this one raises."""
+
+    @wraps(function)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result | Refusal:
+        try:
+            return function(*args, **kwargs)
+        except RefusedError as error:
+            return error.reason
+
+    return call

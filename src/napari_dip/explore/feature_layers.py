@@ -220,7 +220,7 @@ def plan_features(
     network_file = NetworkFile(
         network=str(network).strip(), weights=settings.get("weights") or None
     )
-    network_layers = raise_if_refused(list_network_layers(network_file, header.grid))
+    network_layers = list_network_layers(network_file, header.grid)
     if layers is None:
         names = _choose_even_layers([path for path, _ in network_layers])
     else:
@@ -234,7 +234,7 @@ def plan_features(
                 "invert-features", **{**task_settings, "layer": name, "prior": prior_key}
             )
             row.append((prior_key, raise_if_refused(preflight(recipe, header, machine))))
-        raise_if_refused(arrange_inputs(row[0][1], {"image": pixels}))
+        arrange_inputs(row[0][1], {"image": pixels})
         layer_sizes[name] = describe_layer_size(row[0][1].recipe.task, header.grid)
         plans.append(tuple(row))
     fit = {"layers": names, "crop": crop, "axes": axes, "image": header.name}

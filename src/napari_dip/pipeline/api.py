@@ -196,8 +196,8 @@ def plan(task: str, image: ImageLike, *, axes: AxisLetters | None = None, **sett
     early_names = [item.name for item in task_inputs if item.is_inspected_early]
     pixels = {name: readers[name]() for name in early_names if name in readers}
     notes = (*planned.header.axes_notes, *planned.notes)
-    early_notes = raise_if_refused(inspect_early(planned, pixels))
-    return replace(planned, notes=tuple(dict.fromkeys((*notes, *early_notes))))
+    notes += inspect_early(planned, pixels)
+    return replace(planned, notes=tuple(dict.fromkeys(notes)))
 
 
 def _split_inputs(task: str, settings: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:

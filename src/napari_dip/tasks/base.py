@@ -76,7 +76,7 @@ class Setting:
     step: float | None = None
     is_advanced: bool | Callable[[Mapping[str, Any]], bool] = True
     file_filter: str = ""
-    list_suggestions: Callable[[Any], tuple[str, ...] | Refusal] | None = None
+    list_suggestions: Callable[[Any], tuple[str, ...]] | None = None
     relevant_when: Callable[[Mapping[str, Any]], bool] | None = None
     is_conditional: bool = False
     report_template: str = ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal, return_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     DEFAULT_PRIOR,
@@ -59,10 +59,10 @@ def get_network_file(task: InvertFeatures) -> NetworkFile:
     return NetworkFile(network=task.network.strip(), weights=task.weights.strip() or None)
 
 
-def list_layers(task: InvertFeatures) -> tuple[str, ...] | Refusal:
-    """List the layers of the network, or return a refusal."""
+def list_layers(task: InvertFeatures) -> tuple[str, ...]:
+    """List the layers of the network; raise `RefusedError` if it cannot be used."""
     layers = list_network_layers(get_network_file(task), LISTING_IMAGE_SIZE)
-    return layers if isinstance(layers, Refusal) else tuple(path for path, _ in layers)
+    return tuple(path for path, _ in layers)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
@@ -191,13 +191,12 @@ class InvertFeatures(Task):
             return make_refusal("setting-wrong", why=why, hint=hint, **facts)
         return None
 
+    @return_refusal
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Load the network, and refuse images that it cannot take."""
         if refusal := refuse_content(pixels.image, pixels.header.name):
             return refusal
         network = self._load_network(pixels.header.grid)
-        if isinstance(network, Refusal):
-            return network
         count = pixels.stack.shape[1]
         if count not in (1, network.channels) and network.channels != 1:
             facts = {"wanted": network.channels, "name": pixels.header.name, "count": count}
@@ -228,8 +227,6 @@ class InvertFeatures(Task):
         header = headers["image"]
         black, white = choose_value_range(image, header.dtype, self.black, self.white)
         network = self._load_network(header.grid)
-        if isinstance(network, Refusal):
-            raise RefusedError(network)
         notes = (
             make_note(
                 "network-cut",
@@ -271,8 +268,6 @@ class InvertFeatures(Task):
         from napari_dip.engine.operators.network_features import FeatureGraph, FeatureOperator
 
         network = self._load_network(fit_input.grid)
-        if isinstance(network, Refusal):
-            raise RefusedError(network)
         tensors = {name: torch.from_numpy(array) for name, array in network.tensors.items()}
         graph = FeatureGraph(network.description, tensors)
         normalisation = self._choose_normalisation(network)
@@ -285,7 +280,7 @@ class InvertFeatures(Task):
         )
         return operator.to(fit_input.measurement.device)
 
-    def _load_network(self, size: tuple[int, ...]) -> ImportedNetwork | Refusal:
+    def _load_network(self, size: tuple[int, ...]) -> ImportedNetwork:
         return load_network(get_network_file(self), self.layer.strip(), size)
 
     def _choose_normalisation(self, network: ImportedNetwork) -> Normalisation:
@@ -388,6 +383,4 @@ def describe_layer_size(task: Task, size: tuple[int, ...]) -> str:
     """
     assert isinstance(task, InvertFeatures)
     network = load_network(get_network_file(task), task.layer.strip(), size)
-    if isinstance(network, Refusal):
-        raise RefusedError(network)
     return " × ".join(map(str, network.shape))

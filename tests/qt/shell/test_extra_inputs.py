@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
+from napari_dip.errors import return_refusal
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.shell.layer_inputs import NO_LAYER, ExtraInputs, rasterise_shapes
@@ -205,12 +206,13 @@ def test_a_mask_with_nothing_painted_is_refused_before_run_until_a_stroke(
         get_allowed_machine(),
         extra_inputs.read_headers(),
     )
-    assert extra_inputs.inspect_early(plan).code == "mask-empty"
+    inspect_early = return_refusal(extra_inputs.inspect_early)
+    assert inspect_early(plan).code == "mask-empty"
     answers = []
-    extra_inputs.changed.connect(lambda: answers.append(extra_inputs.inspect_early(plan)))
+    extra_inputs.changed.connect(lambda: answers.append(inspect_early(plan)))
     holes.paint((5, 5), 1)
     assert answers[-1] == ()  # at once: Run may be pressed now
-    assert extra_inputs.inspect_early(plan) == ()
+    assert inspect_early(plan) == ()
     with qtbot.waitSignal(extra_inputs.changed, timeout=2000):
         holes.undo()
-    assert extra_inputs.inspect_early(plan).code == "mask-empty"
+    assert inspect_early(plan).code == "mask-empty"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.errors import Refusal
+from napari_dip.errors import raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.channel_noise import (
     identify_noise_model,
@@ -178,9 +178,8 @@ def get_task_plan(plan: Plan, layout: Layout) -> TaskPlan:
     """Return the task's plan for a layout, which is that of the plan in most runs."""
     if layout == plan.layout:
         return plan.task_plan
-    task_plan = plan_task(plan.recipe.task, plan.header, plan.extra_headers, layout.grid_axes)
-    assert not isinstance(task_plan, Refusal)  # the planned layout was not refused
-    return task_plan
+    axes = layout.grid_axes
+    return raise_if_refused(plan_task(plan.recipe.task, plan.header, plan.extra_headers, axes))
 
 
 def _measure_intensity_ranges(

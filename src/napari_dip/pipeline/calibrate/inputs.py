@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refusal, make_refusal
+from napari_dip.errors import RefusedError, make_refusal, raise_if_refused
 from napari_dip.io.header import match_axes
 from napari_dip.pipeline.calibrate.types import RunInputs
 from napari_dip.pipeline.plan.layout import (
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import Float32Array
     from napari_dip.pipeline.plan.layout import Layout
@@ -39,14 +40,19 @@ MIN_BLOCK_CORRELATION = 0.5
 MAX_COMPARED_BLOCKS = 20_000
 
 
-def arrange_inputs(plan: Plan, inputs: Mapping[str, npt.NDArray[Any]]) -> RunInputs | Refusal:
-    """Return the arranged pixels of a run, or a refusal of pixels that cannot be used.
+def arrange_inputs(plan: Plan, inputs: Mapping[str, npt.NDArray[Any]]) -> RunInputs:
+    """Check the pixels of a run, and return them as the fits take them.
 
     Parameters
     ----------
     plan : Plan
     inputs : mapping of str to ndarray
         "image" in the axes and shape of `plan.header`, and the extra inputs of the task.
+
+    Raises
+    ------
+    RefusedError
+        If the pixels cannot be used.
     """
     image, task_inputs = inputs["image"], plan.recipe.task.spec.inputs
     overlays = {task_input.name for task_input in task_inputs if task_input.is_overlay}
@@ -63,39 +69,23 @@ def arrange_inputs(plan: Plan, inputs: Mapping[str, npt.NDArray[Any]]) -> RunInp
         None,
     )
     for key, header in plan.extra_headers.items():
-        if refusal := refuse_infinite(extra_inputs[key], header.name):
-            return refusal
-    arranged = _choose_measured_layout(plan, image, extra_inputs)
-    if isinstance(arranged, Refusal):
-        return arranged
-    layout, stack, inspection = arranged
+        raise_if_refused(refuse_infinite(extra_inputs[key], header.name))
+    layout, stack, inspection = _choose_measured_layout(plan, image, extra_inputs)
     measured_mask = inspection.measured_mask
-    if refusal := refuse_content(
-        image if measured_mask is None else stack[measured_mask], plan.header.name
-    ):
-        return refusal
+    measured = image if measured_mask is None else stack[measured_mask]
+    raise_if_refused(refuse_content(measured, plan.header.name))
     map_names = (task_input.name for task_input in task_inputs if task_input.is_detector_map)
     camera_maps = {name: extra_inputs.pop(name) for name in map_names if name in extra_inputs}
     camera_correction = build_camera_correction(camera_maps, plan.header.grid)
     if camera_correction is not None:
         stack = camera_correction.correct(stack)
-    repeated_exposure = (
-        None
-        if exposure_name is None
-        else to_stack(extra_inputs.pop(exposure_name), plan.header.axes, layout)
-    )
-    if (
-        exposure_name is not None
-        and repeated_exposure is not None
-        and (
-            refusal := refuse_exposure_pixels(
-                stack, repeated_exposure, plan.extra_headers[exposure_name].name, plan.header.name
-            )
-        )
-    ):
-        return refusal
-    if camera_correction is not None and repeated_exposure is not None:
-        repeated_exposure = camera_correction.correct(repeated_exposure)
+    repeated_exposure = None
+    if exposure_name is not None:
+        repeated_exposure = to_stack(extra_inputs.pop(exposure_name), plan.header.axes, layout)
+        names = plan.extra_headers[exposure_name].name, plan.header.name
+        raise_if_refused(refuse_exposure_pixels(stack, repeated_exposure, *names))
+        if camera_correction is not None:
+            repeated_exposure = camera_correction.correct(repeated_exposure)
     grey_level_step = 1.0 if image.dtype.kind in "iu" else 0.0
     return RunInputs(
         stack=stack,
@@ -120,24 +110,22 @@ def _copy_as_float32(array: npt.NDArray[Any], *, is_mask: bool) -> Float32Array:
 
 def _choose_measured_layout(
     plan: Plan, image: npt.NDArray[Any], extra_inputs: Mapping[str, Float32Array]
-) -> tuple[Layout, Float32Array, Inspection] | Refusal:
+) -> tuple[Layout, Float32Array, Inspection]:
     """Arrange and inspect the image; if an item has no measured pixel, in another layout."""
     for layout in (plan.layout, *_list_alternative_layouts(plan)):
         with np.errstate(over="ignore"):  # infinite values are refused later
             stack = to_stack(image, plan.header.axes, layout)
         overlays = _arrange_overlays(plan, extra_inputs, layout)
         inspection = inspect_pixels(plan, image, stack, overlays)
-        if isinstance(inspection, Refusal):
-            return inspection
         measured_mask = inspection.measured_mask
         if measured_mask is None:
             return layout, stack, inspection
         if not measured_mask.any():
-            return make_refusal("nothing-measured", name=plan.header.name)
+            raise RefusedError("nothing-measured", name=plan.header.name)
         if not (empty_count := _count_empty_items(measured_mask)):
             return layout, stack, inspection
         facts = {"count": empty_count, "total": len(measured_mask)}
-    return make_refusal("plane-unmeasured", name=plan.header.name, **facts)
+    raise RefusedError("plane-unmeasured", name=plan.header.name, **facts)
 
 
 def inspect_pixels(
@@ -145,8 +133,14 @@ def inspect_pixels(
     image: npt.NDArray[Any],
     stack: Float32Array,
     extra_inputs: Mapping[str, Float32Array],
-) -> Inspection | Refusal:
-    """Let the task inspect the image, (N, C, *grid), and the arranged extra inputs."""
+) -> Inspection:
+    """Let the task inspect the image, (N, C, *grid), and the arranged extra inputs.
+
+    Raises
+    ------
+    RefusedError
+        If the task refuses them.
+    """
     pixels = InspectedPixels(
         header=plan.header,
         image=image,
@@ -154,12 +148,10 @@ def inspect_pixels(
         extra_inputs=extra_inputs,
         extra_headers=plan.extra_headers,
     )
-    return plan.recipe.task.inspect(pixels, plan.task_plan)
+    return raise_if_refused(plan.recipe.task.inspect(pixels, plan.task_plan))
 
 
-def inspect_early(
-    plan: Plan, extra_inputs: Mapping[str, npt.NDArray[Any]]
-) -> tuple[Note, ...] | Refusal:
+def inspect_early(plan: Plan, extra_inputs: Mapping[str, npt.NDArray[Any]]) -> tuple[Note, ...]:
     """Let the task inspect some extra inputs before a run, without the image.
 
     Parameters
@@ -168,19 +160,18 @@ def inspect_early(
     extra_inputs : mapping of str to ndarray
         As they were read, by name; may be empty.
 
-    Returns
-    -------
-    tuple of Note or Refusal
+    Raises
+    ------
+    RefusedError
+        If an input cannot be used.
     """
     if not extra_inputs:
         return ()
     arrays = {name: np.asarray(array, np.float32) for name, array in extra_inputs.items()}
     for name, array in arrays.items():
-        if refusal := refuse_infinite(array, plan.extra_headers[name].name):
-            return refusal
+        raise_if_refused(refuse_infinite(array, plan.extra_headers[name].name))
     no_image = np.zeros((1, 1, *plan.header.grid), np.float32)
-    inspection = inspect_pixels(plan, no_image, no_image, arrays)
-    return inspection if isinstance(inspection, Refusal) else inspection.notes
+    return inspect_pixels(plan, no_image, no_image, arrays).notes
 
 
 def _arrange_overlays(

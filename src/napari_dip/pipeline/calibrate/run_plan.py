@@ -10,7 +10,6 @@ from functools import partial
 from math import floor
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import format_bytes
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.types import Calibration
+    from napari_dip.pipeline.calibrate.types import Calibration, RunInputs
     from napari_dip.pipeline.plan.layout import Layout, Tile
     from napari_dip.pipeline.plan.types import JointNetwork, Plan
     from napari_dip.tasks.base import Inspection, TaskPlan
@@ -58,9 +57,12 @@ GPU_MEMORY_FACTOR = 2.5
 
 
 def calibrate_image(
-    plan: Plan, inputs: Mapping[str, npt.NDArray[Any]], network: JointNetwork | None = None
-) -> CalibratedImage | Refusal:
-    """Calibrate an image that is not split into tiles; return a refusal of unusable pixels.
+    plan: Plan,
+    inputs: Mapping[str, npt.NDArray[Any]],
+    network: JointNetwork | None = None,
+    run_inputs: RunInputs | None = None,
+) -> CalibratedImage:
+    """Calibrate an image that is not split into tiles.
 
     Parameters
     ----------
@@ -69,10 +71,15 @@ def calibrate_image(
         "image" in the axes and shape of `plan.header`, and the extra inputs of the task.
     network : JointNetwork, optional
         The fitted network that the plan applies.
+    run_inputs : RunInputs, optional
+        The same pixels if they are arranged already.
+
+    Raises
+    ------
+    RefusedError
+        If the pixels cannot be used.
     """
-    run_inputs = arrange_inputs(plan, inputs)
-    if isinstance(run_inputs, Refusal):
-        return run_inputs
+    run_inputs = run_inputs or arrange_inputs(plan, inputs)
     calibration, stack = calibrate_pixels(plan, run_inputs)
     inspection, layout = run_inputs.inspection, run_inputs.layout
     return CalibratedImage(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.engine.fit.stopping import Control
-from napari_dip.errors import Refusal, make_refusal, raise_if_refused
+from napari_dip.errors import Refusal, RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.io.header import match_axes
 from napari_dip.pipeline.execute.runner import run_with_torch
@@ -242,14 +242,13 @@ def _restore_crop(
     yield monitor.make_message_event("Measuring the noise of the whole image")
     whole_image = _calibrate_whole_image(plan, inputs)
     array = np.array(inputs["image"][region.slices])
-    if content_refusal := refuse_content(array[np.isfinite(array)], plan.header.name):
-        raise_if_refused(content_refusal)
+    raise_if_refused(refuse_content(array[np.isfinite(array)], plan.header.name))
     image = _crop_image(whole_image, region, crop_plan, array)
     # the units of all tiles would fit the same crop
     units = tuple(unit for unit in image.run_plan.units if not unit.tile)
     image = replace(image, run_plan=replace(image.run_plan, units=units))
     if image.calibration.measured_mask is not None and not image.calibration.measured_mask.any():
-        raise_if_refused(make_refusal("nothing-measured", name=plan.header.name))
+        raise RefusedError("nothing-measured", name=plan.header.name)
     monitor.set_expected_work(image.run_plan)
     merger = ResultMerger(image)
     control = yield from Executor(merger, monitor).run(image.run_plan.units)
@@ -272,7 +271,7 @@ def _calibrate_whole_image(plan: Plan, inputs: Mapping[str, Any]) -> CalibratedI
             select_sample_regions,
         )
 
-        tile_std = raise_if_refused(measure_tiles(plan, inputs["image"]))
+        tile_std = measure_tiles(plan, inputs["image"])
         regions = select_sample_regions(plan, tile_std)
         run_inputs, array = read_sample_regions(plan, inputs, regions)
         calibration, _ = calibrate_pixels(plan, run_inputs)
@@ -280,7 +279,7 @@ def _calibrate_whole_image(plan: Plan, inputs: Mapping[str, Any]) -> CalibratedI
             make_run_plan(plan, run_inputs.inspection, calibration), calibration, array
         )
     arrays = {name: np.asarray(inputs[name]) for name in ("image", *plan.extra_headers)}
-    return raise_if_refused(calibrate_image(plan, arrays))
+    return calibrate_image(plan, arrays)
 
 
 def _crop_image(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.engine.fit.stopping import Control
-from napari_dip.errors import FailedError, RefusedError, raise_if_refused
+from napari_dip.errors import FailedError, RefusedError
 from napari_dip.pipeline.assess.artefact_detection import MAX_RETRY_ROUNDS, lower_noise_estimate
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.calibrate.types import CalibratedImage
+    from napari_dip.pipeline.calibrate.types import CalibratedImage, RunInputs
     from napari_dip.pipeline.events import ReturnT
     from napari_dip.pipeline.execute.executor import Weights
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
@@ -60,6 +60,7 @@ def run(
     preview_seconds: float | None = None,
     checkpoints: CheckpointStore | None = None,
     stamps: FileStamps | None = None,
+    run_inputs: RunInputs | None = None,
 ) -> Generator[Event, None, Restoration | None]:
     """Restore one image.
 
@@ -80,6 +81,8 @@ def run(
     stamps : mapping of str to str, optional
         Stamps of the files from before `inputs` was read, from
         `napari_dip.pipeline.lazy_inputs.stamp_files`. By default, they are taken now.
+    run_inputs : RunInputs, optional
+        From `arrange_inputs` of pixels that do not change any more; by default, made here.
 
     Yields
     ------
@@ -98,9 +101,8 @@ def run(
         If the run failed after work had begun.
     """
     stamps = stamp_files(plan) if stamps is None else stamps
-    steps = _restore_with_checkpoint(
-        plan, inputs, stamps, poll_control, preview_seconds, checkpoints
-    )
+    steps = _restore(plan, inputs, run_inputs, poll_control, preview_seconds, checkpoints)
+    steps = _restore_with_checkpoint(steps, plan, inputs, stamps, checkpoints)
     result = yield from run_with_torch(steps, plan.threads, plan.header.name)
     return None if result is None else replace(result, writer=ResultWriter(plan=plan))
 
@@ -134,16 +136,15 @@ def run_with_torch(
 
 
 def _restore_with_checkpoint(
+    steps: Generator[Event, None, Restoration | None],
     plan: Plan,
     inputs: Mapping[str, Any],
     stamps: FileStamps,
-    poll_control: PollControl,
-    preview_seconds: float | None,
     checkpoints: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
     """Restore the image; if the run fails, write a checkpoint of it first."""
     try:
-        restoration = yield from _restore(plan, inputs, poll_control, preview_seconds, checkpoints)
+        restoration = yield from steps
         return None if restoration is None else add_change_notes(plan, inputs, stamps, restoration)
     except Exception as error:
         if checkpoints is not None and not isinstance(error, RefusedError):
@@ -154,6 +155,7 @@ def _restore_with_checkpoint(
 def _restore(
     plan: Plan,
     inputs: Mapping[str, Any],
+    run_inputs: RunInputs | None,
     poll_control: PollControl,
     preview_seconds: float | None,
     checkpoints: CheckpointStore | None,
@@ -171,7 +173,7 @@ def _restore(
         restore_units: RestoreUnits = partial(restore_tiles, inputs["image"], hashes)
     else:
         network = None if plan.network is None else read_fitted_network(plan.network)
-        calibrated_image = yield from read_image(plan, inputs, monitor, network)
+        calibrated_image = yield from read_image(plan, inputs, monitor, network, run_inputs)
         restore_units = _fit_units
     restoration = yield from restore_units(calibrated_image, monitor, checkpoints)
     if restoration is None:
@@ -321,13 +323,17 @@ def _fit_remaining_units(
 
 
 def read_image(
-    plan: Plan, inputs: Mapping[str, Any], monitor: RunMonitor, network: JointNetwork | None = None
+    plan: Plan,
+    inputs: Mapping[str, Any],
+    monitor: RunMonitor,
+    network: JointNetwork | None = None,
+    run_inputs: RunInputs | None = None,
 ) -> Generator[Event, None, CalibratedImage]:
     """Read an image that is not split into tiles, and calibrate it.
 
     Parameters
     ----------
-    plan, inputs
+    plan, inputs, run_inputs
         As for `run`.
     monitor : RunMonitor
     network : JointNetwork, optional
@@ -345,7 +351,7 @@ def read_image(
     read_array = np.array if plan.header.path is None else np.asarray
     arrays = {name: read_array(inputs[name]) for name in ("image", *plan.extra_headers)}
     yield monitor.make_message_event("Measuring the noise")
-    return raise_if_refused(calibrate_image(plan, arrays, network))
+    return calibrate_image(plan, arrays, network, run_inputs)
 
 
 def restore_shard(

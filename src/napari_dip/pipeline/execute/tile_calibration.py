@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refusal, make_refusal, raise_if_refused
+from napari_dip.errors import RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels, halve_oversampled
@@ -41,8 +41,8 @@ MAX_SAMPLE_REGION_COUNT = 64
 _SAMPLE_STRIDE = 3
 
 
-def measure_tiles(plan: Plan, image: Any) -> npt.NDArray[np.float64] | Refusal:
-    """Measure the standard deviation of each tile; refuse pixels that cannot be restored.
+def measure_tiles(plan: Plan, image: Any) -> npt.NDArray[np.float64]:
+    """Measure the standard deviation of each tile, and check all pixels.
 
     Parameters
     ----------
@@ -53,8 +53,13 @@ def measure_tiles(plan: Plan, image: Any) -> npt.NDArray[np.float64] | Refusal:
 
     Returns
     -------
-    ndarray or Refusal
+    ndarray
         (tiles, C), in the image's units.
+
+    Raises
+    ------
+    RefusedError
+        If the pixels cannot be restored.
     """
     name, axes = plan.header.name, plan.header.axes
     nans = infinite = 0
@@ -71,13 +76,14 @@ def measure_tiles(plan: Plan, image: Any) -> npt.NDArray[np.float64] | Refusal:
             std.append(channels.reshape(len(channels), -1).std(1, dtype=np.float64))
     total = plan.header.pixel_count
     if nans:
-        return make_refusal("pixels-nan", count=nans, total=total, name=name)
+        raise RefusedError("pixels-nan", count=nans, total=total, name=name)
     if infinite:
-        return make_refusal("pixels-infinite", count=infinite, total=total, name=name)
+        raise RefusedError("pixels-infinite", count=infinite, total=total, name=name)
     low, high = min(lows), max(highs)
     if low == high:
-        return make_refusal("pixels-constant", total=total, name=name, value=low)
-    return refuse_content(np.array([low, high]), name) or np.array(std)
+        raise RefusedError("pixels-constant", total=total, name=name, value=low)
+    raise_if_refused(refuse_content(np.array([low, high]), name))
+    return np.array(std)
 
 
 def select_sample_regions(plan: Plan, tile_std: npt.NDArray[np.float64]) -> tuple[Tile, ...]:
@@ -149,7 +155,7 @@ def read_sample_regions(
     extra_inputs = {name: np.asarray(inputs[name], np.float32) for name in plan.extra_headers}
     for name, header in plan.extra_headers.items():
         raise_if_refused(refuse_infinite(extra_inputs[name], header.name))
-    inspection = raise_if_refused(inspect_pixels(plan, array, stack, extra_inputs))
+    inspection = inspect_pixels(plan, array, stack, extra_inputs)
     grey_level_step = 1.0 if array.dtype.kind in "iu" else 0.0
     return RunInputs(
         stack=stack,
@@ -215,7 +221,7 @@ def calibrate_tiles(
         If the pixels cannot be restored.
     """
     yield monitor.make_message_event("Reading the image")
-    tile_std = raise_if_refused(measure_tiles(plan, inputs["image"]))
+    tile_std = measure_tiles(plan, inputs["image"])
     hashes = {name: compute_sha256(inputs[name]) for name in ("image", *plan.extra_headers)}
     yield monitor.make_message_event("Measuring the noise")
     regions = select_sample_regions(plan, tile_std)

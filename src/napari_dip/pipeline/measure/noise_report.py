@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refusal, RefusedError, raise_if_refused
+from napari_dip.errors import RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import UNRELIABLE_REASONS
 from napari_dip.pipeline.assess.artefact_detection import ClippedPixels, detect_clipped_pixels
@@ -232,7 +232,7 @@ def measure_noise(
     load_torch()
     with use_default_torch_state():
         detector = measure_detector(*frames)
-    return raise_if_refused(make_noise_report(header, np.asarray(pixels()), detector))
+    return make_noise_report(header, np.asarray(pixels()), detector)
 
 
 def _open_checked_input(
@@ -253,7 +253,7 @@ def _read_detector_frames(name: str, frames: Any) -> DetectorFrames | None:
 
 def make_noise_report(
     header: ImageHeader, array: AnyArray, detector: DetectorCalibration | None = None
-) -> NoiseReport | Refusal:
+) -> NoiseReport:
     """Measure the noise of an image whose header was checked, with torch in its default state.
 
     Parameters
@@ -266,8 +266,12 @@ def make_noise_report(
 
     Returns
     -------
-    NoiseReport or Refusal
-        A refusal if the pixels cannot be used, such as those of a constant image.
+    NoiseReport
+
+    Raises
+    ------
+    RefusedError
+        If the pixels cannot be used, such as those of a constant image.
     """
     load_torch()
     with use_default_torch_state():
@@ -276,7 +280,7 @@ def make_noise_report(
 
 def _measure_report(
     header: ImageHeader, array: AnyArray, detector: DetectorCalibration | None
-) -> NoiseReport | Refusal:
+) -> NoiseReport:
     from napari_dip.engine.noise.estimate import (
         MAX_NEGLIGIBLE_CORRELATION,
         compute_blind_spot_size,
@@ -288,8 +292,7 @@ def _measure_report(
     if (missing := np.isnan(stack)).any():
         mask = ~missing
     measured = array if mask is None else stack[mask]
-    if refusal := refuse_content(measured, header.name):
-        return refusal
+    raise_if_refused(refuse_content(measured, header.name))
     if mask is not None:
         stack = np.where(mask, stack, np.nanmean(stack)).astype(np.float32)
     grey_level_step = 1.0 if array.dtype.kind in "iu" else 0.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import prod, sqrt
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import make_refusal
+from napari_dip.errors import RefusedError, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
 from napari_dip.pipeline.plan.costs import group_channels
@@ -344,7 +344,7 @@ def reuse_network(
     fit_config: FitConfig,
     *,
     is_single: bool,
-) -> tuple[JointNetwork | None, tuple[WorkUnit, ...], tuple[Note, ...]] | Refusal:
+) -> tuple[JointNetwork | None, tuple[WorkUnit, ...], tuple[Note, ...]]:
     """Plan to apply a network to an image, from headers.
 
     Parameters
@@ -361,16 +361,20 @@ def reuse_network(
     network : JointNetwork or None
     units : tuple of WorkUnit
     notes : tuple of Note
+
+    Raises
+    ------
+    RefusedError
+        If the network cannot be applied.
     """
     if network is None:
         return None, units, ()
     can_be_joint = can_train_jointly(image_plan.task_plan, fit_config.prior_key)
     if not can_be_joint or fit_config.other_candidates or image_plan.extra_headers:
-        return make_refusal("joint-alone", name=image_plan.header.name)
+        raise RefusedError("joint-alone", name=image_plan.header.name)
     if not is_single:
         return None, units, (make_note("joint-unused"),)
-    if refusal := _refuse_network(network, image_plan, fit_config):
-        return refusal
+    raise_if_refused(_refuse_network(network, image_plan, fit_config))
     return network, make_inference_units(units, fit_config), ()
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from math import floor, prod
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import Refusal, RefusedError, make_refusal, raise_if_refused
+from napari_dip.errors import Refusal, RefusedError, make_refusal, raise_if_refused, return_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import format_bytes
 from napari_dip.pipeline.machine import Machine, choose_thread_count
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 MIN_REPEATABILITY_SIDE = 64
 
 
+@return_refusal
 def preflight(
     recipe: Recipe,
     header: ImageHeader,
@@ -60,7 +61,7 @@ def preflight(
     network: JointNetwork | None = None,
     *,
     stacks: str = "",
-) -> Plan | Refusal:
+) -> Plan:
     """Return the plan of a run from headers alone, or the reason why it is refused.
 
     Parameters
@@ -81,22 +82,7 @@ def preflight(
     Plan or Refusal
         It depends on the arguments alone; no file is read.
     """
-    headers = dict(extra_headers or {})
-    try:
-        return _plan_run(recipe, header, machine, headers, network, stacks)
-    except RefusedError as error:
-        return error.reason
-
-
-def _plan_run(
-    recipe: Recipe,
-    header: ImageHeader,
-    machine: Machine,
-    extra_headers: Headers,
-    network: JointNetwork | None,
-    stacks: str,
-) -> Plan:
-    """Return the plan of a run; raise `RefusedError` where `preflight` returns a refusal."""
+    extra_headers = dict(extra_headers or {})
     task_spec, run_settings = recipe.task.spec, recipe.run_settings
     raise_if_refused(refuse_header(header, accepts_stacks=task_spec.accepts_stacks))
     raise_if_refused(refuse_extra_headers(task_spec, extra_headers))
@@ -122,8 +108,8 @@ def _plan_run(
         raise_if_refused(_refuse_repeatability_runs(image, tiles))
     units = make_units(image, fit_config, tiles)
     is_single = not tiles and not layout.is_volume and layout.count_items(header) == 1
-    network, units, reuse_notes = raise_if_refused(
-        reuse_network(network, units, image, fit_config, is_single=is_single)
+    network, units, reuse_notes = reuse_network(
+        network, units, image, fit_config, is_single=is_single
     )
     plane_pixels = prod(compute_fit_grid(image, tiles)[-2:])
     threads = choose_thread_count(machine, plane_pixels, run_settings.threads)
@@ -202,7 +188,7 @@ def _choose_tiles(
     exceeds_memory = needed_bytes > machine.memory_bytes
     if not exceeds_memory and not image_plan.recipe.run_settings.tile:
         return None
-    tiling = raise_if_refused(choose_tiles(image_plan, fit_config, machine))
+    tiling = choose_tiles(image_plan, fit_config, machine)
     if exceeds_memory and tiling is None:
         input_grid = image_plan.header.get_sizes(image_plan.layout.grid_axes)
         code = "image-large" if image_plan.task_plan.network_grid == input_grid else "result-large"

@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import ceil, prod
 from typing import TYPE_CHECKING, NamedTuple
 
-from napari_dip.errors import Refusal, make_refusal
+from napari_dip.errors import RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.costs import (
     count_channels,
@@ -169,25 +169,28 @@ class Tiling(NamedTuple):
     tiles: tuple[Tile, ...]
 
 
-def choose_tiles(
-    image_plan: ImagePlan, fit_config: FitConfig, machine: Machine
-) -> Tiling | Refusal | None:
+def choose_tiles(image_plan: ImagePlan, fit_config: FitConfig, machine: Machine) -> Tiling | None:
     """Choose tiles: those of the recipe, or the widest for which memory is sufficient.
 
     `preflight` calls it if the recipe sets a tile size, or if the whole image does not fit.
 
     Returns
     -------
-    Tiling, Refusal or None
+    Tiling or None
         At least two tiles. None if one tile would hold all of the image, or if memory is too small
-        for the smallest tiles or for the result. For an image that cannot be divided: a refusal if
-        the recipe sets a tile size, otherwise None.
+        for the smallest tiles or for the result, or if the image cannot be divided.
+
+    Raises
+    ------
+    RefusedError
+        If the image cannot be divided, and the recipe sets a tile size.
     """
     header, side_setting = image_plan.header, image_plan.recipe.run_settings.tile
     halo = None if "T" in get_stacked_axes(header) else _plan_fit(image_plan, ()).halo
-    if halo is None:
-        return make_refusal("tile-impossible", name=header.name) if side_setting else None
-    if header.path is None and RESULT_VALUE_BYTES * prod(header.shape) > machine.memory_bytes:
+    if halo is None and side_setting:
+        raise RefusedError("tile-impossible", name=header.name)
+    result_bytes = 0 if header.path else RESULT_VALUE_BYTES * prod(header.shape)
+    if halo is None or result_bytes > machine.memory_bytes:
         return None
     estimate = partial(estimate_memory, image_plan, fit_config, uses_bfloat16=machine.has_bfloat16)
     for tiling in _iter_tilings(header, image_plan.layout, halo, side_setting):
@@ -332,11 +335,8 @@ def compute_fit_grid(image_plan: ImagePlan, tiles: tuple[Tile, ...]) -> tuple[in
 def _plan_fit(image_plan: ImagePlan, tiles: tuple[Tile, ...]) -> TaskPlan:
     """Return the task's plan for one fit, that of the largest tile."""
     header = make_fit_header(image_plan.header, tiles)
-    task_plan = plan_task(
-        image_plan.recipe.task, header, image_plan.extra_headers, image_plan.layout.grid_axes
-    )
-    assert not isinstance(task_plan, Refusal)  # the whole image was not refused
-    return task_plan
+    task, axes = image_plan.recipe.task, image_plan.layout.grid_axes
+    return raise_if_refused(plan_task(task, header, image_plan.extra_headers, axes))
 
 
 def make_fit_header(header: ImageHeader, tiles: tuple[Tile, ...]) -> ImageHeader:

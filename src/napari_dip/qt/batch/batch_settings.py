@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors import DipError, Refusal, RefusedError
+from napari_dip.errors import DipError, return_refusal
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import is_zarr
 from napari_dip.pipeline.recipe import PRESET_LABELS, RunSettings, load_recipe, make_recipe
@@ -158,13 +158,11 @@ class RecipeChooser(QWidget):
         """Key of the chosen task in `TASKS`."""
         return str(self.task_combo.currentData())
 
-    def build_recipe(self) -> Recipe | Refusal:
+    @return_refusal
+    def build_recipe(self) -> Recipe:
         """Return the chosen recipe, or a refusal."""
-        header = self._sources.get(str(self.settings_combo.currentData()))
-        try:
-            return make_recipe(self.task) if header is None else header()
-        except RefusedError as error:
-            return error.reason
+        read_recipe = self._sources.get(str(self.settings_combo.currentData()))
+        return make_recipe(self.task) if read_recipe is None else read_recipe()
 
     def get_extra_paths(self) -> dict[str, str]:
         """Return the paths of the extra inputs by name, without empty ones."""

@@ -11,7 +11,7 @@ from psygnal import Signal
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QLabel, QListWidget, QListWidgetItem, QWidget
 
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import RefusedError, raise_if_refused, return_refusal
 from napari_dip.errors.templates import format_duration
 from napari_dip.explore.experiment_results import ExperimentTimer
 from napari_dip.explore.experiment_setup import (
@@ -192,9 +192,10 @@ class VisiblePlane:
     counts: tuple[int, ...]
 
 
+@return_refusal
 def plan_experiment(
     viewer: Viewer, image: Image, truth: Any, settings: ExperimentForm
-) -> tuple[JobRequest, str] | Refusal:
+) -> tuple[JobRequest, str]:
     """Return a request for an experiment on the visible plane, and its plan; or a refusal.
 
     Parameters
@@ -210,13 +211,8 @@ def plan_experiment(
     machine = get_allowed_machine()
     side = settings.crop_spin_box.value()
     pixels = {"image": plane.pixels}
-    try:
-        recipe = make_experiment_recipe(**settings.read_settings())
-    except RefusedError as error:
-        return error.reason
-    plan = plan_centre_fit(recipe, plane.header, side, machine)
-    if isinstance(plan, Refusal):
-        return plan
+    recipe = make_experiment_recipe(**settings.read_settings())
+    plan = raise_if_refused(plan_centre_fit(recipe, plane.header, side, machine))
     if truth is not None and "truth" in settings.experiment.settings:
         truth_plane = find_visible_plane(viewer, truth)
         if truth_plane.header.shape[:2] != plane.header.shape[:2]:
@@ -224,7 +220,7 @@ def plan_experiment(
                 "size": _format_image_size(truth_plane.header),
                 "other": _format_image_size(plane.header),
             }
-            return make_refusal("truth-size", name=truth.name, image=image.name, **sizes)
+            raise RefusedError("truth-size", name=truth.name, image=image.name, **sizes)
         pixels["truth"] = truth_plane.pixels
     experiment, arguments = settings.experiment, {**settings.read_settings(), "crop": side}
     fit_count = experiment.fit_count

@@ -348,7 +348,7 @@ class ExtraInputs(QWidget):
             for name, layer in self.get_chosen_layers().items()
         }
 
-    def inspect_early(self, plan: Plan) -> tuple[Note, ...] | Refusal:
+    def inspect_early(self, plan: Plan) -> tuple[Note, ...]:
         """Refuse an empty mask, and let the task inspect a small PSF.
 
         Masks and PSFs on disk, or large ones, are not read.
@@ -360,8 +360,13 @@ class ExtraInputs(QWidget):
 
         Returns
         -------
-        tuple of Note or Refusal
+        tuple of Note
             What the task notes about these inputs.
+
+        Raises
+        ------
+        RefusedError
+            If an input cannot be used.
         """
         drawn_masks = {
             name: layer.data

@@ -98,7 +98,7 @@ class SuggestionMenu(QObject):
         self,
         edit: QLineEdit,
         name: str,
-        list_suggestions: Callable[[Task], SuggestionOutcome],
+        list_suggestions: Callable[[Task], tuple[str, ...]],
         build_task: Callable[[], Task],
     ) -> None:
         super().__init__(edit)

@@ -105,7 +105,7 @@ _NOISE_HINT = (
 )
 
 
-def _measure_layer_noise(header: ImageHeader, pixels: Any) -> NoiseReport | Refusal:
+def _measure_layer_noise(header: ImageHeader, pixels: Any) -> NoiseReport:
     """Measure the noise of an image; its lazy pixels are computed in this thread."""
     return make_noise_report(header, load_array(header.name, pixels))
 

@@ -14,7 +14,7 @@ from weakref import ref
 import numpy as np
 from qtpy.QtWidgets import QLabel, QWidget
 
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import Refusal, RefusedError, raise_if_refused, return_refusal
 from napari_dip.errors.notes import Stop, StopReason, serialise_stop
 from napari_dip.errors.templates import render_text
 from napari_dip.pipeline.plan.preflight import preflight
@@ -159,32 +159,22 @@ class TaskDock(QWidget):
         """Whether a run is computed or waits in the queue."""
         return self.jobs.is_busy
 
-    def make_plan(self) -> Plan | Refusal:
+    @return_refusal
+    def make_plan(self) -> Plan:
         """Return the plan of a run with the present settings, or a refusal, without pixels.
 
         Only small masks and PSFs are read, to check them.
         """
-        header = self.image_chooser.read_header()
-        if isinstance(header, Refusal):
-            return header
+        header = raise_if_refused(self.image_chooser.read_header())
         for item in self.extra_inputs.list_unfit():
             height, width = header.grid
             facts = {"height": height, "width": width, "field": item.label}
-            return make_refusal("guide-none", image=header.name, **facts)
-        try:
-            plan = preflight(
-                self.form.build_recipe(),
-                header,
-                get_allowed_machine(),
-                self.extra_inputs.read_headers(),
-            )
-        except RefusedError as error:
-            return error.reason
-        if isinstance(plan, Refusal):
-            return plan
-        inspected = self.extra_inputs.inspect_early(plan)
-        self._early_notes = () if isinstance(inspected, Refusal) else inspected
-        return inspected if isinstance(inspected, Refusal) else plan
+            raise RefusedError("guide-none", image=header.name, **facts)
+        recipe, extra_headers = self.form.build_recipe(), self.extra_inputs.read_headers()
+        plan = raise_if_refused(preflight(recipe, header, get_allowed_machine(), extra_headers))
+        self._early_notes = ()
+        self._early_notes = self.extra_inputs.inspect_early(plan)
+        return plan
 
     def show_plan(self, _: object = None) -> None:
         """Update the plan above the buttons, unless a run is on."""

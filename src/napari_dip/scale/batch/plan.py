@@ -17,6 +17,7 @@ from napari_dip.errors import (
     make_refusal,
     make_unknown_refusal,
     raise_if_refused,
+    return_refusal,
 )
 from napari_dip.errors.notes import make_note
 from napari_dip.io.formats.zarr import list_fields
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
 MIN_JOINT_TRAINING_FILES = 8
 
 
-def choose_training_files(plans: Sequence[Plan], machine: Machine) -> JointTrainingPlan | Refusal:
+def choose_training_files(plans: Sequence[Plan], machine: Machine) -> JointTrainingPlan:
     """Choose files and crops for the joint training, from headers alone.
 
     Parameters
@@ -81,9 +82,14 @@ def choose_training_files(plans: Sequence[Plan], machine: Machine) -> JointTrain
 
     Returns
     -------
-    JointTrainingPlan or Refusal
+    JointTrainingPlan
         Evenly spaced files among those with the most common channels and network widths. The crop
         of a large file lies at a different position in each.
+
+    Raises
+    ------
+    RefusedError
+        If there are too few files.
     """
     requirements = [(_get_channel_groups(plan), plan.fit_config.widths) for plan in plans]
     most_common = [requirement for requirement, _ in Counter(requirements).most_common(1)]
@@ -93,7 +99,7 @@ def choose_training_files(plans: Sequence[Plan], machine: Machine) -> JointTrain
         if requirement in most_common
     ]
     if len(eligible) < MIN_JOINT_TRAINING_FILES:
-        return make_refusal("joint-few", least=MIN_JOINT_TRAINING_FILES, count=len(eligible))
+        raise RefusedError("joint-few", least=MIN_JOINT_TRAINING_FILES, count=len(eligible))
     sides = zip(*(file_plan.header.grid for file_plan in eligible), strict=True)
     size = tuple(min(MAX_TRAINING_REGION_SIDE, *lengths) // 2 * 2 for lengths in sides)
     training_plans, training_regions = [], []
@@ -218,7 +224,7 @@ def plan_joint_training(
     eligible = [job.plan for job in jobs if not isinstance(job.plan, Refusal) and job.plan.network]
     if not batch_network.needs_training or all(isinstance(job.plan, Refusal) for job in jobs):
         return jobs, None
-    joint_plan = raise_if_refused(choose_training_files(eligible, machine))
+    joint_plan = choose_training_files(eligible, machine)
     network_groups = _get_channel_groups(joint_plan.plans[0])
 
     def replace_unsuited(job: Job) -> Job:
@@ -413,6 +419,7 @@ def _read_extra_headers(
     }
 
 
+@return_refusal
 def plan_file(
     recipe: Recipe,
     source: Path,
@@ -420,8 +427,8 @@ def plan_file(
     extra_headers: Headers,
     machine: Machine,
     network: JointNetwork | None = None,
-) -> Plan | Refusal:
-    """Read the header of one file and plan its run.
+) -> Plan:
+    """Read the header of one file and plan its run; return a refusal if it cannot be restored.
 
     Parameters
     ----------
@@ -434,16 +441,9 @@ def plan_file(
     machine : Machine
     network : JointNetwork, optional
         Network to apply to the file.
-
-    Returns
-    -------
-    Plan or Refusal
-        The refusal says why the file cannot be restored.
     """
-    try:
-        return preflight(recipe, read_header(source, axes), machine, extra_headers, network)
-    except RefusedError as error:
-        return error.reason
+    header = read_header(source, axes)
+    return raise_if_refused(preflight(recipe, header, machine, extra_headers, network))
 
 
 def _check_no_overwrite(

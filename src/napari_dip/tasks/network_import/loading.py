@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from napari_dip.errors import FAULTS, Refusal, RefusedError, make_refusal, read_refusal
+from napari_dip.errors import (
+    FAULTS,
+    Refusal,
+    RefusedError,
+    make_refusal,
+    raise_if_refused,
+    read_refusal,
+    return_refusal,
+)
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import stat_readable_file
 
@@ -69,11 +77,10 @@ class NetworkFile:
         kind = FOREIGN_FORMATS.get(Path(network).suffix.lower())
         if kind is not None:
             return make_refusal("network-type", path=network, kind=kind)
-        try:
-            for path in self.paths:
-                stat_readable_file(path)
-        except RefusedError as error:
-            return error.reason
+        for path in self.paths:
+            status = return_refusal(stat_readable_file)(path)
+            if isinstance(status, Refusal):
+                return status
         if self.is_program:
             named = {"path": make_printable(network), "weights": make_printable(str(weights))}
             return make_refusal("weights-extra", **named) if weights else None
@@ -117,7 +124,7 @@ class ImportedNetwork:
 
 def load_network(
     file: NetworkFile, layer: str, size: tuple[int, ...], *, memory: int = MAX_LOADING_BYTES
-) -> ImportedNetwork | Refusal:
+) -> ImportedNetwork:
     """Load a network up to a layer, after a trial run on an image of that size.
 
     A network is cached until its files change.
@@ -132,27 +139,24 @@ def load_network(
     memory : int
         Maximum memory of the child process, in bytes.
 
-    Returns
-    -------
-    ImportedNetwork or Refusal
+    Raises
+    ------
+    RefusedError
+        If the network cannot be used.
     """
     if layer == "list":
         layers = list_network_layers(file, size)
-        if isinstance(layers, Refusal):
-            return layers
         details = ", ".join(f"{make_printable(path)} ({sizes})" for path, sizes in layers)[
             :_MAX_REFUSAL_LENGTH
         ]
         facts = {"path": make_printable(file.network), "count": len(layers), "layers": details}
-        return make_refusal("layer-list", **facts)
-    network = _load_or_refuse(file, layer, size, memory)
+        raise RefusedError("layer-list", **facts)
+    network = _load_network_or_layers(file, layer, size, memory)
     assert not isinstance(network, tuple)
     return network
 
 
-def list_network_layers(
-    file: NetworkFile, size: tuple[int, ...]
-) -> tuple[tuple[str, str], ...] | Refusal:
+def list_network_layers(file: NetworkFile, size: tuple[int, ...]) -> tuple[tuple[str, str], ...]:
     """List the layers of a network, in the order of their execution.
 
     Parameters
@@ -163,23 +167,24 @@ def list_network_layers(
 
     Returns
     -------
-    tuple of (path, size of the activations) or Refusal
+    tuple of (path, size of the activations)
+
+    Raises
+    ------
+    RefusedError
+        If the network cannot be used.
     """
-    network = _load_or_refuse(file, None, size, MAX_LOADING_BYTES)
+    network = _load_network_or_layers(file, None, size, MAX_LOADING_BYTES)
     assert not isinstance(network, ImportedNetwork)
     return network
 
 
-def _load_or_refuse(
+def _load_network_or_layers(
     file: NetworkFile, layer: str | None, size: tuple[int, ...], memory: int
-) -> ImportedNetwork | tuple[tuple[str, str], ...] | Refusal:
-    """Return the network up to a layer, its layers if none is named, or a refusal."""
-    if refusal := file.refuse_files():
-        return refusal
-    try:
-        return _load_in_child(file, layer, size, memory, _stat_network_files(file))
-    except RefusedError as error:
-        return error.reason
+) -> ImportedNetwork | tuple[tuple[str, str], ...]:
+    """Return the network up to a layer, or its layers if none is named."""
+    raise_if_refused(file.refuse_files())
+    return _load_in_child(file, layer, size, memory, _stat_network_files(file))
 
 
 def _stat_network_files(file: NetworkFile) -> tuple[Any, ...]:
