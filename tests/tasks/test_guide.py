@@ -24,10 +24,11 @@ from napari_dip.pipeline.execute.crop_preview import CropRegion
 from napari_dip.pipeline.execute.executor import FinishedFit, select_best_fit
 from napari_dip.pipeline.execute.fit_setup import PreparedFit
 from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.plan.costs import list_candidates
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.tasks import Guide
-from napari_dip.tasks.base import FitInput, InspectedPixels, Inspection, TaskPlan, list_candidates
+from napari_dip.tasks.base import FitInput, InspectedPixels, Inspection, TaskPlan
 from small_runs import MACHINE, make_noisy, make_truth
 
 if TYPE_CHECKING:

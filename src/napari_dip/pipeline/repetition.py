@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors.templates import make_printable
 from napari_dip.io import ImageHeader
+from napari_dip.pipeline.plan.costs import list_candidates
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.pipeline.store.network_files import NETWORK_FILE_INPUT
-from napari_dip.tasks.base import list_candidates
 from napari_dip.tasks.deblur import fill_in_pixel_sizes
 from napari_dip.tasks.priors.registry import get_prior_spec
 

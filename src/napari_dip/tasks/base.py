@@ -26,12 +26,8 @@ if TYPE_CHECKING:
     ConvertedInputs = tuple[Mapping[str, Float32Array], tuple[Note, ...]]
     ConvertInputs = Callable[[Float32Array, Mapping[str, Float32Array], Headers], ConvertedInputs]
 
-#: Pixels around a position that determine most of a network's prediction; BM3D searches 16.
-CONTEXT_RADIUS = 32
 #: Weight below which a pixel is neither validated nor seen: its neighbours are more certain.
 MIN_PIXEL_WEIGHT = 0.5
-#: Blind spot of tasks that hide single pixels, independent of the noise correlation.
-SINGLE_PIXEL = ((1,),)
 #: Key of the prior of tasks that choose no other.
 DEFAULT_PRIOR = "random-input"
 #: Keys for `Setting.relevant_when`: axes of several pixels, chosen inputs, axes without size.
@@ -61,7 +57,7 @@ class Setting:
     file_filter : str
         Filter of the file dialog for a text field that holds a path, such as "Networks (*.pt2)".
     list_suggestions : callable or None
-        (task) -> values that the dock suggests for a text field, or a refusal; may take a second.
+        (task) -> values that the dock suggests for a text field; may refuse, or take a second.
     relevant_when : callable or None
         (values by name, with the keys above) -> whether the setting can matter.
     is_conditional : bool
@@ -118,6 +114,11 @@ class TaskInput:
     is_inspected_early: bool = False
     has_items: bool = False
 
+    @property
+    def short_label(self) -> str:
+        """Label in a section about the camera: its maps without "of the camera"."""
+        return " ".join(self.label.split()[:2]) if self.is_detector_map else self.label
+
 
 #: The image, which is the first input of every task.
 IMAGE_INPUT = TaskInput(
@@ -137,6 +138,11 @@ class NoiseSettings:
     read_noise: float | None = None
     gain: float | None = None
     is_white: bool = False
+
+    @property
+    def has_entered_figures(self) -> bool:
+        """Whether the user entered gain or read noise."""
+        return self.gain is not None or self.read_noise is not None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -215,9 +221,8 @@ class FitMasks:
     @property
     def low_noise(self) -> Tensor:
         """Mask of the measured pixels, without those much noisier than usual."""
-        if self.pixel_weights is None:
-            return self.measured
-        return self.measured * (self.pixel_weights >= MIN_PIXEL_WEIGHT)
+        has_low_noise = 1 if self.pixel_weights is None else self.pixel_weights >= MIN_PIXEL_WEIGHT
+        return self.measured * has_low_noise
 
     def redraw_validation(self, patch_size: tuple[int, ...], allowed_mask: Tensor) -> FitMasks:
         """Return the masks with validation patches, where the mask (1, 1, *grid) allows them."""
@@ -593,8 +598,3 @@ class Task(ABC):
         return {
             key: value for key, value in asdict(self).items() if value != getattr(type(self), key)
         }
-
-
-def list_candidates(task: Task) -> tuple[str, ...]:
-    """Return the priors of a task's model selection; empty if the user chose the prior."""
-    return task.spec.candidates if getattr(task, "prior", "auto") == "auto" else ()

@@ -16,7 +16,6 @@ from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     DEFAULT_PRIOR,
-    SINGLE_PIXEL,
     FitInput,
     InspectedPixels,
     Inspection,
@@ -31,6 +30,7 @@ from napari_dip.tasks.psf.psf_settings import (
     refuse_size,
 )
 from napari_dip.tasks.shared_settings import (
+    SINGLE_PIXEL,
     CameraGain,
     DetectorNoiseSetting,
     ReadNoise,

@@ -14,10 +14,8 @@ from pydantic.dataclasses import dataclass
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
-    CONTEXT_RADIUS,
     DEFAULT_PRIOR,
     IMAGE_INPUT,
-    SINGLE_PIXEL,
     FitInput,
     GridLocation,
     InspectedPixels,
@@ -58,6 +56,8 @@ from napari_dip.tasks.psf.psf_settings import (
     refuse_size,
 )
 from napari_dip.tasks.shared_settings import (
+    CONTEXT_RADIUS,
+    SINGLE_PIXEL,
     CameraGain,
     DetectorNoiseSetting,
     ReadNoise,

@@ -13,10 +13,8 @@ from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import make_refusal
 from napari_dip.tasks.base import (
-    CONTEXT_RADIUS,
     IMAGE_AXES,
     IMAGE_INPUT,
-    SINGLE_PIXEL,
     FitInput,
     InspectedPixels,
     Inspection,
@@ -42,6 +40,8 @@ from napari_dip.tasks.priors.random_input import (
 )
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.shared_settings import (
+    CONTEXT_RADIUS,
+    SINGLE_PIXEL,
     BlindSpotShape,
     CameraGain,
     NoiseSetting,

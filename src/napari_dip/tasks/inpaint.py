@@ -16,7 +16,6 @@ from napari_dip.io.header import match_axes
 from napari_dip.tasks.base import (
     EXTRA_INPUTS,
     IMAGE_INPUT,
-    SINGLE_PIXEL,
     FitInput,
     InspectedPixels,
     Inspection,
@@ -35,6 +34,7 @@ from napari_dip.tasks.priors.masked_input import (
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.random_input import validate_by_squared_error
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
+from napari_dip.tasks.shared_settings import SINGLE_PIXEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

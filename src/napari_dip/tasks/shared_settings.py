@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from napari_dip.io import AnyArray, ImageHeader
     from napari_dip.tasks.base import FitInput, TaskPlan
 
+#: Pixels around a position that determine most of a network's prediction; BM3D searches 16.
+CONTEXT_RADIUS = 32
+#: Blind spot of tasks that hide single pixels, independent of the noise correlation.
+SINGLE_PIXEL = ((1,),)
 #: Upscaling factors of one axis; the Deep Image Prior paper shows 4 and 8.
 ALLOWED_FACTORS = (1, 2, 3, 4, 8)
 #: Maximum margin on each side of a volume: the field's size divided by this. The full radius of a

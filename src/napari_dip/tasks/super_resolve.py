@@ -17,7 +17,6 @@ from napari_dip.engine.constants import GAUSSIAN_RADIUS_SIGMAS
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import (
     IMAGE_AXES,
-    SINGLE_PIXEL,
     FitInput,
     Setting,
     Task,
@@ -38,6 +37,7 @@ from napari_dip.tasks.psf.psf_settings import (
     get_fit_axes,
 )
 from napari_dip.tasks.shared_settings import (
+    SINGLE_PIXEL,
     CameraGain,
     DetectorNoiseSetting,
     ReadNoise,

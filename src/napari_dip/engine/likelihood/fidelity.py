@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from napari_dip.engine.noise import predict_variance
 from napari_dip.engine.operators.imaging import find_fft_length
 from napari_dip.engine.problem import Estimate, Fidelity
 
@@ -87,7 +88,7 @@ class NoiseVariance:
 
     def compute_variance(self, signal: Tensor) -> Tensor:
         """Return the variance at each pixel of `signal` (B, C, *grid)."""
-        variance = self.gain * signal + self.intercept
+        variance = predict_variance(signal, self.gain, self.intercept)
         if self.square is not None:
             variance = variance + self.square * signal**2
         return variance.maximum(self.floor)

@@ -4,6 +4,9 @@ All functions depend on pixels alone. Refinement, likelihoods, tasks and the pip
 """
 
 from enum import StrEnum
+from typing import Any, TypeVar
+
+Signal = TypeVar("Signal")
 
 
 class UnreliableReason(StrEnum):
@@ -34,3 +37,23 @@ class NoiseCaution(StrEnum):
     COLOUR_CAMERA = "colour-camera"
     CORRELATED_COLOURS = "correlated-colours"  # correlated noise in a colour image
     PHOTON_COUNTS = "photon-counts"  # each grey value is a number of photons
+
+
+def predict_variance(signal: Signal, gain: Any, intercept: Any) -> Signal:
+    """Return the variance of Poisson-Gaussian noise at a signal: a number, array or tensor.
+
+    Parameters
+    ----------
+    signal : float, ndarray or Tensor
+    gain : float, ndarray or Tensor
+        Grey values for a photo-electron.
+    intercept : float, ndarray or Tensor
+        Variance where the signal is 0: of light above the offset, the squared read noise.
+    """
+    variance: Signal = gain * signal + intercept
+    return variance
+
+
+def compute_intercept(gain: float, dark_signal: float, dark_variance: float) -> float:
+    """Return the variance at grey value 0 from that of another grey value, such as the offset."""
+    return dark_variance - gain * dark_signal

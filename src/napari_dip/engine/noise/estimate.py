@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from napari_dip.engine.noise import NoiseCaution, UnreliableReason
+from napari_dip.engine.noise import NoiseCaution, UnreliableReason, predict_variance
 from napari_dip.engine.noise.consistency_checks import (
     find_caution,
     find_contradiction,
@@ -187,7 +187,7 @@ class NoiseEstimate:
 
     def compute_variance(self, means: Tensor) -> Tensor:
         """Return the variance at these brightnesses, without multiplicative noise."""
-        return (self.gain * means + self.intercept).clamp(min=self.floor)
+        return predict_variance(means, self.gain, self.intercept).clamp(min=self.floor)
 
     def scale(self, factor: float) -> NoiseEstimate:
         """Return noise with a multiple of the variance; multiplicative noise stays as it is."""
@@ -300,12 +300,13 @@ def _fit_noise_sample(
     median = float(spectra.means.median())
     reason = reason or _find_unreliable_reason(model, correlation, median, sample.grey_level_step)
     if not reason:
-        floor = max(0.5 * (model.gain * darkest + model.intercept), min_variance)
+        dark_variance = predict_variance(darkest, model.gain, model.intercept)
+        floor = max(0.5 * dark_variance, min_variance)
         reason = _find_contradiction(spectra, model, correlation, floor)
     if reason in TEXTURE_REASONS:
         # what is correlated is texture; white noise is no stronger than the finest frequencies
         model, correlation = white_model, _NO_CORRELATION
-    dark_variance = model.gain * darkest + model.intercept
+    dark_variance = predict_variance(darkest, model.gain, model.intercept)
     return _NoiseFit(spectra, model, correlation, dark_variance, reason)
 
 
@@ -468,7 +469,8 @@ def _find_unreliable_reason(
     """Return why the estimate is unreliable, or None."""
     if (
         grey_level_step
-        and model.gain * median + model.intercept < (MIN_NOISE_STEPS * grey_level_step) ** 2
+        and predict_variance(median, model.gain, model.intercept)
+        < (MIN_NOISE_STEPS * grey_level_step) ** 2
     ):
         return UnreliableReason.COARSE_GREY_VALUES
     if model.flat_fraction < MIN_FLAT_FRACTION_FOR_ESTIMATE:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from napari_dip.engine.constants import MAD_TO_STD
+from napari_dip.engine.noise import predict_variance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,7 +195,7 @@ def fit_robust_variance_model(means: Tensor, variances: Tensor) -> tuple[float, 
             weight * (means - centre) ** 2
         ).sum().clamp(min=1e-30)
         gain, intercept = float(slope), float(level - slope * centre)
-        expected = (gain * means + intercept).clamp(min=min_variance)
+        expected = predict_variance(means, gain, intercept).clamp(min=min_variance)
         error = (variances - expected) / expected
         width = MAD_TO_STD * float((error - error.median()).abs().median()) + 1e-3
         weight = (1.5 * width / error.abs().clamp(min=1e-9)).clamp(max=1) / expected**2

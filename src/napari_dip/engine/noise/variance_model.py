@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from napari_dip.engine.noise import compute_intercept, predict_variance
 from napari_dip.engine.noise.flat_blocks import (
     NO_CLIPPING,
     cut_patches,
@@ -160,7 +161,7 @@ class VarianceModel(NamedTuple):
 
     def compute_variance(self, means: Tensor, min_variance: float) -> Tensor:
         """Return the variance at these brightnesses, at least `min_variance`."""
-        return (self.gain * means + self.intercept).clamp(min=min_variance)
+        return predict_variance(means, self.gain, self.intercept).clamp(min=min_variance)
 
 
 def make_dct_matrix() -> Tensor:
@@ -220,12 +221,11 @@ def fit_variance_model(
     ).to(means)
     mixture_weights[:, 0] = 0.5
     for _ in range(EM_ITERATIONS):
-        expected = (gain * means + intercept).clamp(min=min_variance)
+        expected = predict_variance(means, gain, intercept).clamp(min=min_variance)
         # a block's energy varies more with few photons than in Gaussian noise: by their fourth
         # cumulant, which is the squared gain times their share of the variance
-        photon_fraction = 1 - (max(gain * darkest + intercept, min_variance) / expected).clamp(
-            max=1
-        )
+        dark_variance = max(predict_variance(darkest, gain, intercept), min_variance)
+        photon_fraction = 1 - (dark_variance / expected).clamp(max=1)
         excess_variance = gain**2 * photon_fraction / (DCT_SIDE**2 * expected)
         half_freedom = 1 / (2 / freedom + excess_variance)  # half the degrees of freedom
         log_likelihood = (
@@ -315,7 +315,7 @@ def _fit_weighted_line(
     if slope <= 0 or float(scatter / total) <= 1e-12 * float(centre) ** 2:
         return 0.0, float(level)
     intercept = float(level) - slope * float(centre)
-    if slope * darkest + intercept < min_variance:
+    if predict_variance(darkest, slope, intercept) < min_variance:
         distance = means - darkest
         slope = float(
             (weight * distance * (levels - min_variance)).sum() / (weight * distance**2).sum()
@@ -334,7 +334,7 @@ def _add_standard_errors(
     min_variance: float,
 ) -> VarianceModel:
     """Return the model with standard errors from the likelihood of blocks without texture."""
-    expected = (gain * means + intercept).clamp(min=min_variance)
+    expected = predict_variance(means, gain, intercept).clamp(min=min_variance)
     weight = independent_fraction * flat_probability * half_freedom / expected**2
     total = weight.sum().clamp(min=1e-300)
     centre = (weight * means).sum() / total
@@ -418,7 +418,8 @@ def measure_photon_transfer(frames: Tensor, dark: DarkLevel | None) -> tuple[flo
         return fit_robust_variance_model(means, variances)
     signal = means - dark.offset
     gain = float((variances - dark.read_noise**2).sum() / signal.sum().clamp(min=1e-300))
-    return max(gain, 0.0), dark.read_noise**2 - max(gain, 0.0) * dark.offset
+    gain = max(gain, 0.0)
+    return gain, compute_intercept(gain, dark.offset, dark.read_noise**2)
 
 
 def find_dark_plateau(
@@ -438,7 +439,7 @@ def find_dark_plateau(
     min_variance : float
         Lower bound of the variance.
     """
-    variance = max(gain * float(means.quantile(0.02)) + intercept, min_variance)
+    variance = max(predict_variance(float(means.quantile(0.02)), gain, intercept), min_variance)
     width = variance**0.5 / DCT_SIDE
     centre = float(means.quantile(0.005)) + 2 * width
     for _ in range(_PLATEAU_ITERATIONS):
@@ -457,7 +458,7 @@ def find_dark_plateau(
     relative_std = (
         float((lower_half - centre).square().mean().sqrt()) / width if len(lower_half) else 0.0
     )
-    read_variance = gain * centre + intercept
+    read_variance = predict_variance(centre, gain, intercept)
     if not DARK_SPREAD_RANGE[0] <= relative_std <= DARK_SPREAD_RANGE[1] or read_variance <= 0:
         return None
     # standard errors of the mean and of the standard deviation over all pixels of these blocks

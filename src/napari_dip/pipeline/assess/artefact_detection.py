@@ -424,11 +424,7 @@ def lower_noise_estimate(
     """
     run_plan, calibration = calibrated_image.run_plan, calibrated_image.calibration
     noise_settings = run_plan.task_plan.noise_settings
-    is_excluded = (
-        noise_settings.model != "auto"
-        or noise_settings.gain is not None
-        or noise_settings.read_noise is not None
-    )
+    is_excluded = noise_settings.model != "auto" or noise_settings.has_entered_figures
     # with random input, a fit learns detail late, whatever noise was measured
     is_excluded |= not PRIOR_SPECS[run_plan.fit_config.prior_key].input_traits.contains_image
     has_noise_inputs = (

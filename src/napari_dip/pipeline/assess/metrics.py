@@ -418,7 +418,7 @@ def measure_result(
         if run_plan.recipe.task.spec.has_same_pixels or not has_comparable_noise
         else _correlate(stack[assessed], assessed_prediction, assessed_mask),
         has_traces=has_traces,
-        has_entered_noise=noise_settings.gain is not None or noise_settings.read_noise is not None,
+        has_entered_noise=noise_settings.has_entered_figures,
         is_instant=run_plan.recipe.run_settings.preset == "instant",
         traces=compare_grid_traces(
             calibrated_image,

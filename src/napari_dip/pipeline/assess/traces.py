@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dip.engine.noise import predict_variance
 from napari_dip.errors import RefusedError
 from napari_dip.pipeline.plan.layout import from_stack
 from napari_dip.public_types import RegionTraces as RegionTraces
@@ -177,7 +178,8 @@ def estimate_trace_noise(
         np.reshape(noise.get(key) or [0.0] * len(level), (-1, 1))
         for key in ("gain", "intercept", "relative_deviation")
     )
-    variance = np.maximum(gain * level + intercept + (relative * level) ** 2, 0)
+    variance = predict_variance(level, gain, intercept) + (relative * level) ** 2
+    variance = np.maximum(variance, 0)
     if max(noise["blind_spot_size"]) > 1:  # correlated noise is averaged less
         for along in noise["autocorrelation"].values():
             variance *= np.maximum(1 + 2 * np.sum(along, -1, keepdims=True), 1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.engine.noise import NoiseCaution
+from napari_dip.engine.noise import NoiseCaution, compute_intercept, predict_variance
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.types import RepeatedExposure
 from napari_dip.tasks.noise_models.registry import (
@@ -81,11 +81,8 @@ def compute_noise_variance(
     `excess` is the additional variance of each pixel by camera maps, (Y, X).
     """
     level = np.asarray(signal, np.float64)
-    variance = (
-        noise_estimate.gain * level
-        + noise_estimate.intercept
-        + (noise_estimate.relative_deviation * level) ** 2
-    )
+    variance = predict_variance(level, noise_estimate.gain, noise_estimate.intercept)
+    variance = variance + (noise_estimate.relative_deviation * level) ** 2
     return np.asarray(np.maximum(variance, noise_estimate.floor) + np.asarray(excess, np.float64))
 
 
@@ -299,14 +296,11 @@ def _apply_user_noise(
         dark_variance = noise_settings.read_noise**2
     if gain == noise_estimate.gain and noise_settings.read_noise is None:
         return noise_estimate
-    floor = (
-        dark_variance
-        if noise_settings.read_noise is not None
-        else min(noise_estimate.floor, dark_variance)
-    )
-    return replace(
-        noise_estimate, gain=gain, intercept=dark_variance - gain * dark_signal, floor=floor
-    )
+    floor = dark_variance
+    if noise_settings.read_noise is None:
+        floor = min(noise_estimate.floor, dark_variance)
+    intercept = compute_intercept(gain, dark_signal, dark_variance)
+    return replace(noise_estimate, gain=gain, intercept=intercept, floor=floor)
 
 
 def make_noise_notes(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from napari_dip.engine.noise import predict_variance
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ def _compute_poisson_probabilities(
 
 def _compute_black_std(noise_estimate: NoiseEstimate, low: float) -> float:
     """Return the standard deviation of the noise at black."""
-    return sqrt(max(noise_estimate.gain * low + noise_estimate.intercept, 0.0))
+    variance = predict_variance(low, noise_estimate.gain, noise_estimate.intercept)
+    return sqrt(max(variance, 0.0))
 
 
 def _compute_mean_excess(above: FloatArray, std: FloatArray) -> FloatArray:

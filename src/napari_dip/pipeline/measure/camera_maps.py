@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from napari_dip.engine.noise import predict_variance
 from napari_dip.errors import RefusedError, raise_if_refused
 from napari_dip.io.outputs import resolve_output, resolve_output_folder
 from napari_dip.io.paths import make_folder
@@ -137,7 +138,8 @@ class CameraReport:
         ]
         for flat in self.flats:
             light = float(np.median(flat.mean - self.offset))
-            expected = self.camera_gain * light + float(np.median(self.noise)) ** 2
+            read_variance = float(np.median(self.noise)) ** 2
+            expected = predict_variance(light, self.camera_gain, read_variance)
             deviation = float(np.median(flat.variance)) / expected - 1
             if abs(deviation) > MAX_LINE_DEVIATION:
                 lines.append(
@@ -392,7 +394,7 @@ def _plot_levels(ax: Axes, report: CameraReport) -> None:
     light_levels = [float(np.median(flat.mean - report.offset)) for flat in report.flats]
     lights = np.geomspace(min(light_levels) / 3, max(light_levels) * 1.5, 200)
     label = f"{report.camera_gain:.3g} × light + {read_variance:.3g}"
-    line = report.camera_gain * lights + read_variance
+    line = predict_variance(lights, report.camera_gain, read_variance)
     ax.plot(lights, line, color="black", linewidth=1, label=label)
     ax.set(
         xscale="log",

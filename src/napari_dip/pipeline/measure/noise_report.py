@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dip.engine.noise import compute_intercept, predict_variance
 from napari_dip.errors import RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import UNRELIABLE_REASONS
@@ -78,6 +79,10 @@ class ChannelNoise:
     gain_error: float = 0.0
     offset_error: float = 0.0
     read_noise_error: float = 0.0
+
+    def compute_variance(self, signal: float) -> float:
+        """Return the variance at a signal, by the variance model."""
+        return predict_variance(signal, self.gain, self.intercept)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures in plain JSON types, rounded; None where they are not known."""
@@ -430,7 +435,7 @@ class DetectorCalibration:
         gain = noise_estimate.gain if self.gain is None else self.gain
         intercept = self.intercept
         if intercept is None and self.offset is not None and self.read_noise is not None:
-            intercept = self.read_noise**2 - gain * self.offset
+            intercept = compute_intercept(gain, self.offset, self.read_noise**2)
         return replace(
             noise_estimate,
             gain=gain,

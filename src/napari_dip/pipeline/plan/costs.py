@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.constants import count_max_tile_pixels
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.types import CostEstimate, FitConfig
-from napari_dip.tasks.base import list_candidates
 from napari_dip.tasks.priors.blind_spot import compute_loss_core_width, compute_window_size
 from napari_dip.tasks.priors.masked_input import (
     MAX_BATCH_PIXELS,
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageHeader
     from napari_dip.pipeline.plan.types import WorkUnit
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.tasks.base import TaskPlan
+    from napari_dip.tasks.base import Task, TaskPlan
 
 #: Iterations of a joint fit, as a multiple of the preset's, unless the preset has its own number of
 #: `joint_iterations`, as for R2R: factors 1 and 2.4 reached 31.91 and 32.04 dB on a movie,
@@ -447,3 +446,8 @@ def _read_presets(task: str) -> dict[str, Any]:
     if not path.is_file():  # a task without presets has those of denoising
         path = folder.joinpath("denoise.json")
     return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def list_candidates(task: Task) -> tuple[str, ...]:
+    """Return the priors of a task's model selection; empty if the user chose the prior."""
+    return task.spec.candidates if getattr(task, "prior", "auto") == "auto" else ()

@@ -292,9 +292,7 @@ class ExtraInputs(QWidget):
                 fill_grid(field, ([self.combos[extra_input.name], button],)).setColumnStretch(0, 1)
                 field.setToolTip(self.combos[extra_input.name].toolTip())
                 self.mask_buttons[extra_input.name] = button
-            label = extra_input.label
-            # "Gain map" of the camera, as the title of its section says
-            page.addRow(" ".join(label.split()[:2]) if page is calibration else label, field)
+            page.addRow(extra_input.short_label, field)
             self.combos[extra_input.name].activated.connect(
                 partial(self._on_choice, extra_input.name)
             )
@@ -349,7 +347,7 @@ class ExtraInputs(QWidget):
         }
 
     def inspect_early(self, plan: Plan) -> tuple[Note, ...]:
-        """Refuse an empty mask, and let the task inspect a small PSF.
+        """Refuse an empty mask, and let the task inspect a small PSF; return its notes.
 
         Masks and PSFs on disk, or large ones, are not read.
 
@@ -357,11 +355,6 @@ class ExtraInputs(QWidget):
         ----------
         plan : Plan
             The plan made from the headers.
-
-        Returns
-        -------
-        tuple of Note
-            What the task notes about these inputs.
 
         Raises
         ------

@@ -154,8 +154,7 @@ class PhotonTransferPlot(DockPlot):
         for channel_noise in channels:
             means = np.array([point[0] for point in channel_noise.points])
             line_points += [
-                [mean, channel_noise.gain * mean + channel_noise.intercept]
-                for mean in (means.min(), means.max())
+                [mean, channel_noise.compute_variance(mean)] for mean in (means.min(), means.max())
             ]
             line_points.append([np.nan, np.nan])  # separates the lines of two channels
         lines = np.array(line_points)

@@ -11,6 +11,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from napari_dip.engine.noise import predict_variance
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import keep_extra_inputs
@@ -102,7 +103,8 @@ def convert_log_noise(noise_estimate: NoiseEstimate, logarithms: Float32Array) -
     from napari_dip.engine.noise.variance_model import estimate_number_of_looks
 
     level = float(logarithms.mean(dtype=np.float64))
-    variance = max(noise_estimate.gain * level + noise_estimate.intercept, noise_estimate.floor)
+    variance = predict_variance(level, noise_estimate.gain, noise_estimate.intercept)
+    variance = max(variance, noise_estimate.floor)
     relative = estimate_number_of_looks(variance) ** -0.5
     signal = float(np.exp(logarithms, dtype=np.float64).mean())
     floor = (MIN_SPECKLE_SIGNAL * relative * signal) ** 2
