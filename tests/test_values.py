@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from napari_dip.errors import make_refusal, read_refusal
+from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import (
     StopReason,
     make_note,
@@ -192,6 +192,6 @@ def test_notes_come_back_from_a_report_by_code_or_else_as_text() -> None:
 def test_a_refusal_is_read_back_from_json() -> None:
     no = make_refusal("time-over", limit=3, name="cells")
     new = no.to_dict()
-    assert read_refusal(new) == no
+    assert Refusal.read(new) == no
     with pytest.raises(KeyError):
-        read_refusal({**new, "code": "time-under"})
+        Refusal.read({**new, "code": "time-under"})

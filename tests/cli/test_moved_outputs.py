@@ -19,7 +19,7 @@ from commands import start
 from napari_dip.cli import main
 from napari_dip.errors import FailedError
 from napari_dip.io.outputs import resolve_output
-from napari_dip.io.paths import make_folder_refusal, make_save_refusal
+from napari_dip.io.paths import make_folder_refusal, make_save_fault
 from napari_dip.io.reading import read_header
 from napari_dip.io.writing import write_image, write_text
 
@@ -145,10 +145,10 @@ def test_free_some_space_is_said_of_a_full_disk_alone(name, code):
     import errno
 
     number = getattr(errno, name)
-    for say in (make_save_refusal, make_folder_refusal):
+    for say in (make_save_fault, make_folder_refusal):
         no = say("/far/q.tif", OSError(number, os.strerror(number)))
         assert ("Free some space" in no.remedy) == (name in ("ENOSPC", "EDQUOT")), no
-    assert make_save_refusal("/far/q.tif", OSError(number, os.strerror(number))).code == code
+    assert make_save_fault("/far/q.tif", OSError(number, os.strerror(number))).code == code
 
 
 def test_each_way_that_a_real_disk_says_no_has_its_own_remedy(tmp_path):

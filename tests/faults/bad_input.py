@@ -125,12 +125,12 @@ def check_batch(case: Case) -> TrialResult:
             )
         outcome = result.outcomes[0]
         if (
-            outcome.refusal is None
-            or not is_translated(outcome.refusal)
+            outcome.fault is None
+            or not is_translated(outcome.fault)
             or outcome.state not in ("refused", "failed")
         ):
-            return make_failed(f"{outcome.state}: {outcome.refusal}")
-        return make_passed(outcome.refusal.code, kind="refused")
+            return make_failed(f"{outcome.state}: {outcome.fault}")
+        return make_passed(outcome.fault.code, kind="refused")
 
 
 def parse_arguments(argv: list[str]) -> dict[str, Any]:

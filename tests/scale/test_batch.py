@@ -380,7 +380,7 @@ def test_the_table_has_a_row_for_each_file_in_the_order_of_the_inputs(finished_b
 
 def test_a_files_name_is_neither_markup_nor_a_formula():
     no = make_refusal("file-missing", path="<script>")
-    outcomes = [FileOutcome(source=Path("=1+1<script>.tif"), state="refused", refusal=no)]
+    outcomes = [FileOutcome(source=Path("=1+1<script>.tif"), state="refused", fault=no)]
     assert "script" not in TagCollector(render_batch_page(outcomes, RECIPE)).names
     (row,) = csv.DictReader(io.StringIO(format_batch_csv(outcomes)))
     assert row["file"].startswith("'=")

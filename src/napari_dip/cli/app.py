@@ -56,7 +56,7 @@ from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.errors.templates import make_lines_printable, make_printable
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.paths import check_working_folder
-from napari_dip.pipeline.machine import is_memory_error, make_unexpected_refusal
+from napari_dip.pipeline.machine import is_memory_error, make_unexpected_fault
 from napari_dip.pipeline.recipe import (
     OLD_EXPERIMENT_SETTINGS,
     OLD_INPUTS,
@@ -344,7 +344,7 @@ def _report_unexpected_error(error: Exception) -> int:
     import tempfile
     import traceback
 
-    print_message(make_unexpected_refusal(error, "the image").message)
+    print_message(make_unexpected_fault(error, "the image").message)
     if is_memory_error(error):
         return EXIT_FAILURE
     with suppress(OSError):  # the disk may be full

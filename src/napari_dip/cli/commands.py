@@ -28,7 +28,7 @@ from napari_dip.cli.terminal import (
     print_result,
     run_and_show,
 )
-from napari_dip.errors import RefusedError, raise_if_refused
+from napari_dip.errors import Fault, RefusedError, raise_if_refused
 from napari_dip.errors.notes import serialise_stop
 from napari_dip.errors.templates import TEXTS, format_bytes, make_printable, render_text
 from napari_dip.explore.experiment_results import resolve_experiment_folder
@@ -68,7 +68,6 @@ from napari_dip.scale.cluster.dask_cluster import plan_with_workers
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from napari_dip.errors import Refusal
     from napari_dip.pipeline.interactive_run import PollControl
     from napari_dip.pipeline.machine import InstallationReport
     from napari_dip.pipeline.measure.noise_report import NoiseReport
@@ -134,7 +133,7 @@ def run_batch_command(
     options["extra_paths"] = values
     with plan_with_workers(recipe, inputs, output, **options) as (plan, start_pool):
         for source, refusal in plan.refused_files:
-            print_message(_describe_file_refusal(source, refusal))
+            print_message(_describe_file_fault(source, refusal))
         if len(plan.refused_files) == len(plan.jobs):
             return EXIT_REFUSAL
         with InterruptCatcher(is_quiet=quiet, message=_STOPPING_MESSAGE) as interrupt:
@@ -193,16 +192,16 @@ def _run_and_show_batch(
 
 def _report_file_outcome(outcome: FileOutcome, *, is_quiet: bool) -> None:
     """Print the result of a file, or why it has none."""
-    if outcome.refusal is not None:
-        print_message(_describe_file_refusal(outcome.source, outcome.refusal))
+    if outcome.fault is not None:
+        print_message(_describe_file_fault(outcome.source, outcome.fault))
     elif outcome.result is not None and not is_quiet:
         print_result(str(outcome.result), is_saved=True)
 
 
-def _describe_file_refusal(source: Path, refusal: Refusal) -> str:
-    """Return the message of a refusal, with the path in front if the message lacks it."""
+def _describe_file_fault(source: Path, fault: Fault) -> str:
+    """Return the message of a fault, with the path in front if the message lacks it."""
     path = make_printable(str(source))
-    return refusal.message if path in refusal.facts.values() else f"{path}: {refusal.message}"
+    return fault.message if path in fault.facts.values() else f"{path}: {fault.message}"
 
 
 #: Folder of the images, in the working folder; numbered if it already holds some.

@@ -1,7 +1,8 @@
 """Define all errors that are meant for users, as values and as exceptions.
 
-    Refusal              why something cannot be done: a code and the facts of this case
-    DipError             base of the exceptions, whose `reason` is a `Refusal`
+    Fault                what is wrong: a code and the facts of this case
+    └── Refusal          why something cannot be done, before any work began
+    DipError             base of the exceptions, whose `reason` is a `Fault`
     ├── RefusedError     refused before any work began: nothing was written; also the ValueError,
     │                    TypeError or FileNotFoundError that `messages.toml` names
     └── FailedError      work began and failed: earlier files are unchanged
@@ -20,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from napari_dip.errors.notes import Note, read_note
 from napari_dip.errors.templates import FAULTS as FAULTS
@@ -34,8 +35,8 @@ Parameters = ParamSpec("Parameters")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Refusal:
-    """Why something cannot be done.
+class Fault:
+    """What is wrong: why something cannot be done, or was not done.
 
     Attributes
     ----------
@@ -66,6 +67,31 @@ class Refusal:
         """Both sentences."""
         return f"{self.sentence} {self.remedy}"
 
+    @classmethod
+    def make(cls, code: str, /, **facts: object) -> Self:
+        """Make a fault from its code and the facts of this case.
+
+        Raises
+        ------
+        KeyError
+            If the code is not in `FAULTS`, or a fact is missing.
+        """
+        fault = cls(code=code, facts=simplify_facts(facts))
+        str(fault.message)
+        return fault
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> Self:
+        """Read a fault from the JSON of its `to_dict`.
+
+        Raises
+        ------
+        KeyError
+            If its code or a fact is unknown.
+        """
+        advice = tuple(map(read_note, raw["extra_advice"]))
+        return replace(cls.make(raw["code"], **raw["facts"]), extra_advice=advice)
+
     def __hash__(self) -> int:
         return hash((self.code, self.message))
 
@@ -83,17 +109,14 @@ class Refusal:
         return make_printable(render(template, self.facts))
 
 
-def make_refusal(code: str, /, **facts: object) -> Refusal:
-    """Make a refusal from its code and the facts of this case.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Refusal(Fault):
+    """Why something cannot be done, before any work began."""
 
-    Raises
-    ------
-    KeyError
-        If the code is not in `FAULTS`, or a fact is missing.
-    """
-    refusal = Refusal(code=code, facts=simplify_facts(facts))
-    str(refusal.message)
-    return refusal
+
+def make_refusal(code: str, /, **facts: object) -> Refusal:
+    """Make a refusal from its code and the facts of this case; see `Fault.make`."""
+    return Refusal.make(code, **facts)
 
 
 def make_unknown_refusal(field: str, allowed: Iterable[str], names: Iterable[str] = ()) -> Refusal:
@@ -110,31 +133,19 @@ def ask_if_meant(value: object, names: Iterable[str]) -> str:
     return f"Did you mean '{near[0]}'? " if near else ""
 
 
-def read_refusal(raw: Mapping[str, Any]) -> Refusal:
-    """Read a refusal from the JSON of its `to_dict`.
-
-    Raises
-    ------
-    KeyError
-        If its code or a fact is unknown.
-    """
-    advice = tuple(map(read_note, raw["extra_advice"]))
-    return replace(make_refusal(raw["code"], **raw["facts"]), extra_advice=advice)
-
-
 class DipError(Exception):
     """Base of all errors that are meant for users.
 
     Parameters
     ----------
-    reason : Refusal or str
-        What cannot be done and why, or the code of it.
+    reason : Fault or str
+        What is wrong, or the code of it.
     **facts
         The facts of this case, if `reason` is a code.
     """
 
-    def __init__(self, reason: Refusal | str, /, **facts: object) -> None:
-        self.reason: Refusal = make_refusal(reason, **facts) if isinstance(reason, str) else reason
+    def __init__(self, reason: Fault | str, /, **facts: object) -> None:
+        self.reason: Fault = Fault.make(reason, **facts) if isinstance(reason, str) else reason
         super().__init__(self.reason.message)
         self.args: tuple[str] = (self.reason.message,)  # OSError leaves them empty
 
@@ -143,7 +154,7 @@ class DipError(Exception):
         """Code of the message, a key in `FAULTS`."""
         return self.reason.code
 
-    def __reduce__(self) -> tuple[type[DipError], tuple[Refusal]]:
+    def __reduce__(self) -> tuple[type[DipError], tuple[Fault]]:
         """Pickle the reason, not only its message."""
         return type(self), (self.reason,)
 
@@ -159,6 +170,10 @@ class RefusedError(DipError):
         code = reason if isinstance(reason, str) else reason.code
         kind = cls if cls is not RefusedError else _ERROR_CLASSES[FAULTS[code].python_error]
         return super(RefusedError, kind).__new__(kind)  # that of OSError for a missing file
+
+    def __init__(self, reason: Refusal | str, /, **facts: object) -> None:
+        super().__init__(Refusal.make(reason, **facts) if isinstance(reason, str) else reason)
+        self.reason: Refusal
 
 
 class RefusedValueError(RefusedError, ValueError):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import Fault, Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
 
@@ -133,11 +133,11 @@ def describe_exception(error: BaseException) -> str:
     return description[:1].lower() + description[1:] if description[1:2].islower() else description
 
 
-def make_save_refusal(path: str | os.PathLike[str], error: Exception) -> Refusal:
-    """Return the refusal for a file that could not be saved, with a remedy for this error."""
+def make_save_fault(path: str | os.PathLike[str], error: Exception) -> Fault:
+    """Return the fault of a file that could not be saved, with a remedy for this error."""
     number = error.errno if isinstance(error, OSError) else None
     code = _SAVE_FAULTS.get(number or 0, "save-failed")
-    return make_refusal(code, path=path, why=describe_write_error(error))
+    return Fault.make(code, path=path, why=describe_write_error(error))
 
 
 def make_folder(folder: Path, *, parents: bool = False) -> None:

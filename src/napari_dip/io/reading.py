@@ -30,7 +30,7 @@ from napari_dip.io.lazy_images import (
 )
 from napari_dip.io.paths import (
     is_zarr,
-    make_save_refusal,
+    make_save_fault,
     parse_strict_json,
     stat_path,
     stat_readable_file,
@@ -172,7 +172,8 @@ def open_pixels(header: ImageHeader) -> MemoryMappedImage | LazyImage | AnyArray
                 temporary_folder.path / "pixels", location.shape, location.dtype.newbyteorder("=")
             )
         except OSError as error:
-            raise RefusedError(make_save_refusal(temporary_folder.path, error)) from None
+            fault = make_save_fault(temporary_folder.path, error)
+            raise RefusedError(fault.code, **fault.facts) from None
         location.unpack(raw.make_memmap("r+"))
         return replace(raw, file_owner=temporary_folder)
 

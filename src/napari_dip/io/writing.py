@@ -29,7 +29,7 @@ from napari_dip.io.header import (
 )
 from napari_dip.io.lazy_images import MemoryMappedImage, iter_chunks
 from napari_dip.io.outputs import resolve_folder
-from napari_dip.io.paths import is_zarr_path, make_save_refusal
+from napari_dip.io.paths import is_zarr_path, make_save_fault
 
 if TYPE_CHECKING:
     import os
@@ -191,7 +191,7 @@ def _write_file(path: Path, write: Callable[[IO[bytes]], object], overwrite: boo
         ):
             write(file)
     except OSError as error:
-        raise FailedError(make_save_refusal(path, error)) from error
+        raise FailedError(make_save_fault(path, error)) from error
     return path
 
 
@@ -334,7 +334,7 @@ def write_zarr(
                 temporary_path, pixels, sizes, provenance, get_ome_version(like), origin, display
             )
     except OSError as error:
-        raise FailedError(make_save_refusal(path, error)) from error
+        raise FailedError(make_save_fault(path, error)) from error
     return path
 
 

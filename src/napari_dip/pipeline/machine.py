@@ -152,7 +152,7 @@ def is_memory_error(error: BaseException) -> bool:
     )
 
 
-def make_unexpected_refusal(error: Exception, name: str) -> Refusal:
+def make_unexpected_fault(error: Exception, name: str) -> Refusal:
     """Return the refusal for an error that nothing else explains: the memory, or its own text."""
     if is_memory_error(error):
         return make_refusal("memory-out", name=name)

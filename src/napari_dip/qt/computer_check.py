@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QLabel, QPushButton, QWidget
 
-from napari_dip.errors import Refusal
+from napari_dip.errors import Fault
 from napari_dip.errors.templates import TEXTS, format_bytes, render_text
 from napari_dip.pipeline.machine import InstallationReport, examine_installation
 from napari_dip.qt.shell.background_call import start_call
@@ -83,11 +83,11 @@ class ComputerCheckWidget(QWidget):
             self._call.discard()
         self._call = None
 
-    def _on_report(self, report: InstallationReport | Refusal) -> None:
+    def _on_report(self, report: InstallationReport | Fault) -> None:
         self._call = None
         self.check_button.setEnabled(True)
         self.copy_button.setEnabled(True)
-        if isinstance(report, Refusal):
+        if isinstance(report, Fault):
             self._install_commands, message = [], report.message
         else:
             self._install_commands = [repair.command for repair in report.repairs]

@@ -320,7 +320,7 @@ def _restore_or_skip(
     make_event = partial(BatchEvent, number=number, count=len(plan.jobs), source=job.source)
     outcome = FileOutcome(source=job.source, state="waiting")
     if isinstance(job.plan, Refusal):
-        outcome = replace(outcome, state="refused", refusal=job.plan)
+        outcome = replace(outcome, state="refused", fault=job.plan)
     elif poll_control() not in ENDING_CONTROLS:
         steps = restore_file(job, job.plan, resume=plan.resume, poll_control=poll_control)
         outcome = yield from map_generator(steps, lambda event: make_event(event=event))

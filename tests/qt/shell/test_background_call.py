@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from napari_dip.engine.fit.stopping import Control
-from napari_dip.errors import Refusal
+from napari_dip.errors import Fault
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import detect_machine
@@ -91,7 +91,7 @@ def test_any_error_while_reading_comes_back_as_a_sentence(noisy, error, code):
     outcome = run_to_end(
         drain_run(plan_for(noisy), {"image": failing(error)}, RunControl(), ProgressQueue())
     )
-    assert isinstance(outcome, Refusal)
+    assert isinstance(outcome, Fault)
     assert outcome.code == code
     assert outcome.message.endswith(".")
 
@@ -101,7 +101,7 @@ def test_a_lazy_image_that_lies_of_its_type_is_refused_by_its_name(noisy):
     lying = lazy.map_blocks(lambda block: block + 0.5, dtype=noisy.dtype)
     plan = plan_for(noisy)
     outcome = run_to_end(drain_run(plan, {"image": lying}, RunControl(), ProgressQueue()))
-    assert isinstance(outcome, Refusal)
+    assert isinstance(outcome, Fault)
     assert outcome.code == "array-other"
     assert outcome.message.startswith(f"'{plan.header.name}' declares 64 × 64 values")
 
@@ -111,7 +111,7 @@ def test_a_refusal_names_the_layer_of_a_further_input(noisy):
     plan = replace(plan_for(noisy), extra_headers={"guide": layer})
     pixels = {"image": noisy, "guide": failing(RuntimeError("the disk went away"))}
     outcome = run_to_end(drain_run(plan, pixels, RunControl(), ProgressQueue()))
-    assert isinstance(outcome, Refusal)
+    assert isinstance(outcome, Fault)
     assert outcome.code == "array-broken"
     assert "'brightfield'" in outcome.message and "guide" not in outcome.message
 
@@ -134,7 +134,7 @@ def test_pixels_that_cannot_be_restored_are_refused_with_a_message(noisy):
     outcome = run_to_end(
         drain_run(plan_for(pixels), {"image": pixels}, RunControl(), ProgressQueue())
     )
-    assert isinstance(outcome, Refusal)
+    assert isinstance(outcome, Fault)
     assert outcome.code == "pixels-nan"
 
 

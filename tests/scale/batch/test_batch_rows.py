@@ -111,9 +111,7 @@ def test_a_row_shows_progress_and_then_the_outcome_of_its_file(plan):
     no = make_refusal("time-over", limit=1, name="0.tif")
     failed = update_file_row(
         working,
-        report_step(
-            plan, 1, outcome=FileOutcome(source=rows[0].source, state="failed", refusal=no)
-        ),
+        report_step(plan, 1, outcome=FileOutcome(source=rows[0].source, state="failed", fault=no)),
     )
     assert failed.messages == (no.message,) and not failed.has_result
     assert update_file_row(

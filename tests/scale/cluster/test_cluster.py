@@ -162,7 +162,7 @@ def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(finished_ba
         with pytest.raises(SystemExit):
             restore_file_on_worker(unit, never_stop, exit_process)
     answer = restore_file_on_worker(unit, never_stop, exit_process)
-    assert (answer["state"], answer["refusal"]["code"]) == ("failed", "cluster-killed")
+    assert (answer["state"], answer["fault"]["code"]) == ("failed", "cluster-killed")
     assert answer["record"]["refusal"]["sentence"].startswith("Restoring 'cell_0.tif' has ended 2")
     begun = plan.jobs[1].paths.run_folder / "0.starts"
     assert not begun.exists() and not begun.parent.exists()
@@ -179,7 +179,7 @@ def test_a_worker_that_does_not_see_the_file_says_so(finished_batch, tmp_path):
     answer = restore_file_on_worker(
         replace(unit, source="gone.tif"), never_stop, lambda event: None
     )
-    assert answer["refusal"]["code"] == "cluster-unseen"
+    assert answer["fault"]["code"] == "cluster-unseen"
 
 
 CLEARED = """

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from napari_dip.errors import RefusedError
+from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run
@@ -84,6 +84,13 @@ def test_what_is_refused_there_is_refused_here(address):
     with pytest.raises(RefusedError) as local_error:
         drain_generator(run(make_plan(), {"image": image}))
     assert remote_error.value.reason == local_error.value.reason
+
+
+def test_what_fails_there_fails_here(address):
+    plan = make_plan(time_limit=1e-6)
+    with pytest.raises(FailedError) as caught:
+        drain_generator(run_on_cluster(address, plan, {"image": IMAGE}))
+    assert caught.value.code == "time-over"
 
 
 @pytest.mark.sampled(1)

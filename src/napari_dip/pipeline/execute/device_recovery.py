@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refusal, make_refusal
+from napari_dip.errors import Fault
 from napari_dip.errors.notes import StopReason, make_note, make_stop
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import is_memory_error
@@ -71,8 +71,8 @@ def is_device_error(error: BaseException) -> bool:
     )
 
 
-def make_machine_refusal(error: BaseException, name: str) -> Refusal | None:
-    """Return a refusal for an out-of-memory error or a failed GPU; None for other errors.
+def make_machine_fault(error: BaseException, name: str) -> Fault | None:
+    """Return the fault of an out-of-memory error or a failed GPU; None for other errors.
 
     Parameters
     ----------
@@ -81,10 +81,10 @@ def make_machine_refusal(error: BaseException, name: str) -> Refusal | None:
         Name of the image.
     """
     if is_memory_error(error):
-        return make_refusal("memory-out", name=name)
+        return Fault.make("memory-out", name=name)
     if is_device_error(error):
         first_line = str(error).strip().splitlines()[0].rstrip(".")
-        return make_refusal("device-lost", name=name, why=first_line)
+        return Fault.make("device-lost", name=name, why=first_line)
     return None
 
 

@@ -19,7 +19,7 @@ from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.pipeline.assess.artefact_detection import MAX_RETRY_ROUNDS, lower_noise_estimate
 from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
+from napari_dip.pipeline.execute.device_recovery import make_machine_fault
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.lazy_inputs import add_change_notes, stamp_files
 from napari_dip.pipeline.plan.units import select_shard_tile_units, select_shard_units
@@ -130,8 +130,8 @@ def run_with_torch(
     try:
         return (yield from run_in_default_state(steps, threads))
     except Exception as error:
-        if machine_refusal := make_machine_refusal(error, name):
-            raise FailedError(machine_refusal) from error
+        if machine_fault := make_machine_fault(error, name):
+            raise FailedError(machine_fault) from error
         raise
 
 
@@ -227,7 +227,7 @@ def _repeat_with_weaker_noise(
         try:
             retry_restoration = yield from restore_units(calibrated_image, monitor, None)
         except Exception as error:
-            if make_machine_refusal(error, plan.header.name) or isinstance(error, FailedError):
+            if make_machine_fault(error, plan.header.name) or isinstance(error, FailedError):
                 break  # the earlier result is still valid; its quality checks describe it
             raise
         if retry_restoration is None:

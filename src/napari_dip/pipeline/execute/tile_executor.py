@@ -20,7 +20,7 @@ from napari_dip.pipeline.calibrate.image_calibration import (
     zero_residual_outliers,
 )
 from napari_dip.pipeline.calibrate.types import CalibratedImage
-from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
+from napari_dip.pipeline.execute.device_recovery import make_machine_fault
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.tile_blending import TileBlender, assemble_restoration
 from napari_dip.pipeline.plan.layout import to_stack
@@ -166,11 +166,11 @@ class TileExecutor:
         try:
             control = yield from self._restore_tile(tile, units, number)
         except Exception as error:
-            machine_refusal = make_machine_refusal(error, self._run_plan.header.name)
-            if machine_refusal is None or not self.finished_tiles:
+            machine_fault = make_machine_fault(error, self._run_plan.header.name)
+            if machine_fault is None or not self.finished_tiles:
                 raise
             yield self._monitor.make_message_event(
-                f"{machine_refusal.sentence} The tiles that are done were kept."
+                f"{machine_fault.sentence} The tiles that are done were kept."
             )
             return Control.KEEP
         fallback_notice = self._unit_results.make_fallback_notice()

@@ -10,9 +10,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refusal, RefusedError
+from napari_dip.errors import Fault, Refusal, RefusedError
 from napari_dip.errors.notes import read_note, read_stop
-from napari_dip.io.paths import make_save_refusal
+from napari_dip.io.paths import make_save_fault
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.assess.report_fields import rename_fields
 from napari_dip.pipeline.plan.types import UnitOutcome, UnitRole
@@ -76,7 +76,7 @@ class CheckpointStore:
         Also holds the results of finished units and tiles.
     weights : mapping of str to Tensor, or None
         Network weights of the last finished unit, from which the next one may start.
-    failure : Refusal or None
+    failure : Fault or None
         Why the last checkpoint could not be written. This does not end the run.
     fallback_notice : Refusal or None
         Where finished tiles are stored if not in the run folder.
@@ -96,7 +96,7 @@ class CheckpointStore:
         is_resumable_when_ended: bool = True,
     ) -> None:
         self.folder: RunFolder = RunFolder(path, resume=resume)
-        self.failure: Refusal | None = None
+        self.failure: Fault | None = None
         self.fallback_notice: Refusal | None = None
         self.unit_id: str = ""
         self.weights: Mapping[str, Any] | None = None
@@ -234,7 +234,7 @@ class CheckpointStore:
             self.folder.save(self._name, tensors, metadata)
             self.failure = None
         except OSError as error:
-            self.failure = make_save_refusal(self.folder.path, error)
+            self.failure = make_save_fault(self.folder.path, error)
         self._last_write_time = time.monotonic()
         write_seconds = self._last_write_time - start_time
         self._write_interval = min(

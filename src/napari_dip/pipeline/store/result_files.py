@@ -24,7 +24,7 @@ from napari_dip.errors.notes import make_note, serialise_stop
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import make_plane_header
 from napari_dip.io.outputs import lock_outputs, resolve_outputs
-from napari_dip.io.paths import describe_exception, make_save_refusal, resolve_target, shorten_name
+from napari_dip.io.paths import describe_exception, make_save_fault, resolve_target, shorten_name
 from napari_dip.io.writing import write_image, write_text
 from napari_dip.pipeline.assess.card import make_card
 from napari_dip.pipeline.assess.report import select_repeatable_fields
@@ -279,7 +279,7 @@ def convert_to_failure(error: Exception, output: Path) -> FailedError:
     if isinstance(error, RefusedError):
         return FailedError(error.reason)
     if isinstance(error, OSError):
-        return FailedError(make_save_refusal(output, error))
+        return FailedError(make_save_fault(output, error))
     printable = make_printable(str(output))
     return FailedError("save-unexpected", path=printable, why=describe_exception(error))
 

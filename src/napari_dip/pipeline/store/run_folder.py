@@ -22,7 +22,7 @@ from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io.atomic import write_atomically
 from napari_dip.io.outputs import format_lock_owner, lock_file
 from napari_dip.io.paths import (
-    make_save_refusal,
+    make_save_fault,
     parse_strict_json,
     read_small_text,
     resolve_target,
@@ -244,7 +244,7 @@ class RunFolder:
             with write_atomically(path, overwrite=True) as temporary_path:
                 temporary_path.write_text(json.dumps(content), encoding="utf-8")
         except OSError as error:
-            raise FailedError(make_save_refusal(self.path, error)) from error
+            raise FailedError(make_save_fault(self.path, error)) from error
 
     def remove_starts(self, name: str) -> None:
         """Remove the crash counter of a job that has ended."""

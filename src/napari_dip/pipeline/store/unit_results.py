@@ -18,7 +18,7 @@ import numpy as np
 from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.lazy_images import create_mapped_image
-from napari_dip.io.paths import describe_write_error, make_save_refusal
+from napari_dip.io.paths import describe_write_error, make_save_fault
 from napari_dip.pipeline.assess.merge import UnitResult
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.units import list_joint_unit_groups, list_unit_chains
@@ -88,7 +88,7 @@ class ResultStore:
             self._is_lock_owner = self._try_lock()
             folder.initialise()
         except OSError as error:
-            raise FailedError(make_save_refusal(folder.path, error)) from error
+            raise FailedError(make_save_fault(folder.path, error)) from error
 
     def close(self) -> None:
         """Remove temporary folders and release the lock; memory-mapped images stay valid."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QLabel, QWidget
 
-from napari_dip.errors import Refusal, RefusedError
+from napari_dip.errors import Fault, Refusal, RefusedError
 from napari_dip.pipeline.events import Event, map_generator
 from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.recipe import load_recipe
@@ -383,13 +383,13 @@ class BatchDock(QWidget):
             read, self, self._on_read, activity="Reading the headers for", name=folder
         )
 
-    def _on_read(self, plan_view: BatchPlanView | Refusal) -> None:
+    def _on_read(self, plan_view: BatchPlanView | Fault) -> None:
         self._call = None
         if self._is_stale or self._typing_timer.isActive() or self.is_busy:
             self._is_stale = False
             self.show_plan()
             return
-        if isinstance(plan_view, Refusal):
+        if isinstance(plan_view, Fault):
             self.plan_label.setText(plan_view.message)
             self.files_panel.clear_contents()
             return

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors import Refusal, RefusedError
+from napari_dip.errors import Fault, Refusal, RefusedError
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.reading import open_pixels, read_header
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS, Verdict
@@ -130,8 +130,8 @@ class BatchLayers(QObject):
             opened = f"'{self._names[0]}'" if count == 1 else f"{count} results"
             self.message_emitted.emit(f"Opened: {opened}.")
 
-    def _on_opened(self, outcome: tuple[LazyLayer, ...] | Refusal) -> None:
-        if isinstance(outcome, Refusal):
+    def _on_opened(self, outcome: tuple[LazyLayer, ...] | Fault) -> None:
+        if isinstance(outcome, Fault):
             self.message_emitted.emit(outcome.message)
         else:
             self._opened_layers = list(outcome)

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors import Refusal
+from napari_dip.errors import Fault
 from napari_dip.explore.experiment_setup import get_denoising_architecture
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.paths import find_free_path
@@ -365,7 +365,7 @@ class ResultPanel(QWidget):
     def _on_saved(self, outcome: object) -> None:
         self._save_call = None
         self.save_button.setEnabled(True)
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, Fault):
             self.message_emitted.emit(outcome.message)
         elif isinstance(outcome, Path):
             self._page = outcome

@@ -16,7 +16,7 @@ from weakref import WeakSet
 from qtpy.QtCore import QObject, QThreadPool, Signal
 from superqt.utils import GeneratorWorker, create_worker
 
-from napari_dip.errors import DipError, Refusal, make_refusal
+from napari_dip.errors import DipError, Fault, make_refusal
 from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.machine import is_memory_error
 
@@ -171,7 +171,7 @@ def run_work(
     Returns
     -------
     object
-        The outcome; None if the work was discarded. Errors are returned as refusals, never raised.
+        The outcome; None if the work was discarded. Errors are returned as faults, never raised.
     """
     try:
         outcome = None if control() is Control.DISCARD else work(control)
@@ -190,7 +190,7 @@ def run_work(
             log.error("The pixels could not be computed", exc_info=error)
         return error.reason
     except Exception as error:
-        return _convert_to_refusal(error, activity, name)
+        return _convert_to_fault(error, activity, name)
     finally:
         on_finished()
 
@@ -310,12 +310,12 @@ def _discard_all_runs() -> None:
             pool.waitForDone(_MAX_EXIT_SECONDS * 1000)
 
 
-def _convert_to_refusal(error: Exception, activity: str, name: str) -> Refusal:
-    """Return a refusal for an unexpected error, and log its traceback."""
+def _convert_to_fault(error: Exception, activity: str, name: str) -> Fault:
+    """Return the fault of an unexpected error, and log its traceback."""
     log.error("%s '%s' failed.", activity, name, exc_info=error)
     if is_memory_error(error):
-        return make_refusal("memory-out", name=name)
-    return make_refusal("unexpected", why=describe_error(error))
+        return Fault.make("memory-out", name=name)
+    return Fault.make("unexpected", why=describe_error(error))
 
 
 def describe_error(error: Exception) -> str:

@@ -15,7 +15,7 @@ from weakref import WeakMethod
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_dip.errors import Refusal
+from napari_dip.errors import Fault
 from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.lazy_inputs import load_array
 from napari_dip.qt.shell.background_call import BackgroundCall, call_reporting_errors
@@ -282,7 +282,7 @@ class JobController(QObject):
     state_changed: Signal = Signal(object)  # JobState
     message_emitted: Signal = Signal(str)  # for the user
     progressed: Signal = Signal(object)  # JobProgress
-    refused: Signal = Signal(object)  # Refusal that ended the job, after its message
+    refused: Signal = Signal(object)  # Fault that ended the job, after its message
     discarded: Signal = Signal()  # after its message
     ended: Signal = Signal()  # after all others; the next job may have begun
 
@@ -395,7 +395,7 @@ class JobController(QObject):
     def _on_end(self, outcome: Any) -> None:
         request = self.request
         self._set_state(JobState.FINISHED)
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, Fault):
             self._finish(outcome.message)
             self.refused.emit(outcome)
         elif outcome is None or request is None:

@@ -18,7 +18,7 @@ from napari.layers import Image, Labels, Shapes
 from qtpy.QtCore import QObject, QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPushButton, QWidget
 
-from napari_dip.errors import Refusal, make_refusal
+from napari_dip.errors import Fault, Refusal, make_refusal
 from napari_dip.io import ImageHeader, guess_axes
 from napari_dip.pipeline.calibrate.inputs import inspect_early
 from napari_dip.pipeline.plan.layout import has_planes_of, list_axes_choices
@@ -589,7 +589,7 @@ class LayerInputs(QObject):
             self.message_outdated.emit()
         self.changed.emit()
 
-    def _on_refused(self, _: Refusal) -> None:
+    def _on_refused(self, _: Fault) -> None:
         self._refused_image = self.image_chooser.read_header()
 
     def follow_message(self) -> None:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
     from qtpy.QtGui import QResizeEvent
 
-    from napari_dip.errors import Refusal
+    from napari_dip.errors import Fault
     from napari_dip.qt.shell.background_call import JobProgress
     from napari_dip.qt.shell.job_controller import JobRequest
 
@@ -587,8 +587,8 @@ class JobPanel(QObject):
         show_info(" ".join(lines[: 2 if is_closed else 1]))  # of a closed dock, why it ended too
         QApplication.alert(self._widget.window())
 
-    def _on_refused(self, refusal: Refusal) -> None:
-        show_error(remove_option_names(refusal.message))
+    def _on_refused(self, fault: Fault) -> None:
+        show_error(remove_option_names(fault.message))
 
     def _on_removing(self, _: object) -> None:
         make_canvas_current(self._widget)

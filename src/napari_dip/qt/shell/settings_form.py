@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors import DipError, Refusal, RefusedError, make_refusal
+from napari_dip.errors import DipError, Fault, RefusedError, make_refusal
 from napari_dip.pipeline.recipe import Recipe, RunSettings, list_settings, make_recipe
 from napari_dip.qt.shell.background_call import start_call
 from napari_dip.qt.shell.dock_widget import guard_wheel, make_form, style_combo
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from napari_dip.tasks import Task
     from napari_dip.tasks.base import Setting
 
-    SuggestionOutcome = tuple[str, ...] | Refusal
+    SuggestionOutcome = tuple[str, ...] | Fault
 
 #: Longest entry of a suggestion menu, in characters; a refusal is shown as such an entry.
 _MAX_ENTRY_LENGTH = 90
@@ -125,7 +125,7 @@ class SuggestionMenu(QObject):
     def _show(self, outcome: SuggestionOutcome) -> None:
         self._call = None
         self.menu.clear()
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, Fault):
             ellipsis = "…" if len(outcome.sentence) > _MAX_ENTRY_LENGTH else ""
             refusal_action = QAction(outcome.sentence[:_MAX_ENTRY_LENGTH] + ellipsis, self.menu)
             refusal_action.setEnabled(False)

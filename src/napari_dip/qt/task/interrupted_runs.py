@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QPushButton, QWidget
 
-from napari_dip.errors import Refusal, make_refusal
+from napari_dip.errors import Fault, Refusal, make_refusal
 from napari_dip.errors.templates import make_printable
 from napari_dip.pipeline.autosave import (
     AutosaveTarget,
@@ -150,7 +150,7 @@ class InterruptedRunPanel(QWidget):
     def _on_read(self, run: InterruptedRun, inputs: Mapping[str, Any], outcome: Any) -> None:
         self._read_call = None
         self.setEnabled(True)
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, Fault):
             self.message_emitted.emit(outcome.message)
             return
         pixels = {name: inputs[name] if array is None else array for name, array in outcome.items()}

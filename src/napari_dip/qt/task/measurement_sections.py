@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors import Refusal, RefusedError
+from napari_dip.errors import Fault, Refusal, RefusedError
 from napari_dip.pipeline.lazy_inputs import load_array
 from napari_dip.pipeline.measure.noise_report import NoiseReport, make_noise_report
 from napari_dip.pipeline.plan.layout import refuse_header
@@ -341,7 +341,7 @@ class MeasurementSection(CollapsibleSection):
 
         def end(outcome: Any) -> None:
             self._reset()
-            if isinstance(outcome, Refusal):
+            if isinstance(outcome, Fault):
                 self._show_message(outcome.message)
             else:
                 on_measured(outcome)

@@ -14,7 +14,7 @@ from napari.layers import Image, Shapes
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QPushButton, QWidget
 
-from napari_dip.errors import DipError, Refusal, RefusedError, make_refusal
+from napari_dip.errors import DipError, Fault, RefusedError, make_refusal
 from napari_dip.io import guess_axes
 from napari_dip.io.outputs import JSON_SUFFIXES, resolve_output
 from napari_dip.io.paths import find_free_path
@@ -495,10 +495,10 @@ class RepeatSection(CollapsibleSection):
         layer: Image,
         write: Callable[[Repetition], str],
         button: QPushButton,
-        outcome: dict[str, str] | Refusal,
+        outcome: dict[str, str] | Fault,
     ) -> None:
         self._save_call = None
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, Fault):
             self.message_emitted.emit(outcome.message)
             return
         provenance = read_result_provenance(layer)

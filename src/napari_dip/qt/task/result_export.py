@@ -16,7 +16,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QFileDialog, QMenu, QPushButton
 
-from napari_dip.errors import DipError, Refusal
+from napari_dip.errors import DipError, Fault
 from napari_dip.io.header import OmeMetadata, SourceTags, get_unit_symbol
 from napari_dip.io.outputs import IMAGE_SUFFIXES, resolve_output
 from napari_dip.io.reading import read_header, read_provenance
@@ -395,9 +395,9 @@ class SaveMenu(QPushButton):
         self._call = start_call(write, self, self._on_written, activity="Saving", name=name)
         self.message_emitted.emit(f"Saving '{name}'")
 
-    def _on_written(self, outcome: Path | Refusal) -> None:
+    def _on_written(self, outcome: Path | Fault) -> None:
         self._call = None
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, Fault):
             text = outcome.message
         else:
             text = f"Saved as '{outcome.name}' in '{outcome.parent}'."

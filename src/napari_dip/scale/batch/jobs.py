@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dip.engine.fit.stopping import Control
-from napari_dip.errors import Refusal
+from napari_dip.errors import Fault, Refusal
 from napari_dip.pipeline.plan.joint_training import make_joint_units
 from napari_dip.pipeline.plan.units import make_units
 from napari_dip.pipeline.progress import NO_PROGRESS, Progress
@@ -52,7 +52,7 @@ class FileOutcome:
     result : Path or None
     overview : Path or None
         Drawing of input, result and validation loss, as PNG.
-    refusal : Refusal or None
+    fault : Fault or None
         Why there is no result.
     record : mapping
         Content of the record, in plain JSON types; empty if there is none.
@@ -62,8 +62,13 @@ class FileOutcome:
     state: FileState
     result: Path | None = None
     overview: Path | None = None
-    refusal: Refusal | None = None
+    fault: Fault | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def refusal(self) -> Fault | None:
+        """Former name of `fault`."""
+        return self.fault
 
 
 class ControlRecorder:

@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, RefusedError
-from napari_dip.io.paths import compute_file_sha256, make_save_refusal
+from napari_dip.io.paths import compute_file_sha256, make_save_fault
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.executor import Executor
@@ -107,7 +107,7 @@ def fit_joint_network(
     try:
         return (yield from run_with_torch(steps, threads, SERIES_NAME))
     except OSError as error:
-        raise FailedError(make_save_refusal(network_path, error)) from error
+        raise FailedError(make_save_fault(network_path, error)) from error
 
 
 def _calibrate_files(

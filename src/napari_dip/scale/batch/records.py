@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import RefusedError
+from napari_dip.errors import Fault, RefusedError
 from napari_dip.io.paths import (
     MAX_REPORT_BYTES,
     compute_file_sha256,
@@ -170,7 +170,7 @@ def write_file_record(
     *,
     report: Mapping[str, Any] | None = None,
     results: Iterable[Path] = (),
-    refusal: Refusal | None = None,
+    fault: Fault | None = None,
     log: str = "",
 ) -> dict[str, Any]:
     """Write the record of a file, after all its other outputs.
@@ -186,7 +186,7 @@ def write_file_record(
         Report of a run with a result.
     results : iterable of Path
         Files that were written; they are hashed here.
-    refusal : Refusal, optional
+    fault : Fault, optional
         Why there is no result.
     log : str
         Traceback of an unexpected error.
@@ -205,7 +205,7 @@ def write_file_record(
         "results_sha256": {
             _format_relative_path(paths, path): compute_file_sha256(path) for path in results
         },
-        "refusal": None if refusal is None else refusal.to_dict(),
+        "refusal": None if fault is None else fault.to_dict(),
         "log": log,
         "report": None if report is None else dict(report),
     }

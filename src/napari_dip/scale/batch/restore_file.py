@@ -9,7 +9,7 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import FailedError, RefusedError
+from napari_dip.errors import FailedError, Fault, RefusedError
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import make_plane_header
 from napari_dip.io.lazy_images import MemoryMappedImage
@@ -26,7 +26,7 @@ from napari_dip.pipeline.assess.report_figures import (
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
-from napari_dip.pipeline.machine import make_unexpected_refusal
+from napari_dip.pipeline.machine import make_unexpected_fault
 from napari_dip.pipeline.progress import FINISHED
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.result_files import choose_free_name, rescue_result, save_image
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_dip.engine.fit.stopping import PollControl
-    from napari_dip.errors import Refusal
     from napari_dip.io import AnyArray
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.restoration import Restoration
@@ -87,21 +86,22 @@ def restore_file(
             return _make_done_outcome(job, "already-done", verified_record)
     hashes: dict[str, str] = {}
     state: FileState = "failed"
+    fault: Fault
     log = ""
     try:
         return (yield from _restore_and_save(job, plan, hashes, resume, poll_control))
     except BatchInterruptedError:
         return FileOutcome(source=job.source, state="waiting")
     except RefusedError as error:
-        state, refusal = "refused", error.reason
+        state, fault = "refused", error.reason
     except FailedError as error:
-        refusal = error.reason
-        if refusal.code == "save-unexpected":
+        fault = error.reason
+        if fault.code == "save-unexpected":
             log = "".join(traceback.format_exception(error))
     except Exception as error:
-        refusal = make_unexpected_refusal(error, header.name)
+        fault = make_unexpected_fault(error, header.name)
         log = "".join(traceback.format_exception(error))
-    return record_failure(job, plan, hashes, state, refusal, log)
+    return record_failure(job, plan, hashes, state, fault, log)
 
 
 def _rename_modified_result(result: Path) -> Path | None:
@@ -147,7 +147,7 @@ def _restore_and_save(
         plan, inputs, poll_control=recorder.poll_control, checkpoints=checkpoints, stamps=stamps
     )
     if recorder.is_ended or result is None:
-        return FileOutcome(source=job.source, state="waiting", refusal=checkpoints.failure)
+        return FileOutcome(source=job.source, state="waiting", fault=checkpoints.failure)
     yield Event(message="Saving the result", progress=FINISHED)
     if (
         paths.result in replaceable_paths
@@ -210,7 +210,7 @@ def record_failure(
     plan: Plan,
     hashes: Mapping[str, str],
     state: FileState,
-    refusal: Refusal,
+    fault: Fault,
     log: str = "",
 ) -> FileOutcome:
     """Write the record of a file without a result; ignore errors of the disk.
@@ -222,16 +222,16 @@ def record_failure(
     hashes : mapping of str to str
         Hashes of the inputs that were read.
     state : str
-    refusal : Refusal
+    fault : Fault
     log : str
         Traceback of an unexpected error.
     """
     record: Mapping[str, Any] = {}
     with suppress(FailedError):
         record = write_file_record(
-            job.paths, plan.header, plan.recipe, hashes, refusal=refusal, log=log
+            job.paths, plan.header, plan.recipe, hashes, fault=fault, log=log
         )
-    return FileOutcome(source=job.source, state=state, refusal=refusal, record=record)
+    return FileOutcome(source=job.source, state=state, fault=fault, record=record)
 
 
 class BatchInterruptedError(Exception):

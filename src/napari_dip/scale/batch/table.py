@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_dip.errors import DipError, Refusal
+from napari_dip.errors import DipError, Fault, Refusal
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import (
     MAX_REPORT_BYTES,
@@ -102,7 +102,7 @@ def _make_table_row(outcome: FileOutcome) -> dict[str, Any]:
         "residual_whiteness": report.get("residual", {}).get("whiteness"),
         "verdict": str(make_card(report).verdict) if report else "",
         "checks": " ".join(report.get("verdict", {}).get("sentences", ())),
-        "message": outcome.refusal.message if outcome.refusal else "",
+        "message": outcome.fault.message if outcome.fault else "",
         "version": report.get("version"),
         "torch": report.get("torch"),
         "device": report.get("device"),
@@ -134,8 +134,8 @@ def _make_page_cells(outcome: FileOutcome) -> tuple[Html, Html, Html, Html]:
         with suppress(OSError, DipError):  # reading a pipe in its place would block
             path, byte_count = stat_readable_file(outcome.overview)
             image = make_image(path.read_bytes()) if byte_count <= MAX_REPORT_BYTES else image
-    if outcome.refusal is not None:
-        paragraphs = [outcome.refusal.sentence, outcome.refusal.remedy]
+    if outcome.fault is not None:
+        paragraphs = [outcome.fault.sentence, outcome.fault.remedy]
     else:
         report = outcome.record.get("report") or {}
         card = make_card(report)
@@ -219,19 +219,19 @@ def update_file_row(row: FileRow, entry: BatchEvent) -> FileRow:
 
 def _make_finished_row(row: FileRow, outcome: FileOutcome) -> FileRow:
     row = replace(row, state=outcome.state)
-    if outcome.refusal is not None:
-        return replace(row, messages=(_shorten_message(outcome.refusal, row.source),))
+    if outcome.fault is not None:
+        return replace(row, messages=(_shorten_message(outcome.fault, row.source),))
     if outcome.state == "waiting":
         return replace(row, messages=("Not finished; it goes on where it was.",))
     return _add_verdict(replace(row, fraction=1.0), outcome.record)
 
 
-def _shorten_message(refusal: Refusal, source: Path) -> str:
-    """Return the message of a refusal with the label instead of the whole path."""
+def _shorten_message(fault: Fault, source: Path) -> str:
+    """Return the message of a fault with the label instead of the whole path."""
     path = make_printable(str(source))
     label = make_source_label(source)
-    names = {name: label for name, fact in refusal.facts.items() if fact == path}
-    return replace(refusal, facts={**refusal.facts, **names}).message
+    names = {name: label for name, fact in fault.facts.items() if fact == path}
+    return replace(fault, facts={**fault.facts, **names}).message
 
 
 def _add_verdict(row: FileRow, record: Mapping[str, Any]) -> FileRow:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import FailedError, Refusal, RefusedError, raise_if_refused
+from napari_dip.errors import FailedError, Fault, Refusal, RefusedError, raise_if_refused
 from napari_dip.io.header import ImageHeader, guess_axes
 from napari_dip.io.lazy_images import LazyImage
 from napari_dip.io.paths import describe_exception
@@ -350,6 +350,8 @@ def run_on_cluster(
             raise FailedError("cluster-run-lost", address=address, why=str(error)) from error
     if isinstance(outcome, str):
         raise RuntimeError(outcome)
+    if isinstance(outcome, Fault) and not isinstance(outcome, Refusal):
+        raise FailedError(outcome)
     result: Restoration | None = raise_if_refused(outcome)
     return result
 

@@ -18,7 +18,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.fit.stopping import Control
-from napari_dip.errors import Refusal, make_refusal
+from napari_dip.errors import Fault, Refusal
 from napari_dip.io.paths import make_result_name
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.plan.costs import START_SECONDS
@@ -163,7 +163,7 @@ class BatchDispatcher:
         """Queue the files that can be restored; yield an event for each of the others."""
         for number, job in enumerate(self._plan.jobs, 1):
             if isinstance(job.plan, Refusal):
-                outcome = FileOutcome(source=job.source, state="refused", refusal=job.plan)
+                outcome = FileOutcome(source=job.source, state="refused", fault=job.plan)
                 yield self.record_outcome(number, outcome)
             else:
                 self.remaining.append(self._make_worker_job(number))
@@ -369,10 +369,10 @@ def _record_worker_failure(job: Job, message: WorkerMessage) -> FileOutcome:
     """Write the record of a file that a worker could not finish."""
     assert not isinstance(job.plan, Refusal)
     if message.is_abandoned:
-        refusal = make_refusal("cluster-killed", name=job.source.name, count=MAX_JOB_RETRIES)
+        fault = Fault.make("cluster-killed", name=job.source.name, count=MAX_JOB_RETRIES)
     else:
-        refusal = make_refusal("unexpected", why=message.traceback_text.strip().splitlines()[-1])
-    return record_failure(job, job.plan, {}, "failed", refusal, message.traceback_text)
+        fault = Fault.make("unexpected", why=message.traceback_text.strip().splitlines()[-1])
+    return record_failure(job, job.plan, {}, "failed", fault, message.traceback_text)
 
 
 def restore_in_parallel(

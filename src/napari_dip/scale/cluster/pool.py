@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import Fault, RefusedError
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import format_bytes
 from napari_dip.pipeline.machine import MAX_THREADS
@@ -299,7 +299,7 @@ class DaskWorkerPool:
         self.root = root
         self.machine = machine
         self.notes = notes
-        self.connection_failure: Refusal | None = None
+        self.connection_failure: Fault | None = None
         self._run_job = run_job
         self._killed_error = killed_error
         self._address = address
@@ -431,7 +431,7 @@ class DaskWorkerPool:
             self.client.run(receive_control, session, control, on_error="ignore")
 
     def _record_connection_failure(self) -> None:
-        self.connection_failure = make_refusal("cluster-lost", address=self._address)
+        self.connection_failure = Fault.make("cluster-lost", address=self._address)
 
     @contextmanager
     def _catch_connection_errors(self) -> Iterator[None]:

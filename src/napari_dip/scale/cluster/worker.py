@@ -21,10 +21,10 @@ from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import (
     DipError,
     FailedError,
+    Fault,
     Refusal,
     RefusedError,
     make_refusal,
-    read_refusal,
 )
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.events import Event, drain_generator
@@ -151,25 +151,25 @@ def restore_file_on_worker(
     """
     paths, job = worker_job.paths, plan_file_job(worker_job)
     if isinstance(job.plan, Refusal):
-        return make_worker_answer("refused", refusal=job.plan)
+        return make_worker_answer("refused", fault=job.plan)
     if poll_control() in ENDING_CONTROLS:
         return make_worker_answer("waiting")
     folder = RunFolder(paths.run_folder, resume=False)
     try:
         if folder.count_starts(worker_job.session) >= MAX_WORKER_DEATHS:
-            refusal = make_refusal("cluster-killed", name=job.source.name, count=MAX_WORKER_DEATHS)
-            outcome = record_failure(job, job.plan, {}, "failed", refusal)
+            fault = Fault.make("cluster-killed", name=job.source.name, count=MAX_WORKER_DEATHS)
+            outcome = record_failure(job, job.plan, {}, "failed", fault)
         else:
             folder.add_start(worker_job.session, Shard().name)
             # resume, so that the work of a lost worker is not repeated
             steps = restore_file(job, job.plan, resume=True, poll_control=poll_control)
             outcome = drain_generator(steps, on_event)
     except FailedError as error:  # the folder cannot be written to
-        outcome = FileOutcome(source=job.source, state="failed", refusal=error.reason)
+        outcome = FileOutcome(source=job.source, state="failed", fault=error.reason)
     folder.remove_starts(Shard().name)
     if not folder.has_entries():
         folder.remove()
-    return make_worker_answer(outcome.state, refusal=outcome.refusal, record=outcome.record)
+    return make_worker_answer(outcome.state, fault=outcome.fault, record=outcome.record)
 
 
 def parse_worker_answer(job: Job, answer: Mapping[str, Any], *, resume: bool) -> FileOutcome:
@@ -187,14 +187,14 @@ def parse_worker_answer(job: Job, answer: Mapping[str, Any], *, resume: bool) ->
     if state == "already-done" and not resume:
         state = "restored"
     is_done = state in ("restored", "already-done")
-    refusal = None if answer["refusal"] is None else read_refusal(answer["refusal"])
+    fault = None if answer["fault"] is None else Fault.read(answer["fault"])
     result, overview = (job.paths.result, job.paths.overview) if is_done else (None, None)
     return FileOutcome(
         source=job.source,
         state=state,
         result=result,
         overview=overview,
-        refusal=refusal,
+        fault=fault,
         record=answer["record"],
     )
 
@@ -240,12 +240,12 @@ def plan_file_job(worker_job: WorkerJob) -> Job:
 def make_worker_answer(
     state: FileState | ShardState,
     *,
-    refusal: Refusal | None = None,
+    fault: Fault | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the outcome of a job in plain types."""
-    refusal_fields = None if refusal is None else refusal.to_dict()
-    return {"state": state, "refusal": refusal_fields, "record": dict(record or {})}
+    fault_fields = None if fault is None else fault.to_dict()
+    return {"state": state, "fault": fault_fields, "record": dict(record or {})}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,8 +350,8 @@ def run_worker_job(worker_job: WorkerJob, worker: Any) -> dict[str, Any] | None:
     """
     if worker_job.versions != get_versions():
         actual, expected = map(format_versions, (get_versions(), worker_job.versions))
-        refusal = make_refusal("cluster-versions", actual=actual, here=expected)
-        return make_worker_answer("failed", refusal=refusal)
+        fault = Fault.make("cluster-versions", actual=actual, here=expected)
+        return make_worker_answer("failed", fault=fault)
     key = worker.get_current_task()
 
     def poll_session_control() -> Control:
@@ -403,9 +403,7 @@ class RemoteRun:
         begin = partial(run, plan, inputs, poll_control=self._poll, preview_seconds=preview_seconds)
         threading.Thread(target=self._run, args=(begin,), daemon=True).start()
 
-    def exchange(
-        self, control: str
-    ) -> tuple[list[Event], bool, Restoration | Refusal | str | None]:
+    def exchange(self, control: str) -> tuple[list[Event], bool, Restoration | Fault | str | None]:
         """Set the control; return new events, whether the run is done, and its outcome.
 
         The outcome is a traceback if something unexpected failed.

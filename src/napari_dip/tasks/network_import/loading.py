@@ -21,7 +21,6 @@ from napari_dip.errors import (
     RefusedError,
     make_refusal,
     raise_if_refused,
-    read_refusal,
     return_refusal,
 )
 from napari_dip.errors.templates import make_printable
@@ -266,7 +265,7 @@ def _read_child_result(path: Path, sha256: str) -> ImportedNetwork:
 
 
 def _read_child_refusal(path: Path) -> Refusal:
-    child_refusal = read_refusal(json.loads(path.read_text(encoding="utf-8")))
+    child_refusal = Refusal.read(json.loads(path.read_text(encoding="utf-8")))
     assert child_refusal.code in FAULTS
     assert len(child_refusal.message) <= _MAX_REFUSAL_LENGTH
     return child_refusal
