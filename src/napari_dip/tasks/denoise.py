@@ -157,9 +157,10 @@ class Denoise(Task):
     def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose prior, layout and noise; refuse what the noise model cannot take."""
         model = self._noise_model
-        refusal = model.refuse_header(header, extra_headers)
-        refusal = refusal or self._refuse_architecture()
-        refusal = refusal or refuse_maps(header, extra_headers, is_detector_noise=model.is_detector)
+        refusal = model.refuse_header(header, extra_headers) or self._refuse_architecture()
+        refusal = refusal or refuse_maps(
+            header, extra_headers, has_variance_model=model.has_variance_model
+        )
         if not refusal and "repeated_exposure" in extra_headers:
             refusal = refuse_exposure_header(header, extra_headers["repeated_exposure"])
         if refusal:
@@ -168,7 +169,7 @@ class Denoise(Task):
         prior_spec = self._choose_prior(header, is_volume=len(axes) > 2)
         is_distant = self._has_distant_planes(header)
         joins_colours = self.channels == "auto" or model.joins_colours
-        needs_whole_plane = bool(extra_headers) or not model.is_detector
+        needs_whole_plane = bool(extra_headers) or not model.allows_tiles
         is_replaceable = self.prior == AUTOMATIC and prior_spec.needs_noise_variance
         fallback_prior_key = _get_preferred_prior(knows_noise=False).key if is_replaceable else ""
         has_user_noise = (self.read_noise, self.gain, self.blind_spot_shape) != (None, None, "")
@@ -182,7 +183,7 @@ class Denoise(Task):
             architecture=self.architecture,
             halo=None if needs_whole_plane else CONTEXT_RADIUS,
             series_training=self.series_training,
-            allows_joint_training=model.is_detector,
+            allows_joint_training=model.has_variance_model,
             uses_neighbouring_frames=self.neighbouring_frames,
             uses_previous_frame=self.temporal_smoothing > 0,
             noise_settings=make_noise_settings(self),
@@ -190,9 +191,9 @@ class Denoise(Task):
             blind_spot_shape=SINGLE_PIXEL
             if self.prior == AUTOMATIC and model.fills_missing_pixels
             else read_blind_spot(self.blind_spot_shape),
-            uses_clipping_correction=model.is_detector,
+            uses_clipping_correction=model.has_variance_model,
             # the user's noise does not hold for binned pixels
-            uses_half_resolution=model.is_detector and not has_user_noise,
+            uses_half_resolution=model.has_variance_model and not has_user_noise,
             notes=(make_distant_planes_note(header),) if is_distant else (),
         )
 
@@ -225,7 +226,7 @@ class Denoise(Task):
             for prior_spec in DENOISING_PRIORS.select(self.prior)
         ):
             return make_architecture_refusal(self.architecture, f"the prior '{self.prior}'")
-        if not self._noise_model.is_detector:
+        if not self._noise_model.has_variance_model:
             return make_architecture_refusal(self.architecture, f"the noise model '{self.noise}'")
         return None
 
@@ -238,8 +239,8 @@ class Denoise(Task):
         count = count_planes(header)  # for planes along Z the blind spot is better: ADR 0012
         series_training = choose_series_training(self.series_training, count, can_be_joint=True)
         is_joint_movie = not is_volume and is_movie(header) and series_training == "joint"
-        is_detector = self._noise_model.is_detector and "0" not in self.blind_spot_shape
-        return is_detector and (count == 1 or is_joint_movie)
+        can_draw = self._noise_model.allows_added_noise and "0" not in self.blind_spot_shape
+        return can_draw and (count == 1 or is_joint_movie)
 
     def _list_prior_reasons(self) -> dict[str, str]:
         """Return why each prior runs, and the size of its blind spots."""
@@ -265,7 +266,7 @@ class Denoise(Task):
             return refusal
         missing = model.find_missing(pixels.stack)
         measured_mask = None if missing is None or not missing.any() else ~missing
-        if measured_mask is None and not model.is_detector:
+        if measured_mask is None and not model.has_variance_model:
             refusal = refuse_content(pixels.image, name)
         if refusal := refusal or model.refuse_pixels(name, pixels.stack):
             return refusal

@@ -192,22 +192,18 @@ class Inpaint(Task):
         holes = [hole_mask for hole_mask in np.any(~measured_mask, axis=1) if hole_mask.any()]
         if all(is_scattered(hole) for hole in holes):
             return prior_key, "the missing pixels are scattered, so their neighbours predict them"
-        shapes_key = _get_hole_shapes_key()
+        narrow_key = _get_suitable_prior("narrow")
         if self.prior != AUTOMATIC:
-            return shapes_key, "you chose it; the holes have a shape, copies of which are hidden"
+            return narrow_key, "you chose it; the holes have a shape, copies of which are hidden"
         deepest = max(measure_hole_depth(hole, MIN_DEEP_HOLE + 1) for hole in holes)
         if deepest > MIN_DEEP_HOLE:
             return (
-                next(
-                    prior_spec.key
-                    for prior_spec in INPAINTING_PRIORS.select()
-                    if not prior_spec.network_traits.has_skip_connections
-                ),
+                _get_suitable_prior("wide"),
                 f"a hole is more than {2 * MIN_DEEP_HOLE} pixels wide, too wide to be "
                 "predicted from its edge",
             )
         return (
-            shapes_key,
+            narrow_key,
             f"the widest hole is about {2 * deepest} pixels wide, narrow enough to be predicted "
             "from its edge",
         )
@@ -255,11 +251,12 @@ class Inpaint(Task):
         return estimate_type(mean, where(mask, measured.log_variance, predicted.log_variance))
 
 
-def _get_hole_shapes_key() -> str:
+def _get_suitable_prior(holes: str) -> str:
+    """Return the key of the prior that fills such holes best."""
     return next(
         prior_spec.key
         for prior_spec in INPAINTING_PRIORS.select()
-        if prior_spec.input_traits.has_hole_shapes
+        if prior_spec.suitable_holes == holes
     )
 
 
@@ -270,7 +267,7 @@ def _choose_stack_prior(prior_key: str, measured_mask: BoolArray) -> tuple[str, 
         why = f"{missing} of {total} planes are missing, so those before and after tell of them"
         return prior_key, why
     why = "the planes before and after tell, too, of what is missing in one"
-    return _get_hole_shapes_key(), why
+    return _get_suitable_prior("narrow"), why
 
 
 def choose_validation_patches(measured_mask: Tensor) -> tuple[tuple[int, ...], Tensor] | None:

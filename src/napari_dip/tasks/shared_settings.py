@@ -38,22 +38,23 @@ ALLOWED_FACTORS = (1, 2, 3, 4, 8)
 #: Maximum margin on each side of a volume: the field's size divided by this. The full radius of a
 #: deep PSF would enlarge the object eightfold.
 MARGIN_DIVISOR = 4
+_DETECTOR_NOISE_LABELS = {
+    model.key: model.label for model in NOISE_MODELS.values() if model.has_variance_model
+}
 
 if TYPE_CHECKING:
     AnyNoiseModel = str
     DetectorNoiseModel = str
 else:  # a new row of the registry becomes a choice of form and command
     AnyNoiseModel = Literal[tuple(NOISE_MODELS)]
-    DetectorNoiseModel = Literal[
-        tuple(model.key for model in NOISE_MODELS.values() if model.is_detector)
-    ]
+    DetectorNoiseModel = Literal[tuple(_DETECTOR_NOISE_LABELS)]
 DetectorNoiseSetting = Annotated[
     DetectorNoiseModel,
     Setting(
         "Noise",
         "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
         "brightness, as photon noise does. Automatic measures which of the two.",
-        choices={model.key: model.label for model in NOISE_MODELS.values() if model.is_detector},
+        choices=_DETECTOR_NOISE_LABELS,
     ),
 ]
 NoiseSetting = Annotated[

@@ -72,7 +72,7 @@ def _uses_measured_noise(report: Report) -> bool:
     if not TASKS[report["task"]].spec.explains_pixels or _uses_input("repeated_exposure")(report):
         return False
     user_noise = [get_task_setting(report, name) for name in ("gain", "read_noise")]
-    return get_noise_model(report["noise"]["model"]).is_detector and None in user_noise
+    return get_noise_model(report["noise"]["model"]).has_variance_model and None in user_noise
 
 
 def _uses_input(*names: str) -> Callable[[Report], bool]:
@@ -303,7 +303,7 @@ def _describe_noise_model(report: Report) -> str:
         return ""
     noise, cited = report["noise"], list_paper_keys(report)
     noise_model = get_noise_model(noise["model"])
-    origin = _write("origin-user") if noise_model.is_detector else ""
+    origin = _write("origin-user") if noise_model.has_variance_model else ""
     for key, template_key in _ORIGINS.items():
         if key in cited:
             origin = _write(template_key)

@@ -90,7 +90,7 @@ def identify_noise_model(
     noise_estimates: Sequence[NoiseEstimate], noise_settings: NoiseSettings
 ) -> str:
     """Return the noise model: that of an artefact, Gaussian or Poisson-Gaussian."""
-    if not NOISE_MODELS[noise_settings.model].is_detector:
+    if not NOISE_MODELS[noise_settings.model].has_variance_model:
         return noise_settings.model
     model = (
         GAUSSIAN if all(estimate.gain == 0 for estimate in noise_estimates) else POISSON_GAUSSIAN

@@ -165,7 +165,7 @@ def _refuse_repeatability_runs(image_plan: ImagePlan, tiles: tuple[Tile, ...]) -
     keeps_noise = task_plan.keeps_measured_pixels
     if keeps_noise or not (task_spec.explains_pixels and has_same_grid):
         return make_refusal("repeatability-task", task=task_spec.title, keeps_noise=keeps_noise)
-    if not noise_model.is_detector:
+    if not noise_model.allows_added_noise:
         return make_refusal("repeatability-noise", noise=noise_model.label.lower())
     name, grid = image_plan.header.name, image_plan.header.grid
     if tiles:

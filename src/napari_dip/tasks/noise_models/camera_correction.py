@@ -140,7 +140,7 @@ class CameraCorrection:
 
 
 def refuse_maps(
-    header: ImageHeader, extra_headers: Headers, *, is_detector_noise: bool
+    header: ImageHeader, extra_headers: Headers, *, has_variance_model: bool
 ) -> Refusal | None:
     """Refuse camera maps of the wrong size or without use, from the headers alone.
 
@@ -148,8 +148,8 @@ def refuse_maps(
     ----------
     header : ImageHeader
     extra_headers : mapping of str to ImageHeader
-    is_detector_noise : bool
-        Whether the noise model is that of a detector.
+    has_variance_model : bool
+        As `NoiseModel.has_variance_model`.
     """
     maps = {
         camera_map.name: extra_headers[camera_map.name]
@@ -157,7 +157,7 @@ def refuse_maps(
         if camera_map.name in extra_headers
     }
     for map_header in maps.values():
-        if not is_detector_noise:
+        if not has_variance_model:
             return make_refusal("map-noise", name=map_header.name)
         if [side for side in map_header.shape if side > 1] != list(header.grid):
             size = " × ".join(map(str, map_header.shape))

@@ -197,8 +197,9 @@ class NoiseModel:
         (noise in a report) -> the facts of that template, one value a channel.
     papers : tuple of str
         Papers to cite: keys of `pipeline.assess.methods_section.PAPERS`.
-    is_detector : bool
-        Whether the variance is gain x signal + intercept; other models describe artefacts.
+    has_variance_model : bool
+        Whether the variance is gain x signal + intercept, the same everywhere; other models
+        describe artefacts. Then clipping can be corrected, and pixels averaged.
     volume_refusal : str
         Code of the refusal of volumes; "" if planes may be fitted together.
     prior_key : str
@@ -242,7 +243,7 @@ class NoiseModel:
         name: noise[name] for name in ("gain", "intercept")
     }
     papers: tuple[str, ...] = ()
-    is_detector: bool = False
+    has_variance_model: bool = False
     volume_refusal: str = ""
     prior_key: str = ""
     prior_reason: str = ""
@@ -259,6 +260,16 @@ class NoiseModel:
     limit_network_input: Callable[[FitInput], FitInput] = lambda fit_input: fit_input
     problem_factory: Callable[[FitInput, PriorOptions], Problem] | None = None
     wrap_problem: Callable[[FitInput, Problem], Problem] = lambda fit_input, problem: problem
+
+    @property
+    def allows_added_noise(self) -> bool:
+        """Whether more noise of its kind can be drawn, as for R2R, halves and null control."""
+        return self.has_variance_model
+
+    @property
+    def allows_tiles(self) -> bool:
+        """Whether parts of an image can be restored by themselves."""
+        return self.has_variance_model
 
 
 def _refuse_exposures(title: str, header: ImageHeader, extra_headers: Headers) -> Refusal | None:
@@ -277,20 +288,20 @@ def _add_hints(
     return extra_inputs, () if "repeated_exposure" in headers else list_noise_hints(image)
 
 
-AUTO = NoiseModel(key="auto", label="Automatic", is_detector=True, convert_inputs=_add_hints)
+AUTO = NoiseModel(key="auto", label="Automatic", has_variance_model=True, convert_inputs=_add_hints)
 GAUSSIAN = NoiseModel(
     key="gaussian",
     label="Gaussian",
     methods_phrase="Gaussian, equally strong everywhere",
     figures_template_key="figures-gaussian",
     list_figures=lambda noise: {"std": [max(0.0, v) ** 0.5 for v in noise["intercept"]]},
-    is_detector=True,
+    has_variance_model=True,
 )
 POISSON_GAUSSIAN = NoiseModel(
     key="poisson-gaussian",
     label="Poisson-Gaussian",
     methods_phrase="Poisson-Gaussian, its variance a line in the intensity",
-    is_detector=True,
+    has_variance_model=True,
 )
 JPEG = NoiseModel(
     key="jpeg",

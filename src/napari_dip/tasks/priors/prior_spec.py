@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from napari_dip.tasks.base import TaskSetup
 
@@ -136,8 +136,6 @@ class PriorInputTraits:
         Whether a second image is appended to it.
     has_neighbour_frames : bool
         Whether frames before and after can be appended to it.
-    has_hole_shapes : bool
-        Whether what is masked has the shapes of the holes, rather than being single pixels.
     trains_on_coarser_copies : bool
         Whether the network is trained on coarser copies of the image.
     """
@@ -147,7 +145,6 @@ class PriorInputTraits:
     is_random_noise: bool = False
     has_guide: bool = False
     has_neighbour_frames: bool = False
-    has_hole_shapes: bool = False
     trains_on_coarser_copies: bool = False
 
 
@@ -165,15 +162,12 @@ class NetworkTraits:
         Whether the predicted variance includes a share of the noise.
     supports_bfloat16 : bool
         Whether steps may be computed in bfloat16, on CPUs with instructions for it.
-    has_skip_connections : bool
-        Whether fine structure of the input bypasses the coarse layers.
     """
 
     is_local: bool = False
     is_planewise: bool = False
     predicts_noise_variance: bool = False
     supports_bfloat16: bool = False
-    has_skip_connections: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +215,8 @@ class PriorSpec:
         Value of the setting `prior` that chooses this prior; "": the same as `key`.
     unguided_key : str
         Key of the same prior without the guide; "" for priors without a guide.
+    suitable_holes : str
+        Holes that it fills better than others: "scattered", "narrow", "wide", or "" for none.
     has_network : bool
         False if the pixels themselves are fitted.
     input_traits : PriorInputTraits
@@ -248,6 +244,7 @@ class PriorSpec:
     papers: tuple[str, ...] = ()
     choice_override: str = ""
     unguided_key: str = ""
+    suitable_holes: Literal["", "scattered", "narrow", "wide"] = ""
     has_network: bool = True
     input_traits: PriorInputTraits = PriorInputTraits()
     network_traits: NetworkTraits = NetworkTraits()

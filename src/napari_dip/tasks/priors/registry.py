@@ -104,6 +104,7 @@ MASKED_INPUT_PRIOR = PriorSpec(
     problem_factory=build_masked_input_problem,
     methods_phrase="the image with more of its pixels hidden at each step",
     papers=("noise2void",),
+    suitable_holes="scattered",
     input_traits=PriorInputTraits(contains_image=True, has_masked_pixels=True),
     network_traits=NetworkTraits(is_local=True, predicts_noise_variance=True, is_planewise=True),
     cost=PriorCost(float32_step_bytes=70, bfloat16_step_bytes=45),
@@ -116,9 +117,8 @@ MASKED_INPUT_SHAPES_PRIOR = PriorSpec(
     methods_phrase="the image with copies of its holes hidden at each step",
     papers=("noise2void",),
     choice_override=MASKED_INPUT_PRIOR.key,
-    input_traits=PriorInputTraits(
-        contains_image=True, has_masked_pixels=True, has_hole_shapes=True
-    ),
+    suitable_holes="narrow",  # it hides copies of them, rather than single pixels
+    input_traits=PriorInputTraits(contains_image=True, has_masked_pixels=True),
     network_traits=NetworkTraits(is_local=True, predicts_noise_variance=True, is_planewise=True),
     cost=PriorCost(float32_step_bytes=40),
 )
@@ -163,8 +163,8 @@ RANDOM_INPUT_NO_SKIPS_PRIOR = PriorSpec(
     prior_factory=build_no_skip_prior,
     problem_factory=build_random_input_problem,
     methods_phrase="fixed random noise, without skip connections",
+    suitable_holes="wide",  # fine structure of the input cannot bypass the coarse layers
     input_traits=PriorInputTraits(is_random_noise=True),
-    network_traits=NetworkTraits(has_skip_connections=False),
 )
 GUIDED_RANDOM_INPUT_PRIOR = PriorSpec(
     key="guided-random-input",
