@@ -17,6 +17,7 @@ import tifffile
 from qtpy.QtCore import QPoint, Qt, QThreadPool
 from qtpy.QtWidgets import QAbstractButton, QApplication, QFileDialog, QScrollArea
 
+from napari_dip.qt.shell.dock_widget import CollapsibleSection, PageScrollArea
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -225,6 +226,39 @@ def test_the_window_stays_as_high_as_it_was_with_all_docks_of_the_menu_open(user
     assert set(window.tabifiedDockWidgets(docks[0])) == set(docks[1:])
     # the check of the computer tries PyTorch in the background
     user.wait_until(lambda: not QThreadPool.globalInstance().activeThreadCount())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_no_dock_is_wider_than_what_it_is_shown_in(user, theme):
+    window = user.viewer.window._qt_window
+    window.resize(1280, 720)
+    window.show()
+    user.viewer.theme = theme
+    for entry in get_menu_entries():
+        _, dock = user.viewer.window.add_plugin_dock_widget("napari-dip", entry)
+        user.qtbot.waitUntil(dock.isVisible)
+        user.qtbot.wait(50)
+        check_widths(dock, entry)
+        if hasattr(dock, "form") and "microscope" in dock.form.widgets:
+            dock.form.widgets["microscope"].value = "widefield"  # shows four more rows
+        for section in dock.findChildren(CollapsibleSection):
+            section.expand(animate=False)
+            user.qtbot.wait(50)
+            check_widths(dock, f"{entry}, {section.text()}")
+    user.wait_until(lambda: not QThreadPool.globalInstance().activeThreadCount())
+
+
+def check_widths(dock, place):
+    """Check that nothing in a dock is cut off at a side, and that one scroll bar is enough."""
+    areas = [area for area in dock.findChildren(PageScrollArea) if area.isVisible()]
+    for area in areas:
+        assert area.widget().width() <= area.viewport().width(), place
+        assert area.widget().minimumSizeHint().width() <= area.viewport().width(), place
+    frame = dock.parentWidget()
+    assert frame.minimumSizeHint().width() <= frame.width() and dock.width() <= frame.width(), place
+    assert frame.mapTo(frame.window(), frame.rect().topRight()).x() < frame.window().width(), place
+    assert sum(area.verticalScrollBar().isVisible() for area in areas) <= 1, place
 
 
 @pytest.mark.long

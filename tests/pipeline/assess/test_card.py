@@ -202,7 +202,8 @@ def test_the_same_warning_of_three_channels_takes_one_line():
         ("pixels-saturated", {"fraction": 0.2}, Verdict.LOOK_CLOSER),
         ("input-kept", {"guessed": True}, Verdict.LOOK_CLOSER),
         ("input-kept", {"guessed": False}, Verdict.FINE),
-        ("detail-unchecked", {}, Verdict.FINE),
+        ("detail-unchecked", {}, Verdict.LOOK_CLOSER),
+        ("detail-small", {}, Verdict.FINE),
     ],
 )
 def test_the_verdict_follows_from_the_worst_note(code, facts, verdict):
@@ -236,7 +237,8 @@ def test_the_figures_are_those_of_the_report():
     report["halves"] = {"resolution": {"input": 0.41, "result": 0.24}, "unit": "µm"}
     card = make_card(report)
     assert card.figure_line == (
-        f"{FIGURES['noise']} 12.3 → 2.1 · {FIGURES['resolution']} 0.41 → 0.24 µm · "
+        f"{FIGURES['noise']}: input 12.3, result 2.1 grey values · "
+        f"{FIGURES['resolution']}: input 0.41, result 0.24 µm · "
         f"{FIGURES['detail']} 93 ± 4 %"
     )
 

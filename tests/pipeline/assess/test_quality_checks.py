@@ -199,7 +199,7 @@ def test_detail_too_faint_to_be_seen_is_not_doubted():
 
 
 def test_without_validation_pixels_a_note_says_that_detail_was_not_checked():
-    assert "was not checked" in list_sentences(detail=None, contrast=None)
+    assert "none was left to check" in list_sentences(detail=None, contrast=None)
     assert "compare another seed or preset" in list_sentences(detail=None, contrast=None)
     assert "not checked" not in list_warnings(detail=None, contrast=None)  # the headline says it
 

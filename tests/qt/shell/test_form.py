@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel
+from qtpy.QtCore import QEvent, QPoint
+from qtpy.QtGui import QHelpEvent
+from qtpy.QtWidgets import QApplication, QComboBox, QFormLayout, QLabel, QToolTip
 
 from napari_dip.errors import RefusedError
 from napari_dip.pipeline.recipe import RunSettings, list_setting_fields, make_recipe
-from napari_dip.qt.shell.settings_form import SettingsForm
+from napari_dip.qt.shell.settings_form import SettingsForm, make_combo
 from napari_dip.tasks import TASKS
 
 
@@ -36,7 +38,7 @@ def test_a_long_list_stands_below_all_other_settings(form):
     assert widgets[-1] is form.widgets["architecture"].native
 
 
-def test_a_choice_that_is_too_long_for_its_list_ends_in_an_ellipsis(form, qtbot):
+def test_a_choice_that_is_too_long_for_its_list_keeps_both_ends(form, qtbot):
     combo = form.widgets["prior"].native
     combo.setFixedWidth(120)
     combo.setStyleSheet("QComboBox { padding: 2px; }")  # with one, as of napari, Qt cuts off
@@ -48,7 +50,8 @@ def test_a_choice_that_is_too_long_for_its_list_ends_in_an_ellipsis(form, qtbot)
         return combo.grab().toImage()
 
     drawn = draw(text)
-    assert any(draw(f"{text[:end]}…") == drawn for end in range(3, len(text)))
+    ends = ((end, start) for end in range(2, len(text)) for start in range(end + 1, len(text)))
+    assert any(draw(f"{text[:end]}…{text[start:]}") == drawn for end, start in ends)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -290,3 +293,22 @@ def test_sizes_that_the_image_does_not_state_are_asked_for_in_sight(deblur_form)
     assert labels[first + 1 : first + 3] == ["Pixel size (nm)", "Z step (nm)"]
     deblur_form.show_relevant("ZYX", (), "")
     assert not list_basic()
+
+
+def test_a_long_name_in_a_list_shows_its_end_and_the_tooltip_has_all_of_it(qtbot):
+    combo = make_combo("Image", "The image to restore.")
+    combo.addItems(["human cells in red", "human cells in red <mask>"])
+    qtbot.addWidget(combo)
+    combo.resize(110, 24)
+    combo.show()
+    pictures = []
+    for index in (0, 1):
+        combo.setCurrentIndex(index)
+        pictures.append(combo.grab().toImage())
+    assert pictures[0] != pictures[1]
+    place = QPoint(5, 5)
+    event = QHelpEvent(QEvent.Type.ToolTip, place, combo.mapToGlobal(place))
+    assert QApplication.sendEvent(combo, event)
+    assert "human cells in red &lt;mask&gt;" in QToolTip.text()
+    assert "The image to restore." in QToolTip.text()
+    QToolTip.hideText()

@@ -30,7 +30,7 @@ def waiting_jobs(qapp):
 def test_one_job_runs_and_each_other_says_what_it_waits_for(waiting_jobs):
     _, owners = waiting_jobs
     assert owners[0].updates == ["begun"]
-    assert owners[1].updates == ["Waiting for 'run 0' to end. It begins by itself."]
+    assert owners[1].updates == ["Waiting for 'run 0' to end. Then 'run 1' begins by itself."]
     assert "'run 0' to end, and another." in owners[2].updates[0]
     assert "and then for 2 more" in owners[3].updates[0]
 
@@ -38,11 +38,20 @@ def test_one_job_runs_and_each_other_says_what_it_waits_for(waiting_jobs):
 def test_who_leaves_lets_the_next_begin_and_leaving_twice_does_no_harm(waiting_jobs):
     places, owners = waiting_jobs
     places[1].leave()
-    assert owners[2].updates[-1] == "Waiting for 'run 0' to end. It begins by itself."
+    assert owners[2].updates[-1] == "Waiting for 'run 0' to end. Then 'run 2' begins by itself."
     places[0].leave()
     places[0].leave()
     assert owners[2].updates[-1] == "begun"
     assert "'run 2'" in owners[3].updates[-1]
+
+
+def test_who_waits_reads_that_the_run_before_was_discarded_and_only_has_to_end(waiting_jobs):
+    places, owners = waiting_jobs
+    places[0].discard()
+    message = "Waiting for 'run 0', which was discarded, to end. Then 'run 1' begins by itself."
+    assert owners[1].updates[-1] == message
+    places[0].leave()
+    assert owners[1].updates[-1] == "begun"
 
 
 def test_nobody_waits_for_an_owner_that_is_gone(waiting_jobs, qtbot):
@@ -78,7 +87,8 @@ def test_a_second_run_waits_in_sight_and_begins_by_itself_when_the_first_is_disc
     long_run.press(second.run_bar.run_button)
     bar = second.run_bar
     assert second.is_busy and bar.state is JobState.WAITING
-    assert bar.message_label.text() == "Waiting for 'Denoise cells' to end. It begins by itself."
+    message = "Waiting for 'Denoise cells' to end. Then 'Denoise other' begins by itself."
+    assert bar.message_label.text() == message
     assert not bar.run_button.isEnabled() and bar.discard_button.isEnabled()
     assert not second.form.basic_page.isEnabled()
     long_run.wait_for_fit()

@@ -25,6 +25,17 @@ def large_image(driver, noisy):
     return driver
 
 
+def test_without_an_image_there_is_nothing_to_try(driver):
+    trying = driver.dock.crop_preview
+    driver.press(trying.toggleButton())
+    buttons = trying.try_button, trying.compare_button, trying.restore_button
+    driver.wait_until(lambda: "in 4 runs" in trying.offer_label.text())
+    assert all(button.isEnabled() for button in buttons)
+    driver.viewer.layers.clear()
+    assert not any(button.isEnabled() for button in buttons)
+    driver.wait_until(lambda: not trying.offer_label.text())
+
+
 def draw_rectangle(driver, first_row, first_column, last_row, last_column):
     """A rectangle around these pixels, drawn in world coordinates."""
     (y, x), (h, w) = (
@@ -44,10 +55,14 @@ def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large_i
     trying = large_image.dock.crop_preview
     draw_rectangle(large_image, 40, 16, 104, 112)
     assert trying.region_combo.currentText() == "region"
-    assert not trying.apply_button.isEnabled()
+    assert not trying.apply_button.isVisibleTo(trying.content())  # there is no preview yet
     large_image.dock.result_view.extra_layer_chooser.boxes["residual"].setChecked(True)
+    large_image.press(trying.toggleButton())
+    offer = r"96 × 64 pixels: up to \d+ s. Compare presets: up to .+ (s|min) in 4 runs."
+    large_image.wait_until(lambda: re.fullmatch(offer, trying.offer_label.text()))
+    large_image.viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
     large_image.press(trying.try_button)
-    assert large_image.dock.is_busy and "96 × 64 pixels" in trying.message_label.text()
+    assert large_image.dock.is_busy
     large_image.wait_for_end()
     assert (
         "Fast crop of cells residual" in large_image.names
@@ -76,6 +91,7 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large_i
     viewer.add_image(np.zeros((8, 8)), name="aside")
     viewer.layers.selection.active = viewer.layers["cells"]
     draw_rectangle(large_image, 0, 0, 64, 64)
+    large_image.dock.result_view.extra_layer_chooser.boxes["residual"].setChecked(True)
     large_image.press(trying.compare_button)
     large_image.wait_until(lambda: "Fast crop of cells" in large_image.names)
     assert large_image.dock.is_busy and not trying.apply_button.isEnabled()  # two more are to come
@@ -83,6 +99,8 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large_i
         lambda: not large_image.dock.is_busy and "Best crop of cells" in large_image.names
     )
     assert trying.apply_button.isEnabled()
+    assert not any("residual" in name for name in large_image.names)  # four would bury the list
+    large_image.dock.result_view.extra_layer_chooser.boxes["residual"].setChecked(False)
     assert viewer.canvas.grid.enabled
     assert not viewer.layers["aside"].visible and not viewer.layers["region"].visible
     (width,) = {viewer.canvas.viewbox_size(viewer.layers)[1]}

@@ -49,13 +49,15 @@ _REASONS = {
     "holes-far": "holes-far",
     "fits-ended-early": "fit-ended-early",
     "fit-ended-early": "fit-ended-early",
+    "detail-unchecked": "detail-unchecked",
     "residual-weak": "residual-weak",
     "input-kept": "input-kept",
     "pixels-saturated": "pixels-clipped",
     "pixels-darkest": "pixels-clipped",
 }
-#: Codes of notes that the detail, or something else, could not be checked.
-_UNCHECKED_DETAIL = {"detail-small", "detail-unchecked"}
+#: Codes of notes that the image is too small or too noisy for a check, worst first.
+_UNDECIDED = ("contrast-small", "detail-small")
+#: Codes of notes that something other than the detail could not be checked.
 _UNCHECKED = {"residual-unchecked", "residual-no-edges", "input-kept"}
 #: Names of the samples of a colour image.
 _COLOURS = ("Red", "Green", "Blue")
@@ -109,8 +111,8 @@ class CardFigure:
 
     def __str__(self) -> str:
         """Return the label with the values."""
-        values = " → ".join(filter(None, (self.before, self.after)))
-        return f"{FIGURES[self.name]} {values}"
+        values = f": input {self.before}, result {self.after}" if self.before else f" {self.after}"
+        return f"{FIGURES[self.name]}{values}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,8 +222,7 @@ def _judge(ranked: list[Note], notes: list[Note]) -> tuple[Verdict, str]:
     if not ranked:
         codes = {note.code for note in notes}
         key = "unchecked" if not notes or codes & _UNCHECKED else "fine"
-        key = "detail-unchecked" if codes & _UNCHECKED_DETAIL else key
-        key = "contrast-small" if "contrast-small" in codes else key
+        key = next((code for code in _UNDECIDED if code in codes), key)
         return Verdict.FINE, HEADLINES[key]
     verdict = Verdict.DO_NOT_USE if _is_failure(ranked[0]) else Verdict.LOOK_CLOSER
     reason = render(REASONS[_find_reason(ranked[0])], ranked[0].facts)
@@ -270,7 +271,7 @@ def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Itera
     # behind a PSF, the spread of a fit is far smaller than its error
     if (deviation := report.get("deviation")) and checks.get("agreement") is None:
         before, after = (f"{deviation[key]:.3g}" for key in ("noise", "result"))
-        yield CardFigure(name="noise", before=before, after=after)
+        yield CardFigure(name="noise", before=before, after=f"{after} grey values")
     if halves := report.get("halves"):
         before, after = (
             f"{size:.3g}" if size else "?"
@@ -291,7 +292,7 @@ def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Itera
     if traces := checks.get("traces"):
         yield CardFigure(name="traces", after=format_traces(traces))
     if checks.get("agreement") is not None:
-        yield CardFigure(name="agreement", after=f"{checks['agreement']:.3f}")
+        yield CardFigure(name="agreement", after=f"{checks['agreement']:.3f} (1: fully explained)")
     if abs(checks.get("bias") or 0.0) > MIN_REPORTED_CHANGE:
         yield CardFigure(name="mean", after=f"{checks['bias']:+.1%}")
 

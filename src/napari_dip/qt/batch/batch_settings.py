@@ -28,17 +28,10 @@ from napari_dip.errors import DipError, return_refusal
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import is_zarr
 from napari_dip.pipeline.recipe import PRESET_LABELS, RunSettings, load_recipe, make_recipe
-from napari_dip.qt.shell.dock_widget import (
-    fill_grid,
-    guard_wheel,
-    make_button,
-    make_combo,
-    make_form,
-    style_combo,
-)
+from napari_dip.qt.shell.dock_widget import fill_grid, guard_wheel, make_button, make_form
 from napari_dip.qt.shell.napari_layers import read_layer_provenance
 from napari_dip.qt.shell.preferences import get_default_preset, open_saved_settings
-from napari_dip.qt.shell.settings_form import add_path_button
+from napari_dip.qt.shell.settings_form import add_path_button, make_combo, style_combo
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from napari_dip.qt.shell.dock_widget import (
     style_table,
 )
 from napari_dip.qt.shell.napari_layers import METADATA_KEY, build_report_provenance
-from napari_dip.qt.shell.run_bar import ScrollableLabel, make_message_label
+from napari_dip.qt.shell.run_bar import FoldedLabel, make_message_label
 from napari_dip.scale.batch.records import PAGE_FILE, read_file_record
 from napari_dip.scale.batch.table import make_source_label
 
@@ -500,7 +500,7 @@ class FilesPanel(QWidget):
         self.page_button.setEnabled(folder is not None and (folder / PAGE_FILE).is_file())
 
     def _build_layout(self) -> None:
-        self.message_area: ScrollableLabel = ScrollableLabel(
+        self.message_area: FoldedLabel = FoldedLabel(
             self.message_label, max_lines=_MAX_DETAIL_LINES
         )
         buttons = [self.show_button, self.all_button, self.page_button]

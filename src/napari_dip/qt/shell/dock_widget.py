@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject, QSignalBlocker, QSize, Qt, QTimer, QUrl
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, QUrl
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QApplication,
-    QComboBox,
     QDockWidget,
     QFormLayout,
     QFrame,
@@ -19,9 +18,6 @@ from qtpy.QtWidgets import (
     QMainWindow,
     QPushButton,
     QScrollArea,
-    QStyle,
-    QStyleOptionComboBox,
-    QStylePainter,
     QTableView,
     QTextBrowser,
     QVBoxLayout,
@@ -32,7 +28,7 @@ from superqt import QCollapsible
 from napari_dip.qt.shell.preferences import read_fold, save_fold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from napari.layers import Layer
     from napari.viewer import Viewer
@@ -46,8 +42,9 @@ MIN_DOCK_WIDTH = 310
 _MIN_SCROLLED_WIDTH = 240
 #: Minimum height of a dock: shows its image and Run beside another dock on a screen of 720 pixels.
 _MIN_DOCK_HEIGHT = 220
-#: Minimum height of the scrolled part of a dock, in pixels.
-_MIN_SCROLLED_HEIGHT = 64
+#: Height in pixels of the scrolled part below which the whole dock scrolls instead: six folded
+#: sections are 190 high.
+_MIN_SCROLLED_HEIGHT = 190
 #: Distance of the sections of a dock, in pixels.
 _SECTION_SPACING = 4
 #: Width and height of the window of a help page, in pixels: lines of about 90 letters.
@@ -107,10 +104,15 @@ class CollapsibleSection(QCollapsible):
 
 def _measure_page_height(page: QWidget) -> int:
     """Return the height that a page needs at its present width."""
-    height, layout = page.sizeHint().height(), page.layout()
+    return max(page.sizeHint().height(), _measure_wrapped_height(page))
+
+
+def _measure_wrapped_height(page: QWidget) -> int:
+    """Return the height of a page whose sentences wrap at its present width."""
+    layout = page.layout()
     if layout is not None and layout.hasHeightForWidth():
-        height = max(height, layout.totalHeightForWidth(page.width()))
-    return int(height)
+        return int(layout.totalHeightForWidth(page.width()))
+    return int(page.sizeHint().height())
 
 
 class DockLifecycle(QObject):
@@ -338,19 +340,20 @@ def lay_out(
     help_button.clicked.connect(lambda: show_help(dock, help_page))
     scrolled_layout.addWidget(help_button)
     scrolled_layout.addStretch()
-    scroll_area = PageScrollArea(scrolled_page, _MIN_SCROLLED_HEIGHT)
-    for widget in scrolled_widgets:
-        if isinstance(widget, CollapsibleSection):
-            _remember_fold(f"{type(dock).__name__}/{widget.text()}", widget)
-            widget.toggled.connect(partial(_scroll_to_section, scroll_area, widget))
-    page = QWidget()
+    scroll_area, page = PageScrollArea(scrolled_page), QWidget()
     layout = QVBoxLayout(page)
     layout.setContentsMargins(8, 8, 8, 8)
     layout.setSpacing(5)
     for widget in widgets:
         layout.addWidget(widget)
     layout.addWidget(scroll_area, 1)
-    fill_grid(dock, ([PageScrollArea(page, _MIN_DOCK_HEIGHT)],))
+    outer_area = PageScrollArea(page, scroll_area)
+    fill_grid(dock, ([outer_area],))
+    for section in scrolled_widgets:
+        if isinstance(section, CollapsibleSection):
+            _remember_fold(f"{type(dock).__name__}/{section.text()}", section)
+            for area in (scroll_area, outer_area):  # either of them scrolls
+                section.toggled.connect(partial(_scroll_to_section, area, section))
     for form in dock.findChildren(QFormLayout):
         _copy_tooltips(form)
 
@@ -363,13 +366,15 @@ class PageScrollArea(QScrollArea):
     Parameters
     ----------
     page : QWidget
-    height : int
-        Minimum height in pixels.
+    inner : PageScrollArea, optional
+        The part of the page that scrolls by itself while there is room for it. Without room it is
+        as high as its own page, so that never two scroll bars stand beside each other.
     """
 
-    def __init__(self, page: QWidget, height: int) -> None:
+    def __init__(self, page: QWidget, inner: PageScrollArea | None = None) -> None:
         super().__init__()
-        self._height = height
+        self._inner = inner
+        self.height_hint: int = _MIN_SCROLLED_HEIGHT if inner is None else _MIN_DOCK_HEIGHT
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -383,11 +388,37 @@ class PageScrollArea(QScrollArea):
         width = 0 if page is None else page.minimumSizeHint().width()
         if bar is not None and bar.maximum() > 0:
             width += bar.sizeHint().width()
-        return QSize(width, self._height)
+        return QSize(width, self.height_hint)
 
     def sizeHint(self) -> QSize:
         """Return the minimum; the layout around gives the rest of the window."""
         return self.minimumSizeHint()
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Decide anew which of the two areas scrolls."""
+        super().resizeEvent(event)
+        self._choose_scrolling()
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Follow a page that has become higher or wider, as a theme or a setting makes it."""
+        is_handled = super().eventFilter(watched, event)
+        if event is not None and event.type() == QEvent.Type.LayoutRequest:
+            self._reserve_width()
+            self._choose_scrolling()
+        return is_handled
+
+    def _choose_scrolling(self) -> None:
+        """Let the inner area scroll if it has room for that, and else this one."""
+        page, view, inner = self.widget(), self.viewport(), self._inner
+        inner_page = None if inner is None else inner.widget()
+        if page is None or view is None or inner is None or inner_page is None:
+            return
+        fixed_height = _measure_wrapped_height(page) - inner.height_hint
+        has_room = view.height() - fixed_height >= _MIN_SCROLLED_HEIGHT
+        height = _MIN_SCROLLED_HEIGHT if has_room else _measure_wrapped_height(inner_page)
+        if height != inner.height_hint:
+            inner.height_hint = height
+            inner.updateGeometry()
 
     def _reserve_width(self) -> None:
         """Widen a dock that is narrower than its page with a scroll bar."""
@@ -433,22 +464,21 @@ def show_help(dock: QWidget, page: str) -> None:
 
 def _scroll_to_section(area: QScrollArea, section: CollapsibleSection, is_expanded: bool) -> None:
     """Scroll down until a section that was just unfolded is visible as far as it fits."""
-    bar = area.verticalScrollBar()
-    if not is_expanded or bar is None:
+    if not is_expanded:
         return
     timer = make_single_shot_timer(area)
-    timer.timeout.connect(
-        lambda: bar.setValue(max(bar.value(), _find_scroll_position(area, section)))
-    )
+    timer.timeout.connect(partial(_show_section, area, section))
     timer.timeout.connect(timer.deleteLater)
     timer.start()
 
 
-def _find_scroll_position(area: QScrollArea, section: CollapsibleSection) -> int:
-    """Return the scroll position that shows the end of a section, but never hides its title."""
-    view = area.viewport()
-    height = view.height() if view is not None else 0
-    return min(section.y(), section.y() + section.height() - height)
+def _show_section(area: QScrollArea, section: CollapsibleSection) -> None:
+    """Scroll the end of a section into view, but never hide its title."""
+    page, view, bar = area.widget(), area.viewport(), area.verticalScrollBar()
+    if page is None or view is None or bar is None:
+        return
+    top = section.mapTo(page, section.rect().topLeft()).y()
+    bar.setValue(max(bar.value(), min(top, top + section.height() - view.height())))
 
 
 def make_button(text: str, tooltip: str) -> QPushButton:
@@ -456,64 +486,6 @@ def make_button(text: str, tooltip: str) -> QPushButton:
     button = QPushButton(text)
     button.setToolTip(f"<qt>{tooltip}</qt>")
     return button
-
-
-def make_combo(
-    name: str,
-    tooltip: str = "",
-    choices: Mapping[str, str] | None = None,
-    *,
-    length: int | None = None,
-) -> QComboBox:
-    """Return a list of choices, which a long entry does not widen.
-
-    Parameters
-    ----------
-    name : str
-        Name for screen readers.
-    tooltip : str
-        The tooltip.
-    choices : mapping of str to str, optional
-        Labels of the entries by their values.
-    length : int, optional
-        Smallest number of visible characters.
-    """
-    combo = style_combo(QComboBox(), name, tooltip, length=length)
-    for value, label in (choices or {}).items():
-        combo.addItem(label, value)
-    return combo
-
-
-class ComboElision(QObject):
-    """Event filter that ends a chosen entry in an ellipsis where it is too long; Qt cuts it off."""
-
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Draw the list as Qt does, but for the length of the text."""
-        is_paint = event is not None and event.type() == QEvent.Type.Paint
-        if not is_paint or not isinstance(watched, QComboBox):
-            return False
-        painter, option = QStylePainter(watched), QStyleOptionComboBox()
-        watched.initStyleOption(option)
-        box, field = QStyle.ComplexControl.CC_ComboBox, QStyle.SubControl.SC_ComboBoxEditField
-        painter.drawComplexControl(box, option)
-        style = watched.style()
-        assert style is not None  # a widget always has one
-        width = style.subControlRect(box, option, field, watched).width() - 2  # Qt's margins
-        right = Qt.TextElideMode.ElideRight
-        option.currentText = watched.fontMetrics().elidedText(option.currentText, right, width)
-        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
-        return True
-
-
-def style_combo(combo: QComboBox, name: str, tooltip: str, *, length: int | None) -> QComboBox:
-    """Style a list as `make_combo` does, and return it."""
-    combo.installEventFilter(ComboElision(combo))
-    combo.setAccessibleName(name)
-    combo.setToolTip(f"<qt>{tooltip}</qt>" if tooltip else "")
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    if length is not None:
-        combo.setMinimumContentsLength(length)
-    return combo
 
 
 def style_table(table: QTableView, row_height: int) -> None:
@@ -534,40 +506,12 @@ def copy_text(text: str) -> None:
     clipboard.setText(text)
 
 
-def fill_combo(
-    combo: QComboBox, names: Sequence[str], chosen: str | None, default_index: int = -1
-) -> None:
-    """Replace the entries of a list and choose one, without a signal.
-
-    Parameters
-    ----------
-    combo : QComboBox
-    names : sequence of str
-    chosen : str or None
-    default_index : int
-        Index of the choice if `chosen` is not among the names.
-    """
-    with QSignalBlocker(combo):
-        combo.clear()
-        combo.addItems(names)
-        index = combo.findText(chosen) if chosen else -1
-        combo.setCurrentIndex(index if index >= 0 else min(default_index, len(names) - 1))
-
-
-def update_combo(
-    combo: QComboBox, names: list[str], new_names: list[str], active: str = ""
-) -> None:
-    """Fill a list and choose a new name, or else the active layer, or the earlier choice."""
-    chosen = active if active in names else combo.currentText()
-    added = (name for name in new_names if combo.findText(name) < 0)
-    fill_combo(combo, names, next(added, chosen), default_index=0)
-
-
 def make_form(page: QWidget | None = None) -> QFormLayout:
     """Return a layout of labels and fields without margins, optionally for a page."""
     form = QFormLayout() if page is None else QFormLayout(page)
     form.setContentsMargins(0, 0, 0, 0)
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)  # else they widen the dock
     return form
 
 

@@ -146,7 +146,7 @@ class QueueTicket:
         self._queue = queue
         self._notify = WeakMethod(notify)
         self.label = label
-        self.has_begun = False
+        self.has_begun = self.is_discarded = False
         self.jobs_ahead: tuple[str, ...] = ()
 
     @property
@@ -156,7 +156,12 @@ class QueueTicket:
         others = (
             "" if not count else f", and then for {count} more" if count > 1 else ", and another"
         )
-        return f"Waiting for '{first_label}' to end{others}. It begins by itself."
+        return f"Waiting for {first_label} to end{others}. Then '{self.label}' begins by itself."
+
+    def discard(self) -> None:
+        """Mark a job that was discarded and takes a moment to end, for those that wait for it."""
+        self.is_discarded = True
+        self._queue.advance()
 
     def leave(self) -> None:
         """Leave the queue; may be called from any thread, and more than once."""
@@ -202,18 +207,21 @@ class JobQueue(QObject):
         self._tickets.append(ticket)
         # a bound method: garbage collection may clear a lambda before it deletes the owner
         owner.destroyed.connect(ticket.on_owner_deleted)
-        self._advance()
+        self.advance()
         return ticket
 
     def _on_ticket_released(self, ticket: QueueTicket) -> None:
         if ticket in self._tickets:
             self._tickets.remove(ticket)
-            self._advance()
+            self.advance()
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
         """Begin the first job, and notify the others of the jobs ahead of them."""
         for number, ticket in enumerate(tuple(self._tickets)):
-            labels_ahead = tuple(earlier_ticket.label for earlier_ticket in self._tickets[:number])
+            labels_ahead = tuple(
+                f"'{earlier.label}'" + ", which was discarded," * earlier.is_discarded
+                for earlier in self._tickets[:number]
+            )
             if ticket.has_begun or (number and ticket.jobs_ahead == labels_ahead):
                 continue
             ticket.has_begun, ticket.jobs_ahead = number == 0, labels_ahead
@@ -355,6 +363,7 @@ class JobController(QObject):
             has_begun = self._ticket.has_begun
             if self._call is not None:
                 self._call.discard()
+                self._ticket.discard()
             else:  # it waits, or could not begin
                 self._ticket.leave()
             message = self._view.describe_discard() if has_begun else self._queue_left_message

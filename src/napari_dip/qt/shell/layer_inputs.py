@@ -16,7 +16,7 @@ from weakref import ref
 import numpy as np
 from napari.layers import Image, Labels, Shapes
 from qtpy.QtCore import QObject, QSignalBlocker, Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QComboBox, QLabel, QPushButton, QWidget
 
 from napari_dip.errors import Fault, Refusal, make_refusal
 from napari_dip.io import ImageHeader, guess_axes
@@ -25,11 +25,9 @@ from napari_dip.pipeline.plan.layout import has_planes_of, list_axes_choices
 from napari_dip.qt.shell.background_call import call_reporting_errors
 from napari_dip.qt.shell.dock_widget import (
     Connections,
-    fill_combo,
     fill_grid,
     guard_wheel,
     make_button,
-    make_combo,
     make_form,
     make_single_shot_timer,
 )
@@ -41,6 +39,7 @@ from napari_dip.qt.shell.napari_layers import (
     read_layer_header,
     read_layer_provenance,
 )
+from napari_dip.qt.shell.settings_form import fill_combo, make_combo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -283,7 +282,7 @@ class ExtraInputs(QWidget):
         self.calibration: QWidget = QWidget(self)
         self.calibration.hide()  # until another widget lays it out
         self.mask_buttons: dict[str, QPushButton] = {}
-        form, calibration = _make_inputs_layout(self), _make_inputs_layout(self.calibration)
+        form, calibration = make_form(self), make_form(self.calibration)
         for extra_input in self._inputs:
             page = calibration if extra_input.is_detector_map else form
             field: QWidget = self.combos[extra_input.name]
@@ -513,14 +512,6 @@ def _find_topmost_original(layers: Sequence[Any]) -> str:
 
 def _get_image_grid(image: Image | None) -> tuple[int, int]:
     return (0, 0) if image is None else read_layer_header(image).grid
-
-
-def _make_inputs_layout(page: QWidget) -> QFormLayout:
-    """Return a layout of labels and lists for a page."""
-    layout = make_form(page)
-    # in a narrow dock, a long label would leave no width for its list
-    layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
-    return layout
 
 
 class LayerInputs(QObject):

@@ -16,11 +16,9 @@ from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap, QPolygonF, QTextLayout,
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import (
     QApplication,
-    QFrame,
     QLabel,
     QProgressBar,
     QPushButton,
-    QScrollArea,
     QSizePolicy,
     QWidget,
 )
@@ -49,6 +47,9 @@ if TYPE_CHECKING:
 
 #: Largest number of visible lines; a window of 1280 x 720 leaves room for the widgets below.
 MAX_MESSAGE_LINES = 10
+#: Largest number of lines beyond `max_lines` with which a text is still shown whole.
+_MAX_SPARE_LINES = 2
+_LINK_STYLE = "QPushButton { background: transparent; padding: 0px 4px; text-align: left; }"
 #: Distance of a text from the edge in pixels, as Qt chooses it with napari's style.
 _INDENT = 4
 #: Events other than a resize that change the height of a text. napari sets style and font of a dock
@@ -73,8 +74,8 @@ _ICONS: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
 _BUSY_STATES = {JobState.RUNNING, JobState.PAUSED, JobState.STOPPING, JobState.FINISHED}
 
 
-class ScrollableLabel(QScrollArea):
-    """A label as tall as its text, which scrolls by whole lines if it has more than `max_lines`."""
+class FoldedLabel(QWidget):
+    """A label as tall as its text; a line to click on stands for what exceeds `max_lines`."""
 
     def __init__(
         self, label: QLabel, parent: QWidget | None = None, *, max_lines: int = MAX_MESSAGE_LINES
@@ -83,31 +84,22 @@ class ScrollableLabel(QScrollArea):
         self._label, self._max_lines = label, max_lines
         self._line_ends: list[tuple[int, str]] = []
         self._is_unfolded = False
-        self.more_label: QLabel = QLabel(self)
-        self.more_label.setCursor(Qt.CursorShape.PointingHandCursor)
-        self.more_label.installEventFilter(self)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        # napari pads all widgets by a pixel, which would hide a pixel of the text
-        self.setStyleSheet("QScrollArea { padding: 0px; }")
-        self.setWidgetResizable(True)
+        self.more_button: QPushButton = make_button("", "Show all lines")
+        self.more_button.setStyleSheet(_LINK_STYLE)
+        self.more_button.setCursor(Qt.CursorShape.PointingHandCursor)
+        self.more_button.clicked.connect(self._unfold)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
-        self.setWidget(label)
-        # the size hint of a label is too tall: a block of three lines for one long line
-        label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)
+        for widget in (label, self.more_button):
+            widget.setParent(self)
         label.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         label.setIndent(_INDENT)  # Qt chooses one by the style, from the left and from the top
-        if (bar := self.verticalScrollBar()) is not None:
-            bar.valueChanged.connect(self._update_more_label)
-            bar.rangeChanged.connect(self._update_more_label)
         self.show_text("")
 
     def show_text(self, text: str) -> None:
-        """Show a text from its beginning."""
+        """Show a text, of which a long one is folded."""
         self._is_unfolded = False
         self._label.setText(text)
         self._fit_height()
-        if (bar := self.verticalScrollBar()) is not None:
-            bar.setValue(0)
 
     def set_max_lines(self, max_lines: int) -> None:
         """Set the largest number of visible lines."""
@@ -126,41 +118,27 @@ class ScrollableLabel(QScrollArea):
             self._fit_height()
         return is_handled
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Show all lines after a click on the line below them."""
-        if event is not None and event.type() == QEvent.Type.MouseButtonRelease:
-            self._is_unfolded = True
-            self._fit_height()
-        return super().eventFilter(watched, event)
+    def _unfold(self) -> None:
+        self._is_unfolded = True
+        self._fit_height()
 
     def _fit_height(self) -> None:
-        """Set the height to that of the text, and show a scroll bar only for too many lines.
-
-        Qt would show one while the area is still low; it wraps further lines, and stays for them.
-        """
-        width, bar = max(1, self.width()), self.verticalScrollBar()
-        is_long = len(self._break_lines(width)) > self._max_lines
-        is_scrolled = bar is not None and is_long and not self._is_unfolded
-        if bar is not None and is_scrolled:
-            width -= bar.sizeHint().width()
+        """Set the height to that of the lines in sight and of the line that stands for others."""
+        width = max(1, self.width())
         self._line_ends = self._break_lines(width)
+        # the line below would stand for hardly more than itself
+        is_folded = len(self._line_ends) > self._max_lines + _MAX_SPARE_LINES
+        is_folded = is_folded and not self._is_unfolded
         height = self._label.heightForWidth(width)
-        more_label_height = self.more_label.sizeHint().height() if is_scrolled else 0
-        policy = Qt.ScrollBarPolicy
-        self.setVerticalScrollBarPolicy(
-            policy.ScrollBarAlwaysOn if is_scrolled else policy.ScrollBarAlwaysOff
-        )
-        if self.viewportMargins().bottom() != more_label_height:
-            self.setViewportMargins(0, 0, 0, more_label_height)
-        if is_scrolled:
-            lines_height = self._line_ends[self._max_lines - 1][0]
-            height = self._label.contentsRect().top() + _INDENT + lines_height
-        self.setFixedHeight(max(1, height + more_label_height))
-        if bar is not None and is_scrolled:
-            bar.setSingleStep(self._line_ends[0][0])  # scrolls by whole lines
-        self.more_label.setVisible(is_scrolled)
-        self.more_label.setGeometry(0, height, width, more_label_height)
-        self._update_more_label()
+        if is_folded:
+            margin = self._label.contentsRect().top() + _INDENT
+            height = margin + self._line_ends[self._max_lines - 1][0]
+            self.more_button.setText(self._describe_hidden_lines())
+        button_height = self.more_button.sizeHint().height() if is_folded else 0
+        self._label.setGeometry(0, 0, width, height)
+        self.more_button.setGeometry(0, height, width, button_height)
+        self.more_button.setVisible(is_folded)
+        self.setFixedHeight(max(1, height + button_height))
 
     def _break_lines(self, width: int) -> list[tuple[int, str]]:
         """Return bottom edge (in pixels) and text of each line, wrapped as the label wraps it."""
@@ -181,16 +159,11 @@ class ScrollableLabel(QScrollArea):
         layout.endLayout()
         return ends
 
-    def _update_more_label(self, *_: int) -> None:
-        """Show how many lines are hidden below, and whether one of them is a warning."""
-        bar, view = self.verticalScrollBar(), self.viewport()
-        if bar is None or view is None or self.more_label.isHidden():
-            return
-        bottom = bar.value() + view.height()
-        hidden_lines = [text for end, text in self._line_ends if end > bottom]
-        lines = "1 more line" if len(hidden_lines) == 1 else f"{len(hidden_lines)} more lines"
+    def _describe_hidden_lines(self) -> str:
+        """Return how many lines are hidden below, and whether one of them is a warning."""
+        hidden_lines = [text for _, text in self._line_ends[self._max_lines :]]
         warning = ", with a warning ⚠" if any("⚠" in text for text in hidden_lines) else ""
-        self.more_label.setText(f"▼ {lines}{warning}" if hidden_lines else "")
+        return f"▼ {len(hidden_lines)} more lines{warning}"
 
 
 class RunBar(QWidget):
@@ -245,7 +218,7 @@ class RunBar(QWidget):
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(8)
         self.message_label: QLabel = make_message_label()
-        self.message_area: ScrollableLabel = ScrollableLabel(self.message_label)
+        self.message_area: FoldedLabel = FoldedLabel(self.message_label)
         self._build_layout()
         self.run_button.clicked.connect(self._on_run)
         self.pause_button.clicked.connect(self._on_pause)

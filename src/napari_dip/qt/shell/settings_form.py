@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
+from html import escape
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from magicgui.widgets import create_widget
 from psygnal import Signal
-from qtpy.QtCore import QObject
-from qtpy.QtGui import QAction
+from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt
+from qtpy.QtGui import QAction, QHelpEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -20,13 +21,16 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QMenu,
     QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
+    QToolTip,
     QWidget,
 )
 
 from napari_dip.errors import DipError, Fault, RefusedError, make_refusal
 from napari_dip.pipeline.recipe import Recipe, RunSettings, list_settings, make_recipe
 from napari_dip.qt.shell.background_call import start_call
-from napari_dip.qt.shell.dock_widget import guard_wheel, make_form, style_combo
+from napari_dip.qt.shell.dock_widget import guard_wheel, make_form
 from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, UNSIZED_AXES
 
 if TYPE_CHECKING:
@@ -45,8 +49,8 @@ if TYPE_CHECKING:
 _MAX_ENTRY_LENGTH = 90
 #: Decimal places of a number field whose setting has no step.
 _DECIMALS = 4
-#: Smallest number of visible characters of lists of choices.
-_MIN_COMBO_LENGTH = 8
+#: Smallest number of visible characters of lists of choices: fits beside the longest label.
+_MIN_COMBO_LENGTH = 4
 #: Number of choices of a list from which on it stands last in its form: it is rarely used.
 _LONG_LIST = 12
 #: Settings that are shown next to the measured noise, and those of them that tasks with a noise
@@ -342,6 +346,105 @@ class SettingsForm:
 
     def _notify(self, _: object = None) -> None:
         self.changed.emit()
+
+
+def make_combo(
+    name: str,
+    tooltip: str = "",
+    choices: Mapping[str, str] | None = None,
+    *,
+    length: int | None = None,
+) -> QComboBox:
+    """Return a list of choices, which a long entry does not widen.
+
+    Parameters
+    ----------
+    name : str
+        Name for screen readers.
+    tooltip : str
+        The tooltip.
+    choices : mapping of str to str, optional
+        Labels of the entries by their values.
+    length : int, optional
+        Smallest number of visible characters.
+    """
+    combo = style_combo(QComboBox(), name, tooltip, length=length)
+    for value, label in (choices or {}).items():
+        combo.addItem(label, value)
+    return combo
+
+
+class ComboElision(QObject):
+    """Event filter for lists whose entries may be too long; Qt cuts those off.
+
+    An ellipsis stands in the middle: names of layers differ at their ends. The tooltip has all.
+    """
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Draw the list as Qt does, but for the length of the text, and complete its tooltip."""
+        is_paint = event is not None and event.type() == QEvent.Type.Paint
+        is_tooltip = isinstance(event, QHelpEvent)
+        if not isinstance(watched, QComboBox) or not (is_paint or is_tooltip):
+            return False
+        option = QStyleOptionComboBox()
+        watched.initStyleOption(option)
+        box, field = QStyle.ComplexControl.CC_ComboBox, QStyle.SubControl.SC_ComboBoxEditField
+        style = watched.style()
+        assert style is not None  # a widget always has one
+        width = style.subControlRect(box, option, field, watched).width() - 2  # Qt's margins
+        full, middle = watched.currentText(), Qt.TextElideMode.ElideMiddle
+        option.currentText = watched.fontMetrics().elidedText(full, middle, width)
+        if isinstance(event, QHelpEvent):
+            tooltip = f"<qt><b>{escape(full)}</b><br>{watched.toolTip()}</qt>"
+            if is_elided := option.currentText != full:
+                QToolTip.showText(event.globalPos(), tooltip, watched)
+            return is_elided
+        painter = QStylePainter(watched)
+        painter.drawComplexControl(box, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+        return True
+
+
+def style_combo(combo: QComboBox, name: str, tooltip: str, *, length: int | None) -> QComboBox:
+    """Style a list as `make_combo` does, and return it."""
+    combo.installEventFilter(ComboElision(combo))
+    if (view := combo.view()) is not None:
+        view.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+    combo.setAccessibleName(name)
+    combo.setToolTip(f"<qt>{tooltip}</qt>" if tooltip else "")
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    if length is not None:
+        combo.setMinimumContentsLength(length)
+    return combo
+
+
+def fill_combo(
+    combo: QComboBox, names: Sequence[str], chosen: str | None, default_index: int = -1
+) -> None:
+    """Replace the entries of a list and choose one, without a signal.
+
+    Parameters
+    ----------
+    combo : QComboBox
+    names : sequence of str
+    chosen : str or None
+    default_index : int
+        Index of the choice if `chosen` is not among the names.
+    """
+    with QSignalBlocker(combo):
+        combo.clear()
+        combo.addItems(names)
+        index = combo.findText(chosen) if chosen else -1
+        combo.setCurrentIndex(index if index >= 0 else min(default_index, len(names) - 1))
+
+
+def update_combo(
+    combo: QComboBox, names: list[str], new_names: list[str], active: str = ""
+) -> None:
+    """Fill a list and choose a new name, or else the active layer, or the earlier choice."""
+    chosen = active if active in names else combo.currentText()
+    added = (name for name in new_names if combo.findText(name) < 0)
+    fill_combo(combo, names, next(added, chosen), default_index=0)
 
 
 def fill_form(

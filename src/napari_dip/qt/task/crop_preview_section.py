@@ -12,7 +12,7 @@ from weakref import ref
 import numpy as np
 from napari.layers import Image, Shapes
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel, QPushButton, QWidget
 
 from napari_dip.errors import Refusal
 from napari_dip.errors.templates import format_duration
@@ -30,10 +30,9 @@ from napari_dip.qt.shell.dock_widget import (
     fit_view,
     get_camera,
     make_button,
-    make_combo,
+    make_form,
     make_single_shot_timer,
     preserve_view,
-    update_combo,
 )
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
@@ -47,6 +46,8 @@ from napari_dip.qt.shell.napari_layers import (
 )
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import make_message_label
+from napari_dip.qt.shell.settings_form import make_combo, update_combo
+from napari_dip.qt.task.result_export import find_shape_bounds
 from napari_dip.qt.task.run_request import (
     find_merge_layer,
     make_crop_request,
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.layer_inputs import LayerInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
 
-BoundingBox = tuple[float, float, float, float]
 
 #: First entry in the list of regions.
 VISIBLE_REGION_LABEL = "What is in view"
@@ -82,9 +82,11 @@ _CHOOSE_PREVIEW_MESSAGE = (
 )
 _CROP_PREVIEW_HINT = (
     "Restores a part only: what you see, or a rectangle drawn in a Shapes layer. Range and noise "
-    "are measured on the whole image, as for a run on all of it. 'Restore this region' merges the "
-    "part into the latest result, or else into a copy of the image."
+    "are measured on the whole image, as for a run on all of it."
 )
+_PRESETS: tuple[str, ...] = get_args(RunSettings.model_fields["preset"].annotation)
+#: Milliseconds from a change of view or settings to the times for them, which take 0.05 s.
+_OFFER_PAUSE_MS = 200
 
 
 def find_region(
@@ -114,23 +116,7 @@ def find_region(
     return make_crop_region(plan.header, plan.layout, box, tuple(position), is_merged=is_merged)
 
 
-def find_shape_bounds(shapes: Shapes, image: Image, number: int | None = None) -> BoundingBox:
-    """Return top, left, bottom, right of a shape, by default the selected, in pixels of the image.
-
-    napari counts from pixel centres, the result from pixel edges.
-    """
-    number = max(shapes.selected_data, default=-1) if number is None else number
-    corners = np.array(
-        [
-            image.world_to_data(shapes.data_to_world(datum)[-image.ndim :])[-2:]
-            for datum in shapes.data[number]
-        ]
-    )
-    (top, left), (bottom, right) = corners.min(0) + 0.5, corners.max(0) + 0.5
-    return float(top), float(left), float(bottom), float(right)
-
-
-def find_visible_bounds(image: Image) -> BoundingBox:
+def find_visible_bounds(image: Image) -> tuple[float, float, float, float]:
     """Return top, left, bottom, right of the visible part; all of it before the first drawing."""
     downsampling = np.ones(image.ndim)
     if image.multiscale:
@@ -304,45 +290,40 @@ class CropPreviewSection(CollapsibleSection):
         self._image_chooser, self._extra_inputs = inputs.image_chooser, inputs.extra_inputs
         self._connections = Connections()
         self.grid: GridComparison = GridComparison(viewer)
-        self._comparison_target: ResultTarget | None = None
+        #: What is compared while presets are compared, else None.
+        self.comparison_target: ResultTarget | None = None
         self._earlier_layer_names: set[str] = set()
         self._preset, self._is_busy, self._is_followed = "", False, False
         self.region_combo: QComboBox = make_combo("Region", "The part of the image to try on")
         self.preview_combo: QComboBox = make_combo(
             "Preview", "The preview whose preset the whole image gets"
         )
-        self.try_button: QPushButton = make_button(
-            "Try", "Run on this part, with the settings as they are"
-        )
+        self.try_button: QPushButton = make_button("Try", "Run on this part with these settings")
         self.compare_button: QPushButton = make_button(
             "Compare presets",
             "Run on this part with each preset, and show the results side by side",
         )
         self.restore_button: QPushButton = make_button(
             "Restore this region",
-            "Run on this part, and merge it into the latest result of this image, or else into a "
-            "copy of the image. Around the part, both are blended.",
+            "Run on this part, and blend it into the latest result, or else a copy of the image",
         )
-        self.undo_button: QPushButton = make_button(
-            "Undo region", "Give the layer the pixels that it had before the latest region"
-        )
+        self.undo_button: QPushButton = make_button("Undo region", "Undo the latest region")
         self._unmerge: Callable[[], object] | None = None
         self.apply_button: QPushButton = make_button(
             "Apply to all", "Run on the whole image with the settings of this preview"
         )
-        self.remove_button: QPushButton = make_button(
-            "Remove previews", "Delete the layers of all previews on a crop"
-        )
+        self.remove_button: QPushButton = make_button("Remove previews", "Delete all crop previews")
         self.follow_box: QCheckBox = QCheckBox("Follow the view")
-        self.follow_box.setToolTip(
-            "<qt>Try again whenever another part of the image has come into view.</qt>"
-        )
+        self.follow_box.setToolTip("Try again whenever another part of the image is in view")
         self._last_bounds: tuple[float, ...] = ()
         self._followed: set[str] = set()
         self._follow_timer = make_single_shot_timer(self, _FOLLOW_PAUSE_MS)
+        self._offer_timer = make_single_shot_timer(self, _OFFER_PAUSE_MS)
         self.message_label: QLabel = make_message_label()
         self.message_label.setText(_CROP_PREVIEW_HINT)
+        self.offer_label: QLabel = make_message_label()
         self.cost_label: QLabel = make_message_label()
+        self._preview_page = QWidget()
         self._build_layout(page)
         self.try_button.clicked.connect(self.request_preview)
         self.compare_button.clicked.connect(self.compare)
@@ -352,6 +333,11 @@ class CropPreviewSection(CollapsibleSection):
         self.remove_button.clicked.connect(self.remove_previews)
         self.follow_box.toggled.connect(self._on_view)
         self._follow_timer.timeout.connect(self._follow)
+        self._offer_timer.timeout.connect(self._show_offer)
+        self.region_combo.currentIndexChanged.connect(self._update_offer)
+        self.toggled.connect(self._update_offer)
+        form.changed.connect(self._update_offer)
+        inputs.changed.connect(self._update_offer)
         camera_events = get_camera(viewer).events
         view_events = camera_events.center, camera_events.zoom, viewer.dims.events.current_step
         self._connections.connect(self._on_view, *view_events)
@@ -367,7 +353,7 @@ class CropPreviewSection(CollapsibleSection):
 
     def compare(self) -> None:
         """Request a run on the region with each preset."""
-        self._request_runs(get_args(RunSettings.model_fields["preset"].annotation))
+        self._request_runs(_PRESETS)
 
     def restore_region(self) -> None:
         """Request a run on the region whose result is merged into the latest one."""
@@ -392,7 +378,8 @@ class CropPreviewSection(CollapsibleSection):
 
     def apply(self) -> None:
         """Set the form to the chosen crop preview, and emit `applied`."""
-        provenance = self._read_provenance()
+        preview = find_layer(self._viewer, self.preview_combo.currentText())
+        provenance = read_preview_provenance(preview)
         if provenance is None:
             return
         self.grid.end()
@@ -404,8 +391,30 @@ class CropPreviewSection(CollapsibleSection):
         self.applied.emit()
 
     def _on_view(self, _: object = None) -> None:
+        self._update_offer()
         if self.follow_box.isChecked():
             self._follow_timer.start()
+
+    def _update_offer(self, _: object = None) -> None:
+        """Show what the buttons would take, a moment after the last change."""
+        if self.isExpanded() and not self._is_busy:
+            self._offer_timer.start()
+
+    def _show_offer(self) -> None:
+        crops = self._plan_crops(_PRESETS)
+        if isinstance(crops, str):
+            self.offer_label.setText("")
+        else:
+            height, width = crops[0][2].header.grid
+            seconds = {
+                preset: crop[2].seconds for preset, crop in zip(_PRESETS, crops, strict=True)
+            }
+            chosen = seconds[self._form.widgets["preset"].value]
+            self.offer_label.setText(
+                f"{width} × {height} pixels: up to {format_duration(chosen)}. Compare presets: up "
+                f"to {format_duration(sum(seconds.values()))} in {len(crops)} runs."
+            )
+        self.adjust_page_height()
 
     def _follow(self) -> None:
         """Try on what has come into view, in place of the last such preview."""
@@ -432,7 +441,7 @@ class CropPreviewSection(CollapsibleSection):
 
     def show_comparison(self) -> None:
         """Show the results of a comparison next to the input, if one has ended."""
-        target, self._comparison_target = self._comparison_target, None
+        target, self.comparison_target = self.comparison_target, None
         layers = [
             layer
             for layer in self._viewer.layers
@@ -442,15 +451,9 @@ class CropPreviewSection(CollapsibleSection):
         source_layer = None if target is None else target.get_source_layer()
         if len(layers) > 1 and source_layer is not None and source_layer in self._viewer.layers:
             self.grid.show([source_layer, *layers])
-            recipes = [recipe_from_dict(read_layer_provenance(layer)["recipe"]) for layer in layers]
-            matching_names = (
-                layer.name
-                for layer, recipe in zip(layers, recipes, strict=True)
-                if recipe.run_settings.preset == self._preset
-            )
-            self.preview_combo.setCurrentText(
-                next(matching_names, self.preview_combo.currentText())
-            )
+            for layer in layers:
+                if read_layer_provenance(layer)["recipe"]["preset"] == self._preset:
+                    self.preview_combo.setCurrentText(layer.name)
             self.message_emitted.emit(_CHOOSE_PREVIEW_MESSAGE)
 
     def refresh(self, _: object = None) -> None:
@@ -463,97 +466,92 @@ class CropPreviewSection(CollapsibleSection):
         names = [layer.name for layer in layers if read_preview_provenance(layer) is not None]
         active = self._viewer.layers.selection.active
         update_combo(self.preview_combo, names, names, active.name if active is not None else "")
-        for button in (self.apply_button, self.remove_button):
-            button.setEnabled(bool(names) and not self._is_busy)
+        self._preview_page.setVisible(bool(names))
+        self._enable_buttons()
         if self._image_chooser.get_layer() is None:
             self._show_message(_CROP_PREVIEW_HINT)  # the last one was about an image
+        self._update_offer()
         self._show_cost()
+
+    def _enable_buttons(self, _: object = None) -> None:
+        """Enable what can act: without an image, nothing but the previews that are there."""
+        has_image, has_preview = (
+            self._image_chooser.get_layer() is not None,
+            self.preview_combo.count(),
+        )
+        for button in (self.try_button, self.compare_button, self.restore_button):
+            button.setEnabled(has_image and not self._is_busy)
+        for button in (self.apply_button, self.remove_button):
+            button.setEnabled(bool(has_preview) and not self._is_busy)
 
     def set_busy(self, is_busy: bool) -> None:
         """Disable the buttons and lists during a run."""
-        buttons = self.try_button, self.compare_button, self.restore_button, self.undo_button
-        for widget in (self.region_combo, self.preview_combo, *buttons):
+        for widget in (self.region_combo, self.preview_combo, self.undo_button):
             widget.setEnabled(not is_busy)
         self._is_busy = is_busy
+        self._enable_buttons()
         if not is_busy and self._is_followed:
             names = {layer.name for layer in self._viewer.layers} - self._earlier_layer_names
             self._followed, self._is_followed = names, False
         self._on_view()
-        for button in (self.apply_button, self.remove_button):
-            button.setEnabled(not is_busy and self.preview_combo.count() > 0)
 
     def shut_down(self) -> None:
         """Disconnect from the viewer and leave the grid."""
         self._follow_timer.stop()
+        self._offer_timer.stop()
         self._connections.disconnect_all()
         self.grid.end()
 
     def _request_runs(self, presets: tuple[str, ...], *, is_merged: bool = False) -> None:
-        plan, image = self._make_plan(), self._image_chooser.get_layer()
-        if isinstance(plan, Refusal) or image is None:
-            self._show_message(plan.message if isinstance(plan, Refusal) else "")
-            return
-        name = self.region_combo.currentText()
-        layer = find_layer(self._viewer, name)
-        shapes = layer if isinstance(layer, Shapes) else None
-        if shapes is not None and not len(shapes.data):
-            self._show_message(f"Draw a rectangle in '{name}' first.")
+        preset = self._form.widgets["preset"].value
+        crops = self._plan_crops(presets or (preset,), is_merged=is_merged)
+        image = self._image_chooser.get_layer()
+        if isinstance(crops, str) or image is None:
+            self._show_message(crops if isinstance(crops, str) else "")
             return
         self.grid.end()
-        requests = self._make_requests(
-            plan, image, shapes, presets or (plan.recipe.run_settings.preset,), is_merged
-        )
-        if isinstance(requests, Refusal):
-            self._show_message(requests.message)
-            return
-        plans = [request.plan for request in requests if request.plan is not None]
-        height, width = plans[0].header.grid
-        seconds = sum(plan.seconds for plan in plans)
-        runs = f" in {len(requests)} runs" if len(requests) > 1 else ""
-        self._show_message(f"{width} × {height} pixels: up to {format_duration(seconds)}{runs}.")
-        self._comparison_target = requests[0].target if len(requests) > 1 else None
+        whole_plan, *_ = crops[0]
+        merge_layer = find_merge_layer(self._viewer, image, whole_plan) if is_merged else None
+        whole_request = make_run_request(whole_plan, image, self._extra_inputs)
+        requests = [make_crop_request(whole_request, *crop, merge_layer) for crop in crops]
+        self._show_message("")
+        self.comparison_target = requests[0].target if len(requests) > 1 else None
         self._earlier_layer_names = {layer.name for layer in self._viewer.layers}
-        self._preset = plan.recipe.run_settings.preset
+        self._preset = preset
         self.run_requested.emit(requests)
 
-    def _make_requests(
-        self,
-        plan: Plan,
-        image: Image,
-        shapes: Shapes | None,
-        presets: tuple[str, ...],
-        is_merged: bool,
-    ) -> list[JobRequest] | Refusal:
+    def _plan_crops(
+        self, presets: Sequence[str], *, is_merged: bool = False
+    ) -> list[tuple[Plan, CropRegion, Plan]] | str:
+        """Plan the image, the region and the run on it for each preset; or return a message."""
+        plan, image = self._make_plan(), self._image_chooser.get_layer()
+        if isinstance(plan, Refusal) or image is None:
+            return plan.message if isinstance(plan, Refusal) else ""
+        layer = find_layer(self._viewer, self.region_combo.currentText())
+        shapes = layer if isinstance(layer, Shapes) else None
+        if shapes is not None and not len(shapes.data):
+            return f"Draw a rectangle in '{shapes.name}' first."
         region = find_region(self._viewer, plan, image, shapes, is_merged=is_merged)
-        merge_layer = find_merge_layer(self._viewer, image, plan) if is_merged else None
-        machine, requests = get_allowed_machine(), []
-        full_request = make_run_request(plan, image, self._extra_inputs)
+        machine, crops = get_allowed_machine(), []
         for preset in presets:
             recipe = plan.recipe.replace_run_settings(preset=preset)
-            full_plan = preflight(recipe, plan.header, machine, plan.extra_headers)
-            if isinstance(full_plan, Refusal):
-                return full_plan
-            crop_plan = plan_crop_preview(full_plan, region, machine)
+            whole_plan = preflight(recipe, plan.header, machine, plan.extra_headers)
+            if isinstance(whole_plan, Refusal):
+                return whole_plan.message
+            crop_plan = plan_crop_preview(whole_plan, region, machine)
             if isinstance(crop_plan, Refusal):
-                return crop_plan
-            requests.append(
-                make_crop_request(full_request, full_plan, region, crop_plan, merge_layer)
-            )
-        return requests
-
-    def _read_provenance(self) -> Mapping[str, Any] | None:
-        """Return the provenance of the chosen crop preview, or None."""
-        layer = find_layer(self._viewer, self.preview_combo.currentText())
-        return None if layer is None else read_preview_provenance(layer)
+                return crop_plan.message
+            crops.append((whole_plan, region, crop_plan))
+        return crops
 
     def _show_cost(self, _: object = None) -> None:
         """Show the time that *Apply to all* would take."""
         self.cost_label.setText(self._describe_cost())
-        self.cost_label.setVisible(bool(self.cost_label.text()))
         self.adjust_page_height()
 
     def _describe_cost(self) -> str:
-        provenance = self._read_provenance()
+        preview = find_layer(self._viewer, self.preview_combo.currentText())
+        provenance = read_preview_provenance(preview)
         image = provenance and find_layer(self._viewer, provenance["input"]["name"])
         if provenance is None or not isinstance(image, Image):
             return ""
@@ -570,7 +568,7 @@ class CropPreviewSection(CollapsibleSection):
         self.adjust_page_height()
 
     def _build_layout(self, page: QWidget) -> None:
-        region, preview = QFormLayout(), QFormLayout()
+        region, preview = make_form(), make_form()
         region.addRow("Region", self.region_combo)
         preview.addRow("Preview", self.preview_combo)
         rows = (
@@ -578,11 +576,12 @@ class CropPreviewSection(CollapsibleSection):
             [self.try_button, self.compare_button],
             [self.restore_button, self.undo_button],
             [self.follow_box],
+            [self.offer_label],
             [self.message_label],
-            [preview],
-            [self.cost_label],
-            [self.apply_button, self.remove_button],
+            [self._preview_page],
         )
+        buttons = [self.apply_button, self.remove_button]
+        fill_grid(self._preview_page, ([preview], [self.cost_label], buttons))
         fill_grid(page, rows).setRowStretch(len(rows), 1)
         self.undo_button.setVisible(False)
 
@@ -596,5 +595,5 @@ def _set_pixels(
 
 def read_preview_provenance(layer: Any) -> Mapping[str, Any] | None:
     """Return the provenance of a crop preview; None for other layers."""
-    provenance = read_layer_provenance(layer)
+    provenance = {} if layer is None else read_layer_provenance(layer)
     return provenance if provenance.get("shows") == "crop-preview" else None

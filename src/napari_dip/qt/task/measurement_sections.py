@@ -38,10 +38,8 @@ from napari_dip.qt.shell.dock_plots import (
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     Connections,
-    fill_combo,
     fill_grid,
     make_button,
-    make_combo,
     make_form,
     preserve_view,
     style_table,
@@ -54,6 +52,7 @@ from napari_dip.qt.shell.napari_layers import (
     read_layer_header,
 )
 from napari_dip.qt.shell.run_bar import make_message_label
+from napari_dip.qt.shell.settings_form import fill_combo, make_combo
 from napari_dip.tasks.shared_settings import normalise_blind_spot, read_blind_spot
 
 if TYPE_CHECKING:

@@ -30,18 +30,16 @@ from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     Connections,
     copy_text,
-    fill_combo,
     fill_grid,
     make_button,
-    make_combo,
     make_form,
     make_single_shot_timer,
-    update_combo,
 )
 from napari_dip.qt.shell.layer_inputs import rasterise_shapes
 from napari_dip.qt.shell.napari_layers import METADATA_KEY, REGION, find_layer, get_full_resolution
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.run_bar import make_message_label
+from napari_dip.qt.shell.settings_form import fill_combo, make_combo, update_combo
 from napari_dip.qt.task.result_export import apply_header
 from napari_dip.qt.task.run_request import (
     build_repetition,

@@ -34,7 +34,6 @@ from napari_dip.qt.shell.napari_layers import (
     read_layer_header,
     read_layer_provenance,
 )
-from napari_dip.qt.task.crop_preview_section import find_shape_bounds
 from napari_dip.qt.task.run_request import (
     LOOK_ATTRIBUTES,
     describe_unsaved_inputs,
@@ -296,6 +295,24 @@ def find_insets(viewer: Viewer, result: Image) -> list[tuple[float, float, float
         )
         for top, left, bottom, right in boxes[:_MAX_INSETS]
     ]
+
+
+def find_shape_bounds(
+    shapes: Shapes, image: Image, number: int | None = None
+) -> tuple[float, float, float, float]:
+    """Return top, left, bottom, right of a shape, by default the selected, in pixels of the image.
+
+    napari counts from pixel centres, the result from pixel edges.
+    """
+    number = max(shapes.selected_data, default=-1) if number is None else number
+    corners = np.array(
+        [
+            image.world_to_data(shapes.data_to_world(datum)[-image.ndim :])[-2:]
+            for datum in shapes.data[number]
+        ]
+    )
+    (top, left), (bottom, right) = corners.min(0) + 0.5, corners.max(0) + 0.5
+    return float(top), float(left), float(bottom), float(right)
 
 
 def write_rendered(path: Path, render: Callable[[str], bytes], overwrite: bool) -> Path:

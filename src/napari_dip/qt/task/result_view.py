@@ -33,7 +33,7 @@ from napari_dip.qt.shell.napari_layers import (
     read_source_input,
 )
 from napari_dip.qt.shell.preferences import read_preferences
-from napari_dip.qt.shell.run_bar import ScrollableLabel, make_message_label
+from napari_dip.qt.shell.run_bar import FoldedLabel, make_message_label
 from napari_dip.qt.task.crop_preview_section import SwipeLine
 from napari_dip.qt.task.result_export import SaveMenu
 
@@ -91,9 +91,10 @@ _REPEAT_COLORMAP = Colormap(
     name="orange where it did not repeat",
 )
 _FIGURES_TOOLTIP = (
-    "<qt>Error of a pixel: standard deviation of the noise of the input, then of the error of the "
-    "result, in grey values.<br>σ: the noise of the input; a spot of 10 σ is ten times as high."
-    "</qt>"
+    "<qt>Error of a pixel: standard deviation of the noise of the input, and of the error of the "
+    "result.<br>Agreement with the image: correlation of the image with the result that is blurred "
+    "again. 1 explains all of the image; its noise lowers it.<br>"
+    "σ: the noise of the input; a spot of 10 σ is ten times as high.</qt>"
 )
 _SWIPE_TOOLTIP = (
     "Show the input left of a line and the result right of it; drag the line in the image. "
@@ -196,7 +197,9 @@ class ResultView:
         self.extra_layer_chooser.changed.connect(self._add_checked_layers)
         self.comparison.ended.connect(self._release_images)
 
-    def show(self, pending: PendingResult, layer_name: str) -> str:
+    def show(
+        self, pending: PendingResult, layer_name: str, *, has_extra_layers: bool = True
+    ) -> str:
         """Compare a new result with its input and add its extra layers; return a message."""
         result_layer, source_layer = (
             self._viewer.layers[layer_name],
@@ -208,7 +211,7 @@ class ResultView:
         self._pending_result, self._added_kinds = pending, set()
         self._result_layer = ref(result_layer)
         self.card.show_card(make_card(pending.result.report), pending.target.plan_notes)
-        return self._add_checked_layers()
+        return self._add_checked_layers() if has_extra_layers else ""
 
     def show_layer(self, layer: Image, provenance: Mapping[str, Any]) -> None:
         """Show the card of an earlier result, such as one that was opened from a file.
@@ -294,7 +297,7 @@ class ResultCardView(QWidget):
         self.warning_label: QLabel
         self.warning_label, self.detail_label = make_message_label(), make_message_label()
         self.detail_label.setAlignment(Qt.AlignmentFlag.AlignTop)
-        self._warnings = ScrollableLabel(self.warning_label)
+        self._warnings = FoldedLabel(self.warning_label)
         page = QWidget()
         fill_grid(page, ([self.detail_label],))
         self.details_section: CollapsibleSection = CollapsibleSection("Details of the result", page)

@@ -345,7 +345,8 @@ class TaskDock(QWidget):
     def _on_result(self, pending: PendingResult, layer_name: str) -> str:
         """Follow the layer of a new result, compare it with its input, and return a message."""
         self._result_layer = ref(self.viewer.layers[layer_name])
-        return self.result_view.show(pending, layer_name)
+        is_single = self.crop_preview.comparison_target is None  # else they bury the list
+        return self.result_view.show(pending, layer_name, has_extra_layers=is_single)
 
     def _on_removed(self, event: Any) -> None:
         """Clear what belongs to the latest result when its layer is deleted."""
