@@ -127,7 +127,7 @@ def _check_layers(
     _application()
     from napari.components import ViewerModel
 
-    from napari_dip.qt.shell.napari_layers import guess_layer_axes
+    from napari_dip.qt.shell.layer_headers import guess_layer_axes
     from napari_dip.qt.shell.run_bar import remove_option_names
     from napari_dip.qt.task.task_dock import make_dock_class
 

@@ -13,6 +13,7 @@ import stat
 import tempfile
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from xml.etree import ElementTree
@@ -90,6 +91,34 @@ def read_header(path: str | os.PathLike[str], axes: str | None = None) -> ImageH
         why = f"its header states {sizes} pixels, but it holds {size} bytes"
         raise RefusedError("file-broken", path=file_path, why=why)
     return header
+
+
+def find_file_header(path: str, shape: tuple[int, ...]) -> ImageHeader | None:
+    """Return the header of the file that an array was read from.
+
+    Parameters
+    ----------
+    path : str
+    shape : tuple of int
+        Shape of the array.
+
+    Returns
+    -------
+    ImageHeader or None
+        None if the file cannot be read (any more), or has another shape.
+    """
+    try:
+        status = os.stat(path)
+        header = _read_known_header(path, status.st_size, status.st_mtime_ns)
+    except (OSError, RefusedError):
+        return None
+    return header if header.shape == shape else None
+
+
+@lru_cache(maxsize=64)
+def _read_known_header(path: str, _size: int, _modified_ns: int) -> ImageHeader:
+    """Read the header of a file once, until it changes."""
+    return read_header(path)
 
 
 def read_pixels(header: ImageHeader) -> AnyArray:

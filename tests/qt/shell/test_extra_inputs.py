@@ -9,8 +9,8 @@ from napari.components import ViewerModel
 from napari_dip.errors import return_refusal
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.qt.shell.layer_inputs import NO_LAYER, ExtraInputs, rasterise_shapes
-from napari_dip.qt.shell.napari_layers import read_layer_header
+from napari_dip.qt.shell.layer_headers import rasterise_shapes, read_layer_header
+from napari_dip.qt.shell.layer_inputs import NO_LAYER, ExtraInputs
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.tasks import TaskInput
 from napari_dip.tasks.denoise import REPEATED_EXPOSURE_INPUT

@@ -16,6 +16,7 @@ from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.restoration import Restoration
 from napari_dip.qt.shell.dock_widget import preserve_view
 from napari_dip.qt.shell.job_controller import ResultTarget
+from napari_dip.qt.shell.layer_headers import get_full_resolution, read_layer_header
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     Preview,
@@ -23,9 +24,7 @@ from napari_dip.qt.shell.napari_layers import (
     adjust_contrast_limits,
     compute_value_range,
     copy_layer_attributes,
-    get_full_resolution,
     is_preview,
-    read_layer_header,
 )
 from napari_dip.qt.task.run_request import PendingResult
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dask.array
 import numpy as np
 import pytest
+import tifffile
+from napari.layers._layer_actions import _split_stack
 from qtpy.QtCore import Qt
 
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.task.task_dock import make_dock_class
 
 pytestmark = pytest.mark.gl
 
@@ -57,19 +60,82 @@ def test_channels_are_restored_when_the_axes_say_so(driver, noisy, qtbot):
     assert driver.viewer.layers["pair denoised"].data.shape == pair.shape
 
 
+def write_hyperstack(path, pixels, axes, size, **tags):
+    """Write a TIFF as ImageJ does: axes and sizes are in its header, which napari does not read."""
+    metadata = {"axes": axes, "unit": "um", **tags}
+    tifffile.imwrite(path, pixels, imagej=True, metadata=metadata, resolution=(1 / size, 1 / size))
+
+
+def test_axes_and_pixel_size_are_read_from_the_file_where_napari_drops_them(
+    driver, noisy, tmp_path
+):
+    write_hyperstack(tmp_path / "pair.tif", np.stack([noisy, noisy.T]), "CYX", 0.1)
+    write_hyperstack(tmp_path / "movie.tif", np.stack([noisy] * 8), "TYX", 0.5, finterval=30.0)
+    chooser = driver.dock.image_chooser
+    label = chooser.layout().labelForField(chooser.axes_combo)
+    (pair,) = driver.viewer.open(str(tmp_path / "pair.tif"))
+    assert (pair.scale == 1).all()  # as napari opens it
+    header = chooser.read_header()
+    assert header.axes == "CYX" and not header.has_guessed_axes and label.text() == "Axes"
+    assert header.scale[1:] == (0.1, 0.1) and header.units[1:] == ("micrometer",) * 2
+    assert chooser.source_label.text() == "From its file: axes CYX, pixels of 0.1 µm."
+    assert "2 channels one after another" in driver.dock.plan_label.text()
+    driver.viewer.open(str(tmp_path / "movie.tif"))
+    assert "as a movie, 8 frames one after another" in driver.dock.plan_label.text()
+    assert "frames every 30 s, pixels of 0.5 µm" in chooser.source_label.text()
+    driver.viewer.layers["movie"].scale = (1, 2, 2)  # the user knows better
+    chooser.refresh()
+    assert chooser.source_label.isHidden() and chooser.read_header().scale == (1, 2, 2)
+    driver.viewer.layers["pair"].data = noisy  # no longer what the file holds
+    driver.viewer.layers.selection.active = driver.viewer.layers["pair"]
+    assert chooser.source_label.isHidden() and chooser.read_header().axes == "YX"
+
+
+def test_a_guide_that_is_in_the_same_layer_is_split_off_first(make_napari_viewer, noisy, tmp_path):
+    write_hyperstack(tmp_path / "pair.tif", np.stack([noisy, noisy.T]), "CYX", 0.1)
+    viewer = make_napari_viewer()
+    viewer.open(str(tmp_path / "pair.tif"))
+    dock = make_dock_class("guide")(viewer)
+    viewer.window.add_dock_widget(dock, name="guide")
+    message = dock.plan_label.text()
+    assert "'pair' holds 2 channels in one layer" in message and "'Split Stack'" in message
+    assert dock.extra_inputs.combos["guide"].placeholderText() == "no other layer"
+    viewer.layers.selection.active = viewer.layers["pair"]
+    _split_stack(viewer.layers)  # what the menu entry calls
+    assert len(viewer.layers) == 2
+    assert "Split Stack" not in dock.plan_label.text() and dock.run_bar.run_button.isEnabled()
+
+
+@pytest.mark.long
+def test_the_microscope_needs_no_pixel_size_that_the_file_has(make_napari_viewer, noisy, tmp_path):
+    write_hyperstack(tmp_path / "cells.tif", noisy, "YX", 0.065)
+    viewer = make_napari_viewer()
+    viewer.open(str(tmp_path / "cells.tif"))
+    dock = make_dock_class("deblur")(viewer)
+    viewer.window.add_dock_widget(dock, name="deblur")
+    values = {"microscope": "widefield", "na": "1.4", "wavelength": "520"}
+    for name, value in values.items():
+        dock.form.widgets[name].value = value
+    assert dock.form.advanced_page.isAncestorOf(dock.form.widgets["pixel_size"].native)
+    assert "64 × 64 pixels" in dock.plan_label.text() and dock.run_bar.run_button.isEnabled()
+    assert dock.image_chooser.source_label.text() == "From its file: pixels of 0.065 µm."
+
+
 @pytest.mark.long
 def test_guessed_axes_are_a_visible_choice_and_a_click_makes_a_movie_of_them(driver, noisy, qtbot):
     driver.viewer.window._qt_window.show()
     driver.viewer.add_image(np.stack([noisy] * 8), name="eight")
     chooser = driver.dock.image_chooser
     label = chooser.layout().labelForField(chooser.axes_combo)
-    assert chooser.axes_combo.isVisible() and label.text() == "Axes (guessed)"
+    assert chooser.axes_combo.isVisible() and label.text() == "⚠ Axes (guessed)"
+    assert "8 pixels as one volume" in driver.dock.plan_label.text()
+    assert "font-weight: bold" in label.styleSheet()
     assert "was taken for depth" in driver.dock.plan_label.text()
     choices = [chooser.axes_combo.itemText(row) for row in range(chooser.axes_combo.count())]
     assert choices == ["ZYX: 8 planes", "TYX: 8 frames", "CYX: 8 channels"]
     qtbot.keyClick(chooser.axes_combo, Qt.Key.Key_Down)
     assert chooser.read_header().axes == "TYX" and label.text() == "Axes"
-    assert "8 frames" in driver.dock.plan_label.text()
+    assert "as a movie, 8 frames one after another" in driver.dock.plan_label.text()
     assert "was taken for depth" not in driver.dock.plan_label.text()
 
 

@@ -18,7 +18,6 @@ from napari_dip.pipeline.plan.costs import (
 )
 from napari_dip.pipeline.plan.joint_training import reuse_network
 from napari_dip.pipeline.plan.layout import (
-    MAX_UNNAMED_CHANNELS,
     Layout,
     make_assumed_depth_note,
     make_layout,
@@ -233,11 +232,7 @@ def _choose_volume(
     if not depth:
         return False, ()
     notes: tuple[Note, ...] = ()
-    if (
-        volume_layout.grid_axes[0] == "Z"
-        and header.has_guessed_axes
-        and depth[0] <= MAX_UNNAMED_CHANNELS
-    ):
+    if volume_layout.grid_axes[0] == "Z" and header.has_guessed_axes:
         notes = (make_assumed_depth_note(header),)
     if stacks == "auto":
         stacks = planes_plan.stacks

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_dip.errors.templates import format_bytes, format_duration
-from napari_dip.pipeline.plan.layout import ITEM_NAMES, Layout
+from napari_dip.pipeline.plan.layout import ITEM_NAMES, Layout, get_stacked_axes
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
@@ -484,7 +484,9 @@ class Plan(ImagePlan):
         is_named = unit_name != "part" and all(unit.has_estimate for unit in self.units)
         fits_clause = f", {count} {unit_name}s one after another" if is_named else f", {count} fits"
         fits = fits_clause if count > 1 else ""
-        return f"{' becomes '.join(sizes)} pixels{fits} on the {device}"
+        kind = {"Z": " as one volume", "T": " as one movie"}.get(self.layout.grid_axes[0], "")
+        kind = kind or " as a movie" * ("T" in get_stacked_axes(self.header))
+        return f"{' becomes '.join(sizes)} pixels{kind}{fits} on the {device}"
 
     @property
     def summary(self) -> str:

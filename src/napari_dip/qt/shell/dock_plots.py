@@ -30,12 +30,8 @@ from napari_dip.qt.shell.dock_widget import (
     make_single_shot_timer,
     preserve_view,
 )
-from napari_dip.qt.shell.layer_inputs import rasterise_shapes
-from napari_dip.qt.shell.napari_layers import (
-    METADATA_KEY,
-    get_full_resolution,
-    read_layer_provenance,
-)
+from napari_dip.qt.shell.layer_headers import get_full_resolution, rasterise_shapes
+from napari_dip.qt.shell.napari_layers import METADATA_KEY, read_layer_provenance
 from napari_dip.qt.shell.run_bar import make_message_label
 
 if TYPE_CHECKING:

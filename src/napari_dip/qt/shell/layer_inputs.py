@@ -20,6 +20,7 @@ from qtpy.QtWidgets import QComboBox, QLabel, QPushButton, QWidget
 
 from napari_dip.errors import Fault, Refusal, make_refusal
 from napari_dip.io import ImageHeader, guess_axes
+from napari_dip.pipeline.assess.card import VERDICT_COLOURS, Verdict
 from napari_dip.pipeline.calibrate.inputs import inspect_early
 from napari_dip.pipeline.plan.layout import has_planes_of, list_axes_choices
 from napari_dip.qt.shell.background_call import call_reporting_errors
@@ -31,14 +32,16 @@ from napari_dip.qt.shell.dock_widget import (
     make_form,
     make_single_shot_timer,
 )
-from napari_dip.qt.shell.napari_layers import (
-    find_layer,
+from napari_dip.qt.shell.layer_headers import (
+    describe_file_header,
+    find_layer_file_header,
     get_full_resolution,
+    get_image_grid,
     guess_layer_axes,
-    is_preview,
+    rasterise_shapes,
     read_layer_header,
-    read_layer_provenance,
 )
+from napari_dip.qt.shell.napari_layers import find_layer, is_preview, read_layer_provenance
 from napari_dip.qt.shell.settings_form import fill_combo, make_combo
 
 if TYPE_CHECKING:
@@ -48,7 +51,6 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dip.errors.notes import Note
-    from napari_dip.io import BoolArray
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.shell.job_controller import JobController
     from napari_dip.tasks import TaskInput
@@ -65,6 +67,9 @@ _AXES_TOOLTIP = (
     "What each axis of the image is. Choose another entry if a guess is wrong, or type one letter "
     "for each axis: Y and X for the image plane, C for channels, Z for depth, T for time, S for "
     "red, green and blue."
+)
+_SOURCE_TOOLTIP = (
+    "napari did not pass these on. They hold for the run; the layer itself is not changed."
 )
 _NEW_MASK_TOOLTIP = "Add an empty mask as large as the image, to paint what is filled in"
 #: Entry of the list for an optional input that is not used.
@@ -103,9 +108,13 @@ class ImageChooser(QWidget):
         self.axes_combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
         guard_wheel(self.axes_combo)
         self._axes_label = QLabel("Axes")
+        self.source_label: QLabel = QLabel()
+        self.source_label.setWordWrap(True)
+        self.source_label.setToolTip(f"<qt>{_SOURCE_TOOLTIP}</qt>")
         form = make_form(self)
         form.addRow("Image", self.combo)
         form.addRow(self._axes_label, self.axes_combo)
+        form.addRow(self.source_label)
         self._axes_label.setBuddy(self.axes_combo)
         self.combo.activated.connect(self._on_combo)
         self.axes_combo.currentTextChanged.connect(self._on_axes)
@@ -197,7 +206,7 @@ class ImageChooser(QWidget):
 
     def _on_axes(self, _: str) -> None:
         self._axes_by_layer[self.combo.currentText()] = self._read_axes()
-        self._axes_label.setText("Axes")
+        self._mark_guess(is_guess=False)
         self.changed.emit()
 
     def _show_axes(self, _: object = None) -> None:
@@ -216,9 +225,18 @@ class ImageChooser(QWidget):
         if (line_edit := self.axes_combo.lineEdit()) is not None:
             line_edit.setCursorPosition(0)  # else a narrow field shows the end
         is_visible = self._has_axes_field and bool(choices)
-        self._axes_label.setText("Axes (guessed)" if is_guess else "Axes")
+        self._mark_guess(is_guess=is_guess)
+        source = "" if layer is None else describe_file_header(find_layer_file_header(layer))
+        self.source_label.setText(source)
+        self.source_label.setVisible(bool(source))
         self._axes_label.setVisible(is_visible)
         self.axes_combo.setVisible(is_visible)
+
+    def _mark_guess(self, *, is_guess: bool) -> None:
+        """Mark guessed axes so that nobody overlooks them."""
+        self._axes_label.setText("⚠ Axes (guessed)" if is_guess else "Axes")
+        colour = VERDICT_COLOURS[Verdict.LOOK_CLOSER]
+        self._axes_label.setStyleSheet(f"color: {colour}; font-weight: bold;" * is_guess)
 
     def _watch_layer(self, layer: Image | None) -> None:
         """Connect to data changes of one layer only: another shape needs another plan."""
@@ -330,6 +348,12 @@ class ExtraInputs(QWidget):
         combos = [(item, self.combos[item.name]) for item in self._inputs]
         return [item for item, combo in combos if combo.count() and combo.currentIndex() < 0]
 
+    def list_empty(self) -> list[TaskInput]:
+        """Return the inputs with the planes of the image for which there is no layer at all."""
+        return [
+            item for item in self._inputs if item.has_items and not self.combos[item.name].count()
+        ]
+
     def read_headers(self) -> dict[str, ImageHeader]:
         """Return a description of each chosen layer by input name, without reading pixels."""
         return {
@@ -402,6 +426,7 @@ class ExtraInputs(QWidget):
             if layer_name not in (layer.name for layer in layers):
                 layer_name = NO_LAYER if extra_input.is_optional else _find_topmost_original(layers)
             entries = [NO_LAYER, *names] if extra_input.is_optional else names
+            combo.setPlaceholderText("no other layer")
             fill_combo(combo, entries, layer_name)
         self.changed.emit()
 
@@ -437,7 +462,7 @@ class ExtraInputs(QWidget):
 
     def _describe_layer(self, layer: Any) -> ImageHeader:
         if isinstance(layer, Shapes):
-            grid = _get_image_grid(self._image) if layer.nshapes else (0, 0)
+            grid = get_image_grid(self._image) if layer.nshapes else (0, 0)
             return ImageHeader(name=layer.name, shape=grid, dtype="bool", axes="YX")
         if isinstance(layer, Image):
             return read_layer_header(layer)
@@ -449,39 +474,6 @@ class ExtraInputs(QWidget):
             dtype=np.dtype(data.dtype).name,
             axes=guess_axes(shape),
         )
-
-
-def rasterise_shapes(shapes: Shapes, image: Image | None) -> BoolArray:
-    """Return masks of the shapes of a layer on the pixel grid of an image.
-
-    Scale and position of the two layers may differ.
-
-    Parameters
-    ----------
-    shapes : Shapes
-    image : Image or None
-        None gives an empty mask.
-
-    Returns
-    -------
-    ndarray of bool
-        (shapes, Y, X), True inside of each.
-    """
-    grid = _get_image_grid(image)
-    if image is None or not shapes.nshapes:
-        return np.zeros((0, *grid), bool)
-    # the last two axes are Y and X in both layers
-    corners = [
-        np.array(
-            [
-                image.world_to_data(shapes.data_to_world(corner)[-image.ndim :])[-2:]
-                for corner in shape
-            ]
-        )
-        for shape in shapes.data
-    ]
-    moved_shapes = Shapes(corners, shape_type=list(shapes.shape_type))
-    return np.asarray(moved_shapes.to_masks(mask_shape=grid))
 
 
 def _guess_layer(name: str, layers: Sequence[Any]) -> str:
@@ -508,10 +500,6 @@ def _is_small(layer: Any, layer_type: Any, max_pixels: int) -> bool:
 def _find_topmost_original(layers: Sequence[Any]) -> str:
     """Return the name of the topmost layer that this plugin did not make, or ""."""
     return next((str(layer.name) for layer in layers if not read_layer_provenance(layer)), "")
-
-
-def _get_image_grid(image: Image | None) -> tuple[int, int]:
-    return (0, 0) if image is None else read_layer_header(image).grid
 
 
 class LayerInputs(QObject):

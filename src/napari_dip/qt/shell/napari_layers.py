@@ -1,4 +1,4 @@
-"""Reading napari layers and adding results: headers, contrast limits, provenance and preview."""
+"""Add results as napari layers: contrast limits, provenance and preview."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy as np
 from napari.layers import Image
 from napari.utils.transforms import Affine
 
-from napari_dip.errors.notes import make_note, serialise_stop
-from napari_dip.io import ImageHeader, guess_axes
+from napari_dip.errors.notes import serialise_stop
 from napari_dip.pipeline.assess.report_fields import migrate_record
 from napari_dip.qt.shell.dock_widget import preserve_view
+from napari_dip.qt.shell.layer_headers import get_full_resolution
 from napari_dip.tasks import TASKS
 from napari_dip.version import __version__
 
@@ -44,8 +44,6 @@ _GREY_VALUES = 256
 _MAX_SAMPLED_PIXELS = 2**24
 #: Share of the darkest pixels below the contrast limits: one row of 1000, or less.
 _MIN_DARK_FRACTION = 0.001
-#: Number of samples of a colour image that are restored: red, green and blue, but not alpha.
-COLOUR_COUNT = 3
 #: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
 METADATA_KEY = "napari_dip"
 #: Value in the provenance of a layer into which a region was merged.
@@ -273,19 +271,6 @@ def build_report_provenance(
     }
 
 
-def get_full_resolution(layer: Image) -> Any:
-    """Return the pixels in full resolution without alpha, and without computing a lazy array."""
-    data = layer.data[0] if layer.multiscale else layer.data
-    return data[..., :COLOUR_COUNT] if _has_alpha(layer) else data
-
-
-def _has_alpha(layer: Image) -> bool:
-    """Whether a layer has alpha after red, green and blue, as that of an RGBA file has."""
-    data = layer.data[0] if layer.multiscale else layer.data
-    # labels, which can be a mask, have no colours
-    return bool(getattr(layer, "rgb", False)) and data.shape[-1] > COLOUR_COUNT
-
-
 def cut_columns(layer: Image, reference: Image, column: int) -> Any:
     """Return the pixels left of a column of a reference layer, of which one at least is shown."""
     edge = reference.translate[-1] + (column - 0.5) * reference.scale[-1]
@@ -293,45 +278,6 @@ def cut_columns(layer: Image, reference: Image, column: int) -> Any:
     column = round((edge - layer.translate[-1]) / layer.scale[-1] + 0.5)
     end = int(np.clip(column, 1, pixels.shape[-2 if is_rgb else -1]))
     return pixels[..., :end, :] if is_rgb else pixels[..., :end]
-
-
-def read_layer_header(layer: Image, axes: str | None = None) -> ImageHeader:
-    """Return a description of an Image layer, without reading its pixels.
-
-    Parameters
-    ----------
-    layer : napari.layers.Image
-    axes : str, optional
-        One letter for each axis of the data; by default those of `guess_layer_axes`.
-    """
-    data = get_full_resolution(layer)
-    shape = tuple(int(count) for count in data.shape)
-    samples = 1 if layer.rgb else 0  # napari counts no axis for red, green and blue
-    return ImageHeader(
-        name=layer.name,
-        shape=shape,
-        dtype=np.dtype(data.dtype).name,
-        axes=guess_layer_axes(layer) if axes is None else axes,
-        has_guessed_axes=axes in (None, guess_axes(shape, rgb=bool(layer.rgb)))
-        and not _parse_axis_labels(layer),
-        scale=(*map(float, layer.scale), *[1.0] * samples),
-        units=(*map(str, layer.units), *["pixel"] * samples),
-        notes=(make_note("alpha-skipped", name=layer.name),) if _has_alpha(layer) else (),
-    )
-
-
-def guess_layer_axes(layer: Image) -> str:
-    """Return the axes from the layer's axis labels, or else guess them from the shape."""
-    if labels := _parse_axis_labels(layer):
-        return labels + ("S" if layer.rgb else "")
-    return guess_axes(tuple(get_full_resolution(layer).shape), rgb=bool(layer.rgb))
-
-
-def _parse_axis_labels(layer: Image) -> str:
-    """Return the axes from the layer's axis labels; "" unless all are distinct known axes."""
-    labels = "".join(label[:1].upper() for label in layer.axis_labels)
-    is_valid = {"Y", "X"} <= set(labels) <= set("TCZYX") and len(set(labels)) == len(labels)
-    return labels if is_valid else ""
 
 
 def copy_layer_attributes(

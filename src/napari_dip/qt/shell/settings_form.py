@@ -392,7 +392,10 @@ class ComboElision(QObject):
         style = watched.style()
         assert style is not None  # a widget always has one
         width = style.subControlRect(box, option, field, watched).width() - 2  # Qt's margins
-        full, middle = watched.currentText(), Qt.TextElideMode.ElideMiddle
+        full, middle = (
+            watched.currentText() or watched.placeholderText(),
+            Qt.TextElideMode.ElideMiddle,
+        )
         option.currentText = watched.fontMetrics().elidedText(full, middle, width)
         if isinstance(event, QHelpEvent):
             tooltip = f"<qt><b>{escape(full)}</b><br>{watched.toolTip()}</qt>"

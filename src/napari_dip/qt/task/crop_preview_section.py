@@ -34,14 +34,13 @@ from napari_dip.qt.shell.dock_widget import (
     make_single_shot_timer,
     preserve_view,
 )
+from napari_dip.qt.shell.layer_headers import get_full_resolution, read_layer_header
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     copy_layer_attributes,
     cut_columns,
     find_layer,
-    get_full_resolution,
     is_preview,
-    read_layer_header,
     read_layer_provenance,
 )
 from napari_dip.qt.shell.preferences import get_allowed_machine

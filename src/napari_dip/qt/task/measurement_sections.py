@@ -44,13 +44,9 @@ from napari_dip.qt.shell.dock_widget import (
     preserve_view,
     style_table,
 )
+from napari_dip.qt.shell.layer_headers import get_full_resolution, read_layer_header
 from napari_dip.qt.shell.layer_inputs import NO_LAYER, is_original
-from napari_dip.qt.shell.napari_layers import (
-    find_layer,
-    get_full_resolution,
-    is_preview,
-    read_layer_header,
-)
+from napari_dip.qt.shell.napari_layers import find_layer, is_preview
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.shell.settings_form import fill_combo, make_combo
 from napari_dip.tasks.shared_settings import normalise_blind_spot, read_blind_spot

@@ -35,8 +35,8 @@ from napari_dip.qt.shell.dock_widget import (
     make_form,
     make_single_shot_timer,
 )
-from napari_dip.qt.shell.layer_inputs import rasterise_shapes
-from napari_dip.qt.shell.napari_layers import METADATA_KEY, REGION, find_layer, get_full_resolution
+from napari_dip.qt.shell.layer_headers import get_full_resolution, rasterise_shapes
+from napari_dip.qt.shell.napari_layers import METADATA_KEY, REGION, find_layer
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.shell.settings_form import fill_combo, make_combo, update_combo

@@ -38,13 +38,13 @@ from napari_dip.qt.shell.background_call import (
 )
 from napari_dip.qt.shell.dock_widget import preserve_view
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
+from napari_dip.qt.shell.layer_headers import get_full_resolution, record_file_sizes
 from napari_dip.qt.shell.napari_layers import (
     REGION,
     add_result,
     copy_layer_attributes,
     describe_derived_image,
     find_layer,
-    get_full_resolution,
     read_layer_provenance,
 )
 from napari_dip.qt.shell.preferences import (
@@ -311,7 +311,7 @@ def record_layer(layer: Layer) -> dict[str, Any]:
     attributes = {name: np.asarray(state[name]).tolist() for name in _ARRAY_ATTRIBUTES}
     attributes |= {name: state[name] for name in _SCALAR_ATTRIBUTES}
     attributes |= {name: [str(value) for value in state[name]] for name in ("units", "axis_labels")}
-    attributes["blending"] = str(state["blending"])
+    attributes |= {"blending": str(state["blending"]), **record_file_sizes(layer)}
     colours, name = layer.colormap, layer.colormap.name
     attributes["colormap"] = (
         name

@@ -28,12 +28,9 @@ from napari_dip.qt.shell.dock_widget import (
     unwrap_viewer,
 )
 from napari_dip.qt.shell.job_controller import DISCARDED_MESSAGE
+from napari_dip.qt.shell.layer_headers import get_full_resolution
 from napari_dip.qt.shell.layer_inputs import LayerInputs, is_original
-from napari_dip.qt.shell.napari_layers import (
-    PLACEMENT_KEYS,
-    copy_layer_attributes,
-    get_full_resolution,
-)
+from napari_dip.qt.shell.napari_layers import PLACEMENT_KEYS, copy_layer_attributes
 from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset, get_scheduler
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
 from napari_dip.qt.shell.settings_form import SettingsForm, align_forms, has_noise_settings
@@ -170,6 +167,10 @@ class TaskDock(QWidget):
             height, width = header.grid
             facts = {"height": height, "width": width, "field": item.label}
             raise RefusedError("guide-none", image=header.name, **facts)
+        channel_count = header.get_sizes("C")[0] if "C" in header.axes else 1
+        for item in self.extra_inputs.list_empty() if channel_count > 1 else ():
+            facts = {"count": channel_count, "field": item.label}
+            raise RefusedError("guide-in-image", image=header.name, **facts)
         recipe, extra_headers = self.form.build_recipe(), self.extra_inputs.read_headers()
         plan = raise_if_refused(preflight(recipe, header, get_allowed_machine(), extra_headers))
         self._early_notes = ()

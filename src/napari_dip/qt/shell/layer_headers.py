@@ -1,0 +1,170 @@
+"""Describe napari layers as images: pixels, axes and pixel size, also those of a layer's file."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Shapes
+
+from napari_dip.errors.notes import make_note
+from napari_dip.io import ImageHeader, guess_axes
+from napari_dip.io.header import get_unit_symbol, split_pixel_sizes
+from napari_dip.io.reading import find_file_header
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from napari_dip.io import BoolArray
+
+#: Number of samples of a colour image that are restored: red, green and blue, but not alpha.
+COLOUR_COUNT = 3
+#: Largest number of planes of a file whose header is read in the GUI thread: 5,000 take 0.2 s.
+_MAX_FILE_PLANES = 5_000
+#: How sizes along the axes of a file are told.
+_SIZE_PHRASES = {"T": "frames every {}", "Z": "planes {} apart"} | dict.fromkeys(
+    "YX", "pixels of {}"
+)
+
+
+def get_full_resolution(layer: Image) -> Any:
+    """Return the pixels in full resolution without alpha, and without computing a lazy array."""
+    data = layer.data[0] if layer.multiscale else layer.data
+    return data[..., :COLOUR_COUNT] if _has_alpha(layer) else data
+
+
+def _has_alpha(layer: Image) -> bool:
+    """Whether a layer has alpha after red, green and blue, as that of an RGBA file has."""
+    data = layer.data[0] if layer.multiscale else layer.data
+    # labels, which can be a mask, have no colours
+    return bool(getattr(layer, "rgb", False)) and data.shape[-1] > COLOUR_COUNT
+
+
+def read_layer_header(layer: Image, axes: str | None = None) -> ImageHeader:
+    """Return a description of an Image layer, without reading its pixels.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+    axes : str, optional
+        One letter for each axis of the data; by default those of `guess_layer_axes`.
+    """
+    data, file_header = get_full_resolution(layer), find_layer_file_header(layer)
+    shape = tuple(int(count) for count in data.shape)
+    samples = 1 if layer.rgb else 0  # napari counts no axis for red, green and blue
+    guess, own_axes = guess_axes(shape, rgb=bool(layer.rgb)), guess_layer_axes(layer)
+    has_names = bool(_parse_axis_labels(layer)) or bool(
+        file_header and not file_header.has_guessed_axes
+    )
+    scale: Any = (*map(float, layer.scale), *[1.0] * samples)
+    units: Any = (*map(str, layer.units), *["pixel"] * samples)
+    chosen_axes = own_axes if axes is None else axes
+    if file_header and file_header.scale and file_header.units and len(chosen_axes) == len(shape):
+        sizes = zip(file_header.scale, file_header.units, strict=True)
+        scale, units = split_pixel_sizes(
+            chosen_axes, dict(zip(file_header.axes, sizes, strict=True))
+        )
+    return ImageHeader(
+        name=layer.name,
+        shape=shape,
+        dtype=np.dtype(data.dtype).name,
+        axes=chosen_axes,
+        has_guessed_axes=axes in (None, guess) and not (has_names and chosen_axes == own_axes),
+        scale=scale,
+        units=units,
+        notes=(make_note("alpha-skipped", name=layer.name),) if _has_alpha(layer) else (),
+    )
+
+
+def find_layer_file_header(layer: Image) -> ImageHeader | None:
+    """Return the header of a layer's file if napari handed over neither axes nor pixel size.
+
+    napari's own reader of TIFF passes on pixels only. None: the layer has axes or a scale of its
+    own, or its file does not tell more.
+    """
+    shape = tuple(get_full_resolution(layer).shape)
+    path = layer.source.path
+    has_scale = set(layer.scale) != {1.0} or {str(unit) for unit in layer.units} != {"pixel"}
+    if not path or has_scale or _parse_axis_labels(layer) or prod(shape[:-2]) > _MAX_FILE_PLANES:
+        return None
+    header = find_file_header(str(path), shape)
+    is_empty = header is None or (header.has_guessed_axes and header.scale is None)
+    return None if is_empty else header
+
+
+def record_file_sizes(layer: Image) -> dict[str, Any]:
+    """Return scale and units of a layer that only its file states; empty if there are none."""
+    header = find_layer_file_header(layer)
+    if header is None or header.scale is None or header.units is None:
+        return {}
+    return {"scale": [*header.scale[: layer.ndim]], "units": [*header.units[: layer.ndim]]}
+
+
+def describe_file_header(header: ImageHeader | None) -> str:
+    """Return a sentence on the axes and pixel sizes that were read from a layer's file, or ""."""
+    if header is None:
+        return ""
+    known_axes = "" if header.has_guessed_axes or len(header.axes) < 3 else f"axes {header.axes}"
+    lengths: dict[str, str] = {}
+    for axis, size, unit in zip(header.axes, header.scale or (), header.units or (), strict=False):
+        if unit != "pixel" and axis in _SIZE_PHRASES:
+            length = f"{size:.4g} {get_unit_symbol(unit) or unit}"
+            lengths[length] = _SIZE_PHRASES[axis] if length not in lengths else "pixels of {}"
+    phrases = [known_axes, *(phrase.format(length) for length, phrase in lengths.items())]
+    text = ", ".join(filter(None, phrases))
+    return f"From its file: {text}." if text else ""
+
+
+def guess_layer_axes(layer: Image) -> str:
+    """Return the axes from the layer's axis labels, from its file, or else guessed by shape."""
+    if labels := _parse_axis_labels(layer):
+        return labels + ("S" if layer.rgb else "")
+    if (header := find_layer_file_header(layer)) is not None:
+        return header.axes
+    return guess_axes(tuple(get_full_resolution(layer).shape), rgb=bool(layer.rgb))
+
+
+def _parse_axis_labels(layer: Image) -> str:
+    """Return the axes from the layer's axis labels; "" unless all are distinct known axes."""
+    labels = "".join(label[:1].upper() for label in layer.axis_labels)
+    is_valid = {"Y", "X"} <= set(labels) <= set("TCZYX") and len(set(labels)) == len(labels)
+    return labels if is_valid else ""
+
+
+def rasterise_shapes(shapes: Shapes, image: Image | None) -> BoolArray:
+    """Return masks of the shapes of a layer on the pixel grid of an image.
+
+    Scale and position of the two layers may differ.
+
+    Parameters
+    ----------
+    shapes : Shapes
+    image : Image or None
+        None gives an empty mask.
+
+    Returns
+    -------
+    ndarray of bool
+        (shapes, Y, X), True inside of each.
+    """
+    grid = get_image_grid(image)
+    if image is None or not shapes.nshapes:
+        return np.zeros((0, *grid), bool)
+    # the last two axes are Y and X in both layers
+    corners = [
+        np.array(
+            [
+                image.world_to_data(shapes.data_to_world(corner)[-image.ndim :])[-2:]
+                for corner in shape
+            ]
+        )
+        for shape in shapes.data
+    ]
+    moved_shapes = Shapes(corners, shape_type=list(shapes.shape_type))
+    return np.asarray(moved_shapes.to_masks(mask_shape=grid))
+
+
+def get_image_grid(image: Image | None) -> tuple[int, int]:
+    """Return height and width of an image; 0 without one."""
+    return (0, 0) if image is None else read_layer_header(image).grid
