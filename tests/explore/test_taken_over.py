@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -21,13 +20,13 @@ from napari_dip.io import ImageHeader
 from napari_dip.pipeline.plan.costs import choose_fit_config
 from napari_dip.pipeline.recipe import make_recipe, recipe_from_json
 from napari_dip.tasks.priors.random_input import (
-    ArchitectureName,
+    ARCHITECTURE_LABELS,
     build_from_architecture,
     list_architectures,
 )
 
 SPEC = ImageHeader(name="cells", shape=(64, 64), dtype="float32", axes="YX")
-NETWORKS = get_args(get_args(ArchitectureName)[0])
+NETWORKS = tuple(ARCHITECTURE_LABELS)
 
 
 def make_noisy(side: int = 24) -> np.ndarray:

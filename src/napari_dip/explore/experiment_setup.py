@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,9 +22,9 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import OLD_VALUES, make_recipe
 from napari_dip.tasks.base import DEFAULT_PRIOR
 from napari_dip.tasks.priors.random_input import (
+    ARCHITECTURE_LABELS,
     DEFAULT_ARCHITECTURE,
     Architecture,
-    ArchitectureName,
     bound_architecture,
     list_architectures,
     set_gaussian_upsampling,
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
-#: Names of architectures that the task `denoise` accepts.
-_ARCHITECTURE_NAMES = get_args(get_args(ArchitectureName)[0])
 #: Modifiers of an architecture by a number: minimum, maximum and effect. Initial spectral norms are
 #: 0.45 to 2.1; the learning rates of the authors and of the presets are 0.001 and 0.01.
 ARCHITECTURE_MODIFIERS = {
@@ -192,7 +190,7 @@ def _make_architecture_error(
 
 def get_denoising_architecture(architecture: Architecture) -> str:
     """Return the architecture setting of `denoise` for this architecture, "" if there is none."""
-    return architecture.name if architecture.name in _ARCHITECTURE_NAMES else ""
+    return architecture.name if architecture.name in ARCHITECTURE_LABELS else ""
 
 
 def label_architecture(architecture: Architecture) -> str:

@@ -6,15 +6,20 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
+from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import no_info_before_validator_function
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import torch
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
     from torch import Tensor
 
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.engine.likelihood.penalties import PreviousFrame
-    from napari_dip.engine.noise.camera_noise import CameraNoise
+    from napari_dip.engine.noise.oversampling import HalfResolutionFit
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
@@ -49,7 +54,7 @@ class Setting:
     help : str
         Tooltip and command-line help, with units.
     choices : mapping of str to str, or None
-        Label of each value of a `Literal` field.
+        Label of each value. A text field takes no other one.
     step : float or None
         Increment of a number in the dock, in its unit. Its limits are those of the type.
     is_advanced : bool or callable
@@ -76,6 +81,20 @@ class Setting:
     relevant_when: Callable[[Mapping[str, Any]], bool] | None = None
     is_conditional: bool = False
     report_template: str = ""
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Let a text setting take its choices only, of which a registry may get more later."""
+        schema = handler(kind)
+        if kind is not str or self.choices is None:
+            return schema
+        return no_info_before_validator_function(self._validate_choice, schema)
+
+    def _validate_choice(self, value: object) -> object:
+        if isinstance(value, str) and value in (self.choices or ()):
+            return value
+        *others, last = map(repr, self.choices or ())
+        expected = f"{', '.join(others)} or {last}"
+        raise PydanticCustomError("choice", "Input should be {expected}", {"expected": expected})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,25 +272,6 @@ class SeriesFrames:
 
     neighbours: Tensor | None = None
     previous: PreviousFrame | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class HalfResolutionFit:
-    """Describe a fit at half resolution.
-
-    Attributes
-    ----------
-    upscaled_grid : tuple of int
-        Size of the result.
-    camera_noise : CameraNoise or None
-        Joint noise model of red, green and blue, for a colour camera.
-    full_size_measurement : Tensor or None
-        (1, 3, *upscaled_grid): the measurement at full size, for a colour camera.
-    """
-
-    upscaled_grid: tuple[int, ...]
-    camera_noise: CameraNoise | None = None
-    full_size_measurement: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import make_refusal
@@ -118,7 +118,6 @@ class Denoise(Task):
 
     prior: Annotated[
         str,
-        BeforeValidator(DENOISING_PRIORS.validate),
         Setting(
             "Prior",
             "Input of the untrained network. Noisier input: the image with more noise of its own "

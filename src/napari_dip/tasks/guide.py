@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import BeforeValidator, ConfigDict
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import make_refusal
@@ -105,7 +105,6 @@ class Guide(Task):
 
     prior: Annotated[
         str,
-        BeforeValidator(GUIDE_PRIORS.validate),
         Setting(
             "Prior",
             "Input of the untrained network beside the guide: the image with hidden pixels "

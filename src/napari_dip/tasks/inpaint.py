@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import Refusal, make_refusal
@@ -129,7 +129,6 @@ class Inpaint(Task):
     ] = "keep"
     prior: Annotated[
         str,
-        BeforeValidator(INPAINTING_PRIORS.validate),
         Setting(
             "Prior",
             "Input of the untrained network. Masked input: the image with more of its pixels "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal, return_refusal
@@ -100,7 +100,6 @@ class InvertFeatures(Task):
     ] = ""
     prior: Annotated[
         str,
-        BeforeValidator(INVERSION_PRIORS.validate),
         Setting(
             "Prior",
             "What chooses among all images with the same activations: an untrained network, a "

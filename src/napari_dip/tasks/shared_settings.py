@@ -42,14 +42,8 @@ _DETECTOR_NOISE_LABELS = {
     model.key: model.label for model in NOISE_MODELS.values() if model.has_variance_model
 }
 
-if TYPE_CHECKING:
-    AnyNoiseModel = str
-    DetectorNoiseModel = str
-else:  # a new row of the registry becomes a choice of form and command
-    AnyNoiseModel = Literal[tuple(NOISE_MODELS)]
-    DetectorNoiseModel = Literal[tuple(_DETECTOR_NOISE_LABELS)]
 DetectorNoiseSetting = Annotated[
-    DetectorNoiseModel,
+    str,
     Setting(
         "Noise",
         "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
@@ -58,7 +52,7 @@ DetectorNoiseSetting = Annotated[
     ),
 ]
 NoiseSetting = Annotated[
-    AnyNoiseModel,
+    str,
     Setting(
         "Noise",
         "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "

@@ -123,7 +123,6 @@ PsfSigmaZ = Annotated[
 SUPER_RESOLUTION_PRIORS = PriorChoices("super-resolve")
 SuperResolutionPrior = Annotated[
     str,
-    BeforeValidator(SUPER_RESOLUTION_PRIORS.validate),
     Setting(
         "Prior",
         "Zero-shot super-resolution: the untrained network learns from smaller copies of the "

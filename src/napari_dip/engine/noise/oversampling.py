@@ -7,7 +7,7 @@ quarter of the cost.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod, sqrt
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from napari_dip.engine.operators.imaging import (
 from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
+    from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
 
 #: Downscaling factor along each axis.
@@ -38,6 +39,25 @@ MAX_FINE_EXCESS = 1.15
 WHITE_FRACTION_RANGE = (0.5, 1.0)
 #: Share of the blocks with most energy that is left out because of hot pixels.
 _HOT_BLOCK_FRACTION = 0.01
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class HalfResolutionFit:
+    """Describe a fit at half resolution.
+
+    Attributes
+    ----------
+    upscaled_grid : tuple of int
+        Size of the result.
+    camera_noise : CameraNoise or None
+        Joint noise model of red, green and blue, for a colour camera.
+    full_size_measurement : Tensor or None
+        (1, 3, *upscaled_grid): the measurement at full size, for a colour camera.
+    """
+
+    upscaled_grid: tuple[int, ...]
+    camera_noise: CameraNoise | None = None
+    full_size_measurement: Tensor | None = None
 
 
 def halve_resolution(planes: Tensor) -> Tensor:

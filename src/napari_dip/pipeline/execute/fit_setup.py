@@ -22,6 +22,7 @@ from napari_dip.engine.fit.stopping import (
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.likelihood.penalties import PreviousFrame
 from napari_dip.engine.noise.correlation import subtract_image_correlation
+from napari_dip.engine.noise.oversampling import HalfResolutionFit
 from napari_dip.engine.prior import dilate_centres, fill_with_local_mean
 from napari_dip.errors.notes import StopReason, make_note, make_stop
 from napari_dip.pipeline.assess.merge import UnitResult
@@ -40,7 +41,6 @@ from napari_dip.tasks.base import (
     FitInput,
     FitMasks,
     FitNoise,
-    HalfResolutionFit,
     SeriesFrames,
 )
 from napari_dip.tasks.noise_models.camera_correction import compute_pixel_weights

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     import torch
 
     from napari_dip.engine.networks.hourglass import Hourglass
+    from napari_dip.engine.noise.oversampling import HalfResolutionFit
     from napari_dip.engine.priors.blind_spot import BlindSpotPrior
     from napari_dip.engine.problem import Estimate, Problem
-    from napari_dip.tasks.base import FitInput, HalfResolutionFit
+    from napari_dip.tasks.base import FitInput
     from napari_dip.tasks.priors.prior_spec import PriorOptions
 
 #: Fraction of the pixels hidden in an iteration, for blind spots of one pixel: 1/12 to 1/4 are

@@ -314,12 +314,8 @@ ARCHITECTURE_LABELS = {
     "decoder+lipschitz-2": "Decoder, Lipschitz bound 2",
     "decoder+lipschitz-2+upsampling-0.5": "Decoder, bound 2, Gaussian 0.5",
 }
-if TYPE_CHECKING:
-    _Name = str
-else:  # a row of the table is a choice of form and command
-    _Name = Literal[tuple(ARCHITECTURE_LABELS)]
 ArchitectureName = Annotated[
-    _Name,
+    str,
     Setting(
         "Architecture",
         "Network for the random input: that of the preset, or a variant of it. The Prior "

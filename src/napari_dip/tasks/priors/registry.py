@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pydantic_core import PydanticCustomError
-
 from napari_dip.tasks.base import DEFAULT_PRIOR
 from napari_dip.tasks.priors.blind_spot import (
     build_blind_spot_prior,
@@ -250,20 +248,6 @@ class PriorChoices(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._collect())
-
-    def validate(self, value: object) -> object:
-        """Return the value of the setting.
-
-        Raises
-        ------
-        PydanticCustomError
-            If it is no choice.
-        """
-        if isinstance(value, str) and value in self:
-            return value
-        *others, last = map(repr, self)
-        expected = f"{', '.join(others)} or {last}"
-        raise PydanticCustomError("prior", "Input should be {expected}", {"expected": expected})
 
     def select(self, value: str = AUTOMATIC) -> tuple[PriorSpec, ...]:
         """Return the priors that a value leaves to choose from; all, if the task chooses."""
