@@ -151,6 +151,10 @@ def test_files_are_run_and_held_to_the_bytes_of_the_command(bench, scene, tmp_pa
     model = bench.dock.files_panel.table.file_model
     colours = [model.data(model.index(row, 1), Qt.ItemDataRole.ForegroundRole) for row in range(4)]
     assert colours[2] == QColor(VERDICT_COLOURS["do-not-use"]) and None not in colours
+    reasons = [model.data(model.index(row, 2)) for row in range(4)]
+    assert bench.rows["bad.tif"].messages[0].startswith("'bad.tif' ")
+    assert not any("bad.tif" in reason or "Look closer" in reason for reason in reasons)
+    assert all(reason[0].isupper() for reason in reasons)
     bench.wait_for_plan()
     line = bench.dock.plan_label.text()
     assert "3 done before" in line and "1 file was refused: click it to see why" in line
@@ -247,8 +251,8 @@ def test_results_open_as_lazy_layers_in_their_place(bench, scene, monkeypatch):
     middle = np.mean(layer.extent.world, 0)
     np.testing.assert_allclose(bench.viewer.scene.camera.center[-2:], middle)
     bench.press(layers.all_button)
-    bench.wait(lambda: "3 results" in bench.last_message)
-    assert len(bench.viewer.layers) == 6
+    bench.wait(lambda: "3 results, side by side" in bench.last_message)
+    assert len(bench.viewer.layers) == 6 and bench.viewer.canvas.grid.enabled
 
 
 class Watched:
@@ -503,7 +507,7 @@ def test_a_plate_is_restored_to_a_plate(bench, scene, tmp_path, monkeypatch, how
         (plate.name, *field) for field in fields
     ]
     panel.table.selectRow(7)
-    assert panel.message_label.text() == " ".join(model.rows[7].messages)
+    assert panel.message_label.text() == "\n".join(model.rows[7].messages)
     bench.press(panel.inputs_check_box)
     bench.press(panel.show_button)
     bench.wait(lambda: "Opened: 'B1, field 1 denoised'" in bench.last_message)

@@ -86,6 +86,21 @@ def test_a_result_lies_and_looks_as_its_input(viewer, rotated_layer, noisy):
     assert result.data.dtype == np.float32
 
 
+def test_a_colour_result_has_the_thumbnail_of_its_input(viewer):
+    rows, columns = np.indices((64, 64))
+    colours = np.stack([rows, columns, 63 - rows], axis=-1).astype(np.uint8) * 3
+    source = viewer.add_image(colours, name="stained", rgb=True, contrast_limits=(0, 255))
+    preview = Preview(viewer, make_target(source))
+    restored = colours.astype(np.float32)
+    preview.show(restored / 2)
+    result = add_result(viewer, make_target(source), make_result(restored), preview)
+    for layer in (result, add_result(viewer, make_target(source), make_result(restored))):
+        difference = layer.thumbnail.astype(float) - source.thumbnail
+        assert abs(difference).mean() < 8  # of other pixels, but not white
+    result.data = 255 - restored  # a later change
+    assert result.thumbnail[..., :3].mean() > source.thumbnail[..., :3].mean() + 30
+
+
 def test_one_bright_scratch_on_the_input_leaves_preview_and_result_in_sight(viewer, noisy):
     scratched = noisy.astype(np.uint16)
     scratched[:, 30] = 65535

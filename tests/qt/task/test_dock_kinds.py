@@ -83,6 +83,10 @@ def test_axes_and_pixel_size_are_read_from_the_file_where_napari_drops_them(
     driver.viewer.open(str(tmp_path / "movie.tif"))
     assert "as a movie, 8 frames one after another" in driver.dock.plan_label.text()
     assert "frames every 30 s, pixels of 0.5 µm" in chooser.source_label.text()
+    tifffile.imwrite(tmp_path / "stained.tif", np.stack([noisy] * 3, axis=-1), photometric="rgb")
+    driver.viewer.open(str(tmp_path / "stained.tif"))
+    assert chooser.source_label.isHidden()  # nothing that was missing
+    driver.viewer.layers.selection.active = driver.viewer.layers["movie"]
     driver.viewer.layers["movie"].scale = (1, 2, 2)  # the user knows better
     chooser.refresh()
     assert chooser.source_label.isHidden() and chooser.read_header().scale == (1, 2, 2)

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dip.errors import Fault, Refusal, RefusedError
-from napari_dip.errors.templates import make_printable
+from napari_dip.errors.templates import HEADLINES, make_printable
 from napari_dip.io.reading import open_pixels, read_header
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS, Verdict
 from napari_dip.pipeline.assess.report_figures import compute_contrast_limits, select_middle_plane
@@ -29,6 +29,7 @@ from napari_dip.qt.shell.background_call import call_reporting_errors, start_cal
 from napari_dip.qt.shell.dock_widget import (
     fill_grid,
     fit_view,
+    get_grid,
     make_button,
     make_single_shot_timer,
     preserve_view,
@@ -127,7 +128,11 @@ class BatchLayers(QObject):
             layers = [layer for layer in self._added_layers if layer in self._viewer.layers]
             if layers:
                 fit_view(self._viewer, *layers)
-            opened = f"'{self._names[0]}'" if count == 1 else f"{count} results"
+            opened = f"'{self._names[0]}'"
+            if count > 1:
+                grid = get_grid(self._viewer)
+                grid.shape, grid.stride, grid.enabled = (-1, -1), 1, True
+                opened = f"{count} results, side by side; napari's button Grid stacks them again"
             self.message_emitted.emit(f"Opened: {opened}.")
 
     def _on_opened(self, outcome: tuple[LazyLayer, ...] | Fault) -> None:
@@ -284,15 +289,14 @@ _STATE_LABELS = {
     "failed": "failed",
     "waiting": "not finished",
 }
-#: Height of a row of the table, in pixels.
-_FILE_ROW_HEIGHT = 22
-#: Minimum height of the table of files: three rows and the headers are visible in a window of 1280
-#: x 720.
-_MIN_TABLE_HEIGHT = 90
+#: Beginning of a headline that the colour of the row says as well.
+_LOOK_CLOSER = HEADLINES[Verdict.LOOK_CLOSER].partition("{")[0]
+#: Height of a row of the table in pixels: two lines, which most reasons take.
+_FILE_ROW_HEIGHT = 34
+#: Minimum height of the table of files: three rows and the headers.
+_MIN_TABLE_HEIGHT = 128
 #: Width of the first column in pixels, for the narrowest dock.
 _NAME_COLUMN_WIDTH = 88
-#: Width of the column of states, which fits its longest label, "not finished".
-_STATE_COLUMN_WIDTH = 84
 #: Largest number of visible lines of the messages on a file; the table above needs the height.
 _MAX_DETAIL_LINES = 4
 
@@ -334,8 +338,11 @@ class FileTableModel(QAbstractTableModel):
         """Return the text of a cell, or all messages of the file as the tooltip."""
         row = self.rows[index.row()]
         if role == Qt.ItemDataRole.DisplayRole:
+            label = make_source_label(row.source)
             first = make_printable(row.messages[0]) if row.messages else ""
-            return (make_source_label(row.source), format_file_state(row), first)[index.column()]
+            reason = first.removeprefix(f"'{label}' ").removeprefix(_LOOK_CLOSER)
+            reason = f"{reason[:1].upper()}{reason[1:]}"
+            return (label, format_file_state(row), reason)[index.column()]
         if role == Qt.ItemDataRole.ForegroundRole and index.column():
             is_lost = row.state in ("refused", "failed")
             verdict = Verdict.DO_NOT_USE if is_lost else row.verdict
@@ -364,7 +371,6 @@ class FilesTable(QTableView):
         style_table(self, _FILE_ROW_HEIGHT)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setTabKeyNavigation(False)  # the tab key moves on to the next widget of the dock
-        self.setWordWrap(False)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setMinimumHeight(_MIN_TABLE_HEIGHT)
         policy = QSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
@@ -389,7 +395,7 @@ class FilesTable(QTableView):
             header.setStretchLastSection(True)
             header.setHighlightSections(False)
             header.resizeSection(0, _NAME_COLUMN_WIDTH)
-            header.resizeSection(1, _STATE_COLUMN_WIDTH)
+            header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
 
 
 def format_file_state(row: FileRow) -> str:

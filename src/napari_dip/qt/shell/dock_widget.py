@@ -305,6 +305,11 @@ def get_camera(viewer: Viewer) -> Any:
     return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera  # napari < 0.9
 
 
+def get_grid(viewer: Viewer) -> Any:
+    """Return the grid of the viewer, which shows layers side by side."""
+    return viewer.canvas.grid if hasattr(viewer, "canvas") else viewer.grid  # napari < 0.9
+
+
 def make_single_shot_timer(parent: QObject, milliseconds: int = 0) -> QTimer:
     """Return a timer that fires once after each start, and not after its parent is deleted."""
     timer = QTimer(parent)

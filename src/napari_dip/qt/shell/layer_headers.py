@@ -105,7 +105,8 @@ def describe_file_header(header: ImageHeader | None) -> str:
     """Return a sentence on the axes and pixel sizes that were read from a layer's file, or ""."""
     if header is None:
         return ""
-    known_axes = "" if header.has_guessed_axes or len(header.axes) < 3 else f"axes {header.axes}"
+    is_named = bool(set(header.axes) & set("TCZ")) and not header.has_guessed_axes
+    known_axes = f"axes {header.axes}" if is_named else ""
     lengths: dict[str, str] = {}
     for axis, size, unit in zip(header.axes, header.scale or (), header.units or (), strict=False):
         if unit != "pixel" and axis in _SIZE_PHRASES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from functools import partial
 from math import ceil, inf, sqrt
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +22,8 @@ from napari_dip.tasks import TASKS
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.layers import Layer
     from napari.viewer import Viewer
 
@@ -44,6 +47,8 @@ _GREY_VALUES = 256
 _MAX_SAMPLED_PIXELS = 2**24
 #: Share of the darkest pixels below the contrast limits: one row of 1000, or less.
 _MIN_DARK_FRACTION = 0.001
+#: Height and width of the thumbnails of napari's layer list, in pixels.
+_THUMBNAIL_SIDE = 32
 #: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
 METADATA_KEY = "napari_dip"
 #: Value in the provenance of a layer into which a region was merged.
@@ -365,8 +370,34 @@ def add_result(
             None if preview is None else preview.show_result(result.image, layer_name, attributes)
         )
         layer = layer or viewer.add_image(result.image, name=layer_name, **attributes)
+        follow_thumbnail(layer)
         _uncover_channels(viewer, layer, target.get_source_layer())
         return layer
+
+
+def follow_thumbnail(layer: Image) -> None:
+    """Show a colour image in napari's layer list as on the canvas, also after later changes.
+
+    napari draws RGB there without the contrast limits, and floats above 1 as white (napari 0.9;
+    its issue 1545 is about the canvas, which was mended).
+    """
+    if layer.rgb and np.dtype(layer.dtype).kind == "f":
+        draw = partial(_draw_thumbnail, ref(layer))
+        layer.events.thumbnail.connect(draw)
+        draw()
+
+
+def _draw_thumbnail(get_layer: Callable[[], Image | None], _: object = None) -> None:
+    """Set the thumbnail of a layer to the middle plane between its contrast limits."""
+    if (layer := get_layer()) is None:
+        return
+    pixels, (low, high) = get_full_resolution(layer), layer.contrast_limits
+    plane = np.asarray(pixels[tuple(count // 2 for count in pixels.shape[:-3])])
+    step = ceil(max(plane.shape[:2]) / _THUMBNAIL_SIDE)
+    colours = np.clip((plane[::step, ::step] - low) / (high - low), 0, 1)
+    alpha = np.full((*colours.shape[:2], 1), layer.opacity)
+    with layer.events.thumbnail.blocker():
+        layer.thumbnail = np.concatenate([colours, alpha], axis=-1)
 
 
 def _uncover_channels(viewer: Viewer, layer: Image, source_layer: Layer | None) -> None:
@@ -440,6 +471,7 @@ class Preview:
         attributes = self._update_attributes(image)
         if self._layer is None:
             self._layer = Image(image, name=self._name, **attributes)
+            follow_thumbnail(self._layer)
             with preserve_view(self._viewer):
                 self._viewer.add_layer(self._layer)
                 self._hide_sources()

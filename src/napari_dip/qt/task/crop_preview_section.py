@@ -29,6 +29,7 @@ from napari_dip.qt.shell.dock_widget import (
     fill_grid,
     fit_view,
     get_camera,
+    get_grid,
     make_button,
     make_form,
     make_single_shot_timer,
@@ -152,7 +153,7 @@ class GridComparison:
             if hasattr(layer, "name_overlay") and not layer.name_overlay.visible:
                 self._labelled_layers.append((layer, layer.name_overlay.font_size))
                 layer.name_overlay.visible = True
-        grid = _get_viewer_grid(viewer)
+        grid = get_grid(viewer)
         grid.shape, grid.stride, grid.enabled = (-1, -1), 1, True
         self._fit_names()
         self.is_active = True
@@ -165,7 +166,7 @@ class GridComparison:
         hidden, self._hidden_layers = self._hidden_layers, []
         if self.is_active:
             self.is_active = False
-            _get_viewer_grid(self._viewer).enabled = False
+            get_grid(self._viewer).enabled = False
             get_camera(self._viewer).update(self._view)
         for layer in hidden:
             layer.visible = True
@@ -252,10 +253,6 @@ class SwipeLine:
                 yield
         finally:
             camera.mouse_pan = True
-
-
-def _get_viewer_grid(viewer: Viewer) -> Any:
-    return viewer.canvas.grid if hasattr(viewer, "canvas") else viewer.grid  # napari < 0.9
 
 
 class CropPreviewSection(CollapsibleSection):
