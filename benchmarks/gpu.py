@@ -1,13 +1,15 @@
 """A GPU: speed with and without CUDA graphs, agreement with the CPU, and every frozen recipe.
 
-Usage: python benchmarks/gpu.py [recipes] [steps] [runs] [agreement] [presets]   (default: all)
+Usage: python benchmarks/gpu.py [recipes] [steps] [runs] [agreement] [presets] [volumes]
+       (default: all)
 
 recipes    all frozen recipes of tests/golden on the GPU: errors, notes, and waits within a step
 steps      milliseconds of a step, recorded as a CUDA graph and operation by operation; kernels of a
            step, and the share of the loop in which the GPU was busy
 runs       seconds of whole runs in a program that has PyTorch loaded, the second of two each
 agreement  every task and prior against the truth; with --device cpu the same on the processor
-presets    the 28 shared captures of FMD with each preset: PSNR, and seconds of each run
+presets    four sets of the quality benchmark with each preset: PSNR, coverage, seconds of each run
+volumes    learning rates and iterations of volumes: PSNR of four stacks, three seeds each
 
 Needs an NVIDIA GPU that PyTorch can use; it says so where there is none.
 """
@@ -29,6 +31,7 @@ from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tifffile
 import torch
 from scipy.ndimage import gaussian_filter
 from skimage import data
@@ -37,7 +40,9 @@ import napari_dip as dip
 from napari_dip.engine.fit.train_step import CudaGraphTrainStep
 from napari_dip.engine.fit.trainer import Trainer
 from overhead import SIGMA, make_image, prepare
-from shared_data import FMD_FIELDS, OUT, counts, fmd, psnr, write
+from quality_sets import SETS, interval_coverage
+from shared_data import OUT, counts, data_folder, psnr, write
+from stacks import PEAK, READ
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +53,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # `golden`, import
 #: Processes that share the GPU where times do not count.
 PROCESSES = 12
 PRESETS = ("instant", "fast", "balanced", "best")
+PRESET_SETS = ("fmd", "set12-25", "color9-25", "kodak256-50")
+#: Learning rate and iterations of a volume.
+VOLUME_SCHEDULES = (
+    (0.0025, 250),
+    (0.00125, 250),
+    (0.000625, 250),
+    (0.00125, 350),
+    (0.00125, 500),
+    (0.0025, 600),
+    (0.00125, 600),
+)
 
 
 def run_recipes(_: str) -> None:
@@ -311,35 +327,93 @@ def compare_devices(device: str) -> None:
     write(f"gpu_agreement_{device}", rows, {"device": device})
 
 
-def _run_capture(case: tuple[str, str, int]) -> dict[str, Any]:
-    preset, field, capture = case
+def _run_preset(case: tuple[str, str, str]) -> dict[str, Any]:
+    preset, image_set, name = case
     torch.set_num_threads(1)
-    raw, truth = fmd(field, capture)
+    image_case = next(item for item in SETS[image_set]() if item.name == name)
+    noisy, truth = image_case.load()
+    axes = "YXS" if noisy.ndim == 3 else "YX"
     began = time.perf_counter()
-    result = dip.denoise(counts(raw), preset=preset, device="cuda")
+    result = dip.denoise(counts(noisy), preset=preset, axes=axes, device="cuda")
     return {
+        "set": image_set,
         "preset": preset,
-        "image": f"{field}_raw{capture}",
+        "image": name,
         "dB": psnr(result.image, truth),
+        "inside 90 %": interval_coverage(image_case, result.image, result.uncertainty, truth),
         "iterations": result.report["iterations"],
         "s": time.perf_counter() - began,
     }
 
 
 def compare_presets(_: str) -> None:
-    """Restore the captures of FMD with each preset."""
+    """Restore the images of four sets with each preset."""
     cases = [
-        (preset, field, capture)
+        (preset, image_set, item.name)
         for preset in PRESETS
-        for field in FMD_FIELDS
-        for capture in range(1, 5)
+        for image_set in PRESET_SETS
+        for item in SETS[image_set]()
     ]
-    rows = list(_map(_run_capture, cases))
+    rows = list(_map(_run_preset, cases))
     summary = {
-        f"{preset}, mean dB": mean(row["dB"] for row in rows if row["preset"] == preset)
+        f"{image_set}, {preset}, mean dB": mean(
+            row["dB"] for row in rows if (row["set"], row["preset"]) == (image_set, preset)
+        )
+        for image_set in PRESET_SETS
         for preset in PRESETS
     }
     write("gpu_presets", rows, summary)
+
+
+def load_volume(name: str) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return noisy and true planes, and the peak of the PSNR."""
+    rng = np.random.default_rng(0)
+    if name == "sheared":  # camera, a pixel further in each plane
+        plane = data.camera()[128:256, 200:328].astype(np.float64)
+        truth = np.stack([np.roll(plane, shift, 1) for shift in range(6)])
+        return np.asarray(truth + rng.normal(0, SIGMA, truth.shape), np.float32), truth, 255.0
+    stack = np.squeeze(tifffile.imread(data_folder() / "stacks3d" / f"{name}.tif"))
+    halves = (5, *(min(64, side // 2) for side in stack.shape[1:]))
+    middle = [
+        slice(side // 2 - half, side // 2 + half)
+        for side, half in zip(stack.shape, halves, strict=True)
+    ]
+    truth = stack[tuple(middle)].astype(np.float64)
+    truth *= PEAK / np.quantile(truth, 0.999)
+    noisy = rng.poisson(truth) + rng.normal(0, READ, truth.shape)
+    return np.asarray(noisy, np.float32), truth, PEAK
+
+
+def _run_volume(case: tuple[str, float, int, int]) -> dict[str, Any]:
+    from napari_dip.pipeline.plan import costs
+
+    name, rate, iterations, seed = case
+    torch.set_num_threads(1)
+    presets = json.loads(json.dumps(costs.read_presets("denoise")))
+    presets["blind-spot"]["fast"]["volume"] = {"learning_rate": rate, "iterations": iterations}
+    costs.read_presets = lambda task: presets  # type: ignore[assignment]
+    noisy, truth, peak = load_volume(name)
+    result = dip.denoise(noisy, axes="ZYX", preset="fast", seed=seed, device="cuda")
+    error = np.mean((result.image.astype(np.float64) - truth) ** 2)
+    return {
+        "stack": name,
+        "rate": rate,
+        "iterations": iterations,
+        "seed": seed,
+        "dB": float(10 * np.log10(peak**2 / error)),
+        "notes": _list_note_codes(result),
+    }
+
+
+def compare_volume_rates(_: str) -> None:
+    """Restore four stacks as volumes, with learning rates and iterations of the blind spot."""
+    cases = [
+        (name, rate, iterations, seed)
+        for name in ("sheared", "arabidopsis_embryo", "pollen", "nuclei3d_stardist")
+        for rate, iterations in VOLUME_SCHEDULES
+        for seed in range(3)
+    ]
+    write("gpu_volumes", list(_map(_run_volume, cases)), {})
 
 
 def _map(run: Callable[[Any], dict[str, Any]], items: list[Any]) -> Iterator[dict[str, Any]]:
@@ -360,6 +434,7 @@ def main() -> None:
         "runs": time_runs,
         "agreement": compare_devices,
         "presets": compare_presets,
+        "volumes": compare_volume_rates,
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])

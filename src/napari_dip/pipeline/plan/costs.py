@@ -401,7 +401,7 @@ def choose_fit_config(
     """
     task, run_settings = recipe.task, recipe.run_settings
     prior_key = prior_key or task_plan.prior_key
-    presets = _read_presets(task.spec.name)
+    presets = read_presets(task.spec.name)
     is_random_input = PRIOR_SPECS[prior_key].input_traits.is_random_noise
     # a prior without rows of its own takes those of the usual prior with the same kind of input
     shared_key = SHARED_PRESET_KEYS[is_random_input]
@@ -440,7 +440,8 @@ def choose_fit_config(
 
 
 @cache
-def _read_presets(task: str) -> dict[str, Any]:
+def read_presets(task: str) -> dict[str, Any]:
+    """Return the presets of a task by prior and preset, as in its JSON file."""
     folder = resources.files("napari_dip.pipeline.plan").joinpath("presets")
     path = folder.joinpath(f"{task}.json")
     if not path.is_file():  # a task without presets has those of denoising
