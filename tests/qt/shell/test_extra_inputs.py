@@ -73,13 +73,14 @@ def test_results_are_offered_as_inputs_and_never_taken_by_themselves(viewer, ext
     )
 
 
-def test_a_result_is_not_offered_as_a_repeated_exposure(viewer, qtbot):
-    further = ExtraInputs(viewer, (REPEATED_EXPOSURE_INPUT,))
+def test_a_result_is_offered_neither_as_a_repeated_exposure_nor_as_a_mask(viewer, qtbot):
+    further = ExtraInputs(viewer, (REPEATED_EXPOSURE_INPUT, MASK))
     qtbot.addWidget(further)
     metadata = {"napari_dip": {"recipe": {"task": "denoise"}, "shows": "result"}}
     viewer.add_image(np.zeros((8, 9)), name="again")
     viewer.add_image(np.zeros((8, 9)), name="actin denoised", metadata=metadata)
     assert list_offered(further, "repeated_exposure") == [NO_LAYER, "again"]
+    assert list_offered(further, "mask") == ["again"]
     further.shut_down()
 
 

@@ -280,10 +280,12 @@ def test_sizes_that_the_image_does_not_state_are_asked_for_in_sight(deblur_form)
 
     deblur_form.show_relevant("ZYX", (), "")
     assert sizes <= list_shown(deblur_form) and not list_basic()
+    size_edit = deblur_form.widgets["pixel_size"].native
+    assert size_edit.placeholderText() == "as the image says"
     deblur_form.show_relevant("ZYX", (), "Z")
     assert list_basic() == {"z_step"}
     deblur_form.show_relevant("ZYX", (), "ZYX")
-    assert list_basic() == sizes
+    assert list_basic() == sizes and size_edit.placeholderText() == "needed"
     layout = deblur_form.basic_page.layout()
     labels = [
         layout.itemAt(row, layout.ItemRole.LabelRole).widget().text()

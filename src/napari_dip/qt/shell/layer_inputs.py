@@ -415,6 +415,7 @@ class ExtraInputs(QWidget):
                 and not is_preview(layer)
                 # a result of this image has no independent noise
                 and not (extra_input.is_repeated_exposure and read_layer_provenance(layer))
+                and not ("labels" in extra_input.layer_types and _is_result(layer))
             ][::-1]
             names = [layer.name for layer in layers]
             layer_name = combo.currentText()
@@ -474,6 +475,12 @@ class ExtraInputs(QWidget):
             dtype=np.dtype(data.dtype).name,
             axes=guess_axes(shape),
         )
+
+
+def _is_result(layer: Layer) -> bool:
+    """Whether a layer is a restored image, which marks no pixels."""
+    provenance = read_layer_provenance(layer)
+    return bool(provenance) and provenance.get("shows", "result") == "result"
 
 
 def _guess_layer(name: str, layers: Sequence[Any]) -> str:

@@ -272,6 +272,8 @@ class SettingsForm:
             if callable(field.setting.is_advanced):
                 is_advanced = _is_advanced(field.setting, context)
                 self._move_row(name, self.advanced_page if is_advanced else self.basic_page)
+                placeholder = format_placeholder(field) if is_advanced else "needed"
+                self.widgets[name].native.setPlaceholderText(placeholder)
             native = self.widgets[name].native
             page = native.parentWidget()
             label = None if page is None else page.layout().labelForField(native)
@@ -531,9 +533,9 @@ def _is_advanced(setting: Setting, context: Mapping[str, Any]) -> bool:
 
 
 def format_placeholder(field: SettingField) -> str:
-    """Return the placeholder of an empty field: "none", "measured", "all" or "automatic"."""
+    """Return the placeholder of an empty field, such as "none", or else "automatic"."""
     help_text = field.setting.help.lower()
-    defaults = ("none", "measured", "all")
+    defaults = ("none", "measured", "all", "as the image says")
     return next((word for word in defaults if f"empty: {word}" in help_text), "automatic")
 
 
