@@ -10,7 +10,7 @@ from importlib import import_module
 from inspect import Parameter as Argument
 from inspect import Signature
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from cyclopts import Group, Parameter
 
@@ -454,10 +454,9 @@ def _make_setting_argument(name: str, field: Any, group: Group) -> Argument:
         hint: Any = Annotated[bool | None, Parameter(help=text, group=group)]
         return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)
     # pass the text on: the recipe validates it, and the parser must not round 1.5
-    values = get_args(value_type) if get_origin(value_type) is Literal else setting.choices
-    if not values:
+    if not setting.choices:
         return make_option(name, text, _METAVARS[value_type], group)
-    names = [str(value) for value in values]
+    names = list(setting.choices)
     if len("|".join(names)) <= MAX_CHOICES_LENGTH:
         return make_option(name, text, "|".join(names), group)
     return make_option(name, f"{text} One of: {', '.join(names)}.", "NAME", group)

@@ -162,15 +162,16 @@ def draw_random_window(
     *,
     uses_mirroring: bool = True,
     batch_size: int = 1,
+    steps: tuple[int, ...] = (1, 1, 1),
 ) -> Window:
     """Draw a window of `size` at random within `grid`, mirrored at random along each axis.
 
-    With several images in a batch, one of them is drawn as well.
+    It starts at multiples of `steps`. With several images in a batch, one of them is drawn as well.
     """
     uniforms = torch.rand(2 * len(grid), generator=rng).tolist()
     start = tuple(
-        int(uniform * (grid_size - window_size + 1))
-        for uniform, grid_size, window_size in zip(uniforms, grid, size, strict=False)
+        int(uniform * (grid_size - window_size + step)) // step * step
+        for uniform, grid_size, window_size, step in zip(uniforms, grid, size, steps, strict=False)
     )
     batch_index = None
     if batch_size > 1:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.io.paths import describe_exception
@@ -59,6 +59,18 @@ facts = {"version": torch.__version__, "build": build, "devices": devices, "name
 print(json.dumps(facts))
 """
 _UNUSABLE_DRIVER_MESSAGE = "PyTorch sees the driver but cannot use it"
+
+
+class CpuSpeed(Protocol):
+    """What estimates need to know of a CPU: a `Machine`, or the `Plan` that was made for it."""
+
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether the CPU has bfloat16 instructions."""
+
+    @property
+    def thread_rate(self) -> float:
+        """Floating-point operations per second of one thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_dip.engine.operators.imaging import apply_iterative_backprojection, interpolate_cubic
-from napari_dip.engine.prior import NetworkSample, Prior, Window, draw_normal
+from napari_dip.engine.prior import NetworkSample, Prior, Window, draw_normal, draw_random_window
 from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Estimate
 
 if TYPE_CHECKING:
@@ -159,22 +159,11 @@ class ZssrPrior(Prior):
 
     def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
         """Draw a window of the downscaled image with fresh noise, mirrored at random."""
-        dims = len(self.window)
-        uniforms = torch.rand(2 * dims, generator=rng).tolist()
-        start = tuple(
-            int(uniform * (full_size - side + factor)) // factor * factor
-            for uniform, full_size, side, factor in zip(
-                uniforms, self._full_window.size, self.window, self.factors, strict=False
-            )
-        )
-        flipped_dims = tuple(
-            axis + 2 for axis, uniform in enumerate(uniforms[dims:]) if uniform < 0.5
-        )
-        window = Window(start=start, size=self.window, flipped_dims=flipped_dims)
+        window = draw_random_window(self._full_window.size, self.window, rng, steps=self.factors)
         coarse_window = Window(
-            start=self._compute_coarse_size(start),
+            start=self._compute_coarse_size(window.start),
             size=self._compute_coarse_size(self.window),
-            flipped_dims=flipped_dims,
+            flipped_dims=window.flipped_dims,
         )
         std = coarse_window.crop(self._added_std)
         network_input = coarse_window.crop(self._coarse_image) + std * draw_normal(std, rng)

@@ -170,8 +170,7 @@ def make_run_plan(
         units,
         plan.tiles,
         threads=plan.threads,
-        uses_bfloat16=plan.has_bfloat16,
-        thread_rate=plan.thread_rate,
+        cpu=plan,
     )
     peak_bytes, costs = estimate(plan.device)
     device, device_notes = _choose_run_device(plan, peak_bytes)

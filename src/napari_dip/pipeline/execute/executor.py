@@ -282,7 +282,7 @@ class Executor:
         ]
         if self._weights is None or not units:
             return None
-        unit, calibration = units[-1], self._calibration.get_fit_calibration()
+        unit, fit_calibration = units[-1], self._calibration.get_fit_calibration()
         outcome = outcomes[unit.id]
         if not PRIOR_SPECS[outcome.prior_key].has_network:
             return None
@@ -293,8 +293,8 @@ class Executor:
             outcome=outcome,
             weights=self._weights,
             report=report,
-            offset=tuple(calibration.intensity_offset[c] for c in unit.channels),
-            scale=tuple(calibration.intensity_scale[c] for c in unit.channels),
+            offset=tuple(fit_calibration.intensity_offset[c] for c in unit.channels),
+            scale=tuple(fit_calibration.intensity_scale[c] for c in unit.channels),
             build=partial(
                 _build_network,
                 self._calibrated_image,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageHeader
+    from napari_dip.pipeline.machine import CpuSpeed
     from napari_dip.pipeline.plan.types import WorkUnit
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import Task, TaskPlan
@@ -270,8 +271,7 @@ def estimate_costs(
     *,
     blind_spot_shape: tuple[tuple[int, ...], ...] = (),
     setup_seconds: float = 0.0,
-    uses_bfloat16: bool,
-    thread_rate: float,
+    cpu: CpuSpeed,
 ) -> CostEstimate:
     """Estimate the time of a run, in seconds.
 
@@ -285,23 +285,20 @@ def estimate_costs(
     fit_config : FitConfig
     blind_spot_shape, setup_seconds
         As in `TaskPlan`.
-    uses_bfloat16 : bool
-        Whether the CPU has bfloat16 instructions.
-    thread_rate : float
-        As in `Machine`.
+    cpu : CpuSpeed
     """
     dims, fits = _count_network_dims(grid, fit_config), len(units)
     prior_spec = PRIOR_SPECS[fit_config.prior_key]
     operations: float = 2 * _count_multiplications(fit_config.widths, dims)
     pixel_seconds = operations * (
-        _estimate_operation_seconds(fit_config, dims, thread_rate) / threads
+        _estimate_operation_seconds(fit_config, dims, cpu.thread_rate) / threads
         if device == "cpu"
         else 1 / GPU_RATE
     )
     pass_seconds = pixel_seconds * prod(grid) if prior_spec.input_traits.contains_image else 0.0
     speedup = (
         HALF_PRECISION_RATE_FACTOR
-        if uses_bfloat16 and device == "cpu" and _uses_bfloat16(grid, fit_config)
+        if cpu.has_bfloat16 and device == "cpu" and _uses_bfloat16(grid, fit_config)
         else 1.0
     )
     channels = sum(len(unit.channels) for unit in units)

@@ -112,13 +112,7 @@ def preflight(
     )
     plane_pixels = prod(compute_fit_grid(image, tiles)[-2:])
     threads = choose_thread_count(machine, plane_pixels, run_settings.threads)
-    estimate = partial(
-        estimate_run,
-        device=device,
-        threads=threads,
-        uses_bfloat16=machine.has_bfloat16,
-        thread_rate=machine.thread_rate,
-    )
+    estimate = partial(estimate_run, device=device, threads=threads, cpu=machine)
     peak_bytes, costs = estimate(image, fit_config, units, tiles)
     fallback_costs = None
     if task_plan.fallback_prior_key and not network:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageHeader
-    from napari_dip.pipeline.machine import Machine
+    from napari_dip.pipeline.machine import CpuSpeed, Machine
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import CostEstimate, FitConfig, ImagePlan, WorkUnit
     from napari_dip.tasks.base import TaskPlan
@@ -306,11 +306,10 @@ def estimate_run(
     device: str,
     threads: int,
     *,
-    uses_bfloat16: bool,
-    thread_rate: float,
+    cpu: CpuSpeed,
 ) -> tuple[int, CostEstimate]:
     """Estimate the peak memory of a run in bytes, and its costs."""
-    _, peak_bytes = estimate_memory(image_plan, fit_config, tiles, uses_bfloat16=uses_bfloat16)
+    _, peak_bytes = estimate_memory(image_plan, fit_config, tiles, uses_bfloat16=cpu.has_bfloat16)
     return peak_bytes, estimate_costs(
         compute_fit_grid(image_plan, tiles),
         units,
@@ -319,8 +318,7 @@ def estimate_run(
         fit_config,
         blind_spot_shape=image_plan.task_plan.blind_spot_shape,
         setup_seconds=image_plan.task_plan.setup_seconds,
-        uses_bfloat16=uses_bfloat16,
-        thread_rate=thread_rate,
+        cpu=cpu,
     )
 
 

@@ -20,7 +20,7 @@ from napari.utils.colormaps import AVAILABLE_COLORMAPS
 from napari.utils.transforms import Affine
 
 from napari_dip.errors import DipError
-from napari_dip.errors.templates import format_bytes, format_duration
+from napari_dip.errors.templates import format_bytes, format_duration, render_text
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave, summarise_run
 from napari_dip.pipeline.events import map_generator
@@ -168,9 +168,8 @@ def describe_unsaved_inputs(provenance: Mapping[str, Any]) -> str:
         return ""
     inputs = read_recorded_inputs(provenance)
     names = [f"'{inputs[name]['layer']}'" for name in find_unsaved_inputs(provenance)]
-    have = "have no files: save them" if len(names) > 1 else "has no file: save it"
-    ending = f"{have} as well, to run this again another day."
-    return f"{' and '.join(names)} {ending}" if names else ""
+    facts = {"names": " and ".join(names), "several": len(names) > 1}
+    return render_text("inputs-unsaved", **facts) if names else ""
 
 
 def build_repetition(provenance: Mapping[str, Any], saved: Mapping[str, str]) -> Repetition:

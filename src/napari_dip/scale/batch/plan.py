@@ -126,8 +126,7 @@ def choose_training_files(plans: Sequence[Plan], machine: Machine) -> JointTrain
         threads,
         first.fit_config,
         blind_spot_shape=first.task_plan.blind_spot_shape,
-        uses_bfloat16=first.has_bfloat16,
-        thread_rate=first.thread_rate,
+        cpu=first,
     )
     return JointTrainingPlan(
         plans=tuple(training_plans),
