@@ -388,7 +388,7 @@ def _is_same_or_inside(path: Path, other_path: str | os.PathLike[str]) -> bool:
     return False
 
 
-def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -> None:
+def _check_folder(folder: Path, replaces_file: bool, path: Path, bytes_needed: int) -> None:
     """Create a file in the folder, the only reliable test whether it is writable."""
     if not folder.is_dir():
         raise RefusedError("output-folder-missing", folder=path.parent)
@@ -396,7 +396,7 @@ def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -
         probe = folder / make_temporary_name()
         probe.touch(exist_ok=False)
         probe.unlink()
-        if replaces and not os.access(path, os.W_OK):
+        if replaces_file and not os.access(path, os.W_OK):
             raise PermissionError(13, "the file that is there may not be changed")
         free_bytes = shutil.disk_usage(folder).free
     except OSError as error:

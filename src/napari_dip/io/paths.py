@@ -140,7 +140,7 @@ def make_save_fault(path: str | os.PathLike[str], error: Exception) -> Fault:
     return Fault.make(code, path=path, why=describe_write_error(error))
 
 
-def make_folder(folder: Path, *, parents: bool = False) -> None:
+def make_folder(folder: Path, *, makes_parents: bool = False) -> None:
     """Create a folder for results; keep an existing folder.
 
     Raises
@@ -149,7 +149,7 @@ def make_folder(folder: Path, *, parents: bool = False) -> None:
         If it cannot be created.
     """
     try:
-        folder.mkdir(parents=parents, exist_ok=True)
+        folder.mkdir(parents=makes_parents, exist_ok=True)
     except OSError as error:
         raise RefusedError(make_folder_refusal(folder, error)) from None
 

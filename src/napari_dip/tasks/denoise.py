@@ -324,12 +324,12 @@ def refuse_exposure_header(
     image_header: ImageHeader, exposure_header: ImageHeader
 ) -> Refusal | None:
     """Refuse a repeated exposure whose header shows another size or other axes."""
-    same_axes = (
+    has_same_axes = (
         image_header.has_guessed_axes
         or exposure_header.has_guessed_axes
         or image_header.axes == exposure_header.axes
     )
-    if exposure_header.shape == image_header.shape and same_axes:
+    if exposure_header.shape == image_header.shape and has_same_axes:
         return None
     image_size, exposure_size = (
         f"{' × '.join(map(str, header.shape))} ({header.axes})"

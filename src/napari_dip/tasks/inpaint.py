@@ -322,14 +322,14 @@ def refuse_mask_header(image_header: ImageHeader, mask_header: ImageHeader) -> R
     ):
         return make_refusal("mask-planes", name=mask_header.name, shape=sizes)
     if len(axes) > 2:
-        stacked = prod(image_header.shape) > prod(image_header.grid)
+        is_stack = prod(image_header.shape) > prod(image_header.grid)
         facts = {
             "name": mask_header.name,
             "shape": sizes,
             "image": image_header.name,
             "want": expected,
         }
-        return make_refusal("mask-stack" if stacked else "mask-planes", **facts)
+        return make_refusal("mask-stack" if is_stack else "mask-planes", **facts)
     sides = dict(zip(("height", "width"), mask_header.grid, strict=True))
     sides |= dict(zip(("image_height", "image_width"), image_header.grid, strict=True))
     return make_refusal("mask-shape", name=mask_header.name, image=image_header.name, **sides)

@@ -79,8 +79,8 @@ def make_validation_stop_rule(patience: int, min_iteration: int = 0) -> StopRule
             return None
         lowest = min(entry.validation_loss for entry in history if isfinite(entry.validation_loss))
         # `best` has the lowest median of three losses, which need not be the lowest single loss.
-        smoothed = history[best].validation_loss != lowest
-        return make_stop(StopReason.PLATEAU, waited=waited, smoothed=smoothed)
+        is_smoothed = history[best].validation_loss != lowest
+        return make_stop(StopReason.PLATEAU, waited=waited, smoothed=is_smoothed)
 
     return find_stop
 

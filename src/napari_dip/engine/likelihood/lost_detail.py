@@ -221,8 +221,8 @@ def _find_significant_spots(
     existing = fit_spots(_average_ring(image))
     for index, min_significance in enumerate(SPOT_SIGNIFICANCES.values()):
         fit, profile = lacking[index], profiles[index]
-        exists = existing[index].significance * fit.significance.sign() > min_significance
-        is_chosen = is_candidate & (best_profile == index) & exists
+        is_in_image = existing[index].significance * fit.significance.sign() > min_significance
+        is_chosen = is_candidate & (best_profile == index) & is_in_image
         spots += _convolve_planes(is_chosen * fit.amplitude, profile)
         spot_variance += _convolve_planes(is_chosen * fit.error_variance, profile**2)
         count += int(is_chosen.sum())

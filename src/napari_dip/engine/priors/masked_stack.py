@@ -94,11 +94,11 @@ def find_visible_planes(visible: Tensor) -> NearestVisiblePlanes:
     visible : Tensor
         (1, 1, N, Y, X), 0 where hidden.
     """
-    mask = visible[0, 0] > 0
-    count = len(mask)
-    indices = torch.arange(count, dtype=torch.int32, device=mask.device)[:, None, None]
-    previous = torch.where(mask, indices, -1).cummax(0).values
-    next_in_reverse = torch.where(mask.flip(0), indices, -1).cummax(0).values
+    is_visible = visible[0, 0] > 0
+    count = len(is_visible)
+    indices = torch.arange(count, dtype=torch.int32, device=is_visible.device)[:, None, None]
+    previous = torch.where(is_visible, indices, -1).cummax(0).values
+    next_in_reverse = torch.where(is_visible.flip(0), indices, -1).cummax(0).values
     return NearestVisiblePlanes(previous, (count - 1 - next_in_reverse).flip(0))
 
 
@@ -431,11 +431,11 @@ class MaskedStackPrior(Prior):
             assert sample.window is not None
             neighbours = sample.network_input[:, :channels]
             filling = sample.network_input[:, filling_start : filling_start + channels]
-            mask = (sample.network_input[:, -3:-1] + 0.5).sum(1, keepdim=True) > 0
+            has_neighbour = (sample.network_input[:, -3:-1] + 0.5).sum(1, keepdim=True) > 0
             is_plane_visible = (
                 (sample.network_input[:, -1:] > 0).to(filling.dtype).amax((3, 4), keepdim=True)
             )
-            weight = sample.loss_mask * mask * is_plane_visible
+            weight = sample.loss_mask * has_neighbour * is_plane_visible
             truth = sample.window.crop(self.measurement)
             numerator += float((weight * (neighbours - filling) * (truth - filling)).sum())
             denominator += float((weight * (neighbours - filling) ** 2).sum())

@@ -41,8 +41,8 @@ def read_header(path: Path, axes: str | None) -> ImageHeader:
         if (size := getattr(stated, axis, None)) and isfinite(size) and size > 0
     }
     # preflight refuses axes that do not fit
-    fits = axes is None or len(axes) == scene.ndim
-    scale, units = split_pixel_sizes(scene_names, sizes if fits else {})
+    has_all_axes = axes is None or len(axes) == scene.ndim
+    scale, units = split_pixel_sizes(scene_names, sizes if has_all_axes else {})
     return ImageHeader(
         name=name,
         shape=scene.shape,

@@ -140,9 +140,9 @@ def read_header(path: Path, axes: str | None) -> ImageHeader:
         raise make_broken_file_error(
             path, f"it names {len(pyramid.axes)} axes of an image that has {level.ndim}"
         )
-    fits = len(pyramid.axes) == level.ndim
-    origin = pyramid.origin if any(pyramid.origin) and fits else None
-    has_sizes = fits and (set(pyramid.sizes) != {(1.0, "pixel")} or origin is not None)
+    has_all_axes = len(pyramid.axes) == level.ndim
+    origin = pyramid.origin if any(pyramid.origin) and has_all_axes else None
+    has_sizes = has_all_axes and (set(pyramid.sizes) != {(1.0, "pixel")} or origin is not None)
     notes: list[Note] = []
     if pyramid.has_more_images:
         notes.append(make_note("zarr-images-skipped", name=name))

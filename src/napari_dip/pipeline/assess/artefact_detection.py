@@ -304,14 +304,14 @@ def _find_plateau(flat: AnyArray, span: float, limit: float | None) -> ClippedPi
         inner = rest[rest < value] if span < 0 else rest[rest > value]
         count = rest.size - inner.size
         if beyond <= MAX_STRAY_FRACTION * count:
-            plateaus.append(_detect_plateau(flat, value, span, at_limit=value == limit))
+            plateaus.append(_detect_plateau(flat, value, span, is_limit=value == limit))
         rest, beyond = inner, beyond + count
         if plateaus[-1].fraction or not rest.size:
             break
     return next((plateau for plateau in plateaus if plateau.fraction), plateaus[0])
 
 
-def _detect_plateau(flat: AnyArray, value: float, span: float, *, at_limit: bool) -> ClippedPixels:
+def _detect_plateau(flat: AnyArray, value: float, span: float, *, is_limit: bool) -> ClippedPixels:
     """Detect a plateau of the histogram at one end of a range.
 
     Parameters
@@ -322,12 +322,12 @@ def _detect_plateau(flat: AnyArray, value: float, span: float, *, at_limit: bool
         The extreme value.
     span : float
         Signed distance from `value` to the other end of the range.
-    at_limit : bool
+    is_limit : bool
         Whether `value` is the limit of an integer type, where all pixels count as clipped.
     """
-    at_value = int((flat == value).sum())
-    fraction = at_value / flat.size
-    if fraction < MIN_PLATEAU_FRACTION or at_value < MIN_PLATEAU_PIXELS:
+    value_count = int((flat == value).sum())
+    fraction = value_count / flat.size
+    if fraction < MIN_PLATEAU_FRACTION or value_count < MIN_PLATEAU_PIXELS:
         return ClippedPixels(fraction=0.0, value=value)
     typical_count = 0.0
     for span_fraction in PLATEAU_COMPARISON_SPANS:
@@ -342,7 +342,7 @@ def _detect_plateau(flat: AnyArray, value: float, span: float, *, at_limit: bool
             break
     return ClippedPixels(
         fraction=fraction
-        if at_limit or at_value > MIN_PLATEAU_PIXEL_RATIO * typical_count
+        if is_limit or value_count > MIN_PLATEAU_PIXEL_RATIO * typical_count
         else 0.0,
         value=value,
     )

@@ -157,9 +157,9 @@ def _uses_field_psf(report: Report) -> bool:
     return any(note["code"] == "psf-modes" for note in report.get("note_codes", ()))
 
 
-def _uses_blur_model(*, free: bool) -> Callable[[Report], bool]:
+def _uses_blur_model(*, is_free: bool) -> Callable[[Report], bool]:
     return lambda report: (
-        report["task"] == "blind-deblur" and (get_task_setting(report, "blur") == "free") is free
+        report["task"] == "blind-deblur" and (get_task_setting(report, "blur") == "free") is is_free
     )
 
 
@@ -192,9 +192,9 @@ _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "field psf": _uses_field_psf,
     "psf model": _uses_computed_psf("widefield", "confocal"),
     "confocal": _uses_computed_psf("confocal"),
-    "blur likelihood": _uses_blur_model(free=False),
-    "l0 gradient": _uses_blur_model(free=True),
-    "selfdeblur": _uses_blur_model(free=True),
+    "blur likelihood": _uses_blur_model(is_free=False),
+    "l0 gradient": _uses_blur_model(is_free=True),
+    "selfdeblur": _uses_blur_model(is_free=True),
     "fourier ring correlation": lambda report: "halves" in report,
     "image splitting": lambda report: report.get("halves", {}).get("by") == "thinning",
     "feature inversion": _is_task("invert-features"),
@@ -379,11 +379,11 @@ def _describe_selected_iteration(report: Report) -> str:
     """
     best, losses = report["best_iteration"], dict(report.get("validation_loss", ()))
     lowest_loss = min((loss for loss in losses.values() if loss is not None), default=None)
-    by_hand = read_report_stop(report).reason in (StopReason.USER, StopReason.HISTORY)
-    by_hand = by_hand or bool(report.get("fit", {}).get("kept"))
-    if report.get("fit", {}).get("refit_iterations") and not by_hand:
+    is_manual = read_report_stop(report).reason in (StopReason.USER, StopReason.HISTORY)
+    is_manual = is_manual or bool(report.get("fit", {}).get("kept"))
+    if report.get("fit", {}).get("refit_iterations") and not is_manual:
         return _write("output-refit")
-    is_best = by_hand or lowest_loss is None or (losses.get(best) or lowest_loss) <= lowest_loss
+    is_best = is_manual or lowest_loss is None or (losses.get(best) or lowest_loss) <= lowest_loss
     return _write("output-best" if is_best else "output-later", best=best)
 
 

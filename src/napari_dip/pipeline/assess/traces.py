@@ -206,10 +206,11 @@ def compare_traces(
         return None
     y, z = (_remove_trend(trace) for trace in (measured, restored))
     noise = np.maximum(noise_variance * (1 - 2 / frame_count), 1e-300)
-    tells = (y**2).mean(0) > MIN_TRACE_RATIO**2 * noise
-    if not tells.any():
+    is_varying = (y**2).mean(0) > MIN_TRACE_RATIO**2 * noise
+    if not is_varying.any():
         return None
-    y, z = (trace[:, tells] / np.sqrt(noise[tells]) for trace in (y, z))  # noise of variance 1
+    std = np.sqrt(noise[is_varying])
+    y, z = (trace[:, is_varying] / std for trace in (y, z))  # noise of variance 1
     shifts = range(-MAX_DELAY, MAX_DELAY + 1)
     shift = max(shifts, key=lambda lag: float(np.multiply(*_shift_apart(y, z, lag)).mean()))
     y, z = _shift_apart(y, z, shift)
@@ -220,7 +221,7 @@ def compare_traces(
     # that is averaged in by half adds a quarter of it to the covariance with the gradient
     noise_slope = 1 / float((y**2 - 1).mean())
     noise_delay = 1 / float((gradient**2 - 0.5).mean()) / 4
-    change = (restored - measured)[:, tells]
+    change = (restored - measured)[:, is_varying]
     offset, offset_uncertainty = _divide_sums(change, np.ones_like(change))
     return TraceComparison(
         slope=slope - noise_slope / 2,
@@ -229,7 +230,7 @@ def compare_traces(
         offset_uncertainty=offset_uncertainty,
         delay=shift + rest / slope,
         delay_uncertainty=hypot(rest_error, noise_delay / sqrt(3)) / abs(slope),
-        region_count=int(tells.sum()),
+        region_count=int(is_varying.sum()),
     )
 
 

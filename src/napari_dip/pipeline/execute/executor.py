@@ -85,8 +85,8 @@ class FinishedFit:
             Name of the image.
         """
         assert self.result is not None
-        never_improved = self.result.iterations > 0 and self.result.best_iteration == 0
-        if never_improved or not bool(self.result.estimate.mean.isfinite().all()):
+        has_never_improved = self.result.iterations > 0 and self.result.best_iteration == 0
+        if has_never_improved or not bool(self.result.estimate.mean.isfinite().all()):
             raise FailedError("diverged", name=name, count=len(self.result.notes))
 
     def predict_blind(self) -> Tensor:

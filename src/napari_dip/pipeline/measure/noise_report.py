@@ -136,10 +136,10 @@ class NoiseReport:
     @property
     def sentences(self) -> tuple[str, ...]:
         """Sentences of the report, for the user."""
-        several = len(self.channels) > 1
+        has_channels = len(self.channels) > 1
         lines = []
         for number, channel in enumerate(self.channels, 1):
-            prefix = f"Channel {number}: " if several else ""
+            prefix = f"Channel {number}: " if has_channels else ""
             lines.append(prefix + describe_noise_strength(channel))
             lines.append(prefix + describe_detector_offset(channel))
             if channel.unreliable_reason:
@@ -341,8 +341,8 @@ def _suggest_blind_spot(is_correlated: BoolArray, size: tuple[int, int]) -> str:
     middle, halves = len(is_correlated) // 2, [side // 2 for side in size]
     lags = is_correlated[tuple(slice(middle - half, middle + half + 1) for half in halves)]
     regions = label(lags, connectivity=2)  # type: ignore[no-untyped-call]
-    cells = regions == regions[tuple(halves)]
-    return normalise_blind_spot("/".join("".join(str(int(cell)) for cell in row) for row in cells))
+    is_spot = (regions == regions[tuple(halves)]).astype(int)
+    return normalise_blind_spot("/".join("".join(map(str, row)) for row in is_spot))
 
 
 def describe_noise_strength(noise: ChannelNoise) -> str:

@@ -398,14 +398,14 @@ class BatchDock(QWidget):
         self._plan_view = plan_view = replace(plan_view, rows=rows)
         self.files_panel.show_plan(plan_view.plan, rows)
         refused_count = sum(row.state == "refused" for row in rows)
-        all_refused = len(plan_view.plan.refused_files) == len(rows)
+        is_all_refused = len(plan_view.plan.refused_files) == len(rows)
         message = "" if plan_view.remaining_count else _describe_finished_batch(refused_count)
         self.plan_label.setText(
-            plan_view.describe(_ALL_REFUSED_MESSAGE if all_refused else message)
+            plan_view.describe(_ALL_REFUSED_MESSAGE if is_all_refused else message)
         )
         start_label = "Resume" if plan_view.remaining_count else "Check again"
         self.run_bar.set_start_label(start_label if plan_view.has_earlier_batch else "Run")
-        self.jobs.set_planned(not all_refused)
+        self.jobs.set_planned(not is_all_refused)
 
     def _on_folder(self) -> None:
         """List the recipe of a batch in the folder; if no files are chosen, choose the batch."""

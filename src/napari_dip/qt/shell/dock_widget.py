@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from napari_dip.qt.shell.preferences import read_fold, save_fold
+from napari_dip.qt.shell.preferences import is_section_unfolded, save_fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -443,7 +443,7 @@ def _copy_tooltips(form: QFormLayout) -> None:
 
 def _remember_fold(key: str, section: CollapsibleSection) -> None:
     """Unfold a section that was unfolded when it was last used, and save each change."""
-    if read_fold(key):
+    if is_section_unfolded(key):
         section.expand(animate=False)
     section.toggled.connect(partial(save_fold, key))
 

@@ -147,7 +147,7 @@ def find_settings_folder() -> Path | None:
     return None if file is None else Path(file).parent / "napari-dip"
 
 
-def read_fold(key: str) -> bool:
+def is_section_unfolded(key: str) -> bool:
     """Return whether a section of a dock was unfolded when it was last used."""
     return key in _read_unfolded()
 
@@ -157,7 +157,7 @@ def save_fold(key: str, is_unfolded: bool) -> None:
     folder, unfolded = find_settings_folder(), _read_unfolded() - {key}
     if folder is not None:
         with suppress(DipError, OSError):
-            make_folder(folder, parents=True)
+            make_folder(folder, makes_parents=True)
             text = json.dumps(sorted(unfolded | ({key} if is_unfolded else set())))
             write_text(resolve_target(folder / _FOLDS_FILE), text, overwrite=True)
 
@@ -263,7 +263,7 @@ class SavedRecipeFolder:
             return None
 
     def _write(self, path: Path, recipe: Recipe, *, overwrite: bool) -> None:
-        make_folder(path.parent, parents=True)
+        make_folder(path.parent, makes_parents=True)
         write_text(resolve_target(path), recipe.to_json(), overwrite=overwrite)
 
     def _check_exists(self, name: str) -> None:

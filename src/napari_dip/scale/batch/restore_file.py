@@ -132,7 +132,7 @@ def _restore_and_save(
     """Restore one file and save its outputs; add the hashes of the inputs to `hashes`."""
     paths = job.paths
     if split_field_path(job.source)[1]:
-        make_folder(paths.result.parent, parents=True)
+        make_folder(paths.result.parent, makes_parents=True)
     resolve_output_folder(paths.result.parent, 4 * prod(plan.result_shape))
     stamps = stamp_files(plan)
     folders = _resolve_folders(paths)

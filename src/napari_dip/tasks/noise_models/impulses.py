@@ -83,11 +83,11 @@ def build_impulse_problem(fit_input: FitInput, options: PriorOptions) -> Problem
 
     def keep_prediction_at_impulses(estimate: Estimate, final: Estimate) -> Estimate:
         """Return the prediction at impulses, and the final result elsewhere."""
-        mask = fit_input.masks.measured > 0
-        mean = where(mask, final.mean, estimate.mean)
+        is_measured = fit_input.masks.measured > 0
+        mean = where(is_measured, final.mean, estimate.mean)
         if final.log_variance is None or estimate.log_variance is None:
             return final._replace(mean=mean)
-        return type(final)(mean, where(mask, final.log_variance, estimate.log_variance))
+        return type(final)(mean, where(is_measured, final.log_variance, estimate.log_variance))
 
     return append_postprocessing(problem, keep_prediction_at_impulses)
 

@@ -61,9 +61,9 @@ def make_stripes_note(image: Float32Array) -> Note:
     selected = [stripes for plane in planes if (stripes := find_line_offsets(plane)) is not None]
     if not selected:
         return make_note("stripes-none")
-    rows = sum(stripes.axis == -2 for stripes in selected) * 2 >= len(selected)
+    are_rows = sum(stripes.axis == -2 for stripes in selected) * 2 >= len(selected)
     std = float(np.mean([stripes.std for stripes in selected]))
-    return make_note("stripes-found", rows=rows, deviation=std)
+    return make_note("stripes-found", rows=are_rows, deviation=std)
 
 
 def remove_stripes(fit_input: FitInput) -> FitInput:

@@ -360,13 +360,14 @@ def _list_warnings(psf: FloatArray, computed_fwhm: Mapping[str, float]) -> list[
     """List what looks wrong in a PSF of height one without background."""
     peak = _find_peak(psf)
     plane = psf if psf.ndim == 2 else psf.max(0)
-    top = psf >= 1
-    plateau_fraction = float(psf[top].sum() / psf.sum())
-    beyond = ~ndimage.binary_dilation(top, np.ones((3,) * psf.ndim))
-    has_flanks = bool(psf[beyond].sum() > _MIN_FLANK_LIGHT * psf.sum())
+    is_top = psf >= 1
+    plateau_fraction = float(psf[is_top].sum() / psf.sum())
+    is_beyond = ~ndimage.binary_dilation(is_top, np.ones((3,) * psf.ndim))
+    has_flanks = bool(psf[is_beyond].sum() > _MIN_FLANK_LIGHT * psf.sum())
     notes = []
-    if has_flanks and plateau_fraction > _MIN_PLATEAU_LIGHT and ndimage.binary_erosion(top).any():
-        notes.append(make_note("psf-clipped", count=int(top.sum()), share=plateau_fraction))
+    is_plateau = plateau_fraction > _MIN_PLATEAU_LIGHT and ndimage.binary_erosion(is_top).any()
+    if has_flanks and is_plateau:
+        notes.append(make_note("psf-clipped", count=int(is_top.sum()), share=plateau_fraction))
     if _has_hot_pixel(psf):
         notes.append(make_note("psf-hot-pixel"))
     elif (count := _count_beads(plane)) > 1:
