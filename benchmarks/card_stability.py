@@ -51,7 +51,7 @@ def run_shot(key: dict[str, Any], preset: str) -> dict[str, Any]:
         "codes": [note["code"] for note in verdict["codes"]],
         "figures": verdict["figures"],
         "bounds": verdict["bounds"],
-        "prior": result.report["prior"]["chosen"],
+        "prior": result.report["prior"]["key"],
         "cpu_seconds": time.process_time() - began,
     }
 

@@ -77,7 +77,7 @@ def run_pairs(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
             "denoised dB": alone[kind][0],
             "guided dB": guided,
             "gain dB": guided - alone[kind][0],
-            "prior": result.report["prior"]["chosen"],
+            "prior": result.report["prior"]["key"],
             "denoise seconds": alone[kind][1],
             "guide seconds": time.monotonic() - started,
         }

@@ -70,7 +70,7 @@ def inpaint(image: str, preset: str) -> dict[str, Any]:
         "ours dB": ours,
         "published DIP dB": published,
         "more dB": ours - published,
-        "prior": record["prior"]["chosen"],
+        "prior": record["prior"]["key"],
         "iterations": record["iterations"],
         "seconds": seconds,
         "CPU seconds": cpu_seconds() - spent,

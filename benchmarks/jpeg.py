@@ -24,7 +24,7 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.engine.priors.recompression import JpegCompression, reapply_shifted_jpeg
-from napari_dip.tasks.noise_models.jpeg_traces import find_traces
+from napari_dip.tasks.noise_models.jpeg_traces import find_jpeg_parameters
 from shared_data import OUT, psnr, write
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def compress(image: Picture, quality: int) -> Picture:
 def average_grid_shifts(image: Picture) -> npt.NDArray[np.float32]:
     """Mean over grids, with no network."""
     planes = np.moveaxis(np.atleast_3d(image), -1, 0).astype(np.float32)
-    traces = find_traces(planes)
+    traces = find_jpeg_parameters(planes)
     if traces is None:
         return image.astype(np.float32)
     compression = JpegCompression(

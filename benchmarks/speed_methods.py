@@ -78,7 +78,7 @@ def run_preset(problem: Problem, preset: str) -> dict[str, Any]:
             curve.append({"seconds": spent, "dB": problem.judge(event.preview)})
     last = problem.judge(answer.image)
     curve.append({"seconds": spent, "dB": last})
-    record = {"prior": answer.report["prior"]["chosen"], "iterations": answer.report["iterations"]}
+    record = {"prior": answer.report["prior"]["key"], "iterations": answer.report["iterations"]}
     return {"dB": last, "seconds": spent, "MB": peak.megabytes(), "curve": curve, **record}
 
 

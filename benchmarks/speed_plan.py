@@ -102,7 +102,7 @@ def measure(name: str) -> dict[str, Any]:
     return {
         "run": name,
         "pixels": " × ".join(map(str, shape)),
-        "prior": answer.report["prior"]["chosen"],
+        "prior": answer.report["prior"]["key"],
         "steps": len(steps),
         "planned, s": said,
         "took, s": took,

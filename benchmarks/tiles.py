@@ -117,7 +117,7 @@ def measure_tile(side: int, prior: str, tile: int | None, channels: int) -> dict
         "channels": channels,
         "tile": tile or "",
         "tiles": len(plan.tiles) or "",
-        "prior": answer.report["prior"]["chosen"],
+        "prior": answer.report["prior"]["key"],
         "threads": plan.threads,
         "plan, MB": plan.peak_bytes / 1e6,
         "peak, MB": (read_memory("VmHWM") - before) / 1e6,

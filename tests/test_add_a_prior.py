@@ -67,7 +67,7 @@ def test_plan_fit_report_and_methods_text_have_the_new_prior(noise2fast, image):
     assert plan.fit_config.iterations == 250  # as of all priors that take the image as input
     result = dip.denoise(image, prior="noise2fast", max_iterations=4)
     assert result.image.shape == image.shape
-    assert result.report["prior"] == {"chosen": "noise2fast", "why": "you chose it"}
+    assert result.report["prior"] == {"key": "noise2fast", "reason": "you chose it"}
     text = write_methods_section(result.report)
     assert f"was fed {noise2fast.methods_phrase} [2] (chosen by hand)." in text
     assert "Lequyer" in text

@@ -14,9 +14,9 @@ from napari_dip.errors.notes import (
     StopReason,
     make_note,
     make_stop,
-    read_report_notes,
+    parse_report_notes,
+    parse_stop,
     read_report_stop,
-    read_stop,
     serialise_notes,
     serialise_stop,
 )
@@ -162,7 +162,7 @@ def test_a_report_tells_why_the_fit_ended() -> None:
     stop = make_stop(StopReason.PLATEAU, waited=75, smoothed=True)
     read = read_report_stop(serialise_stop(stop))
     assert (read.reason, str(read)) == (StopReason.PLATEAU, str(stop))
-    assert read_stop(stop.to_dict()) == stop
+    assert parse_stop(stop.to_dict()) == stop
     assert set(STOPS) == set(StopReason)
 
 
@@ -181,8 +181,8 @@ def test_every_text_is_written_somewhere() -> None:
 def test_notes_come_back_from_a_report_by_code_or_else_as_text() -> None:
     notes = (make_note("guide-moved", down=1.5, right=2), make_note("residual-noise"))
     report = serialise_notes(notes)
-    assert read_report_notes(report) == notes
-    old = read_report_notes({"notes": report["notes"]})
+    assert parse_report_notes(report) == notes
+    old = parse_report_notes({"notes": report["notes"]})
     assert [(note.code, str(note)) for note in old] == [("text", str(note)) for note in notes]
     with pytest.raises(KeyError):
         make_note("guide-moved", down=1)

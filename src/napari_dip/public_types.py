@@ -163,7 +163,7 @@ class ExperimentKeywords(ComparisonKeywords, total=False):
 class OpticsKeywords(TypedDict, total=False):
     """Microscope of an image of beads, as for deblurring."""
 
-    model: Literal["none", "widefield", "confocal"]
+    microscope: Literal["none", "widefield", "confocal"]
     na: float | None
     wavelength: float | None
     pixel_size: float | None
@@ -192,8 +192,8 @@ class NoiseFields(TypedDict):
 class PriorFields(TypedDict):
     """The prior in a report."""
 
-    chosen: str
-    why: str
+    key: str
+    reason: str
 
 
 class FitFields(TypedDict):
@@ -210,15 +210,15 @@ class FitFields(TypedDict):
     half_resolution: bool
     refined: bool
     min_spot_snr: dict[str, float]
-    finished: int
-    kept: int
+    finished_fit_count: int
+    stopped_fit_count: int
     joint_training: NotRequired[dict[str, Any]]
 
 
 class ResidualFields(TypedDict):
-    """Mean and whiteness of the residual, in a report."""
+    """Mean of the residual and its correlation over a pixel, in a report."""
 
-    whiteness: float
+    lag_1_correlation: float
     mean: float
 
 

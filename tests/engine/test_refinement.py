@@ -138,22 +138,22 @@ def test_frequencies_of_correlated_noise_share_all_of_its_power() -> None:
 
 def test_refining_waits_for_the_end_of_a_fit() -> None:
     """Neither judging nor previews ask for it: it is no part of `finish`."""
-    problem = Problem(terms=(), final_postprocess=lambda estimate: Estimate(estimate.mean + 1))
+    problem = Problem(terms=(), full_postprocess=lambda estimate: Estimate(estimate.mean + 1))
     estimate = Estimate(torch.zeros(1, 1, 4, 4))
     assert problem.postprocess(estimate) is estimate
 
 
 def test_a_last_step_follows_whichever_way_a_problem_ends() -> None:
-    problem = Problem(terms=(), final_postprocess=lambda estimate: Estimate(estimate.mean + 1))
+    problem = Problem(terms=(), full_postprocess=lambda estimate: Estimate(estimate.mean + 1))
     estimate = Estimate(torch.zeros(1, 1, 4, 4))
     ended = append_postprocessing(
         problem, lambda said, done: Estimate(10 * done.mean - said.mean + 2)
     )
     assert float(ended.postprocess(estimate).mean.max()) == 2
-    assert ended.final_postprocess is not None
-    assert float(ended.final_postprocess(estimate).mean.max()) == 12
+    assert ended.full_postprocess is not None
+    assert float(ended.full_postprocess(estimate).mean.max()) == 12
     assert (
-        append_postprocessing(Problem(terms=()), lambda said, done: done).final_postprocess is None
+        append_postprocessing(Problem(terms=()), lambda said, done: done).full_postprocess is None
     )
 
 
@@ -190,7 +190,7 @@ def test_a_pilot_that_knows_more_than_the_measurement_guides_alone() -> None:
     guided, alone = (
         measure_error(
             refine_by_nl_bayes(
-                make_noise_variance(), measured, pilot, mask, uses_guide_only=informed
+                make_noise_variance(), measured, pilot, mask, uses_pilot_only=informed
             ).mean
         )
         for informed in (False, True)

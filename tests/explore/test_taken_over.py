@@ -95,7 +95,7 @@ def test_another_network_makes_another_image_from_the_same_seed(network):
     settings = {"preset": "fast", "max_iterations": 3, "device": "cpu"}
     plain = dip.denoise(make_noisy(), prior="random-input", **settings)
     other = dip.denoise(make_noisy(), architecture=network, **settings)  # automatic: fixed noise
-    assert other.report["prior"]["chosen"] == "random-input"
+    assert other.report["prior"]["key"] == "random-input"
     assert not np.array_equal(plain.image, other.image) and np.isfinite(other.image).all()
 
 

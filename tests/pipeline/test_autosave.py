@@ -69,7 +69,7 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_pixels_and_leaves_nothing(tm
     assert run.machine == MACHINE and run.is_resumable and run.completed_iterations >= 25
     assert "after 25 of at most 60 iterations" in run.describe()
     earlier = dict(run.manifest["machine"])
-    del earlier["thread_rate"]  # manifests of before have none
+    del earlier["thread_flops"]  # manifests of before have none
     assert replace(run, manifest={**run.manifest, "machine": earlier}).machine == MACHINE
     refitted = replace(run, manifest={**run.manifest, "iterations": 20})
     assert "after 25 iterations." in refitted.describe()

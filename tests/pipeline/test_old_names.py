@@ -26,7 +26,7 @@ from napari_dip.pipeline.assess.report_fields import migrate_record, read_run_re
 from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
 from napari_dip.pipeline.recipe import make_recipe, recipe_from_dict
 from napari_dip.pipeline.repetition import Repetition
-from napari_dip.pipeline.store.checkpoints import read_outcome
+from napari_dip.pipeline.store.checkpoints import parse_outcome
 from napari_dip.pipeline.store.network_files import read_network
 from napari_dip.pipeline.store.run_folder import RunFolder
 from napari_dip.pipeline.store.tensor_file import write_tensors
@@ -239,7 +239,7 @@ def test_the_old_record_of_a_series_is_read_too() -> None:
     }
     noted = {"recipe": OLD, "inputs": {"second": {"layer": "again"}}, "report": record}
     assert migrate_record(noted)["inputs"] == {"repeated_exposure": {"layer": "again"}}
-    assert migrate_record(noted)["report"]["prior"]["chosen"] == "random-input"
+    assert migrate_record(noted)["report"]["prior"]["key"] == "random-input"
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_a_network_file_with_the_keys_of_before_is_read(old_records: Any, tmp_pa
     joint, probe = network.outcomes
     assert (joint.unit_id, joint.region_count, joint.joint_network_name) == ("all-c0r0", 6, "c0r0")
     assert list(probe.log_likelihood_gain) == old["outcomes"][1]["gain"]
-    assert read_outcome(json.loads(json.dumps(probe.to_dict()))) == probe
+    assert parse_outcome(json.loads(json.dumps(probe.to_dict()))) == probe
 
 
 def test_a_run_folder_with_the_keys_of_before_is_resumed(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_an_image_that_was_kept_by_hand_comes_back(prior, polls):
 def test_the_script_says_where_a_kept_image_comes_back_only_roughly():
     recipe = dip.make_recipe("denoise", preset="fast", max_iterations=20, restarts=2)
     kept = dip.restore(draw_scene(), recipe, keep_after=25)  # in the second fit
-    assert kept.report["fit"]["finished"] == kept.report["fit"]["kept"] == 1
+    assert kept.report["fit"]["finished_fit_count"] == kept.report["fit"]["stopped_fit_count"] == 1
     assert "# The run had several fits and was ended" in write_python_script(
         make_repetition(kept, image="x")
     )

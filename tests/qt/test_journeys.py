@@ -17,11 +17,8 @@ import tifffile
 from qtpy.QtCore import QPoint, Qt, QThreadPool
 from qtpy.QtWidgets import QAbstractButton, QApplication, QFileDialog, QScrollArea
 
-from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.assess.card import ResultCard, Verdict
 from napari_dip.qt.shell.dock_widget import CollapsibleSection, PageScrollArea
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
-from napari_dip.qt.task.task_dock import TaskDock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -185,7 +182,7 @@ def test_of_two_channels_the_clean_one_guides_the_weak_one(user):
     result = viewer.layers[f"{weak.name} guided"]
     provenance = result.metadata[METADATA_KEY]
     assert provenance["inputs"]["guide"]["layer"] == "guide"
-    assert provenance["report"]["prior"]["why"]
+    assert provenance["report"]["prior"]["reason"]
     assert np.abs(np.diff(result.data)).mean() < np.abs(np.diff(weak.data.astype(float))).mean()
 
 
@@ -249,21 +246,6 @@ def test_no_dock_is_wider_than_what_it_is_shown_in(user, theme):
             section.expand(animate=False)
             user.qtbot.wait(50)
             check_widths(dock, f"{entry}, {section.text()}")
-        if isinstance(dock, TaskDock):  # as after a run
-            codes = "noise-unreliable-smoothed", "residual-no-edges", "two-exposures"
-            notes = tuple(make_note(code) for code in codes)
-            headline = "Look closer: it was stopped early"
-            card = ResultCard(
-                verdict=Verdict.LOOK_CLOSER, headline=headline, warnings=notes[:2], details=notes
-            )
-            for section in dock.findChildren(CollapsibleSection):
-                section.collapse(animate=False)
-            for message in ("It is done.", "It took as long as it was said to take. " * 12):
-                dock.run_bar.show_message(message)
-                dock.result_view.card.show_card(card)
-                dock.validation_curve.extend([(1, 10, 1.0, 1.0)], 10)
-                user.qtbot.wait(200)
-                check_widths(dock, f"{entry} with a card")
     user.wait_until(lambda: not QThreadPool.globalInstance().activeThreadCount())
 
 

@@ -15,7 +15,7 @@ from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import estimate_gaussian_psf
 from napari_dip.engine.operators.imaging import EstimatedConvolution
 from napari_dip.errors import RefusedError
-from napari_dip.errors.notes import read_report_notes
+from napari_dip.errors.notes import parse_report_notes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +90,7 @@ def test_the_report_has_the_widths_along_each_axis() -> None:
     axial, *lateral = result.learned_parameters["sigmas"]
     assert lateral[0] == lateral[1]
     assert axial == pytest.approx(2.4, rel=0.12)
-    (note,) = (n for n in read_report_notes(result.report) if n.code == "blur-gaussian-volume")
+    (note,) = (n for n in parse_report_notes(result.report) if n.code == "blur-gaussian-volume")
     assert f"{axial:.2f} planes" in str(note)
 
 

@@ -285,16 +285,16 @@ def test_an_image_of_weak_noise_is_restored_with_hidden_pixels() -> None:
     image = (900 * np.sin(x / 20) * np.cos(y / 25) + rng.normal(0, 8, x.shape)).astype(np.float32)
     quick = {"preset": "fast", "max_iterations": 4, "device": "cpu"}
     result = dip.denoise(image, **quick).report["prior"]
-    assert result["chosen"] == "blind-spot"
-    assert "weak" in result["why"]
+    assert result["key"] == "blind-spot"
+    assert "weak" in result["reason"]
 
 
 def test_an_image_with_unreliable_noise_is_restored_with_a_blind_spot() -> None:
     image = np.random.default_rng(0).integers(0, 3, (48, 48)).astype(np.uint8)
     quick = {"preset": "fast", "max_iterations": 4, "device": "cpu"}
     prior = dip.denoise(image, **quick).report["prior"]
-    assert prior["chosen"] == "blind-spot"
-    assert "could not be measured" in prior["why"]
+    assert prior["key"] == "blind-spot"
+    assert "could not be measured" in prior["reason"]
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ def test_the_report_says_that_the_blind_spot_was_drawn() -> None:
         write_methods_section(report)
     )
     assert report["noise"]["blind_spot_size"] == [3, 3]
-    assert "5 of 3 × 3 pixels are hidden, in the shape that you set" in report["prior"]["why"]
+    assert "5 of 3 × 3 pixels are hidden, in the shape that you set" in report["prior"]["reason"]
     assert report["recipe"]["settings"]["blind_spot_shape"] == "010/111/010"
 
 

@@ -18,7 +18,7 @@ from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.operators.imaging import FieldConvolution
 from napari_dip.errors import RefusedError
-from napari_dip.errors.notes import read_report_notes
+from napari_dip.errors.notes import parse_report_notes
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.crop_preview import (
@@ -99,7 +99,7 @@ def test_a_stack_has_psfs_of_planes_or_of_stacks(stacked: str) -> None:
     stack = np.random.default_rng(0).poisson(40, (5, 24, 20)).astype(np.float32)
     result = dip.deblur(stack, psfs, max_iterations=2, **SETTINGS)
     assert result.image.shape == stack.shape
-    codes = {note.code for note in read_report_notes(result.report)}
+    codes = {note.code for note in parse_report_notes(result.report)}
     assert {"psf-field", "psf-modes"} <= codes
     assert ("psf-plane" in codes) is (stacked == "planes")
 

@@ -179,8 +179,8 @@ def test_a_guide_that_shows_the_structure_is_of_use() -> None:
         np.sqrt(np.mean((result.image - 100 - make_truth()) ** 2)) for result in (guided, alone)
     ]
     assert error[0] < 0.8 * error[1]
-    assert guided.report["prior"]["chosen"] == "guided"
-    assert "better with the guide" in guided.report["prior"]["why"]
+    assert guided.report["prior"]["key"] == "guided"
+    assert "better with the guide" in guided.report["prior"]["reason"]
 
 
 @pytest.mark.long
@@ -197,15 +197,15 @@ def test_where_the_guide_loses_the_pixels_are_those_of_denoising(
     alone = dip.denoise(
         make_noisy(32), prior="blind-spot", preset="fast", max_iterations=30, device="cpu"
     )
-    assert guided.report["prior"]["chosen"] == "blind-spot"
-    assert "left out" in guided.report["prior"]["why"]
+    assert guided.report["prior"]["key"] == "blind-spot"
+    assert "left out" in guided.report["prior"]["reason"]
     assert np.array_equal(guided.image, alone.image)
 
 
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_a_chosen_prior_runs_without_a_comparison(prior: str) -> None:
     answer = dip.guide(make_noisy(32), make_truth(32), prior=prior, max_iterations=4, device="cpu")
-    assert answer.report["prior"]["why"].startswith("you chose it")
+    assert answer.report["prior"]["reason"].startswith("you chose it")
     assert answer.image.shape == (32, 32)
 
 
@@ -275,7 +275,7 @@ def test_a_stack_or_movie_comes_closer_to_the_truth_with_the_right_guide_only(
     misled = dip.guide(noisy, make_stack(77), axes=axes, **settings)
     error = [np.sqrt(np.mean((result.image - truth) ** 2)) for result in (guided, alone)]
     assert error[0] < 0.9 * error[1]
-    assert guided.report["prior"]["chosen"] == "guided"
+    assert guided.report["prior"]["key"] == "guided"
     np.testing.assert_array_equal(misled.image, alone.image)
 
 
@@ -418,13 +418,13 @@ def test_unmeasured_pixels_are_not_validation_pixels() -> None:
     assert (
         select_best_fit(
             [runner(fit_input, clear), runner(fit_input, torch.zeros_like(clear))], 1.0
-        ).predict_blind()
+        ).predict_measurement()
         is not None
     )
     best = select_best_fit(
         [runner(fit_input, clear), runner(fit_input, torch.zeros_like(clear))], 1.0
     )
-    torch.testing.assert_close(best.predict_blind(), clear)
+    torch.testing.assert_close(best.predict_measurement(), clear)
 
 
 @pytest.mark.parametrize("after", [0, 6])

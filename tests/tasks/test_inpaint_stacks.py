@@ -75,7 +75,7 @@ def test_a_missing_frame_is_filled_better_than_by_the_line_between_its_neighbour
     np.testing.assert_array_equal(np.delete(result.image, GONE, 0), np.delete(truth, GONE, 0))
     said = "1 of the 9 planes held no measurement and were filled in from the others."
     assert said in result.report["notes"]
-    assert "before and after" in result.report["prior"]["why"]
+    assert "before and after" in result.report["prior"]["reason"]
 
 
 @pytest.mark.long
@@ -163,7 +163,7 @@ def test_planes_with_measured_pixels_are_restored_one_by_one_on_request() -> Non
     image = movie(3)
     image[:, 5:8, 5:8] = np.nan
     report = inpaint_briefly(image, axes="ZYX", stacks="planes").report
-    assert report["prior"]["chosen"] == "masked-input-shapes"
+    assert report["prior"]["key"] == "masked-input-shapes"
 
 
 def test_a_moment_of_which_no_depth_is_known_is_filled_from_other_moments() -> None:
@@ -248,8 +248,8 @@ def test_scattered_pixels_of_a_stack_are_filled_with_the_help_of_other_planes() 
     truth = movie(5)
     holes = np.random.default_rng(0).random(truth.shape) < 0.5
     report = inpaint_briefly(truth, holes, axes="ZYX").report
-    assert report["prior"]["chosen"] == "masked-input-shapes"
-    assert "what is missing in one" in report["prior"]["why"]
+    assert report["prior"]["key"] == "masked-input-shapes"
+    assert "what is missing in one" in report["prior"]["reason"]
 
 
 @pytest.mark.sampled(1)

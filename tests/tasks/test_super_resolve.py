@@ -194,7 +194,7 @@ def test_what_is_learned_on_the_coarser_scale_beats_what_it_begins_with() -> Non
     coarse = bin_pixels(truth, (2, 2))
     settings = {"factor": 2, "downsampling": "binning", "noise": "gaussian", **FAST}
     learned = dip.super_resolve(coarse, max_iterations=60, **settings)
-    assert learned.report["prior"]["chosen"] == ZSSR_PRIOR.key
+    assert learned.report["prior"]["key"] == ZSSR_PRIOR.key
     begun = dip.super_resolve(coarse, max_iterations=1, **settings)
     ours, start = (float(np.mean((image.image - truth) ** 2)) for image in (learned, begun))
     assert ours < 0.93 * start

@@ -264,7 +264,7 @@ def _format_noise_lines(report: NoiseReport) -> list[str]:
         if not channel.unreliable_reason:
             gain = format_interval(channel.gain, channel.gain_error)
         lines.append(
-            f"{prefix}Gain {gain}   Noise in the dark {channel.noise_in_dark:.4g}   "
+            f"{prefix}Gain {gain}   Noise in the dark {channel.darkest_std:.4g}   "
             f"Read noise {_format_noise_value(channel.read_noise, channel.read_noise_error)}   "
             f"Offset {_format_noise_value(channel.offset, channel.offset_error)}"
         )

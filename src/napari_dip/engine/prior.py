@@ -210,7 +210,7 @@ def make_device_rng(device: torch.device, rng: torch.Generator) -> torch.Generat
     return torch.Generator(device).manual_seed(seed)
 
 
-class NetworkSample(NamedTuple):
+class StepInput(NamedTuple):
     """Network input and masks of one training or inference step.
 
     Attributes
@@ -281,14 +281,14 @@ class Prior(ABC):
         return changed
 
     @abstractmethod
-    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
         """Draw input and masks of one training step; `rng` is on the CPU."""
 
     @abstractmethod
-    def make_prediction_sample(self) -> NetworkSample:
+    def make_prediction_sample(self) -> StepInput:
         """Return the input of the whole grid with only validation pixels hidden, for previews."""
 
-    def make_validation_sample(self) -> NetworkSample | None:
+    def make_validation_sample(self) -> StepInput | None:
         """Return the input for the validation loss; None: that of `make_prediction_sample`.
 
         It is for networks that are trained on another task than they are applied to. The
@@ -296,7 +296,7 @@ class Prior(ABC):
         """
         return None
 
-    def make_inference_samples(self) -> Iterator[NetworkSample]:
+    def make_inference_samples(self) -> Iterator[StepInput]:
         """Yield the inputs of the final inference, whose valid outputs together cover the grid."""
         yield self.make_prediction_sample()
 
@@ -346,20 +346,20 @@ class GuidedPrior(Prior):
         """Return a prior with another source and the same guide."""
         return GuidedPrior(self._prior.replace_source(source), self._guide)
 
-    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
         """Return the prior's sample with the same window of the guide."""
         return self._append_guide(self._prior.draw_training_sample(rng))
 
-    def make_prediction_sample(self) -> NetworkSample:
+    def make_prediction_sample(self) -> StepInput:
         """Return the prior's prediction input with the guide."""
         return self._append_guide(self._prior.make_prediction_sample())
 
-    def make_validation_sample(self) -> NetworkSample | None:
+    def make_validation_sample(self) -> StepInput | None:
         """Return the prior's validation input with the guide."""
         sample = self._prior.make_validation_sample()
         return None if sample is None else self._append_guide(sample)
 
-    def make_inference_samples(self) -> Iterator[NetworkSample]:
+    def make_inference_samples(self) -> Iterator[StepInput]:
         """Yield the prior's inference inputs with the guide."""
         yield from map(self._append_guide, self._prior.make_inference_samples())
 
@@ -367,7 +367,7 @@ class GuidedPrior(Prior):
         """Convert the output as the prior does."""
         return self._prior.estimate(output)
 
-    def _append_guide(self, sample: NetworkSample) -> NetworkSample:
+    def _append_guide(self, sample: StepInput) -> StepInput:
         guide = self._guide if sample.window is None else sample.window.crop(self._guide)
         return sample._replace(network_input=torch.cat([sample.network_input, guide], 1))
 

@@ -63,7 +63,7 @@ class Operator(nn.Module):
         # a kernel with negative lobes can make a variance negative next to a steep edge
         return Estimate(mean, variance.clamp(min=MIN_PREDICTION_VARIANCE).log())
 
-    def detect(self, image: Tensor) -> Tensor:
+    def simulate_measurement(self, image: Tensor) -> Tensor:
         """Return all that the detector measured of a finished image (1, C, *grid).
 
         It differs from `forward` where the fit leaves a part of the measurement out.
@@ -190,13 +190,13 @@ class Problem:
     penalties : tuple of (weight, Penalty)
     postprocess : callable
         Convert the averaged estimate to the image, such as by the posterior mean.
-    postprocess_on_grid : callable
+    uncropped_postprocess : callable
         The part of `postprocess` that keeps the network's grid, without the crop to the image. Its
         result is compared with the measurement after the fit.
     sure_term : callable or None
         Term that is added to the validation loss for errors that validation pixels cannot
         measure, such as noise that the network copies.
-    final_postprocess : callable or None
+    full_postprocess : callable or None
         Slower and better replacement of `postprocess` for fits that end by themselves; None:
         `postprocess`. It is not used for previews, nor when the user ends the fit.
     """
@@ -204,9 +204,9 @@ class Problem:
     terms: tuple[Term, ...]
     penalties: tuple[tuple[float, Penalty], ...] = ()
     postprocess: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
-    postprocess_on_grid: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
+    uncropped_postprocess: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
     sure_term: Callable[[Estimate], Tensor] | None = None
-    final_postprocess: Callable[[Estimate], Estimate] | None = None
+    full_postprocess: Callable[[Estimate], Estimate] | None = None
 
     @property
     def main_term(self) -> Term:
@@ -220,7 +220,7 @@ class Problem:
 def append_postprocessing(
     problem: Problem, step: Callable[[Estimate, Estimate], Estimate]
 ) -> Problem:
-    """Return the problem with one more step in `postprocess` and in `final_postprocess`.
+    """Return the problem with one more step in `postprocess` and in `full_postprocess`.
 
     Parameters
     ----------
@@ -232,11 +232,11 @@ def append_postprocessing(
     def append(earlier: Callable[[Estimate], Estimate]) -> Callable[[Estimate], Estimate]:
         return lambda estimate: step(estimate, earlier(estimate))
 
-    final_postprocess = (
-        None if problem.final_postprocess is None else append(problem.final_postprocess)
+    full_postprocess = (
+        None if problem.full_postprocess is None else append(problem.full_postprocess)
     )
     return replace(
-        problem, postprocess=append(problem.postprocess), final_postprocess=final_postprocess
+        problem, postprocess=append(problem.postprocess), full_postprocess=full_postprocess
     )
 
 

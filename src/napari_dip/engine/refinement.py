@@ -1,11 +1,11 @@
 """Refine the image after a fit: filter groups of similar patches of the measurement (NL-Bayes).
 
 Similar patches are found in the mean of network's image and measurement. The posterior mean of
-each patch, given mean and covariance of its group in a guide, then restores repeated fine structure
-that the network has smoothed. The guide is the network's image, with a share of the first step of
-BM3D where noise is white. The noise of a colour camera has blotches wider than a patch, so its
-images are filtered from coarse to fine: each level removes the noise of its own frequencies, and a
-residue of coarser ones.
+each patch, given mean and covariance of its group in a pilot estimate, then restores repeated fine
+structure that the network has smoothed. The pilot is the network's image, with a share of the first
+step of BM3D where noise is white. The noise of a colour camera has blotches wider than a patch, so
+its images are filtered from coarse to fine: each level removes the noise of its own frequencies,
+and a residue of coarser ones.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ GROUPS_PER_BLOCK_SIDE = 16
 #: Share of the measurement in the image in which patches are matched: 0.5 costs W2S 0.06 dB, 0.15
 #: costs photographs 0.03 dB (docs/constants.md).
 MATCHING_MEASUREMENT_WEIGHT = 0.25
-#: Least share of the hard-thresholded measurement in a group's guide, for white noise; it grows
+#: Least share of the hard-thresholded measurement in a group's pilot, for white noise; it grows
 #: with the network's error. Set12 gains 0.2 dB (docs/constants.md).
 MIN_THRESHOLD_WEIGHT = 0.3
-#: Largest share of the hard-thresholded measurement in a group's guide.
+#: Largest share of the hard-thresholded measurement in a group's pilot.
 MAX_THRESHOLD_WEIGHT = 1.0
 #: Network's error, in noise variances, for the mean of least and largest share (docs/constants.md).
 HALF_WEIGHT_ERROR = 0.005
@@ -65,7 +65,7 @@ HARD_THRESHOLD_SIGMAS = 2.7
 NOISE_FACTOR = 0.9
 #: Lower bound of the noise that is left in a group, in units of that of one pixel.
 MIN_REMAINING_NOISE = 0.05
-#: Ratio of error variance to posterior variance, which assumes an exact guide: 90 % intervals hold
+#: Ratio of error variance to posterior variance, which assumes an exact pilot: 90 % intervals hold
 #: 88 % of the pixels in the median of 29 crops (docs/constants.md).
 POSTERIOR_VARIANCE_FACTOR = 3.0
 #: Beta of the Kaiser window that weights overlapping patches, as in BM3D.
@@ -210,9 +210,9 @@ def _compute_patch_distances(
 
 
 class _StabilisedImages(NamedTuple):
-    """Variance-stabilised guide and measurement, and the noise's standard deviation: (C, Y, X)."""
+    """Variance-stabilised pilot and measurement, and the noise's standard deviation: (C, Y, X)."""
 
-    guide: Tensor
+    pilot: Tensor
     measurement: Tensor
     std: Tensor
 
@@ -220,15 +220,15 @@ class _StabilisedImages(NamedTuple):
 def refine_by_nl_bayes(
     noise_variance: NoiseVariance,
     measurement: Tensor,
-    guide: Tensor,
+    pilot: Tensor,
     measured_mask: Tensor,
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     *,
-    uses_guide_only: bool = False,
+    uses_pilot_only: bool = False,
 ) -> Estimate:
     """Filter a measurement collaboratively, guided by another estimate of the image.
 
-    The noise variance is stabilised by a transform that is linear around the guide, so that its
+    The noise variance is stabilised by a transform that is linear around the pilot, so that its
     inverse adds no bias. Channels are transformed to their principal components.
 
     Parameters
@@ -236,15 +236,15 @@ def refine_by_nl_bayes(
     noise_variance : NoiseVariance
     measurement : Tensor
         (1, C, Y, X), at least `PATCH_SIDE` pixels a side.
-    guide : Tensor
+    pilot : Tensor
         (1, C, Y, X), present estimate of the image.
     measured_mask : Tensor
-        (1, 1, Y, X), 1 where there is a measurement. At 0 the guide replaces it; values in between
+        (1, 1, Y, X), 1 where there is a measurement. At 0 the pilot replaces it; values in between
         blend the two.
     correlation : tuple of two tuples of float or None
         Autocorrelation of the noise at lags 1, 2, ... along Y and X; None: white.
-    uses_guide_only : bool
-        Whether the guide has information from neighbouring frames. Then it is the only guide, which
+    uses_pilot_only : bool
+        Whether the pilot has information from neighbouring frames. Then it is the only pilot, which
         gained 0.26 to 0.36 dB on two stacks of an embryo and a movie, with peaks of 30 photons.
 
     Returns
@@ -256,33 +256,33 @@ def refine_by_nl_bayes(
     ----------
     Dabov, Foi, Katkovnik, Egiazarian, Image denoising by sparse 3-D transform-domain
     collaborative filtering, IEEE TIP 16(8), 2007, doi:10.1109/TIP.2007.901238 (its first step, as
-    a part of the guide).
+    a part of the pilot).
     """
     grid = tuple(measurement.shape[2:])
     padding = compute_patch_padding(grid)
     padded = [
-        F.pad(item, padding, mode="replicate") for item in (guide, measurement, measured_mask)
+        F.pad(item, padding, mode="replicate") for item in (pilot, measurement, measured_mask)
     ]
     stabilised = _stabilise_variance(noise_variance, *padded)
-    components = _compute_principal_components(stabilised.guide)
-    guide_colours, measured_colours = (
+    components = _compute_principal_components(stabilised.pilot)
+    pilot_colours, measured_colours = (
         torch.einsum("dc,cyx->dyx", components, item) for item in stabilised[:2]
     )
-    power = _compute_patch_power(correlation).to(guide_colours)[None]
+    power = _compute_patch_power(correlation).to(pilot_colours)[None]
     blocks = group_patches(
-        torch.lerp(guide_colours, measured_colours, MATCHING_MEASUREMENT_WEIGHT),
+        torch.lerp(pilot_colours, measured_colours, MATCHING_MEASUREMENT_WEIGHT),
         GROUP_SIZE if correlation is None else CORRELATED_GROUP_SIZE,
     )
     thresholded = None
-    if correlation is None and not uses_guide_only:
+    if correlation is None and not uses_pilot_only:
         thresholded = threshold_patch_groups(measured_colours, blocks, power)
     mean, posterior_variance = filter_by_nl_bayes(
-        measured_colours, guide_colours, blocks, power, thresholded=thresholded
+        measured_colours, pilot_colours, blocks, power, thresholded=thresholded
     )
     mean = torch.einsum("dc,dyx->cyx", components, mean)
     posterior_variance = torch.einsum("dc,dyx->cyx", components**2, posterior_variance)
-    image = padded[0] + (stabilised.std * (mean - stabilised.guide))[None]
-    # From a guide far too bright, the tangent led a lone photon in the dark from 100 to -19 levels.
+    image = padded[0] + (stabilised.std * (mean - stabilised.pilot))[None]
+    # From a pilot far too bright, the tangent led a lone photon in the dark from 100 to -19 levels.
     side, reach = 2 * PATCH_SIDE - 1, PATCH_SIDE - 1
     rows = F.max_pool2d(-torch.minimum(*padded[:2]), (1, side), 1, (0, reach))
     image = torch.maximum(image, -F.max_pool2d(rows, (side, 1), 1, (reach, 0)))
@@ -292,25 +292,25 @@ def refine_by_nl_bayes(
 
 
 def _stabilise_variance(
-    noise_variance: NoiseVariance, guide: Tensor, measurement: Tensor, measured_mask: Tensor
+    noise_variance: NoiseVariance, pilot: Tensor, measurement: Tensor, measured_mask: Tensor
 ) -> _StabilisedImages:
-    """Stabilise the variance to 1: f(guide) + f'(guide) (measurement - guide), f' = 1 / sigma."""
-    low = guide.amin((0, 2, 3))
-    span = (guide.amax((0, 2, 3)) - low).clamp(min=1e-6)
-    fractions = torch.linspace(0, 1, _STABILISATION_POINTS, device=guide.device)
+    """Stabilise the variance to 1: f(pilot) + f'(pilot) (measurement - pilot), f' = 1 / sigma."""
+    low = pilot.amin((0, 2, 3))
+    span = (pilot.amax((0, 2, 3)) - low).clamp(min=1e-6)
+    fractions = torch.linspace(0, 1, _STABILISATION_POINTS, device=pilot.device)
     levels = low[:, None] + span[:, None] * fractions  # (C, _STABILISATION_POINTS)
     slopes = noise_variance.compute_variance(levels[None, :, :, None])[0, :, :, 0].rsqrt()
     increments = span[:, None] / (_STABILISATION_POINTS - 1) * (slopes[:, 1:] + slopes[:, :-1]) / 2
     table = F.pad(increments.cumsum(1), (1, 0))
     position = (
-        (guide[0] - low[:, None, None]) / span[:, None, None] * (_STABILISATION_POINTS - 1)
+        (pilot[0] - low[:, None, None]) / span[:, None, None] * (_STABILISATION_POINTS - 1)
     ).flatten(1)
     index = position.long().clamp(0, _STABILISATION_POINTS - 2)
     lower, upper = table.gather(1, index), table.gather(1, index + 1)
-    stable_guide = (lower + (position - index) * (upper - lower)).reshape(guide.shape[1:])
-    std = noise_variance.compute_variance(guide)[0].sqrt()
-    stable_measurement = stable_guide + measured_mask[0] * (measurement[0] - guide[0]) / std
-    return _StabilisedImages(stable_guide, stable_measurement, std)
+    stable_pilot = (lower + (position - index) * (upper - lower)).reshape(pilot.shape[1:])
+    std = noise_variance.compute_variance(pilot)[0].sqrt()
+    stable_measurement = stable_pilot + measured_mask[0] * (measurement[0] - pilot[0]) / std
+    return _StabilisedImages(stable_pilot, stable_measurement, std)
 
 
 def _compute_principal_components(image: Tensor) -> Tensor:
@@ -373,7 +373,7 @@ def threshold_patch_groups(image: Tensor, blocks: Sequence[PatchBlock], power: T
 
 def filter_by_nl_bayes(
     image: Tensor,
-    guide: Tensor,
+    pilot: Tensor,
     blocks: Sequence[PatchBlock],
     power: Tensor,
     *,
@@ -382,22 +382,22 @@ def filter_by_nl_bayes(
 ) -> tuple[Tensor, Tensor]:
     """Return the posterior mean of each patch, given the mean and covariance of its group.
 
-    Mean and covariance are those of the group in a guide, as in the second step of NL-Bayes.
+    Mean and covariance are those of the group in a pilot, as in the second step of NL-Bayes.
     Overlapping patches are averaged.
 
     Parameters
     ----------
-    image, guide : Tensor
+    image, pilot : Tensor
         (C, Y, X) each.
     blocks : sequence of PatchBlock
         Groups of patches.
     power : Tensor
         (C or 1, PATCH_SIDE²), noise variance at each frequency of a patch.
     thresholded : Tensor or None
-        (C, Y, X), image after a hard threshold. It guides a group the more, the less the guide
+        (C, Y, X), image after a hard threshold. It leads a group the more, the less the pilot
         explains the mean of the group in the image.
     uses_measured_mean : bool
-        Whether to take the mean of a group from the image instead of the guide.
+        Whether to take the mean of a group from the image instead of the pilot.
 
     Returns
     -------
@@ -413,11 +413,11 @@ def filter_by_nl_bayes(
     patch_transform = torch.kron(basis, basis)
     precision = patch_transform.T @ (patch_transform / power[..., None])  # (C or 1, P², P²)
 
-    def estimate(measured: Tensor, guides: Tensor, *other_guides: Tensor) -> _FilteredGroups:
+    def estimate(measured: Tensor, leads: Tensor, *other_guides: Tensor) -> _FilteredGroups:
         for other in other_guides:
-            guides = torch.lerp(guides, other, _compute_threshold_weight(measured, guides, power))
-        mean = guides.mean(2, keepdim=True)
-        details = guides - mean
+            leads = torch.lerp(leads, other, _compute_threshold_weight(measured, leads, power))
+        mean = leads.mean(2, keepdim=True)
+        details = leads - mean
         mean = measured.mean(2, keepdim=True) if uses_measured_mean else mean
         # with fewer patches than pixels in a patch, the Gram matrix is the smaller one
         weighted = details @ precision[:, None]
@@ -432,14 +432,14 @@ def filter_by_nl_bayes(
         remaining_noise = (shrinkage * shrinkage.mT).sum((0, 2, 3))
         return _FilteredGroups((*filtered, *patch_variance[:, :, None]), remaining_noise)
 
-    images = [image, guide] if thresholded is None else [image, guide, thresholded]
+    images = [image, pilot] if thresholded is None else [image, pilot, thresholded]
     mean, variance = _filter_patch_groups(images, blocks, estimate).chunk(2)
     return mean, variance
 
 
-def _compute_threshold_weight(measured: Tensor, guides: Tensor, power: Tensor) -> Tensor:
-    """Return the share of the hard-thresholded patches in the guide of each group: (C, G, 1, 1)."""
-    residual = (measured - guides).mean(2, keepdim=True).square().mean(3, keepdim=True)
+def _compute_threshold_weight(measured: Tensor, leads: Tensor, power: Tensor) -> Tensor:
+    """Return the share of the hard-thresholded patches in the pilot of each group: (C, G, 1, 1)."""
+    residual = (measured - leads).mean(2, keepdim=True).square().mean(3, keepdim=True)
     noise = GROUP_MEAN_NOISE_RATIO / measured.shape[2] * power.mean(1)[:, None, None, None]
     error = (residual - noise).clamp(min=0)
     span = MAX_THRESHOLD_WEIGHT - MIN_THRESHOLD_WEIGHT
@@ -489,7 +489,7 @@ def _gather_pixels(image: Tensor, indices: Tensor) -> Tensor:
 
 
 def filter_camera_noise(
-    image: Tensor, camera_noise: CameraNoise, guide: Tensor | None = None, guide_weight: float = 0.0
+    image: Tensor, camera_noise: CameraNoise, pilot: Tensor | None = None, guide_weight: float = 0.0
 ) -> Estimate:
     """Filter the noise of red, green and blue together.
 
@@ -499,10 +499,10 @@ def filter_camera_noise(
         (1, 3, Y, X).
     camera_noise : CameraNoise
         In the image's units.
-    guide : Tensor or None
-        (1, 3, Y, X), another estimate of the image, as a further guide of the Wiener filter.
+    pilot : Tensor or None
+        (1, 3, Y, X), another estimate of the image, as a further pilot of the Wiener filter.
     guide_weight : float
-        Weight of that guide against the hard-thresholded image, 0 to 1.
+        Weight of that pilot against the hard-thresholded image, 0 to 1.
 
     Returns
     -------
@@ -518,10 +518,10 @@ def filter_camera_noise(
     """
     opponent = make_opponent_matrix().to(image)
     components = torch.einsum("dc,cyx->dyx", opponent, image[0])
-    guide = None if guide is None else torch.einsum("dc,cyx->dyx", opponent, guide[0])
+    pilot = None if pilot is None else torch.einsum("dc,cyx->dyx", opponent, pilot[0])
     rng = torch.Generator().manual_seed(0)
     sample = draw_noise_sample(camera_noise, (NOISE_SAMPLE_SIDE, NOISE_SAMPLE_SIDE), rng).to(image)
-    mean, variance = _filter_pyramid(components, sample, guide, guide_weight, PYRAMID_LEVELS)
+    mean, variance = _filter_pyramid(components, sample, pilot, guide_weight, PYRAMID_LEVELS)
     return Estimate(
         torch.einsum("cd,dyx->cyx", opponent.T, mean)[None],
         (CAMERA_VARIANCE_FACTOR * torch.einsum("cd,dyx->cyx", opponent.T**2, variance))
@@ -552,14 +552,14 @@ def draw_noise_sample(
 
 
 def _filter_pyramid(
-    image: Tensor, sample: Tensor, guide: Tensor | None, guide_weight: float, level_count: int
+    image: Tensor, sample: Tensor, pilot: Tensor | None, guide_weight: float, level_count: int
 ) -> tuple[Tensor, Tensor]:
     """Filter components (3, Y, X) at several levels, the coarsest first: mean and variance."""
     if level_count == 1 or min(image.shape[1:]) < 2 * MIN_SIDE:
-        return _filter_level(image, _measure_frequency_power(sample), guide, guide_weight)
+        return _filter_level(image, _measure_frequency_power(sample), pilot, guide_weight)
     image_size = tuple(image.shape[1:])
     coarse = halve_resolution(image)
-    coarse_guide = None if guide is None else halve_resolution(guide)
+    coarse_guide = None if pilot is None else halve_resolution(pilot)
     filtered_coarse, variance = _filter_pyramid(
         coarse, halve_resolution(sample), coarse_guide, guide_weight, level_count - 1
     )
@@ -567,12 +567,12 @@ def _filter_pyramid(
     blurred = double_resolution(halve_resolution(sample)[:, None], tuple(sample.shape[1:]))[:, 0]
     power = RESIDUAL_NOISE_FRACTION * _measure_frequency_power(blurred)
     power = power + _measure_frequency_power(sample - blurred)
-    mean, added_variance = _filter_level(image, power, guide, guide_weight)
+    mean, added_variance = _filter_level(image, power, pilot, guide_weight)
     return mean, added_variance + F.interpolate(variance[None], image_size)[0]
 
 
 def _filter_level(
-    image: Tensor, power: Tensor, guide: Tensor | None, guide_weight: float
+    image: Tensor, power: Tensor, pilot: Tensor | None, guide_weight: float
 ) -> tuple[Tensor, Tensor]:
     """Filter components by a hard threshold, then by a Wiener filter guided by the result."""
     height, width = image.shape[1:]
@@ -583,9 +583,9 @@ def _filter_level(
     smooth = F.avg_pool2d(F.pad(padded[None], (1, 1, 1, 1), mode="replicate"), 3, 1)[0]
     blocks = group_patches(smooth * weight[:, None, None])
     thresholded = threshold_patch_groups(padded, blocks, power)
-    if guide is not None:
+    if pilot is not None:
         thresholded = torch.lerp(
-            thresholded, F.pad(guide[None], sides, mode="replicate")[0], guide_weight
+            thresholded, F.pad(pilot[None], sides, mode="replicate")[0], guide_weight
         )
     blocks = group_patches(thresholded * weight[:, None, None])
     # the network's image has wrong means where it took blotches for structure: 0.6 dB on cc15

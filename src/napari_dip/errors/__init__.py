@@ -23,7 +23,7 @@ from difflib import get_close_matches
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from napari_dip.errors.notes import Note, read_note
+from napari_dip.errors.notes import Note, parse_note
 from napari_dip.errors.templates import FAULTS as FAULTS
 from napari_dip.errors.templates import make_printable, render, simplify_facts
 
@@ -89,7 +89,7 @@ class Fault:
         KeyError
             If its code or a fact is unknown.
         """
-        advice = tuple(map(read_note, raw["extra_advice"]))
+        advice = tuple(map(parse_note, raw["extra_advice"]))
         return replace(cls.make(raw["code"], **raw["facts"]), extra_advice=advice)
 
     def __hash__(self) -> int:

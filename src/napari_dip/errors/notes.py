@@ -93,7 +93,7 @@ def make_note(code: str, /, **facts: object) -> Note:
     return note
 
 
-def read_note(raw: Mapping[str, Any]) -> Note:
+def parse_note(raw: Mapping[str, Any]) -> Note:
     """Read a note from the JSON of its `to_dict`.
 
     Raises
@@ -104,10 +104,10 @@ def read_note(raw: Mapping[str, Any]) -> Note:
     return make_note(raw["code"], **raw["facts"])
 
 
-def read_report_notes(report: Mapping[str, Any]) -> tuple[Note, ...]:
+def parse_report_notes(report: Mapping[str, Any]) -> tuple[Note, ...]:
     """Read the notes of a report; those that this version does not know keep their sentences."""
     try:
-        return tuple(map(read_note, report["note_codes"]))
+        return tuple(map(parse_note, report["note_codes"]))
     except (KeyError, TypeError, ValueError):
         return tuple(make_note(TEXT_CODE, text=text) for text in report.get("notes", ()))
 
@@ -152,7 +152,7 @@ def make_stop(reason: StopReason, **facts: object) -> Stop:
     return stop
 
 
-def read_stop(raw: Mapping[str, Any]) -> Stop:
+def parse_stop(raw: Mapping[str, Any]) -> Stop:
     """Read a `Stop` from the JSON of its `to_dict`."""
     return make_stop(StopReason(raw["reason"]), **raw["facts"])
 

@@ -38,7 +38,7 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.progress import PausableClock, ProgressTracker
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks.invert_features import INVERSION_PRIORS, describe_layer_size
-from napari_dip.tasks.network_import.loading import NetworkFile, list_network_layers
+from napari_dip.tasks.network_import.loading import NetworkSource, list_network_layers
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
@@ -217,7 +217,7 @@ def plan_features(
     if len(header.axes) == pixels.ndim:  # else the header check reports the error
         pixels = crop_centre(pixels, side, header.axes)
         header = replace(header, shape=pixels.shape)
-    network_file = NetworkFile(
+    network_file = NetworkSource(
         network=str(network).strip(), weights=settings.get("weights") or None
     )
     network_layers = list_network_layers(network_file, header.grid)

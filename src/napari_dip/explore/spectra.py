@@ -33,7 +33,7 @@ from napari_dip.explore.experiment_setup import compute_psnr, measure_blind_spot
 from napari_dip.explore.spectral_measures import (
     BAND_COUNT,
     BAND_NAMES,
-    LEVELS,
+    CORRESPONDENCE_LEVELS,
     RATIO_TOLERANCE,
     RATIO_WINDOW,
     Correspondence,
@@ -137,8 +137,9 @@ class SpectrumResult(ExperimentResult):
     @property
     def sentences(self) -> tuple[str, ...]:
         """Sentences that summarise the experiment."""
+        iterations_by_level = self.find_level_iterations()
         half_iterations = (
-            str(iteration or "never") for iteration in self.find_level_iterations()[LEVELS[0]]
+            str(iteration or "never") for iteration in iterations_by_level[CORRESPONDENCE_LEVELS[0]]
         )
         return (
             render_text("spectrum-bands", iterations=", ".join(half_iterations)),
@@ -213,7 +214,7 @@ class SpectrumResult(ExperimentResult):
         iterations = sorted(self.recorded_outputs)
         return ExperimentSummary(
             headline=f"Validation pixels take iteration {self.validation_stop.best_iteration}",
-            headers=("Band", "half at", f"{LEVELS[1]:.0%} at", "at the end"),
+            headers=("Band", "half at", f"{CORRESPONDENCE_LEVELS[1]:.0%} at", "at the end"),
             rows=tuple(
                 (label, str(first or "never"), str(second or "never"), f"{last:.2f}")
                 for label, first, second, last in rows
@@ -227,8 +228,11 @@ class SpectrumResult(ExperimentResult):
         )
 
     def find_level_iterations(self) -> dict[float, tuple[int, ...]]:
-        """Return the iterations at which each band first has each of `LEVELS`; 0 if never."""
-        return {level: find_level_iterations(self.correspondence, level) for level in LEVELS}
+        """Return when each band first has each of `CORRESPONDENCE_LEVELS`; 0 if never."""
+        return {
+            level: find_level_iterations(self.correspondence, level)
+            for level in CORRESPONDENCE_LEVELS
+        }
 
 
 @run_in_default_torch_state
@@ -513,7 +517,7 @@ def _caption_bands(spectrum: SpectrumResult) -> str:
         for label, first, second in zip(list_band_labels(), *levels, strict=True)
     )
     last = ", ".join(f"{correspondence:.2f}" for correspondence in spectrum.correspondence[-1])
-    first_level, second_level = LEVELS
+    first_level, second_level = CORRESPONDENCE_LEVELS
     return render_text(
         "spectrum-bands-caption",
         first_level=first_level,

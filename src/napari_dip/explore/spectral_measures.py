@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: Number of bands of equal width, as in Shi et al.
 BAND_COUNT = 5
 #: Levels of correspondence: the table gives the first iteration at which a band reaches each.
-LEVELS = (0.5, 0.9)
+CORRESPONDENCE_LEVELS = (0.5, 0.9)
 #: Names of the bands in tables, lowest first.
 BAND_NAMES = tuple(f"band_{number}" for number in range(1, BAND_COUNT + 1))
 #: Maximum radial frequency, in cycles per pixel.

@@ -52,7 +52,7 @@ PixelsT = TypeVar("PixelsT", bound="LazyImage | AnyArray")
 _READERS = {
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), tiff),
     **dict.fromkeys((b"\x89PNG", b"\xff\xd8\xff"), png_jpeg),
-    **dict.fromkeys(bioio.KINDS, bioio),
+    **dict.fromkeys(bioio.FORMATS_BY_MAGIC, bioio),
 }
 #: Modules whose formats are read region by region.
 _SLICED = (zarr, bioio)

@@ -14,7 +14,7 @@ import numpy as np
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io.atomic import write_atomically
 from napari_dip.io.formats.zarr import (
-    FORMATS,
+    ZARR_FORMATS_BY_OME_VERSION,
     check_replaceable,
     check_zarr,
     get_ome_version,
@@ -409,7 +409,7 @@ def _write_levels(
         for axis, (_, unit) in sizes.items()
         if axis in axes and get_unit_symbol(unit) and unit != "pixel"
     }
-    group = zarr.open_group(folder, mode="w-", zarr_format=FORMATS[version])
+    group = zarr.open_group(folder, mode="w-", zarr_format=ZARR_FORMATS_BY_OME_VERSION[version])
     levels, level = [finest_sizes], _create_level(group, 0, image.shape, image, version)
     for region in _iter_chunk_regions(level):
         level[region] = image[region]

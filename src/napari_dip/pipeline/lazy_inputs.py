@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from napari_dip.errors import DipError, RefusedError
-from napari_dip.errors.notes import make_note, read_report_notes, serialise_notes
+from napari_dip.errors.notes import make_note, parse_report_notes, serialise_notes
 from napari_dip.io import ImageHeader, guess_axes
 from napari_dip.io.header import split_pixel_sizes
 from napari_dip.io.paths import describe_exception, make_file_stamp
@@ -176,7 +176,7 @@ def add_change_notes(
         return result
     # tiles are read one after another, so some may show the changed pixels
     code = "input-changed-in-tiles" if plan.tiles else "input-changed"
-    notes = (*read_report_notes(result.report), *(make_note(code, name=name) for name in changed))
+    notes = (*parse_report_notes(result.report), *(make_note(code, name=name) for name in changed))
     return replace(result, report=cast("Report", {**result.report, **serialise_notes(notes)}))
 
 

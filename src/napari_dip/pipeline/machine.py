@@ -69,7 +69,7 @@ class CpuSpeed(Protocol):
         """Whether the CPU has bfloat16 instructions."""
 
     @property
-    def thread_rate(self) -> float:
+    def thread_flops(self) -> float:
         """Floating-point operations per second of one thread."""
 
 
@@ -91,7 +91,7 @@ class Machine:
         Reason, for the user, why there is no GPU among the devices; "" if there is one.
     has_bfloat16 : bool
         Whether the CPU has bfloat16 matrix instructions; detected on Linux only.
-    thread_rate : float
+    thread_flops : float
         Floating-point operations per second of a CPU thread, in single precision: an estimate from
         its instructions.
     max_threads : int
@@ -104,7 +104,7 @@ class Machine:
     torch_version: str
     no_gpu_reason: str = ""
     has_bfloat16: bool = False
-    thread_rate: float = AVX512_THREAD_RATE
+    thread_flops: float = AVX512_THREAD_RATE
     max_threads: int = MAX_THREADS
 
 
@@ -126,7 +126,7 @@ def detect_machine(cgroup_folder: Path = _CGROUP_FOLDER) -> Machine:
         torch_version=version,
         no_gpu_reason=missing,
         has_bfloat16=not {"amx_bf16", "avx512_bf16"}.isdisjoint(cpu_flags),
-        thread_rate=AVX512_THREAD_RATE if "avx512f" in cpu_flags else OTHER_THREAD_RATE,
+        thread_flops=AVX512_THREAD_RATE if "avx512f" in cpu_flags else OTHER_THREAD_RATE,
         max_threads=read_max_threads(),
     )
 

@@ -102,7 +102,7 @@ class Repetition:
     @property
     def kept_iteration(self) -> int | None:
         """Iteration that the user kept; None if the run ended by itself."""
-        if not self.report.get("fit", {}).get("kept"):
+        if not self.report.get("fit", {}).get("stopped_fit_count"):
             return None
         return max(1, int(self.report["best_iteration"]))
 
@@ -117,14 +117,16 @@ class Repetition:
             return MISSING_NETWORK_NOTE.format(
                 name=joint_training["network_file"], digest=joint_training["sha256"]
             )
-        if not fit.get("kept"):
+        if not fit.get("stopped_fit_count"):
             return ""
-        if fit["finished"] + fit["kept"] > 1 or list_candidates(self.recipe.task):
+        if fit["finished_fit_count"] + fit["stopped_fit_count"] > 1 or list_candidates(
+            self.recipe.task
+        ):
             return (
                 "The run had several fits and was ended by hand, which only a run of one fit "
                 "repeats to the pixel."
             )
-        if not get_prior_spec(self.report["prior"]["chosen"]).is_repeatable_after_stop:
+        if not get_prior_spec(self.report["prior"]["key"]).is_repeatable_after_stop:
             return (
                 "The run was ended by hand, and with this prior that is repeated to the pixel "
                 "only if the last preview was the best image."

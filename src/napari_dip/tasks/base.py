@@ -159,7 +159,7 @@ class NoiseSettings:
     is_white: bool = False
 
     @property
-    def has_entered_figures(self) -> bool:
+    def has_entered_noise(self) -> bool:
         """Whether the user entered gain or read noise."""
         return self.gain is not None or self.read_noise is not None
 
@@ -376,7 +376,7 @@ class TaskSpec:
         Whether stacks and movies are accepted.
     min_depth : int
         Smallest number of planes that can be fitted together.
-    has_same_pixels : bool
+    keeps_pixel_grid : bool
         Whether the result has the same pixel grid as the image.
     keeps_mean : bool
         Whether the result keeps the mean intensity: what the fit changed of it is corrected.
@@ -400,7 +400,7 @@ class TaskSpec:
     extra_outputs: Mapping[str, str] = field(default_factory=dict)
     accepts_stacks: bool = False
     min_depth: int = 4  # the network halves the depth at least once
-    has_same_pixels: bool = True
+    keeps_pixel_grid: bool = True
     keeps_mean: bool = True
     light_crosses_border: bool = False
     explains_pixels: bool = True

@@ -96,7 +96,7 @@ class BlindDeblur(Task):
         title="Blind deblur",
         result_suffix="deblurred blindly",
         methods_phrase="deblurred with a point spread function estimated from the image itself",
-        has_same_pixels=False,
+        keeps_pixel_grid=False,
         light_crosses_border=True,
         extra_outputs={"psf": "The PSF that was found."},
         describe_learned=make_blur_notes,

@@ -51,9 +51,9 @@ from napari_dip.tasks.psf.psf_settings import (
     ZStep,
     get_fit_axes,
     get_psf_cells,
-    refine_sizes,
     refuse_field_size,
     refuse_size,
+    upscale_sizes,
 )
 from napari_dip.tasks.shared_settings import (
     CONTEXT_RADIUS,
@@ -117,7 +117,7 @@ class Deblur(Task):
         inputs=(IMAGE_INPUT, PSF_INPUT),
         result_suffix="deblurred",
         methods_phrase="deblurred with a known point spread function",
-        has_same_pixels=False,
+        keeps_pixel_grid=False,
         light_crosses_border=True,
         accepts_stacks=True,
     )
@@ -196,7 +196,7 @@ class Deblur(Task):
             return TaskPlan(axes_refusal=refusal, stacks=stacks)
         factors = get_axis_factors(self.factor, axes)
         coarse_sizes = psf_source.compute_psf_sizes(header, psf_header, axes)
-        sizes = refine_sizes(coarse_sizes, factors)
+        sizes = upscale_sizes(coarse_sizes, factors)
         field_size = multiply_sizes(header.get_sizes(axes), factors)
         is_open = self.border == "open"
         if psf_header and get_psf_cells(psf_header) and not is_open:
@@ -206,7 +206,7 @@ class Deblur(Task):
             header, psf_header, axes, is_centred=len(axes) > 2
         )
         margin = (
-            compute_object_margin(field_size, refine_sizes(grid_sizes, factors))
+            compute_object_margin(field_size, upscale_sizes(grid_sizes, factors))
             if is_open
             else (0,) * len(axes)
         )
@@ -357,7 +357,7 @@ class Deblur(Task):
             terms=(term,),
             penalties=(*penalties, make_proximity_penalty(deconvolution)),
             postprocess=lambda estimate: postprocess(mix(estimate)),
-            postprocess_on_grid=mix,
+            uncropped_postprocess=mix,
         )
 
     def _compute_power_floor(self, fit_input: FitInput) -> float:
@@ -493,12 +493,12 @@ def make_field_kernels(
     from torch.nn.functional import pad
 
     from napari_dip.engine.deconvolution.field_psf import decompose_field
-    from napari_dip.engine.deconvolution.psf import refine_psf
+    from napari_dip.engine.deconvolution.psf import upsample_psf
     from napari_dip.tasks.psf.psf_checks import centre_psf_image
 
     cells, sizes = images.shape[:2], images.shape[2:]
     centred = [centre_psf_image(header, image) for image in images.reshape(-1, *sizes)]
-    kernels = [refine_psf(kernel, factors[-kernel.ndim :]) for kernel, _ in centred]
+    kernels = [upsample_psf(kernel, factors[-kernel.ndim :]) for kernel, _ in centred]
     largest = [max(axis_sizes) for axis_sizes in zip(*(k.shape for k in kernels), strict=True)]
 
     def pad_evenly(kernel: Tensor) -> Tensor:

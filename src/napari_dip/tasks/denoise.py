@@ -85,7 +85,7 @@ def append_upscaling(fit_input: FitInput, problem: Problem) -> Problem:
     upscaled = append_postprocessing(problem, lambda _, final: upscale_estimate(final, grid))
     # BM3D of a colour camera runs at full size
     if half_resolution.camera_noise is not None:
-        upscaled = replace(upscaled, final_postprocess=problem.final_postprocess)
+        upscaled = replace(upscaled, full_postprocess=problem.full_postprocess)
     return upscaled
 
 

@@ -226,7 +226,7 @@ class Inpaint(Task):
             return self._insert_measured_pixels(fit_input, estimate, restored)
 
         return replace(
-            setup, problem=replace(problem, postprocess=postprocess, final_postprocess=None)
+            setup, problem=replace(problem, postprocess=postprocess, full_postprocess=None)
         )
 
     def _make_hole_mask(self, extra_inputs: Mapping[str, Float32Array]) -> BoolArray:

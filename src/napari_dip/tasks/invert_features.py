@@ -22,7 +22,7 @@ from napari_dip.tasks.base import (
     TaskSpec,
 )
 from napari_dip.tasks.network_import.loading import (
-    NetworkFile,
+    NetworkSource,
     Normalisation,
     NumbersText,
     choose_normalisation,
@@ -54,9 +54,9 @@ INVERSION_PRIORS = PriorChoices("invert-features", has_automatic=False)
 LimitedText = Annotated[str, Field(max_length=4096)]
 
 
-def get_network_file(task: InvertFeatures) -> NetworkFile:
+def get_network_file(task: InvertFeatures) -> NetworkSource:
     """Return where the network comes from."""
-    return NetworkFile(network=task.network.strip(), weights=task.weights.strip() or None)
+    return NetworkSource(network=task.network.strip(), weights=task.weights.strip() or None)
 
 
 def list_layers(task: InvertFeatures) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ class InvertFeatures(Task):
         title="Invert features",
         result_suffix="inverted",
         methods_phrase="restored from the activations of a layer of a network",
-        has_same_pixels=False,
+        keeps_pixel_grid=False,
         explains_pixels=False,
     )
 
@@ -368,7 +368,7 @@ def _build_problem(
     return Problem(
         terms=(pixels, features),
         penalties=penalties,
-        postprocess_on_grid=lambda item: Estimate(item.mean),
+        uncropped_postprocess=lambda item: Estimate(item.mean),
     )
 
 

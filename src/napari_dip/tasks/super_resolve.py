@@ -152,7 +152,7 @@ class SuperResolve(Task):
         title="Super-resolve",
         result_suffix="super-resolved",
         methods_phrase="super-resolved",
-        has_same_pixels=False,
+        keeps_pixel_grid=False,
         accepts_stacks=True,
     )
 

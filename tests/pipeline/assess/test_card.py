@@ -252,7 +252,7 @@ def test_notes_of_a_later_version_keep_their_sentences():
     ("chosen", "wording"), [("guided", "was used"), ("blind-spot", "was left out")]
 )
 def test_the_card_of_a_guided_result_says_whether_the_guide_was_used(chosen, wording):
-    report = {"recipe": {"task": "guide"}, "prior": {"chosen": chosen, "why": ""}, "note_codes": []}
+    report = {"recipe": {"task": "guide"}, "prior": {"key": chosen, "reason": ""}, "note_codes": []}
     (finding,) = make_card(report).findings
     assert f"The guide {wording}" in str(finding)
 

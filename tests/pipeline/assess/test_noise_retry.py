@@ -132,7 +132,7 @@ def test_a_scene_of_single_photons_keeps_its_noise_and_is_restored_by_the_blind_
     result = dip.denoise(counts, **QUICK)
     assert result.report["noise"]["caution"] == ["photon-counts"]
     assert result.report["noise"]["gain"] == [1.0]
-    assert result.report["prior"]["chosen"] == "blind-spot"
+    assert result.report["prior"]["key"] == "blind-spot"
     sentences = " ".join(result.report["notes"] + result.report["verdict"]["sentences"])
     assert "known exactly" in sentences
     assert "restored again" not in sentences

@@ -7,7 +7,7 @@ import pytest
 
 from napari_dip.pipeline.assess.repeatability import (
     FRC_CRITERION,
-    count_peaks,
+    compute_peak_density,
     extract_detail,
     map_repeats,
     measure_contrast,
@@ -89,6 +89,6 @@ def test_peaks_are_counted_by_megapixel_and_contrast_is_that_of_the_strong_detai
     image = np.zeros((1, 1, 100, 100))
     image[0, 0, 10::20, 10::20] = 8.0
     assert measure_contrast(image) == 8
-    assert count_peaks(image, 4.0) == pytest.approx(25 / 100**2 * 1e6)
-    assert count_peaks(image, 8.0) == 0
+    assert compute_peak_density(image, 4.0) == pytest.approx(25 / 100**2 * 1e6)
+    assert compute_peak_density(image, 8.0) == 0
     assert abs(extract_detail(np.full((1, 1, 32, 32), 7.0), 4)).max() < 1e-9

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 import napari_dip as dip
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import RefusedError
-from napari_dip.errors.notes import read_report_notes
+from napari_dip.errors.notes import parse_report_notes
 from napari_dip.pipeline.assess.repeatability import correlate_rings, smooth_rings
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.execute import repeatability_runs
@@ -39,7 +39,7 @@ def run_checked() -> tuple[list[Event], Restoration]:
 
 
 def list_codes(result: Restoration) -> list[str]:
-    return [note.code for note in read_report_notes(result.report)]
+    return [note.code for note in parse_report_notes(result.report)]
 
 
 @pytest.mark.long

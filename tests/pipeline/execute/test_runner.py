@@ -124,8 +124,8 @@ def test_the_report_holds_what_was_promised_and_is_json() -> None:
     )
     assert set(promised.split()) <= set(report)
     assert {"model", "gain", "intercept", "offset", "autocorrelation"} <= set(report["noise"])
-    assert {"chosen", "why"} <= set(report["prior"])
-    assert {"whiteness", "mean"} <= set(report["residual"])
+    assert {"key", "reason"} <= set(report["prior"])
+    assert {"lag_1_correlation", "mean"} <= set(report["residual"])
     assert json.loads(json.dumps(report, allow_nan=False))["recipe"]["restarts"] == 2
 
 

@@ -125,7 +125,7 @@ def test_measuring_and_a_run_give_the_same_offset_and_read_noise(camera_shot, no
 def test_the_noise_in_the_dark_is_that_where_it_is_darkest(camera_shot, noise_report):
     (channel,) = noise_report.channels
     dark = np.percentile(camera_shot, 1)
-    assert channel.noise_in_dark**2 == pytest.approx(
+    assert channel.darkest_std**2 == pytest.approx(
         channel.gain * dark + channel.intercept, rel=0.05
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,8 @@ import napari_dip as dip
 from napari_dip.cli.app import main
 from napari_dip.errors import RefusedError
 from napari_dip.pipeline.measure.beads import BeadFault, measure_fwhm
+from napari_dip.public_types import OpticsKeywords
+from napari_dip.tasks.psf.psf_settings import OpticsSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -237,3 +240,7 @@ def test_the_command_writes_psfs_of_the_field_that_deblur_takes_for_this_field_a
     tifffile.imwrite(cells, image[:192])
     assert main(["plan", "deblur", str(cells), "--psf", str(psf)]) == 2
     assert "field of 384 × 384 pixels" in capsys.readouterr().err
+
+
+def test_the_typed_settings_of_the_microscope_are_those_that_are_taken() -> None:
+    assert set(OpticsKeywords.__annotations__) == {field.name for field in fields(OpticsSettings)}

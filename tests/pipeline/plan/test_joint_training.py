@@ -195,7 +195,7 @@ def test_one_of_several_images_is_drawn_and_a_single_one_draws_no_further_number
 def test_the_report_of_a_movie_describes_its_joint_training() -> None:
     _, answer = restore_movie()
     fit_record = answer.report["fit"]
-    assert fit_record["finished"] == FRAMES
+    assert fit_record["finished_fit_count"] == FRAMES
     assert fit_record["joint_training"]["region_count"] == FRAMES
     assert fit_record["joint_training"]["probe_count"] == 3
     assert any(

@@ -152,7 +152,7 @@ def test_a_run_that_was_stopped_and_kept_is_repeated_to_the_pixel(
     press_keep(driver)
     driver.wait_for_end()
     result = driver.viewer.layers["cells denoised"]
-    assert result.metadata[METADATA_KEY]["report"]["fit"]["kept"] == 1
+    assert result.metadata[METADATA_KEY]["report"]["fit"]["stopped_fit_count"] == 1
     before = clipboard()
     press(driver, driver.dock.repeat_section.command_button)
     driver.wait_until(lambda: clipboard() != before)

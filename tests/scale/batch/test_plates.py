@@ -146,7 +146,7 @@ def test_the_table_of_a_plate_has_well_field_and_figures(tmp_path, recipe):
     assert (alone["plate"], alone["well"], alone["field"]) == ("", "", "")
     assert (first["plate"], first["well"], first["field"]) == ("plate.zarr", "B3", "0")
     assert (second["result"], second["state"]) == ("plate.zarr/B/3/1", "restored")
-    assert float(second["residual_whiteness"]) < 1
+    assert float(second["residual_lag_1_correlation"]) < 1
     assert len(second["result_sha256"]) == 64
 
 

@@ -242,7 +242,7 @@ def test_a_file_whose_noise_asks_for_another_prior_is_restored_by_itself(network
     y, x = np.mgrid[:32, :32]
     weak = 1000 * np.sin(x / 5) * np.cos(y / 7) + np.random.default_rng(0).normal(0, 3, (32, 32))
     result = dip.denoise(weak.astype(np.float32), network_file=network, **FEW)
-    assert result.report["prior"]["chosen"] == "blind-spot"
+    assert result.report["prior"]["key"] == "blind-spot"
     assert "joint_training" not in result.report["fit"]
     assert any("fitted on its own" in note for note in result.report["notes"])
 

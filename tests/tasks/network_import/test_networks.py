@@ -19,7 +19,7 @@ from napari_dip.io.exported_networks.exported_program import (
     read_program,
     read_weight,
 )
-from napari_dip.tasks.network_import.loading import NetworkFile, load_network
+from napari_dip.tasks.network_import.loading import NetworkSource, load_network
 from programs import (
     make_convolution,
     make_entries,
@@ -269,7 +269,7 @@ class TestInSubprocess:
         )
         path = write_program(tmp_path, [*steps_of_small, odd])
         with pytest.raises(RefusedError, match=r"aten.from_file.default") as refused:
-            load_network(NetworkFile(network=str(path), weights=None), "head", (32, 32))
+            load_network(NetworkSource(network=str(path), weights=None), "head", (32, 32))
         assert refused.value.code == "network-operator"
 
     @pytest.mark.long
@@ -278,7 +278,7 @@ class TestInSubprocess:
         content = {**make_entries(*make_small_program())}
         content["models/model.json"] += b" " * (2**24 - len(content["models/model.json"]))
         path = write_archive(tmp_path / "net.pt2", content)
-        network_file = NetworkFile(network=str(path), weights=None)
+        network_file = NetworkSource(network=str(path), weights=None)
         with pytest.raises(RefusedError) as refused:
             load_network(network_file, "body.3", (32, 32), memory=2**22)
         assert refused.value.code == "network-limits"
@@ -295,5 +295,5 @@ class TestInSubprocess:
     ],
 )
 def test_bad_file_names_are_refused_before_anything_is_opened(network, weights, code):
-    no = NetworkFile(network=network, weights=weights).refuse_files()
+    no = NetworkSource(network=network, weights=weights).refuse_files()
     assert no is not None and no.code == code

@@ -12,7 +12,7 @@ from skimage.transform import resize
 
 import napari_dip as dip
 from napari_dip.errors import RefusedError
-from napari_dip.tasks.noise_models.jpeg_traces import find_traces
+from napari_dip.tasks.noise_models.jpeg_traces import find_jpeg_parameters
 
 SIDE = 96
 QUICK = {"preset": "fast", "noise": "jpeg", "max_iterations": 3}
@@ -43,7 +43,9 @@ def measure_error(image: np.ndarray, truth: np.ndarray) -> float:
 @pytest.mark.parametrize("quality", [10, 40, 90])
 @pytest.mark.parametrize("cut", [(0, 0), (3, 5)])
 def test_grid_and_steps_are_read_from_the_pixels(quality: int, cut: tuple[int, int]) -> None:
-    traces = find_traces(split_channels(save_as_jpeg(load_grey(), quality)[cut[0] :, cut[1] :]))
+    traces = find_jpeg_parameters(
+        split_channels(save_as_jpeg(load_grey(), quality)[cut[0] :, cut[1] :])
+    )
     assert traces is not None
     assert traces.block_offset == tuple(-offset % 8 for offset in cut)
     assert traces.quality == quality
@@ -57,7 +59,9 @@ def test_grid_and_steps_are_read_from_the_pixels(quality: int, cut: tuple[int, i
 def test_subsampled_colour_is_distinguished_from_full_colour(
     subsampling: int, halved: bool
 ) -> None:
-    traces = find_traces(split_channels(save_as_jpeg(load_colours(), 90, subsampling=subsampling)))
+    traces = find_jpeg_parameters(
+        split_channels(save_as_jpeg(load_colours(), 90, subsampling=subsampling))
+    )
     assert traces is not None
     assert traces.has_half_chroma == (halved, halved)
     assert len(traces.quantisation_tables) == 3
@@ -78,7 +82,7 @@ def load_uncompressed() -> list[np.ndarray]:
 
 @pytest.mark.parametrize("image", load_uncompressed(), ids=str)
 def test_no_traces_are_found_where_there_are_none(image: np.ndarray) -> None:
-    assert find_traces(split_channels(image).astype(np.float32)) is None
+    assert find_jpeg_parameters(split_channels(image).astype(np.float32)) is None
 
 
 @pytest.mark.long
@@ -91,7 +95,7 @@ def test_the_image_comes_nearer_to_what_was_compressed(truth: np.ndarray, axes: 
     result = dip.denoise(compressed, axes=axes, **settings)
     assert measure_error(result.image, truth) < 0.9 * measure_error(compressed, truth)
     assert result.report["noise"]["model"] == "jpeg"
-    assert result.report["prior"]["chosen"] == "recompression"
+    assert result.report["prior"]["key"] == "recompression"
     assert any("quality 10" in note for note in result.report["notes"])
     assert float(result.uncertainty.min()) > 0
 
@@ -109,7 +113,7 @@ def test_rescaled_images_are_known_too(scale: float) -> None:
 def test_other_priors_keep_to_the_file_as_well(prior: str) -> None:
     compressed = save_as_jpeg(load_grey(), 10)
     result = dip.denoise(compressed, prior=prior, **QUICK)
-    assert result.report["prior"]["chosen"] == prior
+    assert result.report["prior"]["key"] == prior
     again = save_as_jpeg(np.clip(np.rint(result.image), 0, 255).astype(np.uint8), 10)
     assert measure_error(again, compressed) < 0.1 * float(
         compressed.var()

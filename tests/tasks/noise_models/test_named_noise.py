@@ -120,8 +120,8 @@ def test_impulses_are_counted_in_the_report_and_filled_in_from_around() -> None:
 def test_without_impulses_the_image_is_restored_as_ever() -> None:
     measured = add_noise(load_moon())
     result = dip.denoise(measured, noise="salt-and-pepper", **QUICK)
-    assert result.report["prior"]["chosen"] == "blind-spot"
-    assert "no impulses" in result.report["prior"]["why"]
+    assert result.report["prior"]["key"] == "blind-spot"
+    assert "no impulses" in result.report["prior"]["reason"]
     plain = dip.denoise(measured, prior="blind-spot", **QUICK)
     np.testing.assert_array_equal(result.image, plain.image)
 
@@ -134,7 +134,7 @@ def test_other_priors_do_not_learn_impulses_either(prior: str) -> None:
     settings = {**QUICK, "noise": "salt-and-pepper", "prior": prior}
     result = dip.denoise(measured, **settings)
     assert np.abs(result.image - truth)[hit].mean() < 25  # the impulses lie 110 off
-    assert result.report["prior"]["chosen"] == prior
+    assert result.report["prior"]["key"] == prior
 
 
 @pytest.mark.long

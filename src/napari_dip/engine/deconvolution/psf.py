@@ -228,7 +228,7 @@ class _VolumeSpectrum:
         return loss
 
 
-def refine_psf(psf: Tensor, factors: tuple[int, ...]) -> Tensor:
+def upsample_psf(psf: Tensor, factors: tuple[int, ...]) -> Tensor:
     """Return a PSF on a finer grid, such that its mean over each coarse pixel is the given one.
 
     The PSF is taken for band-limited: its Fourier series is evaluated at the fine pixels, after

@@ -213,12 +213,12 @@ def _make_result(
         best_estimate = state.predict_best()
     postprocess = (
         problem.postprocess
-        if is_ended_by_user or problem.final_postprocess is None
-        else problem.final_postprocess
+        if is_ended_by_user or problem.full_postprocess is None
+        else problem.full_postprocess
     )
     return FitResult(
         estimate=postprocess(best_estimate if final_estimate is None else final_estimate),
-        network_estimate=problem.postprocess_on_grid(best_estimate),
+        network_estimate=problem.uncropped_postprocess(best_estimate),
         stop=stop,
         is_ended_by_user=is_ended_by_user,
         is_broken_down=state.rollback_count >= MAX_ROLLBACKS,

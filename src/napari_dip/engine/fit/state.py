@@ -98,7 +98,7 @@ class FitResult:
     estimate : Estimate
         Image at `best_iteration`, after postprocessing.
     network_estimate : Estimate
-        The network's estimate after `Problem.postprocess_on_grid`.
+        The network's estimate after `Problem.uncropped_postprocess`.
     stop : Stop
     is_ended_by_user, is_broken_down : bool
         Whether the user, or `loop.MAX_ROLLBACKS` breakdowns in a row, ended the fit.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from napari_dip.engine.fit.optimizers import Schedule
-    from napari_dip.engine.prior import NetworkSample, Prior
+    from napari_dip.engine.prior import Prior, StepInput
     from napari_dip.engine.problem import Problem
     from napari_dip.errors.notes import Note
 
@@ -101,7 +101,7 @@ class TrainingBatch(NamedTuple):
     pixel_weights : tuple of Tensor
         Loss weight of each pixel, (B, 1, *size).
     bypasses_operator : bool
-        As in `NetworkSample`.
+        As in `StepInput`.
     uses_validation_pixels : bool
         Whether the loss includes validation pixels, as in the refit.
     """
@@ -119,14 +119,14 @@ StepOutput = tuple[Estimate, Tensor]
 
 
 def make_training_batch(
-    problem: Problem, sample: NetworkSample, *, uses_validation_pixels: bool
+    problem: Problem, sample: StepInput, *, uses_validation_pixels: bool
 ) -> TrainingBatch:
     """Return network input, measurements, targets and loss weights of a sample.
 
     Parameters
     ----------
     problem : Problem
-    sample : NetworkSample
+    sample : StepInput
     uses_validation_pixels : bool
         Whether the loss includes validation pixels.
     """
@@ -191,7 +191,7 @@ class EagerTrainStep:
         """Return an empty context."""
         return nullcontext()
 
-    def wait_for_sample(self, batch: TrainingBatch, sample: NetworkSample) -> None:
+    def wait_for_sample(self, batch: TrainingBatch, sample: StepInput) -> None:
         """Do nothing: samples are computed in order with everything else."""
 
     def set_rates(self, rates: tuple[float, ...]) -> None:
@@ -355,7 +355,7 @@ class CudaGraphTrainStep:
             else torch.cuda.stream(self._sampling_stream)
         )
 
-    def wait_for_sample(self, batch: TrainingBatch, sample: NetworkSample) -> None:
+    def wait_for_sample(self, batch: TrainingBatch, sample: StepInput) -> None:
         """Wait for the tensors of that stream, and keep their memory until they are used."""
         if self._sampling_stream is None:
             return

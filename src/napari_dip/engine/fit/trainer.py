@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.optimizers import Schedule
     from napari_dip.engine.fit.train_step import CudaGraphTrainStep, EagerTrainStep
-    from napari_dip.engine.prior import NetworkSample, Prior
+    from napari_dip.engine.prior import Prior, StepInput
     from napari_dip.errors.notes import Note
 
 
@@ -54,7 +54,7 @@ class OutputAverage:
             "weight": template.new_zeros((shape[0], 1, *shape[2:])),
         }
 
-    def update(self, sample: NetworkSample, estimate: Estimate) -> None:
+    def update(self, sample: StepInput, estimate: Estimate) -> None:
         """Add the valid pixels of an estimate."""
         mean = estimate.mean.detach()
         valid = torch.ones_like(mean[:, :1]) if sample.output_mask is None else sample.output_mask
@@ -113,7 +113,7 @@ class WeightAverage:
             {str(index): weight.detach() for index, weight in enumerate(self._weights)}
         )
 
-    def update(self, sample: NetworkSample, estimate: Estimate) -> None:
+    def update(self, sample: StepInput, estimate: Estimate) -> None:
         """Add the weights after this step."""
         decay = min(self._decay, (self._step_count + 1) / (self._step_count + 10))
         self._step_count += 1
@@ -411,6 +411,6 @@ def _apply_network_per_image(network: nn.Module, network_input: Tensor) -> Tenso
     return torch.cat([apply_network(network, image) for image in network_input.split(1)])
 
 
-def _place_on_grid(sample: NetworkSample, part: Tensor, grid: tuple[int, ...]) -> Tensor:
+def _place_on_grid(sample: StepInput, part: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Place the window of a sample on the whole grid, with 0 elsewhere."""
     return part if sample.window is None else sample.window.place_on(part, grid)

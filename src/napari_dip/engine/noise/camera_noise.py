@@ -16,7 +16,7 @@ from torch import Tensor
 from napari_dip.engine.noise.flat_blocks import BLOCK_SIDE, cut_blocks
 
 #: Luminance and two colour differences from red, green and blue, as in CBM3D.
-OPPONENT = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
+OPPONENT_MATRIX = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 #: Number of brightness classes in which camera noise is measured.
 CAMERA_BRIGHTNESS_CLASSES = 10
 #: Share of the blocks of each brightness class that is treated as flat, for luminance.
@@ -120,7 +120,7 @@ class TextureStatistics(NamedTuple):
 
 def make_opponent_matrix() -> Tensor:
     """Return the orthonormal matrix (3, C) from red, green and blue to luminance and colours."""
-    rows = torch.tensor(OPPONENT)
+    rows = torch.tensor(OPPONENT_MATRIX)
     orthonormal: Tensor = rows / rows.norm(dim=1, keepdim=True)
     return orthonormal
 

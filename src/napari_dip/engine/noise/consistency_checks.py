@@ -131,10 +131,10 @@ MAX_EXTRAPOLATED_FRACTION = 0.2
 MAX_FLOOR_RATIO = 1.5
 #: Least standard deviation at `BRIGHTNESS_END_QUANTILES`, in distances of grey values, without a
 #: caution. Rounding errors then change the variance by less than 3 %.
-MIN_END_STEPS = 0.6
+MIN_STD_STEPS_AT_ENDS = 0.6
 #: Measurement error of the correlation at lag 3 of detector, optics or interpolation. Correlation
 #: beyond it and beyond `MAX_SHORT_LAG_3_RATIO` is texture.
-MAX_SHORT_LAG_3 = 0.04
+MAX_LAG_3_CORRELATION = 0.04
 #: Largest ratio of the correlation at lag 3 to an exponential decay from lag 1.
 MAX_SHORT_LAG_3_RATIO = 2.0
 #: Standard normal quantile of 0.05.
@@ -257,7 +257,7 @@ def find_caution(
         torch.tensor((DARKEST_QUANTILE, *BRIGHTNESS_END_QUANTILES)).to(pooled)
     )
     brightness = torch.stack(ends)
-    is_coarse = float(variance(brightness).min()) < (MIN_END_STEPS * grey_level_step) ** 2
+    is_coarse = float(variance(brightness).min()) < (MIN_STD_STEPS_AT_ENDS * grey_level_step) ** 2
     is_dark_unknown = floor > MAX_FLOOR_RATIO * float(variance(darkest))
     is_extrapolated = model.gain > 0 and _is_uncertain(
         blocks.means, brightness, model, variance(brightness)
@@ -271,7 +271,7 @@ def _falls_slowly(correlations: tuple[float, ...]) -> bool:
     """Return whether weak correlation reaches further than that of noise does."""
     lag_1, _, lag_3, *_ = subtract_image_correlation(correlations)
     return lag_1 > MIN_TAIL_CORRELATION and lag_3 > max(
-        MAX_SHORT_LAG_3, MAX_SHORT_LAG_3_RATIO * lag_1**3
+        MAX_LAG_3_CORRELATION, MAX_SHORT_LAG_3_RATIO * lag_1**3
     )
 
 

@@ -48,8 +48,8 @@ from napari_dip.engine.noise.variance_model import (
     find_photon_gain,
     fit_variance_model,
     make_frequency_grids,
+    merge_dark_blocks,
     select_finest_bands,
-    set_dark_offset,
 )
 
 #: Correlation at lag 1 above which noise is treated as correlated: up to 0.18 in FMD fields with
@@ -282,7 +282,7 @@ class _NoiseFit(NamedTuple):
     correlation: NoiseCorrelation
     dark_variance: float
     reason: UnreliableReason | None
-    uses_dark_offset: bool = False  # whether `set_dark_offset` changed the blocks
+    uses_dark_offset: bool = False  # whether `merge_dark_blocks` changed the blocks
 
 
 def _fit_noise_sample(
@@ -314,7 +314,7 @@ def _refit_with_dark_offset(
     sample: _NoiseSample, original: _NoiseFit, value_range: float
 ) -> _NoiseFit:
     """Refit with all dark blocks at one brightness, if that explains the bright ones better."""
-    spectra = set_dark_offset(original.spectra, sample.min_variance)
+    spectra = merge_dark_blocks(original.spectra, sample.min_variance)
     if spectra is None:
         return original
     refitted = _fit_noise_sample(sample, spectra)

@@ -470,7 +470,7 @@ def find_dark_plateau(
     )
 
 
-def set_dark_offset(blocks: BlockSpectra, min_variance: float) -> BlockSpectra | None:
+def merge_dark_blocks(blocks: BlockSpectra, min_variance: float) -> BlockSpectra | None:
     """Return the blocks with dark ones set to the plateau's offset; None without a dark plateau.
 
     Means of dark blocks differ by noise alone. If the gain is large, a line through the bright

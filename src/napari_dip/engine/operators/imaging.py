@@ -551,7 +551,7 @@ class LineOffsets(Identity):
         self.offsets = offsets
         self.network_per_image_unit = network_per_image_unit
 
-    def detect(self, image: Tensor) -> Tensor:
+    def simulate_measurement(self, image: Tensor) -> Tensor:
         """Return the image (1, C, *grid) with the offsets added."""
         return image + self.offsets
 

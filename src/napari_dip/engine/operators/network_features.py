@@ -278,7 +278,7 @@ class UnmeasuredIdentity(Operator):
         """Return the image unchanged."""
         return image
 
-    def detect(self, image: Tensor) -> Tensor:
+    def simulate_measurement(self, image: Tensor) -> Tensor:
         """Return the estimated image, shifted to the mean of the measured one.
 
         Results are corrected by the difference of these means. It is 0 here, so that no pixel of

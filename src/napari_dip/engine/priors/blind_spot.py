@@ -7,8 +7,8 @@ from math import ceil, prod
 from typing import TYPE_CHECKING
 
 from napari_dip.engine.prior import (
-    NetworkSample,
     Prior,
+    StepInput,
     dilate_centres,
     draw_random_window,
     draw_uniform,
@@ -80,7 +80,7 @@ class BlindSpotPrior(Prior):
             self.grid if window is None else tuple(map(min, window, self.grid))
         )
 
-    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
         """Draw a random window, mirrored at random, with blind spots at random positions."""
         window = draw_random_window(self.grid, self.window, rng, batch_size=len(self.measurement))
         measurement, visible = window.crop(self.measurement), window.crop(self.visible_mask)
@@ -93,17 +93,15 @@ class BlindSpotPrior(Prior):
             visible * (1 - dilate_centres(centres, self.blind_spot_size, self.blind_spot_shape)),
             self.blind_spot_size,
         )
-        return NetworkSample(
-            network_input, loss_mask=predicted, output_mask=predicted, window=window
-        )
+        return StepInput(network_input, loss_mask=predicted, output_mask=predicted, window=window)
 
-    def make_prediction_sample(self) -> NetworkSample:
+    def make_prediction_sample(self) -> StepInput:
         """Return the measurement with only validation pixels and their guard band hidden."""
-        return NetworkSample(
+        return StepInput(
             fill_with_local_mean(self.measurement, self.visible_mask, self.blind_spot_size)
         )
 
-    def make_inference_samples(self) -> Iterator[NetworkSample]:
+    def make_inference_samples(self) -> Iterator[StepInput]:
         """Yield inputs with a shifted lattice of blind spots, until the cores cover the grid."""
         grid = self.grid
         margin = [core // 2 for core in self.core_size]
@@ -128,7 +126,7 @@ class BlindSpotPrior(Prior):
             hidden = dilate_centres(centres, self.blind_spot_size, self.blind_spot_shape)[
                 :, :, *unpadded
             ]
-            yield NetworkSample(
+            yield StepInput(
                 fill_with_local_mean(
                     self.measurement, self.visible_mask * (1 - hidden), self.blind_spot_size
                 ),

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from napari_dip.engine.fit.train_step import LocalNetwork, run_in_bfloat16
 from napari_dip.engine.networks.layers import AVERAGE_POOLS, LINEAR_MODES, make_convolution
 from napari_dip.engine.prior import (
-    NetworkSample,
     Prior,
+    StepInput,
     Window,
     draw_random_window,
     draw_uniform,
@@ -306,7 +306,7 @@ class MaskedInputPrior(Prior):
             self.grid if window is None else tuple(map(min, window, self.grid))
         )
 
-    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
         """Draw a random window with masked pixels, mirrored at random if chosen."""
         window = draw_random_window(self.grid, self.window, rng, uses_mirroring=self.uses_mirroring)
         hidden = window.crop(self._draw_hidden_mask(rng)) if self.uses_hole_shapes else None
@@ -322,15 +322,15 @@ class MaskedInputPrior(Prior):
         network_input = self._make_masked_input(
             window.crop(self.measurement), measured_mask - masked
         )
-        return NetworkSample(network_input, loss_mask=masked, output_mask=masked, window=window)
+        return StepInput(network_input, loss_mask=masked, output_mask=masked, window=window)
 
-    def make_prediction_sample(self) -> NetworkSample:
+    def make_prediction_sample(self) -> StepInput:
         """Return the measurement with only validation pixels masked."""
-        return NetworkSample(
+        return StepInput(
             self._make_masked_input(self.measurement, self.measured_mask - self.validation_mask)
         )
 
-    def make_inference_samples(self) -> Iterator[NetworkSample]:
+    def make_inference_samples(self) -> Iterator[StepInput]:
         """Yield the measurement in each orientation, then inputs to predict measured pixels."""
         predicted = self.measured_mask if self.predicts_measured else self.validation_mask
         axes = range(2, 2 + len(self.grid))
@@ -346,14 +346,14 @@ class MaskedInputPrior(Prior):
             network_input = self._make_masked_input(
                 window.crop(self.measurement), window.crop(self.measured_mask)
             )
-            yield NetworkSample(
+            yield StepInput(
                 network_input,
                 output_mask=window.crop(1 - predicted) / len(orientations),
                 window=window,
             )
         for fold in split_into_folds(predicted, INFERENCE_FOLDS if self.predicts_measured else 1):
             network_input = self._make_masked_input(self.measurement, self.measured_mask - fold)
-            yield NetworkSample(network_input, output_mask=fold)
+            yield StepInput(network_input, output_mask=fold)
 
     def estimate(self, output: Tensor) -> Estimate:
         """Split the output into mean and variance."""

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.prior import (
-    NetworkSample,
     Prior,
+    StepInput,
     Window,
     draw_random_window,
     draw_uniform,
@@ -341,7 +341,7 @@ class MaskedStackPrior(Prior):
         )
         return super().to(device)
 
-    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
         """Draw a random window of some planes, with the holes of another plane masked in them."""
         hidden, distances, usable = self._draw_hidden_mask(rng)
         count = min(self.window[0], len(usable))
@@ -370,9 +370,9 @@ class MaskedStackPrior(Prior):
             (previous_distance, next_distance),
             is_reversed=is_reversed,
         )
-        return NetworkSample(network_input, loss_mask=masked, output_mask=masked, window=window)
+        return StepInput(network_input, loss_mask=masked, output_mask=masked, window=window)
 
-    def make_prediction_sample(self) -> NetworkSample:
+    def make_prediction_sample(self) -> StepInput:
         """Return the stack with only validation pixels masked, or with whole planes masked."""
         visible = (
             torch.zeros_like(self.measured_mask)
@@ -380,9 +380,9 @@ class MaskedStackPrior(Prior):
             else self.measured_mask - self.validation_mask
         )
         all_planes = self._make_plane_window(tuple(range(self.grid[0])))
-        return NetworkSample(self._make_masked_input(all_planes, self.visible_planes, visible))
+        return StepInput(self._make_masked_input(all_planes, self.visible_planes, visible))
 
-    def make_inference_samples(self) -> Iterator[NetworkSample]:
+    def make_inference_samples(self) -> Iterator[StepInput]:
         """Yield inputs to fill planes with holes, then inputs to predict measured pixels.
 
         Planes without a pixel to predict are left out.
@@ -394,7 +394,7 @@ class MaskedStackPrior(Prior):
             network_input = self._make_masked_input(
                 window, planes, window.crop(self.measured_mask), is_reversed=bool(direction % 2)
             )
-            yield NetworkSample(
+            yield StepInput(
                 network_input,
                 output_mask=window.crop(1 - self.measured_mask) / len(MIRROR_AXES),
                 window=window,
@@ -410,7 +410,7 @@ class MaskedStackPrior(Prior):
                 visible = self.measured_mask - fold
                 nearest = find_visible_planes(visible)
             network_input = self._make_masked_input(window, nearest, window.crop(visible))
-            yield NetworkSample(network_input, output_mask=window.crop(fold), window=window)
+            yield StepInput(network_input, output_mask=window.crop(fold), window=window)
 
     def estimate(self, output: Tensor) -> Estimate:
         """Split the output into mean and variance."""

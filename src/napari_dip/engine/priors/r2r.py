@@ -14,8 +14,8 @@ import torch
 from torch.nn import functional as F
 
 from napari_dip.engine.prior import (
-    NetworkSample,
     Prior,
+    StepInput,
     draw_normal,
     draw_poisson,
     draw_random_window,
@@ -274,7 +274,7 @@ class R2RPrior(Prior):
             ((self.std / self.count_value) ** 2 < MIN_GAUSSIAN_COUNT).any()
         )
 
-    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
         """Draw a random window with fresh noise, mirrored at random."""
         window = draw_random_window(self.grid, self.window, rng, batch_size=len(self.measurement))
         filled, std = window.crop(self.filled_measurement), window.crop(self.std)
@@ -282,7 +282,7 @@ class R2RPrior(Prior):
         if self.spectrum is not None:
             noise = torch.fft.irfft2(torch.fft.rfft2(noise) * self.spectrum, s=self.window[-2:])
         noise = noise * std
-        return NetworkSample(
+        return StepInput(
             filled + self.noise_strength * noise,
             loss_mask=window.crop(self.visible_mask),
             window=window,
@@ -302,13 +302,13 @@ class R2RPrior(Prior):
         counts = draw_poisson(expected.clamp(max=MIN_GAUSSIAN_COUNT), rng)
         return torch.where(is_low_count, (counts - expected) / expected.sqrt(), white)
 
-    def make_prediction_sample(self) -> NetworkSample:
+    def make_prediction_sample(self) -> StepInput:
         """Return the measurement with validation pixels filled in."""
-        return NetworkSample(self.filled_measurement)
+        return StepInput(self.filled_measurement)
 
-    def make_inference_samples(self) -> Iterator[NetworkSample]:
+    def make_inference_samples(self) -> Iterator[StepInput]:
         """Yield the whole measurement, once."""
-        yield NetworkSample(self.measurement)
+        yield StepInput(self.measurement)
 
 
 def _compute_skewness_factor(spectrum: Tensor, size: tuple[int, ...]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from napari_dip.engine.prior import NetworkSample, Prior, draw_normal
+from napari_dip.engine.prior import Prior, StepInput, draw_normal
 from napari_dip.engine.problem import Estimate
 
 
@@ -60,14 +60,14 @@ class RandomInputPrior(Prior):
         self.low: Tensor | None = None if bounds is None else bounds[0]
         self.high: Tensor | None = None if bounds is None else bounds[1]
 
-    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
         """Return the random input plus fresh noise; no pixel is masked."""
         noise = draw_normal(self.random_input, rng)
-        return NetworkSample(self.random_input + self.jitter * noise)
+        return StepInput(self.random_input + self.jitter * noise)
 
-    def make_prediction_sample(self) -> NetworkSample:
+    def make_prediction_sample(self) -> StepInput:
         """Return the random input without jitter."""
-        return NetworkSample(self.random_input)
+        return StepInput(self.random_input)
 
     def estimate(self, output: Tensor) -> Estimate:
         """Return the scaled or bounded output plus the baseline, without a variance."""

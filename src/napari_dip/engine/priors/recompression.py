@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from napari_dip.engine.constants import JPEG_BLOCK_SIDE, YCBCR_WEIGHTS
 from napari_dip.engine.noise.variance_model import make_dct_matrix
 from napari_dip.engine.prior import (
-    NetworkSample,
     Prior,
+    StepInput,
     draw_random_window,
     split_mean_and_variance,
 )
@@ -269,19 +269,19 @@ class RecompressionPrior(Prior):
         )
         self._training_inputs = torch.stack(training_inputs)
 
-    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
         """Draw a window of the image recompressed on a random grid, mirrored at random."""
         window = draw_random_window(self.grid, self.window, rng)
         index = int(torch.randint(len(self._training_inputs), (), generator=rng))
-        return NetworkSample(window.crop(self._training_inputs[index]), window=window)
+        return StepInput(window.crop(self._training_inputs[index]), window=window)
 
-    def make_prediction_sample(self) -> NetworkSample:
+    def make_prediction_sample(self) -> StepInput:
         """Return the image itself, not recompressed."""
-        return NetworkSample(self._input)
+        return StepInput(self._input)
 
-    def make_validation_sample(self) -> NetworkSample:
+    def make_validation_sample(self) -> StepInput:
         """Return the image recompressed on the first grid; the measured image is the truth."""
-        return NetworkSample(self._training_inputs[0], bypasses_operator=True)
+        return StepInput(self._training_inputs[0], bypasses_operator=True)
 
     def estimate(self, output: Tensor) -> Estimate:
         """Split the output into mean and variance."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_dip.engine.operators.imaging import apply_iterative_backprojection, interpolate_cubic
-from napari_dip.engine.prior import NetworkSample, Prior, Window, draw_normal, draw_random_window
+from napari_dip.engine.prior import Prior, StepInput, Window, draw_normal, draw_random_window
 from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Estimate
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class ZssrPrior(Prior):
             self._added_std, rng
         )
 
-    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
         """Draw a window of the downscaled image with fresh noise, mirrored at random."""
         window = draw_random_window(self._full_window.size, self.window, rng, steps=self.factors)
         coarse_window = Window(
@@ -167,17 +167,15 @@ class ZssrPrior(Prior):
         )
         std = coarse_window.crop(self._added_std)
         network_input = coarse_window.crop(self._coarse_image) + std * draw_normal(std, rng)
-        return NetworkSample(network_input, window=window, bypasses_operator=True)
+        return StepInput(network_input, window=window, bypasses_operator=True)
 
-    def make_prediction_sample(self) -> NetworkSample:
+    def make_prediction_sample(self) -> StepInput:
         """Return the image itself."""
-        return NetworkSample(self.image)
+        return StepInput(self.image)
 
-    def make_validation_sample(self) -> NetworkSample:
+    def make_validation_sample(self) -> StepInput:
         """Return the downscaled image, whose upscaled version is known."""
-        return NetworkSample(
-            self._validation_image, window=self._full_window, bypasses_operator=True
-        )
+        return StepInput(self._validation_image, window=self._full_window, bypasses_operator=True)
 
     def estimate(self, output: Tensor) -> Estimate:
         """Split the output into mean and variance, in units of `interpolation_variance`."""

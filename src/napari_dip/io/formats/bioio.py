@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 #: First bytes of a file -> name of the format, and the package that reads it.
-KINDS = {
+FORMATS_BY_MAGIC = {
     b"ZISRAW": ("CZI", "bioio_czi"),
     b"\xda\xce\xbe\x0a": ("ND2", "bioio_nd2"),
     b"\x70\x00\x00\x00": ("LIF", "bioio_lif"),
@@ -66,7 +66,7 @@ def _open_bioio_reader(path: Path) -> Any:
         first_bytes = file.read(8)
     kind, package = next(
         format_and_package
-        for magic, format_and_package in KINDS.items()
+        for magic, format_and_package in FORMATS_BY_MAGIC.items()
         if first_bytes.startswith(magic)
     )
     if find_spec(package) is None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
 
 #: Version of OME-Zarr -> version of the Zarr format.
-FORMATS: dict[str, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
+ZARR_FORMATS_BY_OME_VERSION: dict[str, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
 #: Version that is written where the input has none.
 NEWEST_OME_VERSION = "0.5"
 #: Maximum bytes of a metadata file; one that lists each plane of a long movie has some megabytes.
@@ -198,7 +198,7 @@ def _open_finest_level(path: Path, pyramid: Pyramid) -> LazyImage:
     import zarr
 
     store = _open_confined_store(pyramid.folder, path)
-    zarr_format = FORMATS[pyramid.version]
+    zarr_format = ZARR_FORMATS_BY_OME_VERSION[pyramid.version]
     array = zarr.open_array(store, path=pyramid.level, mode="r", zarr_format=zarr_format)
     return LazyImage(path=path, array=array, fetch=array.__getitem__)
 
@@ -302,7 +302,7 @@ def read_pyramid(path: Path) -> Pyramid:
     except (LookupError, TypeError):
         raise make_broken_file_error(path, "what it says of its levels makes no sense") from None
     version = str(ome.get("version", multiscale.version or "0.4"))
-    if version not in FORMATS:
+    if version not in ZARR_FORMATS_BY_OME_VERSION:
         raise RefusedError("zarr-version", path=path, version=version)
     has_more_images = has_more_images or len(multiscales) > 1
     _check_inside(path, multiscale)
@@ -369,7 +369,7 @@ def read_plate(path: Path) -> tuple[str, dict[str, Any], dict[str, list[dict[str
             wells[f"{row}/{column}"] = images
     except (LookupError, TypeError, AttributeError, ValueError):
         raise make_broken_file_error(folder, "what it says of its wells makes no sense") from None
-    if version not in FORMATS:
+    if version not in ZARR_FORMATS_BY_OME_VERSION:
         raise RefusedError("zarr-version", path=path, version=version)
     return version, ome["plate"], wells
 

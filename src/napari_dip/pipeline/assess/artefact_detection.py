@@ -411,7 +411,7 @@ def compute_biased_limit(area_count: int) -> float:
     )
 
 
-def lower_noise_estimate(
+def calibrate_for_weaker_noise(
     calibrated_image: CalibratedImage, result: Restoration
 ) -> Calibration | None:
     """Return a calibration with weaker noise if a result has failed; otherwise None.
@@ -424,7 +424,7 @@ def lower_noise_estimate(
     """
     run_plan, calibration = calibrated_image.run_plan, calibrated_image.calibration
     noise_settings = run_plan.task_plan.noise_settings
-    is_excluded = noise_settings.model != "auto" or noise_settings.has_entered_figures
+    is_excluded = noise_settings.model != "auto" or noise_settings.has_entered_noise
     # with random input, a fit learns detail late, whatever noise was measured
     is_excluded |= not PRIOR_SPECS[run_plan.fit_config.prior_key].input_traits.contains_image
     has_noise_inputs = (

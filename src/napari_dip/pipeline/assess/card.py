@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors.notes import TEXT_CODE, make_note, read_note, read_report_notes
+from napari_dip.errors.notes import TEXT_CODE, make_note, parse_note, parse_report_notes
 from napari_dip.errors.templates import FIGURES, HEADLINES, REASONS, render
 from napari_dip.pipeline.assess.metrics import MIN_LOST_EDGE_RATIO
 from napari_dip.pipeline.assess.quality_checks import MIN_REPORTED_CHANGE
@@ -168,10 +168,10 @@ def make_card(report: Mapping[str, Any]) -> ResultCard:
     """
     checks = report.get("verdict", {})
     quality_notes = _read_quality_notes(checks)
-    notes = [*quality_notes, *read_report_notes(report)]
+    notes = [*quality_notes, *parse_report_notes(report)]
     recipe = report.get("recipe", {})
     if "prior" in report and recipe.get("task") == Guide.spec.name:
-        is_unused = report["prior"]["chosen"] == PREFERRED_PRIOR.unguided_key
+        is_unused = report["prior"]["key"] == PREFERRED_PRIOR.unguided_key
         is_chosen = recipe.get("settings", {}).get("prior", AUTOMATIC) != AUTOMATIC
         notes.append(make_note("guide-unused" if is_unused else "guide-used", chosen=is_chosen))
     if "S" in report.get("axes", ""):
@@ -261,7 +261,7 @@ def _get_rank(note: Note) -> int:
 def _read_quality_notes(checks: Mapping[str, Any]) -> tuple[Note, ...]:
     """Read the notes of the quality checks; unknown ones keep their sentences."""
     try:
-        return tuple(map(read_note, checks.get("codes", ())))
+        return tuple(map(parse_note, checks.get("codes", ())))
     except (KeyError, TypeError, ValueError):
         return tuple(make_note(TEXT_CODE, text=text) for text in checks.get("sentences", ()))
 

@@ -317,7 +317,7 @@ class ResultMerger:
     def _find_outliers(self) -> BoolArray | None:
         """Return a mask of the outliers that the result keeps as measured; None for none."""
         run_plan = self._run_plan
-        if not self._calibration.outlier_count or not run_plan.recipe.task.spec.has_same_pixels:
+        if not self._calibration.outlier_count or not run_plan.recipe.task.spec.keeps_pixel_grid:
             return None
         outliers: BoolArray = self._get_input_stack() != self._stack
         if (measured_mask := self._calibration.measured_mask) is not None:
@@ -455,7 +455,7 @@ class ResultMerger:
             reason += (
                 f"; in part {unit_ids} '{prior_key}' ran, since {self._explain_prior(prior_key)}"
             )
-        return {"chosen": chosen_key, "why": reason}
+        return {"key": chosen_key, "reason": reason}
 
     def _explain_prior(self, prior_key: str) -> str:
         """Return the task's reason for a prior, with the size of its blind spots."""

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors.notes import StopReason, read_report_notes, read_report_stop
+from napari_dip.errors.notes import StopReason, parse_report_notes, read_report_stop
 from napari_dip.errors.templates import METHODS, make_printable, render
 from napari_dip.pipeline.recipe import RunSettings, recipe_from_dict
 from napari_dip.tasks import TASKS, Setting
@@ -42,7 +42,7 @@ def list_paper_keys(report: Report) -> tuple[str, ...]:
 
 def get_report_prior_spec(report: Report) -> PriorSpec:
     """Return the row of a run's prior."""
-    return get_prior_spec(report["prior"]["chosen"])
+    return get_prior_spec(report["prior"]["key"])
 
 
 def uses_refinement(report: Report) -> bool:
@@ -340,7 +340,10 @@ def _describe_blind_spot(report: Report) -> str:
 
 def _describe_iterations(report: Report) -> str:
     fit = report.get("fit", {})
-    count, limit = fit.get("finished", 1) + fit.get("kept", 0), fit.get("max_iterations")
+    count, limit = (
+        fit.get("finished_fit_count", 1) + fit.get("stopped_fit_count", 0),
+        fit.get("max_iterations"),
+    )
     fitted = _write(
         "fitted",
         network=get_report_prior_spec(report).has_network,
@@ -380,7 +383,7 @@ def _describe_selected_iteration(report: Report) -> str:
     best, losses = report["best_iteration"], dict(report.get("validation_loss", ()))
     lowest_loss = min((loss for loss in losses.values() if loss is not None), default=None)
     is_manual = read_report_stop(report).reason in (StopReason.USER, StopReason.HISTORY)
-    is_manual = is_manual or bool(report.get("fit", {}).get("kept"))
+    is_manual = is_manual or bool(report.get("fit", {}).get("stopped_fit_count"))
     if report.get("fit", {}).get("refit_iterations") and not is_manual:
         return _write("output-refit")
     is_best = is_manual or lowest_loss is None or (losses.get(best) or lowest_loss) <= lowest_loss
@@ -438,7 +441,7 @@ def _describe_device(report: Report) -> str:
 
 def _describe_region(report: Report) -> str:
     """Describe the region that was merged into an earlier image; "" for other results."""
-    notes = read_report_notes(report)
+    notes = parse_report_notes(report)
     facts = next((note.facts for note in notes if note.code == "region-merged"), None)
     return "" if facts is None else _write("region-merged", **facts)
 

@@ -415,14 +415,14 @@ def measure_result(
         else None,
         corrected_limits=list_corrected_limits(run_plan, calibration),
         agreement=None
-        if run_plan.recipe.task.spec.has_same_pixels or not has_comparable_noise
+        if run_plan.recipe.task.spec.keeps_pixel_grid or not has_comparable_noise
         else _correlate(stack[assessed], assessed_prediction, assessed_mask),
         has_traces=has_traces,
-        has_entered_noise=noise_settings.has_entered_figures,
+        has_entered_noise=noise_settings.has_entered_noise,
         is_instant=run_plan.recipe.run_settings.preset == "instant",
         traces=compare_grid_traces(
             calibrated_image,
-            result if run_plan.recipe.task.spec.has_same_pixels else prediction,
+            result if run_plan.recipe.task.spec.keeps_pixel_grid else prediction,
             serialise_noise(calibration),
         )
         if has_traces

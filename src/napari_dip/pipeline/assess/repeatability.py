@@ -37,7 +37,7 @@ WINDOW_TAPER_FRACTION = 0.25
 RING_SMOOTHING = 0.08
 #: Rings after the first one below the criterion that must be below as well: the few pixels of a low
 #: ring make it dip by chance (0.35 from one half of WideField_BPAE_B to the next).
-DIP_RINGS = 2
+CONFIRMING_RINGS = 2
 #: Fewest planes for a resolution along Z.
 MIN_AXIAL_PLANES = 8
 #: Largest angle in degrees to Z or to the planes: at 20, an object that Z blurs three times as much
@@ -139,8 +139,10 @@ def find_resolution(frequencies: FloatArray, correlation: FloatArray) -> float |
 
     It is at least that of two pixels; None if no ring correlates.
     """
-    is_above = np.append(correlation >= FRC_CRITERION, [False] * DIP_RINGS)
-    following = [is_above[shift : shift + len(correlation)] for shift in range(DIP_RINGS + 1)]
+    is_above = np.append(correlation >= FRC_CRITERION, [False] * CONFIRMING_RINGS)
+    following = [
+        is_above[shift : shift + len(correlation)] for shift in range(CONFIRMING_RINGS + 1)
+    ]
     below = np.flatnonzero(~np.any(following, axis=0))
     if not len(below):
         return float(1 / frequencies[-1])
@@ -249,7 +251,7 @@ def measure_contrast(detail: FloatArray) -> float:
     return float(heights[np.searchsorted(energy, energy[-1] / 2)])
 
 
-def count_peaks(detail: FloatArray, height: float) -> float:
+def compute_peak_density(detail: FloatArray, height: float) -> float:
     """Return the number of local maxima and minima of (..., Y, X) beyond a height, a megapixel."""
     from scipy.ndimage import maximum_filter
 

@@ -127,10 +127,12 @@ def serialise_fit(
         "half_resolution": calibrated_image.calibration.half_resolution is not None,
         "refined": any(outcome.is_refined for outcome in outcomes),
         "min_spot_snr": _find_spot_limits(calibrated_image, outcomes),
-        "finished": sum(
+        "finished_fit_count": sum(
             outcome.has_estimate and not outcome.is_ended_by_user for outcome in outcomes
         ),
-        "kept": sum(outcome.has_estimate and outcome.is_ended_by_user for outcome in outcomes),
+        "stopped_fit_count": sum(
+            outcome.has_estimate and outcome.is_ended_by_user for outcome in outcomes
+        ),
         **joint_training,
     }
 
@@ -166,9 +168,9 @@ def _find_spot_limits(
 def summarise_residual(
     residuals: FloatArray, predictions: FloatArray, calibration: Calibration
 ) -> dict[str, float]:
-    """Return whiteness and mean of the residual, averaged over channels that are not constant.
+    """Return lag-1 correlation and mean of the residual, over channels that are not constant.
 
-    Whiteness is the mean correlation at lag 1 of the residual, divided by the noise's standard
+    The first is the mean correlation of neighbours in the residual, divided by the noise's standard
     deviation. Both figures describe the fitted image, before its mean was corrected.
 
     Parameters
@@ -196,7 +198,7 @@ def summarise_residual(
         ) / 2
         correlations.append(float(covariance) / power)
     return {
-        "whiteness": round_to_six_digits(float(np.mean(correlations))),
+        "lag_1_correlation": round_to_six_digits(float(np.mean(correlations))),
         "mean": round_to_six_digits(total / len(correlations)),
     }
 

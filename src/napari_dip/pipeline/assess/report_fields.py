@@ -142,8 +142,8 @@ def _migrate_report(report: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the fields of a report, and the names of priors and inputs in its values."""
     migrated = rename_fields("report", report)
     prior, fit = migrated.get("prior"), migrated.get("fit")
-    if isinstance(prior, dict) and isinstance(chosen := prior.get("chosen"), str):
-        migrated["prior"] = {**prior, "chosen": _OLD_PRIORS.get(chosen, chosen)}
+    if isinstance(prior, dict) and isinstance(key := prior.get("key"), str):
+        migrated["prior"] = {**prior, "key": _OLD_PRIORS.get(key, key)}
     if isinstance(fit, dict) and isinstance(inputs := fit.get("inputs"), list):
         names = [OLD_INPUTS.get(str(input_name), input_name) for input_name in inputs]
         migrated["fit"] = {**fit, "inputs": names}
@@ -216,8 +216,8 @@ class _Noise(StrictModel):
 
 
 class _Prior(StrictModel):
-    chosen: TokenField
-    why: TextField
+    key: TokenField
+    reason: TextField
 
 
 class _Probes(StrictModel):
@@ -313,7 +313,7 @@ class _Verdict(StrictModel):
 
 
 class _Residual(StrictModel):
-    whiteness: NumberField | None = None
+    lag_1_correlation: NumberField | None = None
 
 
 class _NoteCode(StrictModel):

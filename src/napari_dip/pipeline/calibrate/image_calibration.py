@@ -143,7 +143,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
     correction = inputs.camera_correction
     notes: list[Note] = []
     if len(outliers) and not plan.tiles:  # with tiles, these pixels are only a sample
-        notes.append(make_outlier_note(outliers, put_back=plan.recipe.task.spec.has_same_pixels))
+        notes.append(make_outlier_note(outliers, put_back=plan.recipe.task.spec.keeps_pixel_grid))
     notes += repeated_exposure.notes if repeated_exposure else ()
     notes += correction.notes if correction else ()
     if plan.recipe.task.spec.reports_unreliable_noise:

@@ -265,7 +265,7 @@ def _calibrate_whole_image(plan: Plan, inputs: Mapping[str, Any]) -> CalibratedI
 
     if plan.tiles:
         from napari_dip.pipeline.execute.tile_calibration import (
-            make_sample_image,
+            make_regions_image,
             measure_tiles,
             read_sample_regions,
             select_sample_regions,
@@ -275,7 +275,7 @@ def _calibrate_whole_image(plan: Plan, inputs: Mapping[str, Any]) -> CalibratedI
         regions = select_sample_regions(plan, tile_std)
         run_inputs, array = read_sample_regions(plan, inputs, regions)
         calibration, _ = calibrate_pixels(plan, run_inputs)
-        return make_sample_image(
+        return make_regions_image(
             make_run_plan(plan, run_inputs.inspection, calibration), calibration, array
         )
     arrays = {name: np.asarray(inputs[name]) for name in ("image", *plan.extra_headers)}

@@ -89,7 +89,7 @@ class FinishedFit:
         if has_never_improved or not bool(self.result.estimate.mean.isfinite().all()):
             raise FailedError("diverged", name=name, count=len(self.result.notes))
 
-    def predict_blind(self) -> Tensor:
+    def predict_measurement(self) -> Tensor:
         """Return the predicted measurement (1, C, *grid), before postprocessing.
 
         With a blind spot, the prediction of a pixel does not depend on its own measurement.
@@ -126,7 +126,7 @@ def select_best_fit(
 def _is_better_fit(fit: FinishedFit, other: FinishedFit, min_standard_errors: float) -> bool:
     """Return whether `fit` predicts the measurement significantly better than `other`."""
     fit_input = fit.prepared_fit.fit_input
-    prediction, other_prediction = fit.predict_blind(), other.predict_blind()
+    prediction, other_prediction = fit.predict_measurement(), other.predict_measurement()
     noise = fit_input.noise.noise_variance.compute_variance((prediction + other_prediction) / 2)
     score_difference = (fit_input.measurement - other_prediction) ** 2 - (
         fit_input.measurement - prediction

@@ -493,7 +493,7 @@ def _predict_measurement(
         network_mean = result.network_estimate.mean
         has_same_grid = mean.shape[1:] == network_mean.shape[1:]
         operator = prepared_fit.problem.main_term.operator
-        mean = operator.detect(mean if has_same_grid else network_mean)
+        mean = operator.simulate_measurement(mean if has_same_grid else network_mean)
     return convert_to_image_units(full_calibration, prepared_fit.unit, mean)
 
 
@@ -591,7 +591,7 @@ def make_unit_outcome(
             prepared_fit.fit_input.noise.noise_variance,
             result.network_estimate,
         ),
-        is_refined=problem.final_postprocess is not None and not result.is_ended_by_user,
+        is_refined=problem.full_postprocess is not None and not result.is_ended_by_user,
         role=unit.role,
         joint_network_name=unit.joint_network_name,
         region_count=len(unit.training_regions),

@@ -78,7 +78,7 @@ def prepare_joint_fit(
     joint_input = _stack_fit_inputs(fit_inputs, has_separate_noise=has_separate_noise)
     prepared_fit = assemble_fit(calibrated_image.run_plan, unit, joint_input, fit_config)
     problem = replace(
-        prepared_fit.problem, postprocess=lambda estimate: estimate, final_postprocess=None
+        prepared_fit.problem, postprocess=lambda estimate: estimate, full_postprocess=None
     )
     if unit.role != JOINT:
         return replace(prepared_fit, problem=problem)

@@ -16,14 +16,14 @@ import numpy as np
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.engine.noise.correlation import subtract_image_correlation
 from napari_dip.engine.noise.flat_blocks import NO_CLIPPING
-from napari_dip.errors.notes import make_note, read_report_notes, serialise_notes
+from napari_dip.errors.notes import make_note, parse_report_notes, serialise_notes
 from napari_dip.io.header import get_unit_symbol
 from napari_dip.io.paths import describe_exception
 from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.assess.repeatability import (
     FRC_CRITERION,
     MIN_REPEATED_CORRELATION,
-    count_peaks,
+    compute_peak_density,
     extract_detail,
     make_background,
     make_taper,
@@ -447,7 +447,7 @@ def add_null_control(
     header, layout = calibrated_image.header, calibrated_image.layout
     whole = to_stack(restoration.image, header.axes, layout)
     contrast = measure_contrast(extract_detail(whole, period))
-    rate = count_peaks(extract_detail(result, period), MIN_NULL_CONTRAST * contrast)
+    rate = compute_peak_density(extract_detail(result, period), MIN_NULL_CONTRAST * contrast)
     note = make_note("null-control", rate=round(rate))
     return replace(
         _add_findings(restoration, note, null_control={"rate": rate, "contrast": contrast}),
@@ -457,7 +457,7 @@ def add_null_control(
 
 def _add_findings(restoration: Restoration, note: Note, **fields: Any) -> Restoration:
     """Return the restoration with a further note and further fields in its report."""
-    notes = serialise_notes((*read_report_notes(restoration.report), note))
+    notes = serialise_notes((*parse_report_notes(restoration.report), note))
     report = cast("Report", {**restoration.report, **fields, **notes})
     return replace(restoration, report=report)
 

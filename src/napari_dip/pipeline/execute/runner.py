@@ -17,7 +17,10 @@ import numpy as np
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, RefusedError
-from napari_dip.pipeline.assess.artefact_detection import MAX_RETRY_ROUNDS, lower_noise_estimate
+from napari_dip.pipeline.assess.artefact_detection import (
+    MAX_RETRY_ROUNDS,
+    calibrate_for_weaker_noise,
+)
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.device_recovery import make_machine_fault
 from napari_dip.pipeline.execute.executor import Executor
@@ -207,7 +210,7 @@ def _repeat_with_weaker_noise(
     for _ in range(MAX_RETRY_ROUNDS):
         if monitor.is_ended:
             break
-        calibration = lower_noise_estimate(
+        calibration = calibrate_for_weaker_noise(
             calibrated_image, _crop_residual_to_regions(calibrated_image, restoration)
         )
         if calibration is None:
@@ -405,15 +408,15 @@ def restore_shard(
         if control is Control.GO:
             checkpoints.remove_checkpoint()
         return control
-    sample_image, hashes = yield from calibrate_tiles(plan, inputs, monitor)
-    unit_results = open_tile_results(sample_image.run_plan, hashes, checkpoints)
+    regions_image, hashes = yield from calibrate_tiles(plan, inputs, monitor)
+    unit_results = open_tile_results(regions_image.run_plan, hashes, checkpoints)
     try:
-        units = select_shard_tile_units(shard, sample_image.run_plan.units)
+        units = select_shard_tile_units(shard, regions_image.run_plan.units)
         if shard.index and not unit_results.read_outcomes(JOINT_NAME):
-            joint_units = (unit for unit in sample_image.run_plan.units if not unit.has_estimate)
+            joint_units = (unit for unit in regions_image.run_plan.units if not unit.has_estimate)
             units = (*joint_units, *units)
-        monitor.set_expected_work(sample_image.run_plan, units)
-        executor = TileExecutor(sample_image, inputs["image"], monitor, checkpoints, unit_results)
+        monitor.set_expected_work(regions_image.run_plan, units)
+        executor = TileExecutor(regions_image, inputs["image"], monitor, checkpoints, unit_results)
         return (yield from executor.run(units))
     finally:
         unit_results.close()

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from napari_dip.errors.notes import make_note, read_report_notes, serialise_notes
+from napari_dip.errors.notes import make_note, parse_report_notes, serialise_notes
 from napari_dip.pipeline.assess.merge import ResultMerger, convert_to_input_dtype
 from napari_dip.pipeline.assess.report import compute_sha256, make_unrestored_tiles_notes
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.image_calibration import fill_outliers, make_outlier_note
-from napari_dip.pipeline.plan.layout import from_stack, has_overlap, make_region, to_stack
+from napari_dip.pipeline.plan.layout import (
+    from_stack,
+    has_overlap,
+    make_tile_without_halo,
+    to_stack,
+)
 from napari_dip.pipeline.plan.tiling import MAX_IN_MEMORY_RESULT_BYTES, find_largest_tile
 from napari_dip.pipeline.store.unit_results import JOINT_NAME, make_tile_name
 
@@ -173,7 +178,7 @@ class TileBlender:
             if len(outlier_values):
                 self.outliers = np.concatenate([self.outliers, outlier_values])
                 is_outlier = filled_stack[0] != blended.measurement
-                if run_plan.recipe.task.spec.has_same_pixels:
+                if run_plan.recipe.task.spec.keeps_pixel_grid:
                     image = np.where(is_outlier, blended.measurement, image)
                     input_mask = input_mask | is_outlier
             result_pixels = arrange_axes(self._run_plan, image, result_band)
@@ -206,7 +211,11 @@ class TileBlender:
             for row in range(0, height, rows):
                 start = (z, row, 0)
                 size = (min(planes, depth - z), min(rows, height - row), width)
-                yield make_region(start, size) if has_depth else make_region(start[1:], size[1:])
+                yield (
+                    make_tile_without_halo(start, size)
+                    if has_depth
+                    else make_tile_without_halo(start[1:], size[1:])
+                )
 
     def _substitute_input(
         self, measurement: npt.NDArray[Any], region_slices: tuple[slice, ...]
@@ -254,7 +263,7 @@ def compute_overlap(
 
 
 def assemble_restoration(
-    sample_image: CalibratedImage,
+    regions_image: CalibratedImage,
     blender: TileBlender,
     unit_results: ResultStore,
     images: tuple[MemoryMappedImage | Float32Array, ...],
@@ -265,7 +274,7 @@ def assemble_restoration(
 
     Parameters
     ----------
-    sample_image : CalibratedImage
+    regions_image : CalibratedImage
         The sample regions.
     blender : TileBlender
     unit_results : ResultStore
@@ -274,11 +283,11 @@ def assemble_restoration(
     input_sha256 : str
     monitor : RunMonitor
     """
-    run_plan = sample_image.run_plan
+    run_plan = regions_image.run_plan
     tile_order = list(dict.fromkeys(unit.tile or 0 for unit in run_plan.units if unit.has_estimate))
     names = (JOINT_NAME, *map(make_tile_name, tile_order))
     outcomes = list(chain.from_iterable(map(unit_results.read_outcomes, names)))
-    sample_merger = _merge_sample_regions(sample_image, blender, outcomes)
+    sample_merger = _merge_sample_regions(regions_image, blender, outcomes)
     missing_count = sum(not unit_results.has(make_tile_name(tile.index)) for tile in run_plan.tiles)
     missing_notes = make_unrestored_tiles_notes(missing_count, len(run_plan.tiles))
     restoration = sample_merger.make_restoration(
@@ -286,10 +295,10 @@ def assemble_restoration(
     )
     report: dict[str, Any] = dict(restoration.report)
     *depth, height, width = find_largest_tile(run_plan.tiles).size
-    notes = list(read_report_notes(report))
+    notes = list(parse_report_notes(report))
     if len(blender.outliers):
         notes.append(
-            make_outlier_note(blender.outliers, put_back=run_plan.recipe.task.spec.has_same_pixels)
+            make_outlier_note(blender.outliers, put_back=run_plan.recipe.task.spec.keeps_pixel_grid)
         )
     if len(run_plan.regions) > 1:
         notes.append(make_note("regions-sampled", count=len(run_plan.regions)))
@@ -322,20 +331,20 @@ def assemble_restoration(
 
 
 def _merge_sample_regions(
-    sample_image: CalibratedImage, blender: TileBlender, outcomes: list[Any]
+    regions_image: CalibratedImage, blender: TileBlender, outcomes: list[Any]
 ) -> ResultMerger:
     """Merge the blended sample regions."""
     # each region lies in one plane: without the Z axis
     blended = [
         BlendedRegion._make(array.reshape(len(array), *array.shape[-2:]) for array in region)
-        for region in map(blender.blend_region, sample_image.run_plan.regions)
+        for region in map(blender.blend_region, regions_image.run_plan.regions)
     ]
     measured = np.stack([blended_region.measurement for blended_region in blended]).astype(
         np.float32
     )
-    stack, _ = fill_outliers(measured, None, sample_image.calibration.outlier_limits)
-    calibration = replace(sample_image.calibration, outlier_count=0)  # counted for the whole image
-    merger = ResultMerger(replace(sample_image, calibration=calibration, stack=stack))
+    stack, _ = fill_outliers(measured, None, regions_image.calibration.outlier_limits)
+    calibration = replace(regions_image.calibration, outlier_count=0)  # counted for the whole image
+    merger = ResultMerger(replace(regions_image, calibration=calibration, stack=stack))
     merger.sums[0] = [blended_region.image for blended_region in blended]
     merger.sums[1] = merger.sums[0] ** 2
     merger.sums[2] = [blended_region.std**2 for blended_region in blended]

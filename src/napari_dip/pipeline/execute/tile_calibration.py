@@ -15,7 +15,7 @@ from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels, ha
 from napari_dip.pipeline.calibrate.inputs import inspect_pixels, refuse_infinite
 from napari_dip.pipeline.calibrate.run_plan import make_run_plan
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunInputs
-from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, make_region, to_stack
+from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, make_tile_without_halo, to_stack
 from napari_dip.pipeline.plan.tiling import (
     MAX_MEASURED_PIXELS,
     SAMPLE_REGION_COUNT,
@@ -171,9 +171,9 @@ def _make_plane_region(
     number: int, z: int | None, start: tuple[int, ...], size: tuple[int, ...]
 ) -> Tile:
     return (
-        make_region(start, size, number)
+        make_tile_without_halo(start, size, number)
         if z is None
-        else make_region((z, *start), (1, *size), number)
+        else make_tile_without_halo((z, *start), (1, *size), number)
     )
 
 
@@ -210,7 +210,7 @@ def calibrate_tiles(
 
     Returns
     -------
-    sample_image : CalibratedImage
+    regions_image : CalibratedImage
         The sample regions; its plan and calibration are those of the whole image.
     hashes : dict of str to str
         SHA-256 of each input.
@@ -237,11 +237,11 @@ def calibrate_tiles(
         regions=regions,
         reference_tile=plan.tiles[int(structure.argmax())],
     )
-    sample_image = make_sample_image(run_plan, calibration, array)
-    return replace(sample_image, inspection=run_inputs.inspection), hashes
+    regions_image = make_regions_image(run_plan, calibration, array)
+    return replace(regions_image, inspection=run_inputs.inspection), hashes
 
 
-def make_sample_image(
+def make_regions_image(
     run_plan: RunPlan, calibration: Calibration, array: npt.NDArray[Any]
 ) -> CalibratedImage:
     """Return sample regions, (regions, *image), as an image whose items are their planes."""

@@ -59,7 +59,7 @@ class TileExecutor:
 
     Parameters
     ----------
-    sample_image : CalibratedImage
+    regions_image : CalibratedImage
         The sample regions; its plan and calibration are those of the whole image.
     image : array-like
         The whole image; only one tile is read at a time.
@@ -77,15 +77,15 @@ class TileExecutor:
 
     def __init__(
         self,
-        sample_image: CalibratedImage,
+        regions_image: CalibratedImage,
         image: Any,
         monitor: RunMonitor,
         checkpoints: CheckpointStore,
         unit_results: ResultStore,
     ) -> None:
-        self._sample_image = sample_image
-        self._run_plan = sample_image.run_plan
-        self._calibration = sample_image.calibration
+        self._regions_image = regions_image
+        self._run_plan = regions_image.run_plan
+        self._calibration = regions_image.calibration
         self._image = image
         self._monitor = monitor
         self._checkpoints = checkpoints
@@ -135,7 +135,7 @@ class TileExecutor:
         """
         if not units or self._unit_results.read_outcomes(JOINT_NAME):
             return Control.GO
-        merger = ResultMerger(self._sample_image)
+        merger = ResultMerger(self._regions_image)
         checkpoint = _read_tile_checkpoint(self._checkpoints, "sample", merger)
         merger.outcomes[:] = [
             outcome
@@ -246,7 +246,7 @@ def _read_tile_checkpoint(
 def restore_tiles(
     image: Any,
     hashes: Mapping[str, str],
-    sample_image: CalibratedImage,
+    regions_image: CalibratedImage,
     monitor: RunMonitor,
     checkpoints: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
@@ -258,7 +258,7 @@ def restore_tiles(
         The whole image; it is read tile by tile.
     hashes : mapping of str to str
         SHA-256 of each input.
-    sample_image : CalibratedImage
+    regions_image : CalibratedImage
         The sample regions; its plan and calibration are those of the whole image.
     monitor : RunMonitor
     checkpoints : CheckpointStore or None
@@ -279,7 +279,7 @@ def restore_tiles(
     RefusedError, FailedError
         As for `run`.
     """
-    run_plan = sample_image.run_plan
+    run_plan = regions_image.run_plan
     monitor.set_expected_work(run_plan)
     with ExitStack() as exit_stack:
         if checkpoints is None:
@@ -291,7 +291,7 @@ def restore_tiles(
             )
         unit_results = open_tile_results(run_plan, hashes, checkpoints)
         exit_stack.callback(unit_results.close)
-        executor = TileExecutor(sample_image, image, monitor, checkpoints, unit_results)
+        executor = TileExecutor(regions_image, image, monitor, checkpoints, unit_results)
         control = yield from executor.run(run_plan.units)
         if control is Control.DISCARD:
             return None
@@ -302,10 +302,10 @@ def restore_tiles(
         unit_results.check_tiles(executor.finished_tiles)
         monitor.start_assessment()
         yield monitor.make_message_event("Putting the tiles together")
-        blender = TileBlender(run_plan, sample_image.calibration, unit_results, image)
+        blender = TileBlender(run_plan, regions_image.calibration, unit_results, image)
         images = blender.write_images(_compute_mean_shift(run_plan, unit_results))
         return assemble_restoration(
-            sample_image, blender, unit_results, images, hashes["image"], monitor
+            regions_image, blender, unit_results, images, hashes["image"], monitor
         )
 
 

@@ -45,7 +45,7 @@ class ChannelNoise:
         Noise variance per unit of brightness.
     intercept : float
         The variance at signal m is `gain * m + intercept`.
-    noise_in_dark : float
+    darkest_std : float
         Standard deviation of the noise at the darkest percentile of the image.
     offset, read_noise : float or None
         Value that the detector reads without light, and its standard deviation. From an image
@@ -67,7 +67,7 @@ class ChannelNoise:
 
     gain: float
     intercept: float
-    noise_in_dark: float
+    darkest_std: float
     offset: float | None
     read_noise: float | None
     along_y: tuple[float, ...]
@@ -90,7 +90,7 @@ class ChannelNoise:
             "gain": _round_known(self.gain),
             "gain_error": _round_known(self.gain_error),
             "intercept": _round_known(self.intercept),
-            "noise_in_dark": _round_known(self.noise_in_dark),
+            "darkest_std": _round_known(self.darkest_std),
             "offset": _round_known(self.offset),
             "read_noise": _round_known(self.read_noise),
             "offset_error": None if self.offset is None else _round_known(self.offset_error),
@@ -347,14 +347,14 @@ def _suggest_blind_spot(is_correlated: BoolArray, size: tuple[int, int]) -> str:
 
 def describe_noise_strength(noise: ChannelNoise) -> str:
     """Return a sentence on the noise in the dark and on the gain."""
-    interval, noise_in_dark = format_interval(noise.gain, noise.gain_error), noise.noise_in_dark
+    interval, darkest_std = format_interval(noise.gain, noise.gain_error), noise.darkest_std
     if noise.gain != 0:
         return (
-            f"The noise is {noise_in_dark:.3g} in the dark, and its variance grows by {interval} "
+            f"The noise is {darkest_std:.3g} in the dark, and its variance grows by {interval} "
             "for each unit of brightness."
         )
     growth = f" (growth for each unit of brightness: {interval})" if " ± " in interval else ""
-    return f"The noise is equally strong everywhere: {noise_in_dark:.3g}{growth}."
+    return f"The noise is equally strong everywhere: {darkest_std:.3g}{growth}."
 
 
 def describe_detector_offset(noise: ChannelNoise) -> str:
@@ -394,7 +394,7 @@ def _make_channel_noise(
     return ChannelNoise(
         gain=noise_estimate.gain,
         intercept=noise_estimate.intercept,
-        noise_in_dark=float(np.sqrt(compute_noise_variance(noise_estimate, dark_level))),
+        darkest_std=float(np.sqrt(compute_noise_variance(noise_estimate, dark_level))),
         offset=noise_estimate.offset,
         read_noise=noise_estimate.read_noise,
         along_y=noise_estimate.along_y,

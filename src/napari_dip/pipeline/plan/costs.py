@@ -40,13 +40,13 @@ JOINT_ITERATION_FACTOR = 2.0
 BLIND_SPOT_SIDES = (1, 3, 5, 7)
 #: Floating-point operations per second of a GPU: a low guess, since steps of 256 x 256 pixels reach
 #: 4e12 on an H200 (docs/benchmarks/gpu.md).
-GPU_RATE = 2e12
+GPU_FLOPS = 2e12
 #: Factor of a CPU's rate for steps in half precision (a step of 256 x 256 pixels took 0.077 s).
 HALF_PRECISION_RATE_FACTOR = 1.35
 #: Factor of a CPU's rate for volumes (16 x 96 x 96 voxels: 0.63 s for a step, 0.22 s for a pass).
 VOLUME_RATE_FACTOR = 0.7
 #: Seconds per operation that normalised layers add: a step takes 0.18 s with AVX-512.
-NORMALISATION_SECONDS = 7.2e-12
+NORMALISATION_OPERATION_SECONDS = 7.2e-12
 START_SECONDS = 3.0  #: Seconds for loading torch.
 MEASURE_SECONDS = 0.1  #: Seconds for measuring the noise, per image.
 #: Further seconds for measuring the noise, per pixel.
@@ -68,7 +68,7 @@ RETAINED_HALF_STEP_FRACTION = 0.5
 RETAINED_STEP_FRACTION = 0.8
 #: Bytes per pixel and channel of a layer during inference; those of a step are in each prior's row.
 INFERENCE_FEATURE_BYTES = 17
-PLANE_BYTES = 120  #: Bytes per pixel of an input and of what all fits keep.
+INPUT_PIXEL_BYTES = 120  #: Bytes per pixel of an input and of what all fits keep.
 #: Bytes per pixel of input and output of an inference pass over a whole plane. Further channels of
 #: a plane add nothing measurable.
 INFERENCE_PIXEL_BYTES = 190
@@ -78,7 +78,7 @@ TILED_INFERENCE_PIXEL_BYTES = 80
 VOLUME_INFERENCE_PIXEL_BYTES = 180
 #: Bytes per pixel and channel of NL-Bayes refinement beyond what inference has allocated: 44 at
 #: 2,048 pixels a side and three channels, 85 at 1,536, 70 at 4,096 and one channel.
-REFINEMENT_BYTES = 65
+REFINEMENT_PIXEL_BYTES = 65
 #: Bytes per pixel of an inference pass whose input holds neighbouring planes, measured on
 #: 16 x 128 x 128 and 40 x 256 x 256.
 Z_STACK_INFERENCE_PIXEL_BYTES = 265
@@ -207,7 +207,7 @@ def _count_multiplications(widths: tuple[int, ...], dims: int) -> float:
 
 def estimate_image_memory(grid: tuple[int, ...], plane_count: int) -> int:
     """Estimate the memory of the input and of what all fits keep, in bytes, on any device."""
-    return prod(grid) * PLANE_BYTES * plane_count
+    return prod(grid) * INPUT_PIXEL_BYTES * plane_count
 
 
 def estimate_fit_memory(
@@ -258,7 +258,7 @@ def estimate_fit_memory(
         + grid_pixels * pixel_bytes
     )
     if len(grid) == 2 and prior_spec.has_refinement:
-        fit_bytes = max(fit_bytes, channel_count * grid_pixels * REFINEMENT_BYTES)
+        fit_bytes = max(fit_bytes, channel_count * grid_pixels * REFINEMENT_PIXEL_BYTES)
     return int(base_bytes + fit_bytes)
 
 
@@ -291,9 +291,9 @@ def estimate_costs(
     prior_spec = PRIOR_SPECS[fit_config.prior_key]
     operations: float = 2 * _count_multiplications(fit_config.widths, dims)
     pixel_seconds = operations * (
-        _estimate_operation_seconds(fit_config, dims, cpu.thread_rate) / threads
+        _estimate_operation_seconds(fit_config, dims, cpu.thread_flops) / threads
         if device == "cpu"
-        else 1 / GPU_RATE
+        else 1 / GPU_FLOPS
     )
     pass_seconds = pixel_seconds * prod(grid) if prior_spec.input_traits.contains_image else 0.0
     speedup = (
@@ -340,11 +340,11 @@ def estimate_costs(
     return replace(costs, fit_seconds=costs.fit_seconds + fit_seconds)
 
 
-def _estimate_operation_seconds(fit_config: FitConfig, dims: int, thread_rate: float) -> float:
+def _estimate_operation_seconds(fit_config: FitConfig, dims: int, thread_flops: float) -> float:
     """Return the seconds of a CPU thread per floating-point operation in these networks."""
     is_normalised = PRIOR_SPECS[fit_config.prior_key].input_traits.is_random_noise
-    seconds = 1 / thread_rate + (NORMALISATION_SECONDS if is_normalised else 0.0)
-    return max(seconds, 1 / (VOLUME_RATE_FACTOR * thread_rate)) if dims > 2 else seconds
+    seconds = 1 / thread_flops + (NORMALISATION_OPERATION_SECONDS if is_normalised else 0.0)
+    return max(seconds, 1 / (VOLUME_RATE_FACTOR * thread_flops)) if dims > 2 else seconds
 
 
 def _uses_bfloat16(grid: tuple[int, ...], fit_config: FitConfig) -> bool:

@@ -446,7 +446,7 @@ class Tile:
         return replace(header, shape=tuple(sides.get(axis, count) for axis, count in sizes))
 
 
-def make_region(start: tuple[int, ...], size: tuple[int, ...], index: int = 0) -> Tile:
+def make_tile_without_halo(start: tuple[int, ...], size: tuple[int, ...], index: int = 0) -> Tile:
     """Return a tile without a halo, from its first pixel and size along Z (of a Z stack), Y and X.
 
     Parameters

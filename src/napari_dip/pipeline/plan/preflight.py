@@ -144,7 +144,7 @@ def preflight(
         extra_headers=extra_headers,
         tiles=tiles,
         has_bfloat16=machine.has_bfloat16,
-        thread_rate=machine.thread_rate,
+        thread_flops=machine.thread_flops,
         network=network,
         fallback_costs=fallback_costs,
     )

@@ -301,7 +301,7 @@ class UnitOutcome:
     log_likelihood_gain: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the outcome in plain JSON types, which `read_outcome` reads."""
+        """Return the outcome in plain JSON types, which `parse_outcome` reads."""
         return asdict(self)
 
     @property
@@ -378,7 +378,7 @@ class Plan(ImagePlan):
     peak_bytes : int
         Estimated peak memory beyond that of the program itself.
     costs : CostEstimate
-    thread_rate : float
+    thread_flops : float
         As in `Machine`, for the estimate of costs.
     notes : tuple of Note
         Notes for the user.
@@ -399,7 +399,7 @@ class Plan(ImagePlan):
     fit_config: FitConfig
     peak_bytes: int
     costs: CostEstimate
-    thread_rate: float
+    thread_flops: float
     notes: tuple[Note, ...] = ()
     tiles: tuple[Tile, ...] = ()
     has_bfloat16: bool = False

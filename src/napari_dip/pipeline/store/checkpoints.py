@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Fault, Refusal, RefusedError
-from napari_dip.errors.notes import read_note, read_stop
+from napari_dip.errors.notes import parse_note, parse_stop
 from napari_dip.io.paths import make_save_fault
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.assess.report_fields import rename_fields
@@ -173,7 +173,7 @@ class CheckpointStore:
                 self.remove_checkpoint()
                 return None
             groups = group_tensors(tensors)
-            self._restore_merger(merger, groups, tuple(map(read_outcome, metadata["outcomes"])))
+            self._restore_merger(merger, groups, tuple(map(parse_outcome, metadata["outcomes"])))
             self._latest_checkpoint = _read_fit(groups, metadata["fit"])
         except DAMAGE_ERRORS as error:
             if self._replaces_unusable:
@@ -323,16 +323,16 @@ def _read_fit(
             for i, a, b in fit["history"]
         ),
         rollback_count=int(fit["rollback_count"]),
-        notes=tuple(map(read_note, fit["notes"])),
+        notes=tuple(map(parse_note, fit["notes"])),
     )
     return checkpoint, str(fit["unit_id"])
 
 
-def read_outcome(raw: Mapping[str, Any]) -> UnitOutcome:
+def parse_outcome(raw: Mapping[str, Any]) -> UnitOutcome:
     """Return the outcome that was stored as JSON by its `to_dict`."""
     fields = rename_fields("outcome", raw)
     fields |= {name: tuple(fields[name]) for name in ("evidence", "log_likelihood_gain")}
     fields["history"] = tuple((int(i), float(a), float(b)) for i, a, b in fields["history"])
-    fields["notes"] = tuple(map(read_note, fields["notes"]))
-    fields["stop"], fields["role"] = read_stop(fields["stop"]), UnitRole(fields["role"])
+    fields["notes"] = tuple(map(parse_note, fields["notes"]))
+    fields["stop"], fields["role"] = parse_stop(fields["stop"]), UnitRole(fields["role"])
     return UnitOutcome(**fields)

@@ -29,7 +29,7 @@ from napari_dip.pipeline.assess.methods_section import PAPERS, list_paper_keys
 from napari_dip.pipeline.assess.report import select_repeatable_fields
 from napari_dip.pipeline.assess.report_fields import rename_fields
 from napari_dip.pipeline.plan.types import JOINT, JointNetwork
-from napari_dip.pipeline.store.checkpoints import read_outcome
+from napari_dip.pipeline.store.checkpoints import parse_outcome
 from napari_dip.pipeline.store.result_files import convert_to_failure, format_json
 from napari_dip.pipeline.store.tensor_file import (
     DAMAGE_ERRORS,
@@ -95,7 +95,7 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
             uses_half_resolution=bool(description["uses_half_resolution"]),
             groups=tuple(tuple(int(c) for c in group) for group in description["groups"]),
             files=tuple(str(file["name"]) for file in description["files"]),
-            outcomes=tuple(read_outcome(outcome) for outcome in description["outcomes"]),
+            outcomes=tuple(parse_outcome(outcome) for outcome in description["outcomes"]),
         )
     except DAMAGE_ERRORS as error:
         why = "it was not written as one, or it is damaged"

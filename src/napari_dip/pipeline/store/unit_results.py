@@ -22,7 +22,7 @@ from napari_dip.io.paths import describe_write_error, make_save_fault
 from napari_dip.pipeline.assess.merge import UnitResult
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.units import list_joint_unit_groups, list_unit_chains
-from napari_dip.pipeline.store.checkpoints import read_outcome
+from napari_dip.pipeline.store.checkpoints import parse_outcome
 from napari_dip.pipeline.store.tensor_file import (
     DAMAGE_ERRORS,
     group_tensors,
@@ -125,7 +125,7 @@ class ResultStore:
 
     def read_outcomes(self, name: str) -> tuple[UnitOutcome, ...]:
         """Return the outcomes of a result; empty if there is none."""
-        return tuple(map(read_outcome, self._read_metadata(name)["outcomes"]))
+        return tuple(map(parse_outcome, self._read_metadata(name)["outcomes"]))
 
     def read_residual_sums(self, name: str) -> tuple[float, ...]:
         """Return the residual sums of a tile; empty if it has no result."""

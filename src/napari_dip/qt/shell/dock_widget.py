@@ -45,8 +45,6 @@ _MIN_DOCK_HEIGHT = 220
 #: Height in pixels of the scrolled part below which the whole dock scrolls instead: six folded
 #: sections are 190 high.
 _MIN_SCROLLED_HEIGHT = 190
-#: Distance of the edge of each widget to its contents in pixels, by napari's style.
-_PADDING = 1
 #: Distance of the sections of a dock, in pixels.
 _SECTION_SPACING = 4
 #: Width and height of the window of a help page, in pixels: lines of about 90 letters.
@@ -105,12 +103,16 @@ class CollapsibleSection(QCollapsible):
 
 
 def _measure_page_height(page: QWidget) -> int:
-    """Return the height that a page needs, whose sentences wrap at its present width."""
+    """Return the height that a page needs at its present width."""
+    return max(page.sizeHint().height(), _measure_wrapped_height(page))
+
+
+def _measure_wrapped_height(page: QWidget) -> int:
+    """Return the height of a page whose sentences wrap at its present width."""
     layout = page.layout()
-    if layout is None or not layout.hasHeightForWidth():
-        return int(page.sizeHint().height())
-    # QScrollArea takes the greater of these two as well
-    return int(max(page.minimumSizeHint().height(), layout.totalHeightForWidth(page.width())))
+    if layout is not None and layout.hasHeightForWidth():
+        return int(layout.totalHeightForWidth(page.width()))
+    return int(page.sizeHint().height())
 
 
 class DockLifecycle(QObject):
@@ -388,7 +390,7 @@ class PageScrollArea(QScrollArea):
     def minimumSizeHint(self) -> QSize:
         """Return the width of the page and of a scroll bar in sight, and the minimum height."""
         page, bar = self.widget(), self.verticalScrollBar()
-        width = 0 if page is None else page.minimumSizeHint().width() + 2 * _PADDING
+        width = 0 if page is None else page.minimumSizeHint().width()
         if bar is not None and bar.maximum() > 0:
             width += bar.sizeHint().width()
         return QSize(width, self.height_hint)
@@ -416,10 +418,9 @@ class PageScrollArea(QScrollArea):
         inner_page = None if inner is None else inner.widget()
         if page is None or view is None or inner is None or inner_page is None:
             return
-        fixed_height = _measure_page_height(page) - inner.height_hint
+        fixed_height = _measure_wrapped_height(page) - inner.height_hint
         has_room = view.height() - fixed_height >= _MIN_SCROLLED_HEIGHT
-        height = _measure_page_height(inner_page) + 2 * _PADDING
-        height = _MIN_SCROLLED_HEIGHT if has_room else height
+        height = _MIN_SCROLLED_HEIGHT if has_room else _measure_wrapped_height(inner_page)
         if height != inner.height_hint:
             inner.height_hint = height
             inner.updateGeometry()

@@ -404,7 +404,7 @@ class NoiseSection(MeasurementSection):
     def _show_report(self, report: NoiseReport) -> None:
         figures = {
             name: " / ".join(f"{getattr(channel, figure):.4g}" for channel in report.channels)
-            for name, figure in (("gain", "gain"), ("read_noise", "noise_in_dark"))
+            for name, figure in (("gain", "gain"), ("read_noise", "darkest_std"))
         }
         placeholders = {key: f"{value}, measured" for key, value in figures.items()}
         placeholders["read_noise"] += " in the dark"  # may exceed the read noise of the detector

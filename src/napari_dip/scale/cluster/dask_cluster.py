@@ -488,10 +488,10 @@ def restore_blocks(
     if not plan.tiles:
         result = delayed(partial(_restore_whole_array, plan))(image)
         return da.from_delayed(result, plan.result_shape, np.float32)
-    sample_image = delayed(partial(_calibrate_array, plan, LazyPixels("image", image)))()
+    regions_image = delayed(partial(_calibrate_array, plan, LazyPixels("image", image)))()
     estimates = [
         delayed(partial(_restore_block, plan, tile))(
-            sample_image, image[tile.get_slices(header.axes)]
+            regions_image, image[tile.get_slices(header.axes)]
         )
         for tile in plan.tiles
     ]
@@ -534,7 +534,7 @@ def _calibrate_array(plan: Plan, image: LazyPixels) -> CalibratedImage:
 
 
 def _restore_block(
-    plan: Plan, tile: Tile, sample_image: CalibratedImage, pixels: AnyArray
+    plan: Plan, tile: Tile, regions_image: CalibratedImage, pixels: AnyArray
 ) -> Float32Array:
     """Fit one block; return (C, *size) with its halo, and with the mean of its pixels."""
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
@@ -542,14 +542,14 @@ def _restore_block(
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
     from napari_dip.pipeline.store.unit_results import make_tile_name
 
-    units = [unit for unit in sample_image.run_plan.units if unit.tile == tile.index]
+    units = [unit for unit in regions_image.run_plan.units if unit.tile == tile.index]
     monitor = RunMonitor(plan, lambda: Control.GO, None)
-    monitor.set_expected_work(sample_image.run_plan, units)
+    monitor.set_expected_work(regions_image.run_plan, units)
     with _BLOCK_LOCK, tempfile.TemporaryDirectory(prefix="napari-dip-") as folder:
         block = LazyImage(path=Path(folder), array=pixels, fetch=lambda _: pixels)
         checkpoints = CheckpointStore(Path(folder, "run"), resume=False)
-        results = open_tile_results(sample_image.run_plan, {}, checkpoints)
-        executor = TileExecutor(sample_image, block, monitor, checkpoints, results)
+        results = open_tile_results(regions_image.run_plan, {}, checkpoints)
+        executor = TileExecutor(regions_image, block, monitor, checkpoints, results)
         drain_generator(run_with_torch(executor.run(units), plan.threads, plan.header.name))
         name = make_tile_name(tile.index)
         estimate = np.array(results.open_estimates(name)[0], np.float32)

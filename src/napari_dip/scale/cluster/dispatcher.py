@@ -235,7 +235,9 @@ class BatchDispatcher:
         if message.answer is None and not message.is_abandoned and not message.traceback_text:
             return None
         if worker_job.shard is not None:
-            self._finish_shard(worker_job, message.answer["state"] if message.answer else "passed")
+            self._finish_shard(
+                worker_job, message.answer["state"] if message.answer else "unavailable"
+            )
             return None
         job = self._get_job(worker_job.number)
         if message.answer is not None:

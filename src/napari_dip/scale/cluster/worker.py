@@ -58,9 +58,9 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
-#: State of a shard. "shard-done": complete. "passed": not available; the job of the rest of the
-#: file then restores it or fails. "waiting": not complete when the batch ended.
-ShardState = Literal["shard-done", "passed", "waiting"]
+#: State of a shard. "shard-done": complete. "unavailable": the job of the rest of the file then
+#: restores it or fails. "waiting": not complete when the batch ended.
+ShardState = Literal["shard-done", "unavailable", "waiting"]
 
 #: Number of workers that one file may kill before it fails: a single loss may be chance.
 MAX_WORKER_DEATHS = 2
@@ -295,19 +295,19 @@ def restore_shard_on_worker(
     shard, job = worker_job.shard, plan_file_job(worker_job)
     assert shard is not None
     if isinstance(job.plan, Refusal):
-        return make_worker_answer("passed")
+        return make_worker_answer("unavailable")
     if poll_control() in ENDING_CONTROLS:
         return make_worker_answer("waiting")
     folder, session = RunFolder(worker_job.paths.run_folder, resume=False), worker_job.session
     lacks_first_tile = shard.index and job.plan.tiles and not is_run_folder(folder.path)
     if lacks_first_tile or folder.count_starts(session, shard.name) >= MAX_WORKER_DEATHS:
-        return make_worker_answer("passed")
+        return make_worker_answer("unavailable")
     try:
         folder.add_start(session, shard.name)
         state = drain_generator(_restore_shard(job, job.plan, shard, poll_control), on_event)
     except Exception:  # the job of the rest of the file meets the error and records it
         log.info("Shard %s of '%s' failed.", shard.name, job.source, exc_info=True)
-        state = "passed"
+        state = "unavailable"
     folder.remove_starts(shard.name)
     return make_worker_answer(state)
 
@@ -319,7 +319,7 @@ def _restore_shard(
         yield Event(message="Checking what was done before")
         try:
             if read_verified_record(job, plan, partial(check_interrupt, poll_control)) is not None:
-                return "passed"
+                return "unavailable"
         except BatchInterruptedError:
             return "waiting"
     # other shards write at the same time

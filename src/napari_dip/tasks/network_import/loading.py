@@ -52,7 +52,7 @@ _MAX_NUMBERS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkFile:
+class NetworkSource:
     """State where a network comes from.
 
     Attributes
@@ -122,7 +122,7 @@ class ImportedNetwork:
 
 
 def load_network(
-    file: NetworkFile, layer: str, size: tuple[int, ...], *, memory: int = MAX_LOADING_BYTES
+    file: NetworkSource, layer: str, size: tuple[int, ...], *, memory: int = MAX_LOADING_BYTES
 ) -> ImportedNetwork:
     """Load a network up to a layer, after a trial run on an image of that size.
 
@@ -130,7 +130,7 @@ def load_network(
 
     Parameters
     ----------
-    file : NetworkFile
+    file : NetworkSource
     layer : str
         Path of a module; "list" returns a refusal with the names of all.
     size : tuple of int
@@ -155,12 +155,12 @@ def load_network(
     return network
 
 
-def list_network_layers(file: NetworkFile, size: tuple[int, ...]) -> tuple[tuple[str, str], ...]:
+def list_network_layers(file: NetworkSource, size: tuple[int, ...]) -> tuple[tuple[str, str], ...]:
     """List the layers of a network, in the order of their execution.
 
     Parameters
     ----------
-    file : NetworkFile
+    file : NetworkSource
     size : tuple of int
         Size of the image, along Y and X.
 
@@ -179,21 +179,21 @@ def list_network_layers(file: NetworkFile, size: tuple[int, ...]) -> tuple[tuple
 
 
 def _load_network_or_layers(
-    file: NetworkFile, layer: str | None, size: tuple[int, ...], memory: int
+    file: NetworkSource, layer: str | None, size: tuple[int, ...], memory: int
 ) -> ImportedNetwork | tuple[tuple[str, str], ...]:
     """Return the network up to a layer, or its layers if none is named."""
     raise_if_refused(file.refuse_files())
     return _load_in_child(file, layer, size, memory, _stat_network_files(file))
 
 
-def _stat_network_files(file: NetworkFile) -> tuple[Any, ...]:
+def _stat_network_files(file: NetworkSource) -> tuple[Any, ...]:
     """Return the modification times and sizes of the files, as a cache key."""
     return tuple((status.st_mtime_ns, status.st_size) for status in map(os.stat, file.paths))
 
 
 @lru_cache(maxsize=4)
 def _load_in_child(
-    file: NetworkFile,
+    file: NetworkSource,
     layer: str | None,
     size: tuple[int, ...],
     memory: int,

@@ -118,16 +118,16 @@ def read_jpeg_traces(
     return extra_inputs, (make_note("jpeg-found", **facts),)
 
 
-def _find_scaled_traces(image: Float32Array) -> tuple[CompressionTraces | None, float]:
+def _find_scaled_traces(image: Float32Array) -> tuple[JpegParameters | None, float]:
     """Return the traces, and the factor from units of the image to 8-bit grey levels."""
     maximum = float(image.max())
     # common scales of images: up to 1, 8 bits, or 16 bits with 65535 for 255
     scale = 255.0 if maximum <= 1 else 1.0 if maximum <= 255 else 1 / 257
-    return find_traces(image * scale), scale
+    return find_jpeg_parameters(image * scale), scale
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class CompressionTraces:
+class JpegParameters:
     """Describe how an image was compressed.
 
     Attributes
@@ -148,7 +148,7 @@ class CompressionTraces:
     quality: int
 
 
-def find_traces(levels: npt.NDArray[np.floating]) -> CompressionTraces | None:
+def find_jpeg_parameters(levels: npt.NDArray[np.floating]) -> JpegParameters | None:
     """Estimate how an image was compressed; None if it shows no traces.
 
     Parameters
@@ -182,7 +182,7 @@ def find_traces(levels: npt.NDArray[np.floating]) -> CompressionTraces | None:
     quality = _estimate_quality(steps)
     table = _complete_quantisation_steps(steps, 0, quality)
     if len(planes) == 1:
-        return CompressionTraces(
+        return JpegParameters(
             block_offset=block_offset,
             quantisation_tables=table[None],
             has_half_chroma=(False, False),
@@ -192,7 +192,7 @@ def find_traces(levels: npt.NDArray[np.floating]) -> CompressionTraces | None:
         planes[1:], clipped, block_offset
     )
     chroma_tables = [_complete_quantisation_steps(chroma, 1, quality) for chroma in chroma_steps]
-    return CompressionTraces(
+    return JpegParameters(
         block_offset=block_offset,
         quantisation_tables=np.stack([table, *chroma_tables]),
         has_half_chroma=has_half_chroma,

@@ -158,7 +158,7 @@ def build_blind_spot_problem(
         terms=(term,),
         penalties=options.penalties,
         postprocess=postprocess,
-        final_postprocess=refine,
+        full_postprocess=refine,
     )
 
 
@@ -198,7 +198,7 @@ def make_nl_bayes_refinement(
             guide.mean,
             weights,
             correlation,
-            uses_guide_only=has_neighbours,
+            uses_pilot_only=has_neighbours,
         )
         if correlation is not None or has_neighbours:
             mean = filtered.mean + GUIDE_FRACTION * (guide.mean - filtered.mean)

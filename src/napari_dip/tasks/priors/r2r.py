@@ -83,5 +83,5 @@ def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         terms=(term,),
         penalties=options.penalties,
         postprocess=postprocess,
-        final_postprocess=make_nl_bayes_refinement(fit_input, postprocess),
+        full_postprocess=make_nl_bayes_refinement(fit_input, postprocess),
     )

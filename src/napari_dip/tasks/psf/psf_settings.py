@@ -342,16 +342,16 @@ class PsfSource:
             Fine pixels of the kernel in each pixel of the image, along each axis; None: one. The
             mean of the fine pixels is then what the PSF of the image describes.
         """
-        from napari_dip.engine.deconvolution.psf import refine_psf, sample_gaussian_psf
+        from napari_dip.engine.deconvolution.psf import sample_gaussian_psf, upsample_psf
         from napari_dip.tasks.psf.psf_checks import centre_psf_image
 
         notes: tuple[Note, ...]
         factors = factors or (1,) * len(axes)
         if image is not None:
             kernel, notes = centre_psf_image(header, image)
-            kernel = refine_psf(kernel, factors[-kernel.ndim :])
+            kernel = upsample_psf(kernel, factors[-kernel.ndim :])
             return (kernel[None] if kernel.ndim < len(axes) else kernel), notes
-        sizes = refine_sizes(self.compute_psf_sizes(header, None, axes), factors)
+        sizes = upscale_sizes(self.compute_psf_sizes(header, None, axes), factors)
         if self.sigma is not None:
             sigmas = {"Z": self.sigma_z or 0.0, "Y": self.sigma, "X": self.sigma}
             fine_sigmas = [
@@ -399,7 +399,7 @@ class PsfSource:
         return kernel, (note,)
 
 
-def refine_sizes(sizes: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, ...]:
+def upscale_sizes(sizes: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, ...]:
     """Return the odd sizes of a PSF on a grid that is finer by a factor along each axis."""
     return tuple(factor * (size - 1) + 1 for size, factor in zip(sizes, factors, strict=True))
 
