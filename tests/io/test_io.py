@@ -17,7 +17,7 @@ from PIL import Image
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io import guess_axes
 from napari_dip.io.outputs import check_outputs_differ, resolve_output
-from napari_dip.io.reading import open_pixels, read_header, read_pixels
+from napari_dip.io.reading import find_file_header, open_pixels, read_header, read_pixels
 from napari_dip.io.writing import write_image, write_text
 
 if TYPE_CHECKING:
@@ -489,3 +489,18 @@ def test_two_results_under_one_name_are_refused_however_it_is_written(tmp_path):
     check_outputs_differ([tmp_path / "a.tif", tmp_path / "b.tif"])
     again = f"{tmp_path}/sub/../a.tif"
     assert read_refusal_code(check_outputs_differ, [tmp_path / "a.tif", again]) == "output-twice"
+
+
+def test_the_file_of_an_array_tells_its_axes_unless_it_holds_much_else(tmp_path: Path) -> None:
+    path, pixels = tmp_path / "movie.tif", np.zeros((4, 16, 16), np.uint8)
+    tifffile.imwrite(path, pixels, imagej=True, metadata={"axes": "TYX"})
+    header = find_file_header(str(path), pixels.shape, pixels.dtype)
+    assert header is not None and header.axes == "TYX"
+    assert find_file_header(str(path), (3, 16, 16), pixels.dtype) is None  # changed since
+    assert find_file_header(str(tmp_path / "gone.tif"), pixels.shape, pixels.dtype) is None
+    with tifffile.TiffWriter(path) as writer:  # napari reads the first of these images only
+        for _ in range(3000):
+            writer.write(pixels[0], contiguous=False)
+    begin = time.perf_counter()
+    assert find_file_header(str(path), (16, 16), pixels.dtype) is None
+    assert time.perf_counter() - begin < 0.5  # all pages take seconds

@@ -85,7 +85,7 @@ _CROP_PREVIEW_HINT = (
     "are measured on the whole image, as for a run on all of it."
 )
 _PRESETS: tuple[str, ...] = get_args(RunSettings.model_fields["preset"].annotation)
-#: Milliseconds from a change of view or settings to the times for them, which take 0.05 s.
+#: Milliseconds from a change of view or settings to the times for them, which take 0.02 s.
 _OFFER_PAUSE_MS = 200
 
 
