@@ -328,3 +328,17 @@ def test_a_run_folder_with_the_keys_of_before_is_resumed(tmp_path: Path) -> None
 def test_no_old_name_of_a_field_is_a_present_one() -> None:
     for names in report_fields.OLD_FIELDS.values():
         assert not names.keys() & set(names.values())
+
+
+def test_a_report_is_checked_by_the_names_that_it_has() -> None:
+    report = dip.denoise(make_noisy(), **FEW).report
+    sections = {"fit": report_fields._Fit, "prior": report_fields._Prior}
+    sections |= {"residual": report_fields._Residual, "verdict": report_fields._Verdict}
+    unknown = [
+        f"{section}.{name}"
+        for section, model in sections.items()
+        for name in model.model_fields
+        if name not in {**report[section], "joint_training": None}
+    ]
+    assert not unknown
+    assert set(report_fields._CheckFigures.model_fields) <= list_fields(ResultMetrics)

@@ -144,7 +144,7 @@ def test_single_pixels_of_twelve_sigmas_survive_a_whole_run(spotted):
     limits = result.report["fit"]["min_spot_snr"]
     assert (limits["1"], limits["2"]) == (8.2, 5.0)
     assert make_card({"fit": {"min_spot_snr": limits}}).figure_line.endswith(
-        "8.2 σ (1 pixel), 5 σ (2 pixels)"
+        "8.2 σ (1 pixel), 5 σ (2 pixels) of the noise"
     )
 
 

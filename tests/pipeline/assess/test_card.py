@@ -21,6 +21,7 @@ FACTS = {
     "darker_share": 0.2,
     "brighter_share": 0.1,
     "instant": False,
+    "upscaled": False,
     "entered": False,
     "period": 2.0,
     "brighter": True,
@@ -140,6 +141,22 @@ def test_behind_a_psf_the_spread_of_a_fit_is_not_called_the_error_of_a_pixel():
     assert "13.9" in make_card(report).figure_line
     report["verdict"]["figures"]["agreement"] = 0.99
     assert "13.9" not in make_card(report).figure_line
+
+
+def test_the_error_of_a_pixel_is_not_stated_of_a_result_that_failed():
+    report = make_report("brightness-off") | {"deviation": {"noise": 60.0, "result": 7.1}}
+    assert "60" not in make_card(report).figure_line
+
+
+def test_an_error_that_did_not_fall_is_called_no_less():
+    report = make_report("residual-weak") | {"deviation": {"noise": 2.0, "result": 2.15}}
+    assert make_card(report).figure_line.endswith("result 2.15 grey values: no less")
+
+
+def test_only_an_upscaled_result_is_advised_to_denoise_first():
+    (denoised,) = make_card(make_report("residual-weak")).warnings
+    (upscaled,) = make_card(make_report("residual-weak", upscaled=True)).warnings
+    assert "longer preset" in str(denoised) and "denoise the image first" in str(upscaled)
 
 
 def test_no_warning_stands_below_the_headline_that_all_is_fine():

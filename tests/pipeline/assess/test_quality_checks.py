@@ -199,8 +199,8 @@ def test_detail_too_faint_to_be_seen_is_not_doubted():
 
 
 def test_without_validation_pixels_a_note_says_that_detail_was_not_checked():
-    assert "none was left to check" in list_sentences(detail=None, contrast=None)
-    assert "compare another seed or preset" in list_sentences(detail=None, contrast=None)
+    assert "was not tested" in list_sentences(detail=None, contrast=None)
+    assert "Compare another seed" in list_sentences(detail=None, contrast=None)
     assert "not checked" not in list_warnings(detail=None, contrast=None)  # the headline says it
 
 
@@ -217,7 +217,7 @@ def test_cut_off_values_warn():
     assert "2% of the pixels are saturated, at 255" in list_warnings(
         upper_clipping=ClippedPixels(fraction=0.02, value=255.0)
     )
-    assert "0.05% of the pixels have the least value, 0" in list_warnings(
+    assert "0.05% of the pixels of the input have its least value, 0" in list_warnings(
         lower_clipping=ClippedPixels(fraction=0.0005, value=0.0)
     )
 

@@ -496,7 +496,7 @@ def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]]:
         if abs(centre_offset) >= 1:
             notes.append(make_note("psf-centred", shift=abs(centre_offset), axis=name))
     psf = _crop_to_light(psf)
-    # shifted after the crop: zeros next to the cropped haze would cause ringing
+    # shifted after the crop: an edge between haze and the zeros of the padding would cause ringing
     for axis, fraction in fractions.items():
         psf = _shift_subpixel(psf, axis, fraction)
     return (psf / psf.sum()).float(), tuple(notes)
@@ -525,8 +525,8 @@ def _pad_to_centre(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
     centre = round(centre_of_mass)
     if abs(centre_of_mass % 1 - 0.5) < _CENTRE_TOLERANCE:
         # The centre of mass is nearly halfway between two pixels, as in a widefield stack of an
-        # even number of planes. All planes hold the same amount of light, and one more lies on one
-        # side of the focus than on the other. Squares reduce the weight of such blurred planes.
+        # even number of planes: each holds the same amount of light, and one side of the focus has
+        # one plane more. Squares reduce the weight of planes far from the focus, which are blurred.
         squares = _compute_marginal(psf**2, axis)
         squared_centre = float((squares * indices).sum() / squares.sum())
         centre = floor(centre_of_mass) + (0 if squared_centre < centre_of_mass else 1)

@@ -28,11 +28,11 @@ BREAKDOWN_FACTOR = 10.0
 #: Where validation pixels have a network input of their own, or are revealed to the network
 #: (`Prior.reveals_validation`), losses count as equal if they differ by at most this share of the
 #: decrease from the first validation loss to the lowest. On Set5 bird, the PSNR still rose while
-#: losses differed by 5 % of it (docs/constants.md).
+#: losses differed by 5 % of that decrease (docs/constants.md).
 LOSS_TOLERANCE_FRACTION = 0.1
-#: With `reveals_validation`, losses that count as equal also differ by at most this many times the
-#: median change from one validation to the next. Without this bound, fits of Confocal_BPAE_R lost
-#: up to 0.46 dB (docs/constants.md).
+#: With `reveals_validation`, a second condition for equal losses: they differ by at most this many
+#: times the median change from one validation to the next. Without this bound, fits of
+#: Confocal_BPAE_R lost up to 0.46 dB (docs/constants.md).
 MAX_FLUCTUATION_FACTOR = 2.0
 
 

@@ -324,8 +324,8 @@ def read_pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, s
 def _read_resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
     """Read the resolution tags.
 
-    Programs that do not know the pixel size write a resolution of 1 without a metric unit. Then
-    there is no size, unless the description has the word "unit", as ImageJ's has: 1 pixel.
+    Programs that do not know the pixel size write a resolution of 1 without a metric unit. Then no
+    size is returned, but 1 pixel if the description has the word "unit", as ImageJ's has.
     """
     unit = page.tags.valueof("ResolutionUnit", default=2)
     name = _RESOLUTION_UNITS.get(int(unit), "pixel")

@@ -93,6 +93,14 @@ class Verdict(StrEnum):
     DO_NOT_USE = "do-not-use"
 
 
+#: Verdicts with which a figure is stated, if not with all. A failed fit has another error than its
+#: estimate, and where structure is missing, the limit of spots is unknown.
+_FIGURE_VERDICTS = {
+    "noise": (Verdict.FINE, Verdict.LOOK_CLOSER),
+    "spot": (Verdict.FINE,),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardFigure:
     """A figure of a card, as text.
@@ -211,8 +219,10 @@ def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> Resul
         warnings=tuple(displayed),
         findings=findings,
         figures=tuple(
-            figure for figure in figures if figure.name != "spot" or verdict is Verdict.FINE
-        ),  # what stays is not known where structure is missing
+            figure
+            for figure in figures
+            if verdict in _FIGURE_VERDICTS.get(figure.name, tuple(Verdict))
+        ),
         all_warnings=tuple(warnings),
         details=tuple(sorted(others, key=lambda note: note not in warnings)),
     )
@@ -271,7 +281,8 @@ def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Itera
     # behind a PSF, the spread of a fit is far smaller than its error
     if (deviation := report.get("deviation")) and checks.get("agreement") is None:
         before, after = (f"{deviation[key]:.3g}" for key in ("noise", "result"))
-        yield CardFigure(name="noise", before=before, after=f"{after} grey values")
+        unit = "grey values" if deviation["result"] < deviation["noise"] else "grey values: no less"
+        yield CardFigure(name="noise", before=before, after=f"{after} {unit}")
     if halves := report.get("halves"):
         before, after = (
             f"{size:.3g}" if size else "?"
@@ -288,7 +299,9 @@ def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Itera
         )
     if limits := report.get("fit", {}).get("min_spot_snr"):
         peaks = (f"{limits[width]:.2g}" for width in ("1", "2"))
-        yield CardFigure(name="spot", after="{} σ (1 pixel), {} σ (2 pixels)".format(*peaks))
+        yield CardFigure(
+            name="spot", after="{} σ (1 pixel), {} σ (2 pixels) of the noise".format(*peaks)
+        )
     if traces := checks.get("traces"):
         yield CardFigure(name="traces", after=format_traces(traces))
     if checks.get("agreement") is not None:

@@ -188,7 +188,7 @@ def _assess_residual(metrics: ResultMetrics) -> Iterator[Note]:
     elif residual.relative_rms <= MAX_NEGLIGIBLE_NOISE * residual.noise_ratio:
         yield make_note("input-kept", share=residual.relative_rms, guessed=False)
     else:
-        yield make_note("residual-weak", ratio=residual.noise_ratio)
+        yield make_note("residual-weak", ratio=residual.noise_ratio, upscaled=metrics.is_upscaled)
 
 
 def _assess_local_means(metrics: ResultMetrics) -> Iterator[Note]:
@@ -197,13 +197,13 @@ def _assess_local_means(metrics: ResultMetrics) -> Iterator[Note]:
     if residual is None or residual.relative_rms < MIN_VISIBLE_RESIDUAL:
         return
     if residual.biased_fraction > compute_biased_limit(residual.area_count):
-        darker = residual.darker_fraction
+        share, darker = round(residual.biased_fraction, 2), round(residual.darker_fraction, 2)
         yield make_note(
             "brightness-off",
-            share=residual.biased_fraction,
+            share=share,
             side=LOCAL_AREA_SIDE,
             darker_share=darker,
-            brighter_share=residual.biased_fraction - darker,
+            brighter_share=share - darker,  # rounded, so that the two add up
             instant=metrics.is_instant,
             entered=metrics.has_entered_noise,
         )
@@ -217,11 +217,11 @@ def _assess_pattern(metrics: ResultMetrics) -> Iterator[Note]:
 def _assess_intensity(metrics: ResultMetrics) -> Iterator[Note]:
     if metrics.bias is None:
         return
-    # the greater of two: the change of all pixels, and its part that clipping does not explain
+    # the change of the result, or that before clipping if it is greater
     bias = max(metrics.bias, metrics.unexplained_bias, key=abs)
     if metrics.agreement is not None:
         yield make_note("measurement-explained", correlation=metrics.agreement)
-    if abs(metrics.border_change) > MAX_MEAN_CHANGE:
+    if abs(metrics.border_change) > MAX_MEAN_CHANGE:  # light came in from outside the image
         change = metrics.border_change
         yield make_note("border-crossed", share=abs(change), brighter=change > 0)
     elif abs(bias) > MAX_MEAN_CHANGE:

@@ -244,8 +244,8 @@ class _Fit(StrictModel):
     widths: list[CountField] = Field(default_factory=list)
     max_iterations: CountField = 0
     refit_iterations: CountField = 0
-    finished: CountField = 1
-    kept: CountField = 0
+    finished_fit_count: CountField = 1
+    stopped_fit_count: CountField = 0
     half_resolution: bool = False
     refined: bool = False
     min_spot_snr: dict[str, NumberField] = Field(default_factory=dict)

@@ -286,8 +286,8 @@ def _apply_user_noise(
     if noise_settings.model == GAUSSIAN.key:
         gain, dark_variance = 0.0, mean_variance
     elif noise_settings.model == POISSON_GAUSSIAN.key and gain == 0 and mean_signal > dark_signal:
-        # The user says that there is photon noise. It gets the variance above the floor, and at
-        # least a tenth of the variance.
+        # The user says that there is photon noise: what the mean variance has above the floor, and
+        # at least a tenth of it, counts as such.
         photon_variance = max(mean_variance - noise_estimate.floor, 0.1 * mean_variance)
         gain, dark_variance = photon_variance / (mean_signal - dark_signal), noise_estimate.floor
     if noise_settings.gain is not None:

@@ -207,7 +207,7 @@ def _choose_run_device(plan: Plan, peak_bytes: int) -> tuple[str, tuple[Note, ..
 def _choose_prior(
     plan: Plan, task_plan: TaskPlan, inspection: Inspection, noise_reason: str
 ) -> tuple[str, str]:
-    """Return the prior that suits pixels and noise, with the reason; "": that of the plan."""
+    """Return the key of the prior that suits pixels and noise, and why; "" if it was planned."""
     prior_key = inspection.prior_key or plan.fit_config.prior_key
     if task_plan.fallback_prior_key and prior_key == task_plan.prior_key and noise_reason:
         return task_plan.fallback_prior_key, noise_reason
@@ -219,7 +219,7 @@ def find_fallback_reason(calibration: Calibration) -> str:
     varied_channels = [
         c for c in range(len(calibration.noise)) if c not in calibration.constant_channels
     ]
-    channel_means = calibration.intensity_offset  # the offset of network units is the mean
+    channel_means = calibration.intensity_offset  # network units: (value - mean) / scale
     if any(calibration.noise[c].unreliable_reason for c in varied_channels):
         return UNRELIABLE_NOISE_REASON
     if any(

@@ -50,7 +50,7 @@ _DEVICE_ERROR_TEXTS = (
 )
 #: A fit continues after this many out-of-memory errors, and ends at the next one.
 MAX_OUT_OF_MEMORY_ERRORS = 4
-#: Minimum side of the training window, in pixels: at least four at the network's coarsest scale.
+#: Minimum side of the training window in pixels; the network's coarsest scale still has four.
 MIN_RETRY_WINDOW = 64
 #: Seconds from one copy of a checkpoint from the GPU to the next: if the GPU fails, about as much
 #: work is lost. A copy takes milliseconds (about 40 MB at about 10 GB/s).
@@ -234,7 +234,7 @@ class RecoveryState:
     def shrink_window(self, planned_window_side: int | None, side: int) -> Note:
         """Count an out-of-memory error, halve the training window if possible, and return a note.
 
-        The window is not halved after too many errors, at its minimum, or without a window.
+        It is not halved after too many errors, at its minimum, or if the fit has no window.
 
         Parameters
         ----------

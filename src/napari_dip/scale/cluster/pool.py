@@ -81,7 +81,7 @@ class WorkerInfo:
     memory_limit: int = 0
 
     def compute_file_memory(self, worker_count: int) -> int:
-        """Return the bytes available to a file where `worker_count` workers share the computer."""
+        """Return the bytes of memory for a restoration beside `worker_count` - 1 others."""
         available_bytes = self.machine.memory_bytes // worker_count
         if not self.memory_limit:
             return available_bytes
