@@ -107,7 +107,7 @@ bench-warm-start: $(STAMP)  ## fits that begin with weights fitted to other imag
 	$(BIN)/python benchmarks/warm_start.py $(ARGS)
 
 bench-series: $(STAMP)  ## one network for the frames of a movie, the tiles of a picture, or a folder (ARGS=folders); resumable, hours
-	$(BIN)/python benchmarks/$(if $(filter folders,$(ARGS)),folders.py $(filter-out folders,$(ARGS)),movies.py $(ARGS))
+	$(BIN)/python benchmarks/$(if $(filter folders,$(ARGS)),joint_training.py $(filter-out folders,$(ARGS)),movies.py $(ARGS))
 
 gallery: $(STAMP)  ## compute docs/explore-gallery.md and its figures again
 	$(BIN)/python scripts/explore_gallery.py $(ARGS)
@@ -129,7 +129,7 @@ bench-calibration: $(STAMP)  ## how well noise is told from one image
 
 bench-tasks: $(STAMP)  ## every task on the shared images, resumable; hours
 	for one in inpaint super_resolve super_resolve_axial axial deblur deblur_stacks field_psf blind_volumes "blind_deblur widths" \
-	  "blind_deblur levin" "blind_deblur told" guide stacks filling_stacks smoothing two_measurements jpeg; \
+	  "blind_deblur levin" "blind_deblur told" guide stacks inpaint_stacks smoothing repeated_exposure jpeg; \
 	do set -- $$one; $(BIN)/python benchmarks/$$1.py $$2 $(ARGS) || exit 1; done
 
 faults: $(STAMP)  ## bad input, kills, full disks, hostile files, in earnest; resumable; ARGS="--only kills"

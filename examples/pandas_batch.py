@@ -12,4 +12,4 @@ Path("shots").mkdir(exist_ok=True)
 for number, shot in enumerate(tifffile.imread(MITOCHONDRIA)[:, :64, :64]):
     tifffile.imwrite(f"shots/{number}.tif", shot)
 done = dip.batch(dip.make_recipe("denoise", preset="instant"), "shots", "restored", resume=True)
-print(pd.read_csv(done.table)[["file", "state", "residual_whiteness"]])
+print(pd.read_csv(done.table)[["file", "state", "residual_lag_1_correlation"]])

@@ -200,7 +200,7 @@ def test_regions_and_files_are_no_movies():
 
 
 def test_there_are_at_most_195_modules():
-    """There are 191, so that a new task and a new prior have room."""
+    """There are 193, so that a new task and a new prior have room."""
     assert sum(path.name != "__init__.py" for path in MODULES) <= 195
 
 

@@ -207,6 +207,19 @@ def test_make_targets_on_the_pages_exist(page):
     assert targets <= set(re.findall(r"^([a-z-]+):", makefile, re.M))
 
 
+def test_the_scripts_that_make_starts_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    loops = re.findall(r"for one in (.+?);", makefile, re.DOTALL)
+    names = {
+        f"benchmarks/{command.split()[0]}.py"
+        for loop in loops
+        for command in shlex.split(loop.replace("\\\n", " "))
+    }
+    names |= set(re.findall(r"\b(?:benchmarks|scripts)/\w+\.py", makefile))
+    names |= {f"benchmarks/{name}" for name in re.findall(r"[,(] ?(\w+\.py)", makefile)}
+    assert {name for name in names if not (ROOT / name).is_file()} == set()
+
+
 def is_defined(path, name):
     """Whether a module, or a preset, of the package defines a name."""
     text = (ROOT / "src" / "napari_dip" / path).read_text(encoding="utf-8")

@@ -62,7 +62,7 @@ def make_fit_input(
 def test_the_blind_spot_gets_the_image_and_returns_a_variance() -> None:
     prior = make_task_prior(Denoise(), make_fit_input("blind-spot", window_side=16))
     assert isinstance(prior, BlindSpotPrior)
-    draw = prior.draw_training_sample(torch.Generator().manual_seed(0))
+    draw = prior.draw_step_input(torch.Generator().manual_seed(0))
     assert draw.network_input.shape == (1, 2, 16, 16)
     estimate = prior.estimate(prior.network(draw.network_input))
     assert estimate.log_variance is not None
@@ -143,7 +143,7 @@ def make_movie_fit_input(prior: str) -> FitInput:
 def test_neighbouring_frames_are_cropped_to_the_window() -> None:
     fit_input = make_movie_fit_input("blind-spot")
     prior = make_task_prior(Denoise(), fit_input)
-    draw = prior.draw_training_sample(torch.Generator().manual_seed(0))
+    draw = prior.draw_step_input(torch.Generator().manual_seed(0))
     assert draw.window is not None
     torch.testing.assert_close(
         draw.network_input[:, 2:], draw.window.crop(fit_input.series.neighbours)

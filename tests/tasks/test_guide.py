@@ -75,7 +75,7 @@ def test_the_whole_guide_is_a_further_channel_of_the_input(prior: str, fed: int)
     guided_prior = make_task_prior(Guide(), fit_input)
     assert isinstance(guided_prior, GuidedPrior)
     for draw in (
-        guided_prior.draw_training_sample(torch.Generator().manual_seed(0)),
+        guided_prior.draw_step_input(torch.Generator().manual_seed(0)),
         guided_prior.make_prediction_sample(),
         *guided_prior.make_inference_samples(),
     ):
@@ -97,7 +97,7 @@ def test_the_guide_follows_window_and_mirror() -> None:
     guided_prior = make_task_prior(Guide(), fit_input)
     guide, guides = fit_input.extra_inputs["guide"][None], set()
     for seed in range(12):
-        draw = guided_prior.draw_training_sample(torch.Generator().manual_seed(seed))
+        draw = guided_prior.draw_step_input(torch.Generator().manual_seed(seed))
         assert draw.window is not None
         guides.add(draw.window.flipped_dims)
         torch.testing.assert_close(draw.network_input[:, -2:], draw.window.crop(guide))

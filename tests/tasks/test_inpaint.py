@@ -187,7 +187,7 @@ def test_holes_are_neither_in_the_loss_nor_in_the_input() -> None:
     changed.measurement[:] = torch.where(changed.masks.measured > 0, changed.measurement, 1e3)
     codes = [
         make_task_prior(Inpaint(), this)
-        .draw_training_sample(torch.Generator().manual_seed(1))
+        .draw_step_input(torch.Generator().manual_seed(1))
         .network_input
         for this in (fit_input, changed)
     ]
@@ -199,7 +199,7 @@ def test_a_step_does_not_see_the_pixels_that_it_predicts() -> None:
     draws = []
     for _ in range(2):
         prior = make_task_prior(Inpaint(), fit_input)
-        draw = prior.draw_training_sample(torch.Generator().manual_seed(1))
+        draw = prior.draw_step_input(torch.Generator().manual_seed(1))
         assert draw.loss_mask is not None and draw.window is not None
         draws.append(draw)
         shift = draw.window.place_on(
@@ -216,7 +216,7 @@ def test_validation_pixels_stay_hidden_until_the_final_inference() -> None:
     assert isinstance(prior, MaskedInputPrior)
     fed = prior.make_prediction_sample().network_input[:, -1:]
     assert torch.equal(fed, fit_input.masks.measured - fit_input.masks.validation - 0.5)
-    draw = prior.draw_training_sample(torch.Generator().manual_seed(1))
+    draw = prior.draw_step_input(torch.Generator().manual_seed(1))
     assert draw.loss_mask is not None and draw.window is not None
     validation_mask = draw.window.crop(fit_input.masks.validation)
     assert bool(
@@ -254,7 +254,7 @@ def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
     prior = make_task_prior(Inpaint(), fit_input)
     assert isinstance(prior, MaskedInputPrior) and prior.uses_hole_shapes
     rng = torch.Generator().manual_seed(3)
-    draws = [prior.draw_training_sample(rng) for _ in range(8)]
+    draws = [prior.draw_step_input(rng) for _ in range(8)]
     blocks = [
         -torch.nn.functional.max_pool2d(-draw.loss_mask, 5, 1)  # type: ignore[operator]
         for draw in draws
@@ -273,7 +273,7 @@ def test_steps_see_scattered_pixels_in_every_mirror_and_shapes_as_they_are(
     rng = torch.Generator().manual_seed(1)
     fractions = {
         draw.window.flipped_dims
-        for draw in (inpainting_prior.draw_training_sample(rng) for _ in range(24))
+        for draw in (inpainting_prior.draw_step_input(rng) for _ in range(24))
         if draw.window
     }
     assert len(fractions) == ways

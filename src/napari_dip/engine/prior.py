@@ -281,7 +281,7 @@ class Prior(ABC):
         return changed
 
     @abstractmethod
-    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
+    def draw_step_input(self, rng: torch.Generator) -> StepInput:
         """Draw input and masks of one training step; `rng` is on the CPU."""
 
     @abstractmethod
@@ -346,9 +346,9 @@ class GuidedPrior(Prior):
         """Return a prior with another source and the same guide."""
         return GuidedPrior(self._prior.replace_source(source), self._guide)
 
-    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
+    def draw_step_input(self, rng: torch.Generator) -> StepInput:
         """Return the prior's sample with the same window of the guide."""
-        return self._append_guide(self._prior.draw_training_sample(rng))
+        return self._append_guide(self._prior.draw_step_input(rng))
 
     def make_prediction_sample(self) -> StepInput:
         """Return the prior's prediction input with the guide."""

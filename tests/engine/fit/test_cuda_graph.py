@@ -144,7 +144,7 @@ def test_what_is_tried_before_recording_leaves_weights_and_optimiser_as_they_wer
     step = make_step(problem, prior)
     batch = make_training_batch(
         problem,
-        prior.draw_training_sample(torch.Generator().manual_seed(1)),
+        prior.draw_step_input(torch.Generator().manual_seed(1)),
         uses_validation_pixels=False,
     )
     for _ in range(2):  # with an optimiser that has not begun, and with one that has
@@ -168,19 +168,15 @@ def test_samples_that_need_another_graph_are_distinguished() -> None:
     problem, prior = make_problem()
     larger, other = make_problem(side=24)
     rng = torch.Generator().manual_seed(0)
-    first = make_training_batch(
-        problem, prior.draw_training_sample(rng), uses_validation_pixels=False
-    )
-    again = make_training_batch(
-        problem, prior.draw_training_sample(rng), uses_validation_pixels=False
-    )
+    first = make_training_batch(problem, prior.draw_step_input(rng), uses_validation_pixels=False)
+    again = make_training_batch(problem, prior.draw_step_input(rng), uses_validation_pixels=False)
     assert bool((first.network_input != again.network_input).any())
     assert make_graph_key(first) == make_graph_key(again)
     assert make_graph_key(first) != make_graph_key(
-        make_training_batch(problem, prior.draw_training_sample(rng), uses_validation_pixels=True)
+        make_training_batch(problem, prior.draw_step_input(rng), uses_validation_pixels=True)
     )
     assert make_graph_key(first) != make_graph_key(
-        make_training_batch(larger, other.draw_training_sample(rng), uses_validation_pixels=False)
+        make_training_batch(larger, other.draw_step_input(rng), uses_validation_pixels=False)
     )
 
 
@@ -193,7 +189,7 @@ def test_a_fit_whose_batches_change_shape_is_not_recorded_for_ever(
     step.run(
         make_training_batch(
             problem,
-            prior.draw_training_sample(torch.Generator().manual_seed(1)),
+            prior.draw_step_input(torch.Generator().manual_seed(1)),
             uses_validation_pixels=False,
         )
     )

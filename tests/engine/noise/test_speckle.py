@@ -42,7 +42,9 @@ def test_offsets_of_lines_are_seen_by_the_detector_and_handed_over_in_image_unit
     operator = LineOffsets(offsets, unit)
     image = torch.rand(1, 1, 4, 3)
     torch.testing.assert_close(operator(image), image)
-    torch.testing.assert_close(operator.detect(image) - image, offsets.expand(1, 1, 4, 3))
+    torch.testing.assert_close(
+        operator.simulate_measurement(image) - image, offsets.expand(1, 1, 4, 3)
+    )
     torch.testing.assert_close(
         operator.get_learned_parameters()["line_offsets"], 2 * torch.arange(4.0)
     )

@@ -50,15 +50,13 @@ def make_image(block: tuple[int, ...]) -> torch.Tensor:
 def test_the_network_input_does_not_depend_on_hidden_pixels(block: tuple[int, ...]) -> None:
     measurement = make_image(block)
     prior = make_blind_spot_prior(measurement, block)
-    sample = prior.draw_training_sample(torch.Generator().manual_seed(2))
+    sample = prior.draw_step_input(torch.Generator().manual_seed(2))
     assert sample.loss_mask is not None
     assert sample.window is not None
     beyond = tuple(size - core + 1 for size, core in zip(block, prior.core_size, strict=True))
     hidden = dilate_centres(sample.loss_mask, beyond).flip(sample.window.flipped_dims)
     changed = measurement + 100 * hidden
-    again = make_blind_spot_prior(changed, block).draw_training_sample(
-        torch.Generator().manual_seed(2)
-    )
+    again = make_blind_spot_prior(changed, block).draw_step_input(torch.Generator().manual_seed(2))
     assert float(sample.loss_mask.sum()) > 0
     assert torch.equal(sample.network_input, again.network_input)
 
@@ -81,8 +79,8 @@ def test_validation_pixels_and_their_guard_band_never_enter_the_input(
     )
     rngs = (torch.Generator().manual_seed(3), torch.Generator().manual_seed(3))
     assert torch.equal(
-        prior.draw_training_sample(rngs[0]).network_input,
-        changed.draw_training_sample(rngs[1]).network_input,
+        prior.draw_step_input(rngs[0]).network_input,
+        changed.draw_step_input(rngs[1]).network_input,
     )
     for sample, other in zip(
         prior.make_inference_samples(), changed.make_inference_samples(), strict=True
@@ -114,7 +112,7 @@ def test_a_shape_hides_its_own_pixels_and_no_others() -> None:
 def test_a_shape_hides_as_large_a_share_as_a_block_with_more_pixels_to_learn_from() -> None:
     measurement = make_image((3, 3))
     drawn = [
-        make_blind_spot_prior(measurement, (3, 3), shape=shape).draw_training_sample(
+        make_blind_spot_prior(measurement, (3, 3), shape=shape).draw_step_input(
             torch.Generator().manual_seed(2)
         )
         for shape in (None, DIAMOND)
@@ -132,7 +130,7 @@ def test_a_full_shape_is_the_block(size: tuple[int, ...]) -> None:
 
 def test_a_window_shows_the_matching_part_of_the_measurement() -> None:
     measurement = make_image((1, 1))
-    sample = make_blind_spot_prior(measurement, (1, 1), window=16).draw_training_sample(
+    sample = make_blind_spot_prior(measurement, (1, 1), window=16).draw_step_input(
         torch.Generator().manual_seed(5)
     )
     assert sample.window is not None
@@ -145,7 +143,7 @@ def test_a_window_shows_the_matching_part_of_the_measurement() -> None:
 
 def test_hidden_pixels_look_like_their_surroundings() -> None:
     measurement = torch.full((1, 1, 32, 32), 7.0)
-    sample = make_blind_spot_prior(measurement, (5, 5)).draw_training_sample(
+    sample = make_blind_spot_prior(measurement, (5, 5)).draw_step_input(
         torch.Generator().manual_seed(0)
     )
     torch.testing.assert_close(sample.network_input, measurement)
@@ -156,8 +154,8 @@ def test_the_random_input_stays_and_only_jitters() -> None:
     prior = RandomInputPrior(nn.Identity(), random_input, jitter=0.01)
     rng = torch.Generator().manual_seed(0)
     first, second = (
-        prior.draw_training_sample(rng).network_input,
-        prior.draw_training_sample(rng).network_input,
+        prior.draw_step_input(rng).network_input,
+        prior.draw_step_input(rng).network_input,
     )
     assert not torch.equal(first, second)
     assert float((first - random_input).std()) == pytest.approx(0.01, rel=0.1)

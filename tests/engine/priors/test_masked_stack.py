@@ -119,7 +119,7 @@ def test_inference_shows_no_plane_nearer_than_training_does(missing: tuple[int, 
     nearness = [
         max(float(sample.network_input[:, -3:-1].max()) for sample in samples)
         for samples in (
-            [prior.draw_training_sample(rng) for _ in range(20)],
+            [prior.draw_step_input(rng) for _ in range(20)],
             prior.make_inference_samples(),
         )
     ]
@@ -138,23 +138,21 @@ def test_a_predicted_plane_does_not_see_predicted_pixels(gone: str) -> None:
     if gone == "line":
         mask[:, :, 3, 5:7] = 0
     hiding = make_prior(mask)
-    sample = hiding.draw_training_sample(torch.Generator().manual_seed(1))
+    sample = hiding.draw_step_input(torch.Generator().manual_seed(1))
     assert sample.loss_mask is not None and sample.window is not None
     assert float(sample.loss_mask.sum()) > 0
     hiding.measurement = hiding.measurement + sample.window.place_on(sample.loss_mask, hiding.grid)
-    again = hiding.draw_training_sample(torch.Generator().manual_seed(1))
+    again = hiding.draw_step_input(torch.Generator().manual_seed(1))
     assert torch.equal(sample.network_input, again.network_input)
 
 
 def test_whole_planes_are_hidden_whole_and_lines_are_not() -> None:
-    whole = make_prior(mask_without_planes(3)).draw_training_sample(
-        torch.Generator().manual_seed(1)
-    )
+    whole = make_prior(mask_without_planes(3)).draw_step_input(torch.Generator().manual_seed(1))
     assert whole.loss_mask is not None
     assert float(whole.loss_mask.mean()) == 1
     mask = mask_without_planes()
     mask[:, :, 3, 5:7] = 0
-    lines = make_prior(mask).draw_training_sample(torch.Generator().manual_seed(1))
+    lines = make_prior(mask).draw_step_input(torch.Generator().manual_seed(1))
     assert lines.loss_mask is not None
     rows = lines.loss_mask[0, 0, 0].mean(-1)
     assert 0 < float(lines.loss_mask.mean()) < 0.7

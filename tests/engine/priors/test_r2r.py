@@ -54,7 +54,7 @@ def make_rng() -> torch.Generator:
 
 def test_input_and_target_have_noise_of_the_measured_strength() -> None:
     prior = make_prior(torch.full((1, 1, 256, 256), 0.8))
-    sample = prior.draw_training_sample(make_rng())
+    sample = prior.draw_step_input(make_rng())
     assert sample.target_noise is not None
     added_noise = sample.network_input - 0.8
     # their product is minus the noise's variance, which makes the noise of the two uncorrelated
@@ -69,7 +69,7 @@ def test_input_and_target_have_noise_of_the_measured_strength() -> None:
 def test_brighter_places_get_more_noise() -> None:
     measurement = torch.zeros(1, 1, 128, 128)
     measurement[..., 64:] = 2
-    sample = make_prior(measurement).draw_training_sample(make_rng())
+    sample = make_prior(measurement).draw_step_input(make_rng())
     assert sample.target_noise is not None
     spread = [
         float(sample.target_noise[..., part].var()) for part in (slice(0, 60), slice(68, 128))
@@ -80,7 +80,7 @@ def test_brighter_places_get_more_noise() -> None:
 
 def test_added_noise_has_the_measured_correlation() -> None:
     prior = make_prior(torch.zeros(1, 1, 256, 256), correlation=LAGS)
-    sample = prior.draw_training_sample(make_rng())
+    sample = prior.draw_step_input(make_rng())
     assert sample.target_noise is not None
     noise = sample.target_noise[0, 0]
     assert float(noise.var()) == pytest.approx(0.1 / R2R_CORRELATED_STRENGTH**2, rel=0.05)
@@ -98,15 +98,15 @@ def test_validation_pixels_enter_the_input_only_in_the_final_inference() -> None
         make_prior(image, validation_mask=validation_mask) for image in (measurement, changed)
     )
     assert torch.equal(
-        prior.draw_training_sample(make_rng()).network_input,
-        changed_prior.draw_training_sample(make_rng()).network_input,
+        prior.draw_step_input(make_rng()).network_input,
+        changed_prior.draw_step_input(make_rng()).network_input,
     )
     assert torch.equal(
         prior.make_prediction_sample().network_input,
         changed_prior.make_prediction_sample().network_input,
     )
     assert torch.equal(next(changed_prior.make_inference_samples()).network_input, changed)
-    loss_mask = prior.draw_training_sample(make_rng()).loss_mask
+    loss_mask = prior.draw_step_input(make_rng()).loss_mask
     assert loss_mask is not None
     assert float(loss_mask.mean()) == pytest.approx(1 - float(validation_mask.mean()))
 
@@ -117,14 +117,14 @@ def test_unmeasured_pixels_are_filled_in_and_excluded_from_the_loss() -> None:
     mask[..., 10:12, 10:12] = 0
     prior = make_prior(measurement * mask, mask=mask)
     assert float(next(prior.make_inference_samples()).network_input.min()) == pytest.approx(1)
-    loss_mask = prior.draw_training_sample(make_rng()).loss_mask
+    loss_mask = prior.draw_step_input(make_rng()).loss_mask
     assert loss_mask is not None
     assert float((1 - loss_mask).sum()) == 4
 
 
 def test_volumes_and_windows_are_drawn_alike() -> None:
     prior = make_prior(torch.rand(1, 1, 6, 24, 24), window=(6, 16, 16), correlation=LAGS)
-    sample = prior.draw_training_sample(make_rng())
+    sample = prior.draw_step_input(make_rng())
     assert sample.network_input.shape == (1, 1, 6, 16, 16)
     assert prior.network(sample.network_input).shape == (1, 1, 6, 16, 16)
 
@@ -143,7 +143,7 @@ def test_counts_get_skewed_noise_so_that_input_and_target_are_independent() -> N
     rate, generator = torch.full((1, 1, 512, 512), 3.0), torch.Generator().manual_seed(0)
     measurement = 0.5 * torch.poisson(rate, generator=generator)  # a gain of 1/2, as `code_of` has
     prior = make_prior(measurement, intercept=0)
-    sample = prior.draw_training_sample(make_rng())
+    sample = prior.draw_step_input(make_rng())
     assert sample.target_noise is not None and sample.window is not None
     fed = sample.network_input - 1.5
     target = sample.window.crop(measurement) - sample.target_noise - 1.5

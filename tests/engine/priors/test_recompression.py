@@ -144,7 +144,7 @@ def test_a_guide_comes_along_with_the_input_of_the_validation() -> None:
 def test_steps_get_the_recompressed_image_and_the_final_inference_the_image() -> None:
     rng = torch.Generator().manual_seed(0)
     prior, opened = make_prior(rng)
-    sample = prior.draw_training_sample(rng)
+    sample = prior.draw_step_input(rng)
     assert sample.network_input.shape == (1, 2, 32, 32)
     assert sample.loss_mask is sample.output_mask is None
     (last,) = prior.make_inference_samples()

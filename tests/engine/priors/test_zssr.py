@@ -46,7 +46,7 @@ def make_prior(variance: float = 0.0, **settings: object) -> ZssrPrior:
 def test_a_step_shows_the_window_that_it_asks_for_made_coarse(window) -> None:
     prior, rng = make_prior(window=window), torch.Generator().manual_seed(1)
     for _ in range(20):
-        sample = prior.draw_training_sample(rng)
+        sample = prior.draw_step_input(rng)
         assert sample.bypasses_operator
         wanted = sample.window.crop(make_image())
         torch.testing.assert_close(
@@ -61,7 +61,7 @@ def test_training_steps_have_as_much_noise_as_the_image() -> None:
     clean = BinnedDownsample((2, 2))
     grains = []
     for _ in range(200):
-        sample = prior.draw_training_sample(rng)
+        sample = prior.draw_step_input(rng)
         grains.append(sample.network_input - clean(sample.window.crop(make_image())))
     # a quarter of the variance is in the coarse pixels already
     assert float(torch.stack(grains).var()) == pytest.approx(0.75 * 0.04, rel=0.05)

@@ -389,7 +389,7 @@ def test_each_image_gets_noise_as_strong_as_its_own():
         window=None,
     )
     for _ in range(12):
-        draw = prior.draw_training_sample(rng)
+        draw = prior.draw_step_input(rng)
         assert draw.window is not None and draw.target_noise is not None
         wanted = float(strengths[draw.window.batch_index, 0, 0, 0]) ** 0.5 / prior.noise_strength
         assert float(draw.target_noise.std()) == pytest.approx(wanted, rel=0.05)

@@ -56,6 +56,6 @@ def test_the_name_of_a_prior_stands_in_the_table_alone():
 def test_each_row_builds_a_prior_whose_network_takes_its_input(key):
     scene = make_plain_fit_input((16, 20))
     prior = PRIOR_SPECS[key].build_prior(scene, torch.Generator().manual_seed(0))
-    draw = prior.draw_training_sample(torch.Generator().manual_seed(0))
+    draw = prior.draw_step_input(torch.Generator().manual_seed(0))
     estimate = prior.estimate(prior.network(draw.network_input))
     assert estimate.mean.shape == (1, 1, 16, 20)

@@ -223,7 +223,7 @@ class Trainer:
         rates = self.schedule.get_rates(self.iteration)
         self.train_step.set_rates(tuple(rate * self.rate_factor for rate in rates))
         with self.train_step.make_sampling_context():
-            sample = self.prior.draw_training_sample(self._rng)
+            sample = self.prior.draw_step_input(self._rng)
             batch = make_training_batch(
                 self.problem,
                 sample,

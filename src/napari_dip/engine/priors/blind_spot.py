@@ -80,7 +80,7 @@ class BlindSpotPrior(Prior):
             self.grid if window is None else tuple(map(min, window, self.grid))
         )
 
-    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
+    def draw_step_input(self, rng: torch.Generator) -> StepInput:
         """Draw a random window, mirrored at random, with blind spots at random positions."""
         window = draw_random_window(self.grid, self.window, rng, batch_size=len(self.measurement))
         measurement, visible = window.crop(self.measurement), window.crop(self.visible_mask)

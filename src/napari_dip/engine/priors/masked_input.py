@@ -306,7 +306,7 @@ class MaskedInputPrior(Prior):
             self.grid if window is None else tuple(map(min, window, self.grid))
         )
 
-    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
+    def draw_step_input(self, rng: torch.Generator) -> StepInput:
         """Draw a random window with masked pixels, mirrored at random if chosen."""
         window = draw_random_window(self.grid, self.window, rng, uses_mirroring=self.uses_mirroring)
         hidden = window.crop(self._draw_hidden_mask(rng)) if self.uses_hole_shapes else None

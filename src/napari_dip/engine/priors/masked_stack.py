@@ -341,7 +341,7 @@ class MaskedStackPrior(Prior):
         )
         return super().to(device)
 
-    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
+    def draw_step_input(self, rng: torch.Generator) -> StepInput:
         """Draw a random window of some planes, with the holes of another plane masked in them."""
         hidden, distances, usable = self._draw_hidden_mask(rng)
         count = min(self.window[0], len(usable))
@@ -426,7 +426,7 @@ class MaskedStackPrior(Prior):
         filling_start = (1 + 2 * NEIGHBOURS_PER_SIDE) * channels
         numerator = denominator = 0.0
         for _ in range(WEIGHTING_DRAWS):
-            sample = self.draw_training_sample(rng)
+            sample = self.draw_step_input(rng)
             assert sample.loss_mask is not None
             assert sample.window is not None
             neighbours = sample.network_input[:, :channels]

@@ -274,7 +274,7 @@ class R2RPrior(Prior):
             ((self.std / self.count_value) ** 2 < MIN_GAUSSIAN_COUNT).any()
         )
 
-    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
+    def draw_step_input(self, rng: torch.Generator) -> StepInput:
         """Draw a random window with fresh noise, mirrored at random."""
         window = draw_random_window(self.grid, self.window, rng, batch_size=len(self.measurement))
         filled, std = window.crop(self.filled_measurement), window.crop(self.std)

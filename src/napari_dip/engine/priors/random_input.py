@@ -60,7 +60,7 @@ class RandomInputPrior(Prior):
         self.low: Tensor | None = None if bounds is None else bounds[0]
         self.high: Tensor | None = None if bounds is None else bounds[1]
 
-    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
+    def draw_step_input(self, rng: torch.Generator) -> StepInput:
         """Return the random input plus fresh noise; no pixel is masked."""
         noise = draw_normal(self.random_input, rng)
         return StepInput(self.random_input + self.jitter * noise)

@@ -269,7 +269,7 @@ class RecompressionPrior(Prior):
         )
         self._training_inputs = torch.stack(training_inputs)
 
-    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
+    def draw_step_input(self, rng: torch.Generator) -> StepInput:
         """Draw a window of the image recompressed on a random grid, mirrored at random."""
         window = draw_random_window(self.grid, self.window, rng)
         index = int(torch.randint(len(self._training_inputs), (), generator=rng))

@@ -157,7 +157,7 @@ class ZssrPrior(Prior):
             self._added_std, rng
         )
 
-    def draw_training_sample(self, rng: torch.Generator) -> StepInput:
+    def draw_step_input(self, rng: torch.Generator) -> StepInput:
         """Draw a window of the downscaled image with fresh noise, mirrored at random."""
         window = draw_random_window(self._full_window.size, self.window, rng, steps=self.factors)
         coarse_window = Window(
