@@ -69,7 +69,7 @@ ONLY_IN = {
         "tasks/network_import/loading.py",
     },
     "distributed": {"scale/cluster/dask_cluster.py"},
-    "dask": {"io", "qt", "scale/cluster/dask_cluster.py"},
+    "dask": {"io", "qt", "scale/blocks.py", "scale/cluster/dask_cluster.py"},
 }
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "manager", "handler", "common", "misc"}
 

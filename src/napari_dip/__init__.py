@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from napari_dip.public_types import RecipeFunction
     from napari_dip.scale.batch.jobs import BatchEvent
     from napari_dip.scale.batch_run import BatchResult, batch
-    from napari_dip.scale.cluster.dask_cluster import restore_blocks
+    from napari_dip.scale.blocks import restore_blocks
 
     #: The function of `pipeline.recipe`, as type checkers see the settings of each task.
     make_recipe: RecipeFunction[Recipe]
@@ -108,7 +108,7 @@ _MODULES = {
     "pipeline.restoration": ("Restoration",),
     "scale.batch.jobs": ("BatchEvent",),
     "scale.batch_run": ("BatchResult", "batch"),
-    "scale.cluster.dask_cluster": ("restore_blocks",),
+    "scale.blocks": ("restore_blocks",),
 }
 
 

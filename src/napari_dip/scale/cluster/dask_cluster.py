@@ -1,4 +1,4 @@
-"""Start dask workers on this computer, join a dask cluster, or restore a dask array in blocks.
+"""Start dask workers on this computer, or join a dask cluster.
 
 This is the only module that imports dask.distributed. It also checks that local workers would not
 run the script that starts them, and so start further workers.
@@ -12,30 +12,18 @@ import inspect
 import logging
 import os
 import sys
-import tempfile
 import time
-from collections import defaultdict
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_dip.errors import FailedError, Fault, Refusal, RefusedError, raise_if_refused
-from napari_dip.io.header import ImageHeader, guess_axes
-from napari_dip.io.lazy_images import LazyImage
 from napari_dip.io.paths import describe_exception
-from napari_dip.pipeline.events import Event, drain_generator
-from napari_dip.pipeline.execute.runner import run, run_with_torch
+from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.interactive_run import Control
-from napari_dip.pipeline.lazy_inputs import LazyPixels
 from napari_dip.pipeline.machine import detect_machine
-from napari_dip.pipeline.plan.layout import has_overlap
-from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.units import compute_max_shards
-from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.cluster.pool import (
     DaskWorkerPool,
@@ -49,7 +37,6 @@ from napari_dip.scale.cluster.pool import (
     read_worker_options,
 )
 from napari_dip.scale.cluster.worker import RemoteRun, detect_worker, run_worker_job
-from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -57,21 +44,11 @@ if TYPE_CHECKING:
     from types import FrameType, ModuleType
 
     from napari_dip.engine.fit.stopping import PollControl
-    from napari_dip.io import AnyArray, Float32Array
-    from napari_dip.pipeline.calibrate.types import CalibratedImage
-    from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.restoration import Restoration
     from napari_dip.scale.batch.jobs import BatchPlan
     from napari_dip.scale.cluster.worker import WorkerJob
 
-#: Minimum side of the blocks of a dask array, in pixels: narrower ones are mostly halo (see
-#: `plan.tiling`).
-MIN_BLOCK_SIDE = 256
-#: Maximum side: wider ones gain nothing.
-MAX_BLOCK_SIDE = 1024
-#: Held by a fit in a task of dask, since the threads of a process share the state of torch.
-_BLOCK_LOCK = Lock()
 LOOPBACK = "127.0.0.1"
 #: Timeout of the connection to a scheduler, in seconds.
 SCHEDULER_TIMEOUT = 30
@@ -428,146 +405,3 @@ def _import_distributed() -> ModuleType:
             logging.getLogger(name).setLevel(logging.CRITICAL)  # this package reports errors itself
     module: ModuleType = distributed
     return module
-
-
-def restore_blocks(
-    image: Any, task: str = "denoise", *, axes: str | None = None, **settings: Any
-) -> Any:
-    """Restore a dask array lazily: return a dask array whose blocks are fitted when computed.
-
-    One task measures noise and range on sample regions of the whole array. Then each block is
-    fitted with a halo, independently of the others, and overlaps are blended, as in a run in
-    tiles. Nothing is computed before `compute`, and any scheduler will do; its own progress bar
-    counts the blocks. In one process the fits take turns.
-
-    Parameters
-    ----------
-    image : dask array
-        A plane or a Z stack, also with channels. An array that fits into one block, and a movie,
-        is restored as a whole by a single task.
-    task : str
-        "denoise" or "deblur", without extra inputs.
-    axes : str, optional
-        As for `denoise`.
-    **settings
-        Settings of the task; ``tile`` is the side of a block without its halo. Default: that of
-        the largest chunk of `image`, but at least 256 and at most 1,024 pixels.
-
-    Returns
-    -------
-    dask array of float32
-        Each block keeps its own mean.
-
-    Raises
-    ------
-    RefusedError
-        If array or settings cannot be used. Pixels are refused when they are computed.
-
-    Examples
-    --------
-    >>> restored = dip.restore_blocks(array, preset="fast")
-    >>> restored.to_zarr("restored.zarr")
-    """
-    import dask.array
-    from dask.delayed import delayed
-
-    da: Any = dask.array  # typed in part
-    side = min(max(map(max, image.chunks[-2:])), MAX_BLOCK_SIDE)
-    defaults: dict[str, Any] = {"tile": max(side, MIN_BLOCK_SIDE)}
-    if hasattr(TASKS.get(task), "series_training"):
-        defaults["series_training"] = "independent"
-    recipe = make_recipe(task, **{**defaults, **settings})
-    header = ImageHeader(
-        name="image",
-        shape=tuple(map(int, image.shape)),
-        dtype=image.dtype.name,
-        axes=axes or guess_axes(image.shape),
-        has_guessed_axes=axes is None,
-    )
-    plan = raise_if_refused(preflight(recipe, header, detect_machine()))
-    if not plan.tiles:
-        result = delayed(partial(_restore_whole_array, plan))(image)
-        return da.from_delayed(result, plan.result_shape, np.float32)
-    regions_image = delayed(partial(_calibrate_array, plan, LazyPixels("image", image)))()
-    estimates = [
-        delayed(partial(_restore_block, plan, tile))(
-            regions_image, image[tile.get_slices(header.axes)]
-        )
-        for tile in plan.tiles
-    ]
-    down, right = plan.task_plan.get_factors("YX")
-    blocks: dict[tuple[int, ...], Any] = {}
-    for tile in plan.tiles:
-        region = tile.core
-        neighbours = [other for other in plan.tiles if has_overlap(other, region)]
-        blend = delayed(partial(_blend_block, plan, region, neighbours))
-        block = blend(*(estimates[other.index] for other in neighbours))
-        shape = region.upscale((down, right)).make_header(header).shape
-        blocks[region.start] = da.from_delayed(block, shape, np.float32)
-    for axis in reversed(plan.tiles[0].axes):
-        lines = defaultdict(list)
-        for start, block in blocks.items():
-            lines[start[:-1]].append(block)
-        place = header.axes.index(axis)
-        blocks = {start: da.concatenate(line, place) for start, line in lines.items()}
-    return blocks[()]
-
-
-def _restore_whole_array(plan: Plan, image: AnyArray) -> AnyArray:
-    with _BLOCK_LOCK:
-        result = drain_generator(run(plan, {"image": image}))
-    assert result is not None  # the control never discards
-    return result.image
-
-
-def _calibrate_array(plan: Plan, image: LazyPixels) -> CalibratedImage:
-    """Measure noise and range of a dask array within a task, which computes it in pieces."""
-    import dask
-
-    from napari_dip.pipeline.execute.run_monitor import RunMonitor
-    from napari_dip.pipeline.execute.tile_calibration import calibrate_tiles
-
-    monitor = RunMonitor(plan, lambda: Control.GO, None)
-    steps = calibrate_tiles(plan, {"image": image}, monitor)
-    with _BLOCK_LOCK, dask.config.set(scheduler="synchronous"):
-        return drain_generator(run_with_torch(steps, plan.threads, plan.header.name))[0]
-
-
-def _restore_block(
-    plan: Plan, tile: Tile, regions_image: CalibratedImage, pixels: AnyArray
-) -> Float32Array:
-    """Fit one block; return (C, *size) with its halo, and with the mean of its pixels."""
-    from napari_dip.pipeline.execute.run_monitor import RunMonitor
-    from napari_dip.pipeline.execute.tile_executor import TileExecutor, open_tile_results
-    from napari_dip.pipeline.store.checkpoints import CheckpointStore
-    from napari_dip.pipeline.store.unit_results import make_tile_name
-
-    units = [unit for unit in regions_image.run_plan.units if unit.tile == tile.index]
-    monitor = RunMonitor(plan, lambda: Control.GO, None)
-    monitor.set_expected_work(regions_image.run_plan, units)
-    with _BLOCK_LOCK, tempfile.TemporaryDirectory(prefix="napari-dip-") as folder:
-        block = LazyImage(path=Path(folder), array=pixels, fetch=lambda _: pixels)
-        checkpoints = CheckpointStore(Path(folder, "run"), resume=False)
-        results = open_tile_results(regions_image.run_plan, {}, checkpoints)
-        executor = TileExecutor(regions_image, block, monitor, checkpoints, results)
-        drain_generator(run_with_torch(executor.run(units), plan.threads, plan.header.name))
-        name = make_tile_name(tile.index)
-        estimate = np.array(results.open_estimates(name)[0], np.float32)
-        mean_residual = np.array(results.read_residual_sums(name)) / tile.compute_weights().sum()
-        results.close()
-    if plan.recipe.task.spec.keeps_mean:
-        estimate += mean_residual.astype(np.float32).reshape(-1, *[1] * len(tile.spans))
-    return estimate
-
-
-def _blend_block(plan: Plan, region: Tile, tiles: list[Tile], *estimates: Float32Array) -> AnyArray:
-    """Blend what overlaps with a region, and return it in the axes of the image."""
-    from napari_dip.pipeline.execute.tile_blending import arrange_axes, compute_overlap
-
-    down, right = plan.task_plan.get_factors("YX")
-    finer_region = region.upscale((down, right))
-    image = np.zeros((len(estimates[0]), *finer_region.size))
-    for tile, estimate in zip(tiles, estimates, strict=True):
-        overlap, weight, tile_slices = compute_overlap(tile.upscale((down, right)), finer_region)
-        image[:, *overlap] += weight * estimate[:, *tile_slices]
-    return arrange_axes(plan, image, finer_region)

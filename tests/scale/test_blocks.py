@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import dask
 import dask.array as da
 import numpy as np
@@ -94,3 +96,48 @@ def test_a_small_array_is_restored_as_a_whole(image):
 def test_a_wrong_setting_is_refused_before_anything_is_built(image):
     with pytest.raises(RefusedError, match="nonsense"):
         dip.restore_blocks(da.from_array(image), prior="nonsense")
+
+
+def test_blocks_without_dask_are_refused(image, monkeypatch):
+    array = da.from_array(image)
+    monkeypatch.setitem(sys.modules, "dask.array", None)
+    with pytest.raises(RefusedError, match="'dask', which is not installed"):
+        dip.restore_blocks(array)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, np.ndarray.tolist, str, lambda _: None])
+def test_what_is_no_dask_array_is_refused(image, convert):
+    with pytest.raises(RefusedError, match="Only a dask array") as refusal:
+        dip.restore_blocks(convert(image[:8, :8]))
+    assert isinstance(refusal.value, TypeError)
+
+
+@pytest.mark.parametrize("array", [da.zeros(()), da.zeros(9), da.zeros((9, 9))[da.ones(9) > 0]])
+def test_an_array_without_a_plane_of_known_size_is_refused(array):
+    with pytest.raises(RefusedError):
+        dip.restore_blocks(array)
+
+
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [
+        ("inpaint", {}),
+        ("super-resolve", {}),
+        ("blind-deblur", {}),
+        ("denoise", {"noise": "stripes"}),
+        ("deblur", {"gaussian_sigma": 2.0, "factor": 2}),
+    ],
+)
+def test_tasks_that_need_the_whole_image_are_refused(image, task, settings):
+    with pytest.raises(RefusedError, match=f"'{task}' cannot restore blocks"):
+        dip.restore_blocks(da.from_array(image), task, **settings)
+
+
+def test_a_movie_is_restored_as_a_whole(image):
+    movie = np.stack([image[:64, :64], image[:64, 64:128]])
+    settings = {"preset": "instant", "max_iterations": 2, "threads": 1}
+    result = dip.restore_blocks(da.from_array(movie), axes="TYX", **settings)
+    assert (result.shape, result.numblocks) == ((2, 64, 64), (1, 1, 1))
+    independent = {**settings, "series_training": "independent"}
+    whole = dip.denoise(movie, axes="TYX", **independent).image
+    assert np.array_equal(result.compute(scheduler="synchronous"), whole)
