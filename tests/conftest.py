@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -45,8 +44,6 @@ WORKER_NUMBER = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
 IS_PINNED = bool(WORKER_NUMBER and CORES and os.environ.get("QT_QPA_PLATFORM") == "offscreen")
 if IS_PINNED:
     os.sched_setaffinity(0, {sorted(CORES)[int(WORKER_NUMBER) % len(CORES)]})
-#: What names of tests say that hangs on the number of threads: these get all cores.
-NEEDS_ALL_CORES = re.compile("bytes|pixels|threads|torch|lone")
 
 #: Seconds that a thread may take to end after its test.
 GRACE_SECONDS = 3.0
@@ -85,8 +82,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def use_all_cores(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let fits take the threads that they take elsewhere, where the test is about that."""
-    if not (IS_PINNED and NEEDS_ALL_CORES.search(request.node.name)):
+    """Let fits of tests marked `all_cores` take the threads that they take elsewhere."""
+    if not (IS_PINNED and request.node.get_closest_marker("all_cores")):
         yield
         return
     import torch

@@ -87,6 +87,7 @@ def test_the_way_an_array_lies_in_memory_does_not_change_a_pixel(plain_result, d
     np.testing.assert_array_equal(result.image, plain_result.image)
 
 
+@pytest.mark.all_cores
 def test_a_dask_array_and_a_file_give_the_same_pixels(plain_result, tmp_path):
     array = pytest.importorskip("dask.array")
     lazy = dip.denoise(array.from_array(make_noisy(), chunks=16), **FAST)
@@ -106,6 +107,7 @@ def test_the_input_is_not_changed():
 
 
 @pytest.mark.parametrize("kind", ["recipe", "path", "json", "mapping"])
+@pytest.mark.all_cores
 def test_a_recipe_repeats_the_pixels_in_whichever_form_it_is_kept(plain_result, kind, tmp_path):
     path = tmp_path / "recipe.json"
     path.write_text(plain_result.recipe.to_json())
@@ -130,6 +132,7 @@ def test_progress_gets_every_event_and_the_last_one_is_the_end():
 SLOW = {**FAST, "prior": "blind-spot", "max_iterations": 200}
 
 
+@pytest.mark.all_cores
 def test_a_run_that_is_kept_has_the_bytes_of_one_that_ends_after_as_many_iterations():
     image, previews = make_noisy(), []
     run = dip.run("denoise", image, **SLOW)
@@ -205,6 +208,7 @@ def test_the_settings_of_a_task_are_in_its_signature():
         dip.denoise(make_noisy(), "fast")
 
 
+@pytest.mark.all_cores
 def test_an_interrupt_goes_through_and_leaves_torch_as_it_was():
     import torch
 
@@ -336,6 +340,7 @@ def image_path(tmp_path):
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("suffix", [".tif", ".ome.tif"])
+@pytest.mark.all_cores
 def test_a_saved_result_has_the_bytes_of_the_command_line(image_path, tmp_path, suffix):
     by_command, by_python = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     options = ["--preset", "fast", "--max-iterations", "10", "--device", "cpu", "--quiet"]

@@ -284,6 +284,19 @@ def test_only_tests_of_qt_draw():
     assert {path.relative_to(ROOT / "tests").parts[0] for path in drawing} == {"qt"}
 
 
+def test_tests_that_compare_bytes_of_fits_get_all_cores():
+    """With fewer threads, the last digits differ."""
+    unmarked = [
+        node.name
+        for path in ROOT.glob("tests/**/test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        if re.search("(gives?|have|to)_the_same_(bytes|pixels)", node.name)
+        if not any("all_cores" in ast.unparse(decorator) for decorator in node.decorator_list)
+    ]
+    assert unmarked == []
+
+
 def test_the_folders_of_the_tests_are_those_of_the_package():
     """`faults` and `golden` try the whole program; `named` folders belong to a part of it."""
     for path in (ROOT / "tests").rglob("test_*.py"):

@@ -96,6 +96,7 @@ def test_dask_blocks_that_fail_or_lie_in_tiles_are_refused(change: Any, code: st
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_an_honest_dask_array_gives_the_pixels_of_its_array_whole_and_in_tiles() -> None:
     image = np.resize(make_noisy(SIDE), (160, 160))
     plan = plan_for(image, tile=128, max_iterations=1)

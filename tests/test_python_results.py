@@ -191,6 +191,7 @@ def test_dimensions_with_other_names_need_axes() -> None:
     assert dip.plan("denoise", image, axes="TYX", **FAST).header.axes == "TYX"
 
 
+@pytest.mark.all_cores
 def test_a_tensor_of_pytorch_gives_the_pixels_of_its_array(plain_result: dip.Restoration) -> None:
     import torch
 

@@ -50,6 +50,7 @@ def read_states(out: Path) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal")
+@pytest.mark.all_cores
 def test_a_batch_killed_at_any_moment_resumes_to_the_same_bytes_and_computes_none_twice(
     folder, capsys
 ):
@@ -147,6 +148,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal")
+@pytest.mark.all_cores
 def test_a_batch_with_one_network_killed_at_any_moment_resumes_to_the_same_bytes(series, capsys):
     moment = random.Random().randrange(2, 50)
     process = start(*make_arguments(series, "killed", "--joint-training"))

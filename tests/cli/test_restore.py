@@ -117,6 +117,7 @@ def test_the_pixels_of_a_command_are_arranged_once(noisy, tmp_path, monkeypatch)
     assert len(calls) == 1
 
 
+@pytest.mark.all_cores
 def test_the_recipe_that_was_written_repeats_the_pixels_here_and_in_python(noisy, tmp_path):
     first, second, recipe = (str(tmp_path / name) for name in ("a.tif", "b.tif", "r.json"))
     assert main(["denoise", str(noisy), "-o", first, *FAST, "--seed", "5", "--recipe", recipe]) == 0
@@ -232,6 +233,7 @@ def test_an_interrupt_keeps_the_best_so_far_beside_the_result(noisy, tmp_path, n
 
 @pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
+@pytest.mark.all_cores
 def test_an_interrupted_run_resumes_to_the_same_bytes(noisy, tmp_path):
     fit_config = ("--preset", "fast", "--max-iterations", "120", "--device", "cpu")
     whole, halved = tmp_path / "whole.tif", tmp_path / "halved.tif"

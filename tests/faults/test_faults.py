@@ -48,6 +48,7 @@ def test_hostile_files_are_refused_in_little_memory(tmp_path):
 
 @pytest.mark.long
 @linux
+@pytest.mark.all_cores
 def test_a_killed_run_resumes_to_the_same_bytes_and_survives_a_full_memory(tmp_path):
     arguments = (
         "--match",

@@ -21,6 +21,7 @@ def machine() -> int | None:
 
 @pytest.mark.sampled(10)
 @pytest.mark.parametrize("recipe", RECIPES, ids=[recipe.name for recipe in RECIPES])
+@pytest.mark.all_cores
 def test_all_interfaces_give_the_same_pixels_and_they_are_as_frozen(
     recipe: Recipe, machine: int | None
 ) -> None:
@@ -93,6 +94,7 @@ def test_another_processor_may_lie_as_far_off_as_those_in_the_file_and_no_farthe
     assert list(hashes.find_differences({"image": far}, both["one"], machine=None))
 
 
+@pytest.mark.all_cores
 def test_a_machine_of_the_file_gets_the_bytes_that_were_frozen_elsewhere() -> None:
     pixels = outcome()["image"]
     part = {**hashes.freeze({"image": pixels})["image"], "sha256": [None, "another machine"]}

@@ -62,6 +62,7 @@ def test_a_volume_keeps_the_order_of_its_planes() -> None:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("axes", ["CYX", "TYX", "ZCYX", "TZYX"])
+@pytest.mark.all_cores
 def test_the_command_line_and_python_make_the_same_pixels(
     axes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +77,7 @@ def test_the_command_line_and_python_make_the_same_pixels(
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_the_recipe_of_a_movie_repeats_its_pixels(tmp_path: Path) -> None:
     source = tmp_path / "in.tif"
     tifffile.imwrite(source, draw_planes("TYX"), imagej=True, metadata={"axes": "TYX"})

@@ -63,6 +63,7 @@ def interrupt_run(place: AutosaveTarget, image: Any = IMAGE) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_a_run_that_was_cut_off_resumes_to_the_same_pixels_and_leaves_nothing(tmp_path):
     interrupt_run(make_target(tmp_path))
     (run,) = find_interrupted_runs(tmp_path, "denoise")

@@ -52,6 +52,7 @@ def run_on_first_report(change: Callable[[], object]) -> Callable[[Any], None]:
     return change_at_first_report
 
 
+@pytest.mark.all_cores
 def test_an_array_written_to_meanwhile_changes_neither_pixels_nor_hash() -> None:
     image = make_noisy(SIDE)
     before = dip.denoise(image.copy(), **SETTINGS)

@@ -59,6 +59,7 @@ def run_script(first: str = "", **environment: str) -> list[str]:
 
 @pytest.mark.long
 @needs_gnu
+@pytest.mark.all_cores
 def test_threads_sleep_beside_a_run_where_torch_was_loaded_first_and_the_pixels_are_the_same() -> (
     None
 ):
@@ -75,12 +76,14 @@ def test_threads_sleep_beside_a_run_where_torch_was_loaded_first_and_the_pixels_
 @pytest.mark.long
 @needs_gnu
 @pytest.mark.parametrize("policy", [{"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "0"}])
+@pytest.mark.all_cores
 def test_who_says_how_threads_wait_is_left_alone(policy: dict[str, str]) -> None:
     _, before, within, after, _ = run_script("import torch\n", **policy)
     assert before == within == after
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_measuring_noise_first_leaves_no_threads_that_spin() -> None:
     script = (
         "import os, sys, numpy as np, napari_dip as dip\n"

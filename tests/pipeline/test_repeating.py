@@ -63,6 +63,7 @@ def make_repetition(result, **paths):
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_the_script_run_by_itself_gives_the_same_pixels(shot, tmp_path):
     result = dip.denoise(shot, seed=7, smoothing=0.05, **FEW)
     script = tmp_path / "again.py"
@@ -115,6 +116,7 @@ def test_a_strangers_report_cannot_put_a_statement_into_the_script(evil):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="quoted for another shell there")
+@pytest.mark.all_cores
 def test_the_command_as_a_shell_takes_it_apart_gives_the_same_pixels(shot, tmp_path, monkeypatch):
     result = dip.denoise(shot, prior="blind-spot", neighbouring_frames=False, gain=1.5, **FEW)
     line = format_command_line(make_repetition(result, image=shot))

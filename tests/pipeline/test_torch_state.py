@@ -82,6 +82,7 @@ def plain_result() -> dip.Restoration:
 
 
 @pytest.mark.parametrize("name", STATES)
+@pytest.mark.all_cores
 def test_what_a_program_has_set_of_torch_changes_no_pixels_and_stays(
     name: str, plain_result: dip.Restoration
 ) -> None:

@@ -106,6 +106,7 @@ def user(make_napari_viewer: Any, qtbot: Any, npe2pm: Any) -> Iterator[User]:
     user.viewer = user.dock = None  # pytest holds on to the user until after the leak check
 
 
+@pytest.mark.all_cores
 def test_a_sample_is_denoised_stopped_and_kept_and_its_script_gives_the_same_pixels(
     user, tmp_path, monkeypatch, capsys
 ):

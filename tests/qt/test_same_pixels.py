@@ -118,6 +118,7 @@ def keep_by_answer(image, recipe, iteration):
 
 @pytest.mark.long
 @pytest.mark.parametrize("prior", ["r2r", "blind-spot", "random-input"])
+@pytest.mark.all_cores
 def test_stop_and_keep_gives_the_same_bytes_from_dock_loop_and_answer(
     driver, noisy, tmp_path, monkeypatch, prior
 ):
@@ -140,6 +141,7 @@ def test_stop_and_keep_gives_the_same_bytes_from_dock_loop_and_answer(
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_one_recipe_gives_the_same_bytes_through_every_door_twice(driver, shot, recipe, tmp_path):
     digests = {}
     for turn in ("first", "second"):
@@ -153,6 +155,7 @@ def test_one_recipe_gives_the_same_bytes_through_every_door_twice(driver, shot, 
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_another_seed_gives_other_bytes(driver, shot, recipe):
     """Or the test above could not fail."""
     same = dip.restore(shot, recipe)

@@ -104,6 +104,7 @@ def test_what_headers_give_away_is_refused_before_any_work(tmp_path):
     assert plan.notes and "1" in str(plan.notes[0])  # the notes of the day are no image
 
 
+@pytest.mark.all_cores
 def test_good_files_are_restored_beside_bad_ones_as_each_would_be_alone(finished_batch):
     assert sorted(read_results(finished_batch / "out")) == GOOD
     alone = dip.restore(finished_batch / "in" / GOOD[4], RECIPE).image
@@ -147,6 +148,7 @@ def flip_bit(path: Path) -> None:
 
 @pytest.mark.parametrize("harm", [truncate, flip_bit, Path.unlink])
 @pytest.mark.parametrize("place", [GOOD[2], f"records/{GOOD[2]}.json"])
+@pytest.mark.all_cores
 def test_what_is_not_whole_is_computed_again_to_the_same_bytes_and_nothing_else(
     batch_copy, finished_batch, harm, place
 ):
@@ -283,6 +285,7 @@ def test_a_result_is_called_as_its_input(name, result):
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_a_batch_that_is_ended_in_the_middle_of_a_file_resumes_to_the_same_bytes(
     finished_batch, tmp_path
 ):

@@ -49,6 +49,7 @@ def test_nothing_is_computed_before_it_is_wanted():
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_blocks_have_the_pixels_of_a_run_in_tiles(image, pixels):
     whole = dip.denoise(image, series_training="independent", **SETTINGS).image
     assert np.abs(pixels - whole).mean() < 0.2  # each block keeps its own mean
@@ -61,12 +62,14 @@ def test_blocks_have_the_pixels_of_a_run_in_tiles(image, pixels):
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_each_scheduler_gives_the_same_pixels(restored, pixels):
     assert np.array_equal(restored.compute(scheduler="threads"), pixels)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
+@pytest.mark.all_cores
 def test_processes_give_the_same_pixels(restored, pixels):
     assert np.array_equal(restored.compute(scheduler="processes", num_workers=2), pixels)
 

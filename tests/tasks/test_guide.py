@@ -184,6 +184,7 @@ def test_a_guide_that_shows_the_structure_is_of_use() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_where_the_guide_loses_the_pixels_are_those_of_denoising(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -125,6 +125,7 @@ def test_a_noisy_disc_gets_clearer(grid: tuple[int, ...], kind: str) -> None:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["blind-spot", "random-input"])
+@pytest.mark.all_cores
 def test_the_same_seed_gives_the_same_bytes(kind: str) -> None:
     images = []
     for _ in range(2):
@@ -139,6 +140,7 @@ def test_the_same_seed_gives_the_same_bytes(kind: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["blind-spot", "random-input"])
+@pytest.mark.all_cores
 def test_a_resumed_fit_ends_with_the_same_bytes(kind: str) -> None:
     schedule = make_single_phase_schedule(60, 0.01, validation_interval=10)
     points: list[Checkpoint] = []

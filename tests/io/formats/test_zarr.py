@@ -116,6 +116,7 @@ def test_a_result_on_the_disk_in_other_axes_is_saved_in_the_order_of_the_format(
     assert np.array_equal(read_pixels(header), image.transpose(2, 0, 1))
 
 
+@pytest.mark.all_cores
 def test_the_same_pixels_give_the_same_bytes(tmp_path: Path) -> None:
     contents = []
     for name in "ab":

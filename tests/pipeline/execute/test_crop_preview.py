@@ -48,6 +48,7 @@ def run_preview(plan, region, **data):
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_a_trial_on_all_of_an_image_gives_the_pixels_of_a_run(image):
     pixels = image[:64, :64].copy()
     plan = make_task_plan("denoise", pixels)

@@ -105,6 +105,7 @@ def test_a_stack_in_tiles_shares_the_calibration_of_the_whole(
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_a_stack_in_tiles_that_was_ended_resumes_to_the_same_bytes(
     tmp_path: Path, restored_planes: Restoration
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_stack_in_tiles_that_was_ended_resumes_to_the_same_bytes(
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_a_zarr_is_restored_region_by_region_to_the_same_bytes(
     tmp_path: Path, restored_planes: Restoration, monkeypatch
 ) -> None:

@@ -81,6 +81,7 @@ def fail_steps(
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_a_run_whose_memory_ran_out_once_gives_the_same_pixels(undisturbed_result, monkeypatch):
     fail_steps(monkeypatch, lambda step: step == 40, RuntimeError("CUDA out of memory"))
     events, result = run_to_end(PLAN, IMAGE)

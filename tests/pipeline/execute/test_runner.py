@@ -99,6 +99,7 @@ def test_the_result_has_the_input_type_on_request() -> None:
     assert np.abs(answer.image - run_plain().image).max() <= 0.5
 
 
+@pytest.mark.all_cores
 def test_the_same_recipe_gives_the_same_bytes() -> None:
     few: dict[str, Any] = {"max_iterations": 6}  # of 64 x 64, which take two threads
     hashes = {restore(make_noisy(64), **few).report["output_sha256"] for _ in range(2)}
@@ -106,6 +107,7 @@ def test_the_same_recipe_gives_the_same_bytes() -> None:
     assert restore(make_noisy(64), seed=1, **few).report["output_sha256"] not in hashes
 
 
+@pytest.mark.all_cores
 def test_threads_and_random_numbers_are_left_as_found() -> None:
     torch.manual_seed(3)
     before = torch.get_num_threads(), torch.random.get_rng_state(), torch.get_default_dtype()
@@ -329,6 +331,7 @@ def test_a_full_memory_is_reported_in_a_message() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_a_closed_run_puts_the_threads_back() -> None:
     before = torch.get_num_threads()
     loop = run(

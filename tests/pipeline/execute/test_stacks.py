@@ -50,6 +50,7 @@ def test_a_volume_is_restored_whole() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("axes", ["TYX", "ZYX"])
+@pytest.mark.all_cores
 def test_the_same_seed_gives_the_same_bytes(axes: str) -> None:
     stack = np.stack([make_noisy(32, seed) for seed in range(4)])
     images = [run_to_end(plan_for(stack, axes), stack)[1] for _ in range(2)]
@@ -59,6 +60,7 @@ def test_the_same_seed_gives_the_same_bytes(axes: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("after", [40, 70])
+@pytest.mark.all_cores
 def test_a_movie_resumed_in_any_frame_gives_the_same_bytes(tmp_path: Path, after: int) -> None:
     plan = plan_for(draw_movie(), "TYX", max_iterations=60)
     _, whole = run_to_end(plan, draw_movie())

@@ -105,6 +105,7 @@ def test_all_tiles_share_one_calibration_which_is_that_of_the_whole(
 
 @pytest.mark.long
 @pytest.mark.parametrize("after", [14, 22])  # within the first tile, and after it
+@pytest.mark.all_cores
 def test_a_run_in_tiles_that_was_ended_resumes_to_the_same_bytes(
     tmp_path: Path, tiled_result: Restoration, after: int
 ) -> None:

@@ -177,12 +177,14 @@ def test_the_plan_line_says_how_large_the_result_is() -> None:
     assert volume.startswith("128 × 96 × 6 becomes 128 × 96 × 24 pixels as one volume on")
 
 
+@pytest.mark.all_cores
 def test_threads_follow_a_fixed_table() -> None:
     assert choose_thread_count(MACHINE, 512 * 512) == 2
     assert choose_thread_count(MACHINE, 32 * 32) == 1
     assert choose_thread_count(replace(MACHINE, cores=64), 4096 * 4096) == 8
 
 
+@pytest.mark.all_cores
 def test_the_threads_of_a_recipe_hold_on_any_computer() -> None:
     for threads in (1, 2, 5):
         plan = plan_image((256, 256), "YX", threads=threads)

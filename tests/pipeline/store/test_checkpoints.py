@@ -41,6 +41,7 @@ def run_uninterrupted(prior: str) -> Restoration:
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 @pytest.mark.parametrize("after", [75, 26, 63, 90])
+@pytest.mark.all_cores
 def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, prior: str, after: int) -> None:
     settings = {"prior": prior, "restarts": 2}
     whole = run_uninterrupted(prior)

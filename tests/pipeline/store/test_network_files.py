@@ -86,6 +86,7 @@ def run_script(files: dict[str, bytes]) -> np.ndarray:
     ],
     ids=lambda value: repr(sorted(value)) if isinstance(value, dict) else None,
 )
+@pytest.mark.all_cores
 def test_a_package_gives_the_pixels_of_the_run_before_refinement(
     task, image, settings, final_means, tmp_path
 ):
@@ -152,6 +153,7 @@ def test_a_package_holds_no_path_of_this_computer(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # those of the libraries of that program
+@pytest.mark.all_cores
 def test_bioimageio_core_validates_a_package_offline_and_gives_its_pixels(
     final_means, tmp_path, monkeypatch
 ):

@@ -131,6 +131,7 @@ def results(folder):
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_files_are_run_and_held_to_the_bytes_of_the_command(bench, scene, tmp_path):
     out = tmp_path / "out"
     bench.ask(scene, out)

@@ -66,6 +66,7 @@ def test_a_run_ends_in_an_image(noisy):
     assert outcome.image.shape == noisy.shape
 
 
+@pytest.mark.all_cores
 def test_a_lazy_image_gives_the_same_bytes_as_its_pixels(noisy):
     plan = plan_for(noisy)
     lazy = dask.array.from_array(noisy, chunks=32)

@@ -21,6 +21,7 @@ def test_without_preferences_all_of_the_computer_is_used():
     assert limit_machine(WHOLE, make_preferences()) == limit_machine(WHOLE, None) == WHOLE
 
 
+@pytest.mark.all_cores
 def test_less_memory_and_fewer_threads_are_granted_but_never_more():
     less = limit_machine(WHOLE, make_preferences(memory=2.5, threads=3))
     assert (less.memory_bytes, less.cores) == (2_500_000_000, 3)

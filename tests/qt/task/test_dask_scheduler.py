@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.gl, pytest.mark.timeout(400)]
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_a_run_on_a_scheduler_is_watched_and_stopped_as_here_and_has_the_same_bytes(
     driver, plugin_settings, npe2pm, monkeypatch
 ):

@@ -95,6 +95,7 @@ def begin_run(pixels, monkeypatch, dock, qtbot):
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_a_run_that_a_crash_cut_off_resumes_to_the_same_pixels(crashed_run, open_docks, qtbot):
     assert open_docks(kind=make_dock_class("guide")).interrupted_runs.isHidden()
     dock = open_docks()

@@ -25,6 +25,7 @@ def second_image(noisy):
 
 @pytest.mark.long
 @pytest.mark.parametrize("small", [False, True], ids=["same threads", "other threads"])
+@pytest.mark.all_cores
 def test_runs_started_together_in_threads_equal_lone_runs(noisy, second_image, small):
     """The number of threads is one setting of the whole process, and part of the pixels."""
     images = [noisy, second_image[:40, :48] if small else second_image, noisy]
@@ -53,6 +54,7 @@ def run_both(driver, docks):
 
 @pytest.mark.long
 @pytest.mark.gl
+@pytest.mark.all_cores
 def test_two_docks_in_one_viewer_give_what_each_gives_alone(driver, noisy, second_image):
     driver.viewer.add_image(second_image, name="other")
     docks = [driver.dock, DenoiseDock(driver.viewer)]
@@ -71,6 +73,7 @@ def test_two_docks_in_one_viewer_give_what_each_gives_alone(driver, noisy, secon
 
 @pytest.mark.long
 @pytest.mark.gl
+@pytest.mark.all_cores
 def test_two_viewers_give_what_each_gives_alone(driver, make_napari_viewer, noisy, second_image):
     viewer = make_napari_viewer()
     viewer.add_image(second_image, name="other")

@@ -97,6 +97,7 @@ def test_a_run_ends_in_a_new_layer_with_its_provenance(driver, noisy):
     assert driver.dock.run_bar.state is JobState.PLANNED
 
 
+@pytest.mark.all_cores
 def test_the_same_settings_give_the_same_bytes_as_python(driver, noisy):
     import napari_dip as dip
 

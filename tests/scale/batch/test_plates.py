@@ -177,6 +177,7 @@ def test_a_well_that_leads_elsewhere_is_refused(tmp_path, recipe, path):
 
 @pytest.mark.long
 @pytest.mark.timeout(400)
+@pytest.mark.all_cores
 def test_a_plate_that_is_killed_twice_has_the_bytes_of_one_that_was_not(tmp_path, recipe):
     plate = make_plate(tmp_path / "plate.ome.zarr", "0.5")
     killed, whole = tmp_path / "killed", tmp_path / "whole"

@@ -118,6 +118,7 @@ def test_records_and_reports_name_the_network_and_its_digest(finished_series):
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_a_single_image_and_the_command_give_the_pixels_of_the_batch(finished_series, tmp_path):
     image, network = finished_series / "in" / NAMES[3], finished_series / "out" / "series.network"
     wanted = tifffile.imread(finished_series / "out" / NAMES[3])
@@ -146,6 +147,7 @@ def test_the_methods_text_and_the_script_name_the_network(finished_series):
 
 @pytest.mark.long
 @pytest.mark.parametrize("polls", [4, 12, 20, 40])
+@pytest.mark.all_cores
 def test_a_batch_that_is_ended_anywhere_resumes_to_the_same_bytes(finished_series, tmp_path, polls):
     remaining = [polls]
 
@@ -184,6 +186,7 @@ def test_a_batch_goes_on_with_the_network_that_is_there_and_fits_a_lost_one_agai
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_workers_give_the_same_bytes_and_the_network_comes_first(finished_series, tmp_path):
     pool = InProcessPool(count=2)
     plan = plan_batch(RECIPE, finished_series / "in", tmp_path / "out", joint_training=True)

@@ -81,6 +81,7 @@ def batch_by_units(finished_batch, tmp_path_factory) -> tuple[Path, InProcessPoo
     return out, pool, events
 
 
+@pytest.mark.all_cores
 def test_units_make_the_same_bytes_and_records_as_one_process(finished_batch, batch_by_units):
     out, _, events = batch_by_units
     assert read_results(out) == read_results(finished_batch / "out")
@@ -273,6 +274,7 @@ def test_as_many_workers_start_as_memory_and_gpus_allow():
     assert (count, str(why)) == (1, "1 worker instead of 4: there is 1 GPU.")
 
 
+@pytest.mark.all_cores
 def test_too_many_threads_for_the_cores_are_reported():
     assert make_oversubscription_note(2, 1, 1) is make_oversubscription_note(4, 4, 16) is None
     assert "--threads 2 would be faster" in str(make_oversubscription_note(8, 8, 16))

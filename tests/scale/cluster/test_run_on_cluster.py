@@ -39,6 +39,7 @@ def make_plan(**settings):
 
 
 @pytest.mark.long
+@pytest.mark.all_cores
 def test_a_run_on_a_worker_has_the_bytes_and_the_steps_of_one_here(address):
     plan, here, remote = make_plan(max_iterations=20), [], []
     expected = drain_generator(run(plan, {"image": IMAGE}, preview_seconds=0), here.append)

@@ -200,6 +200,7 @@ def test_the_image_itself_is_refused_as_a_psf() -> None:
     assert caught.value.reason.code == "psf-same"
 
 
+@pytest.mark.all_cores
 def test_notes_on_the_psf_are_in_the_report_and_a_mended_one_gives_the_pixels_of_a_right_one() -> (
     None
 ):
