@@ -15,6 +15,7 @@ import napari_dip as dip
 from bad_inputs import CASES, PYTHON_CASES, Case
 from napari_dip.cli import main
 from napari_dip.errors import FAULTS
+from napari_dip.errors.templates import NOTES
 
 #: A few that go through the installed command, one from each part of the table.
 THROUGH_THE_SHELL = (
@@ -100,6 +101,18 @@ def test_the_installed_command_says_the_same_to_a_shell(name, tmp_path):
     assert answer.stdout == ""
     assert match_refusal(case.code).fullmatch(answer.stderr.rstrip("\n")), answer.stderr
     assert hash_files(tmp_path) == before
+
+
+def test_advice_with_an_option_names_the_command_line_or_a_label():
+    """Docks and Python show the same texts: an option stands in brackets after its label."""
+    texts = {code: fault.remedy for code, fault in FAULTS.items()} | dict(NOTES)
+    bare = {
+        code: text
+        for code, text in texts.items()
+        if "--" in re.sub(r"\([^()]*\)", "", text)
+        if not re.search(r"command|napari-dip |dask worker |--[\w-]+ \(\w+=", text)
+    }
+    assert bare == {}
 
 
 def test_refusals_load_no_torch(tmp_path):

@@ -277,7 +277,7 @@ def test_as_many_workers_start_as_memory_and_gpus_allow():
 @pytest.mark.all_cores
 def test_too_many_threads_for_the_cores_are_reported():
     assert make_oversubscription_note(2, 1, 1) is make_oversubscription_note(4, 4, 16) is None
-    assert "--threads 2 would be faster" in str(make_oversubscription_note(8, 8, 16))
+    assert "2 threads (--threads 2) would be faster" in str(make_oversubscription_note(8, 8, 16))
     assert "share 16 cores," in str(make_oversubscription_note(8, 8, 16))
     assert "share 1 core," in str(make_oversubscription_note(2, 2, 1))
 
