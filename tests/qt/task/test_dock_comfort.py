@@ -82,6 +82,16 @@ def test_one_click_runs_on_all_selected_images_and_chooses_none_of_them(driver, 
     assert driver.dock.image_chooser.get_layer() is chosen
 
 
+def test_a_refused_selection_is_named_and_the_choice_stays(driver, noisy):
+    driver.viewer.add_image(noisy[:8, :8], name="tiny")
+    driver.viewer.layers.selection = set(driver.viewer.layers)
+    driver.dock.image_chooser.choose("cells")
+    driver.press(driver.dock.run_bar.selected_button)
+    assert not driver.dock.is_busy
+    assert driver.last_message.startswith("'tiny' is 8 × 8 pixels")
+    assert driver.dock.image_chooser.get_layer().name == "cells"
+
+
 @pytest.mark.long
 def test_remove_previews_deletes_all_previews_on_a_crop_and_nothing_else(driver, noisy):
     trying = driver.dock.crop_preview

@@ -97,7 +97,6 @@ class TaskDock(QWidget):
             recognise_result(layer)
         self._closer = DockLifecycle(self, self.shut_down)
         self._remarks: list[str] = []
-        self._early_notes: tuple[Note, ...] = ()
         self.plan_label: QLabel
         self.run_bar: RunBar
         self.plan_label, self.run_bar = make_message_label(), RunBar()
@@ -156,12 +155,17 @@ class TaskDock(QWidget):
         """Whether a run is computed or waits in the queue."""
         return self.jobs.is_busy
 
-    @return_refusal
-    def make_plan(self) -> Plan:
+    def make_plan(self) -> Plan | Refusal:
         """Return the plan of a run with the present settings, or a refusal, without pixels.
 
         Only small masks and PSFs are read, to check them.
         """
+        answer = self._make_plan_with_notes()
+        return answer if isinstance(answer, Refusal) else answer[0]
+
+    @return_refusal
+    def _make_plan_with_notes(self) -> tuple[Plan, tuple[Note, ...]]:
+        """Return the plan, and notes on masks and PSFs that were read early."""
         header = raise_if_refused(self.image_chooser.read_header())
         for item in self.extra_inputs.list_unfit():
             height, width = header.grid
@@ -173,24 +177,23 @@ class TaskDock(QWidget):
             raise RefusedError("guide-in-image", image=header.name, **facts)
         recipe, extra_headers = self.form.build_recipe(), self.extra_inputs.read_headers()
         plan = raise_if_refused(preflight(recipe, header, get_allowed_machine(), extra_headers))
-        self._early_notes = ()
-        self._early_notes = self.extra_inputs.inspect_early(plan)
-        return plan
+        return plan, self.extra_inputs.inspect_early(plan)
 
     def show_plan(self, _: object = None) -> None:
         """Update the plan above the buttons, unless a run is on."""
         if self.is_busy:
             return
         self._show_relevant_settings()
-        plan = self.make_plan()
-        if isinstance(plan, Refusal):
-            self.plan_label.setText(plan.message)
+        answer = self._make_plan_with_notes()
+        if isinstance(answer, Refusal):
+            self.plan_label.setText(answer.message)
         else:
+            plan, notes = answer
             time = f"{plan.time_summary}, "
             layer, scheduler = self.image_chooser.get_layer(), get_scheduler()
             text = describe_plan(plan, layer, time, scheduler=scheduler)
-            self.plan_label.setText("\n".join([text, *map(str, self._early_notes)]))
-        self.jobs.set_planned(not isinstance(plan, Refusal))
+            self.plan_label.setText("\n".join([text, *map(str, notes)]))
+        self.jobs.set_planned(not isinstance(answer, Refusal))
 
     def _show_relevant_settings(self) -> None:
         header = self.image_chooser.read_header()
@@ -215,17 +218,25 @@ class TaskDock(QWidget):
 
     def start_selected(self) -> None:
         """Start a run on each of the selected images, one after another, or refuse all of them."""
+        requests = self._make_selected_requests()
+        if isinstance(requests, Refusal):
+            self.run_bar.show_message(requests.message)
+        else:
+            self.jobs.start(requests)
+
+    @return_refusal
+    def _make_selected_requests(self) -> list[JobRequest]:
+        """Plan the runs on the selected images, one of which is chosen after the other."""
         chosen, requests = self.image_chooser.get_layer(), []
-        for layer in self._get_selected_images():
-            self.image_chooser.choose(layer.name)
-            plan = self.make_plan()
-            if isinstance(plan, Refusal):
-                self.run_bar.show_message(plan.message)
-                return
-            requests.append(make_run_request(plan, layer, self.extra_inputs))
-        if chosen is not None:
-            self.image_chooser.choose(chosen.name)
-        self.jobs.start(requests)
+        try:
+            for layer in self._get_selected_images():
+                self.image_chooser.choose(layer.name)
+                plan = raise_if_refused(self.make_plan())
+                requests.append(make_run_request(plan, layer, self.extra_inputs))
+        finally:
+            if chosen is not None:
+                self.image_chooser.choose(chosen.name)
+        return requests
 
     def start(self) -> None:
         """Start the run of the plan, or add it to the queue."""
