@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -185,6 +186,36 @@ def test_only_tasks_know_the_class_of_a_task():
         if kinds & {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)}
     ]
     assert strays == []
+
+
+#: Uses of what one task's module defines, by what is measured or drawn for that task alone.
+TASK_MODULE_USERS = {
+    ("deblur", "pipeline/measure/psf_measurement.py"),
+    ("guide", "pipeline/assess/card.py"),
+    ("guide", "pipeline/execute/neighbour_frames.py"),
+    ("inpaint", "pipeline/assess/metrics.py"),
+    ("invert_features", "explore/feature_layers.py"),
+}
+
+
+def test_only_tasks_ask_which_settings_a_task_has():
+    """Elsewhere, `TaskSpec` states what hangs on a setting."""
+    tasks = {name.replace("-", "_") for name in TASKS}
+    settings = {field.name for kind in TASKS.values() for field in fields(kind)}
+    imports, probes = set(), []
+    for path in MODULES:
+        for node in list_nodes(path) if part(path) != "tasks" else ():
+            name = node.left if isinstance(node, ast.Compare) else None
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "hasattr":
+                name = node.args[1]
+            is_setting = isinstance(name, ast.Constant) and name.value in settings
+            if is_setting and "task" in ast.unparse(node).lower():
+                probes.append((name_in_package(path), node.lineno))
+            module = getattr(node, "module", None) or ""
+            if isinstance(node, ast.ImportFrom) and module.startswith("napari_dip.tasks."):
+                imports |= {(module.split(".")[2], name_in_package(path))}
+    assert probes == []
+    assert {use for use in imports if use[0] in tasks} == TASK_MODULE_USERS
 
 
 def test_regions_and_files_are_no_movies():

@@ -11,7 +11,7 @@ from napari_dip.tasks import TASKS, Task
 #: What the writer of a task may write beside settings and private helpers.
 MEMBERS = {"spec", "plan", "inspect", "setup"}
 #: What no task may replace.
-FINAL = {"list_setting_names", "to_dict"}
+FINAL = {"to_dict"}
 
 
 def list_public_names(kind: type) -> set[str]:

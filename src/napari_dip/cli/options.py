@@ -204,7 +204,7 @@ def make_plan_arguments(task: str) -> list[Argument]:
     return [
         make_positional("image", "IN", f"The image: {_IMAGE_FORMATS}"),
         *extra_inputs,
-        *([_NETWORK_FILE] if "series_training" in TASKS[task].list_setting_names() else []),
+        *([_NETWORK_FILE] if TASKS[task].spec.independent_settings else []),
         *_make_setting_arguments(TASKS[task], TASK_GROUP),
         *_make_setting_arguments(RunSettings, COMMON_GROUP),
         make_option("from_recipe", recipe_help, "FILE", COMMON_GROUP),

@@ -218,7 +218,8 @@ def _parse_options(task: str, image: str, arguments: Mapping[str, Any]) -> Comma
     def select(names: Iterable[str]) -> dict[str, Any]:
         return {name: values[name] for name in names if name in values}
 
-    setting_names = {*TASKS[task].list_setting_names(), *RunSettings.model_fields}
+    task_class: Any = TASKS[task]
+    setting_names = {*task_class.__pydantic_fields__, *RunSettings.model_fields}
     settings, notes = rename_settings(task, select(setting_names))
     input_names = [task_input.name for task_input in TASKS[task].spec.inputs[1:]]
     settings |= {REPEATABILITY_BY_OUTPUT[name]: "yes" for name in select(REPEATABILITY_BY_OUTPUT)}

@@ -13,7 +13,6 @@ from napari_dip.io import ImageHeader
 from napari_dip.pipeline.plan.costs import list_candidates
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.pipeline.store.network_files import NETWORK_FILE_INPUT
-from napari_dip.tasks.deblur import fill_in_pixel_sizes
 from napari_dip.tasks.priors.registry import get_prior_spec
 
 if TYPE_CHECKING:
@@ -158,7 +157,7 @@ def _apply_layer_scale(recipe: Recipe, report: Mapping[str, Any]) -> Recipe:
     header = ImageHeader(
         name="", shape=shape, dtype="float32", axes=axes, scale=tuple(scale), units=tuple(units)
     )
-    return replace(recipe, task=fill_in_pixel_sizes(recipe.task, header))
+    return replace(recipe, task=recipe.task.spec.complete_settings(recipe.task, header))
 
 
 def format_command_line(repetition: Repetition) -> str:

@@ -92,8 +92,8 @@ def restore_blocks(
     if "T" not in header.axes:
         widest_chunk = max(map(max, array.chunks[-2:]), default=0)
         defaults["tile"] = max(min(widest_chunk, MAX_BLOCK_SIDE), MIN_BLOCK_SIDE)
-    if hasattr(TASKS.get(task), "series_training"):
-        defaults["series_training"] = "independent"
+    if task in TASKS:
+        defaults |= TASKS[task].spec.independent_settings
     recipe = make_recipe(task, **{**defaults, **settings})
     plan = preflight(recipe, header, detect_machine())
     if isinstance(plan, Refusal) and plan.code == "tile-impossible" and "tile" not in settings:

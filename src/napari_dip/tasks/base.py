@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from pydantic_core import PydanticCustomError
@@ -388,6 +388,10 @@ class TaskSpec:
         Whether notes say so where the noise could not be measured reliably.
     candidates : tuple of str
         Priors of the model selection, if `prior` is "auto"; the first wins a tie.
+    independent_settings : mapping
+        Settings with which frames, tiles and files share no network; empty: the task shares none.
+    complete_settings : callable
+        (task, header) -> the task, with what it takes from the image's header as settings.
     describe_learned : callable
         (parameters that were fitted besides the image, by name) -> notes on them for the report.
     """
@@ -406,6 +410,8 @@ class TaskSpec:
     explains_pixels: bool = True
     reports_unreliable_noise: bool = False
     candidates: tuple[str, ...] = ()
+    independent_settings: Mapping[str, object] = field(default_factory=dict)
+    complete_settings: Callable[[Any, ImageHeader], Any] = lambda task, header: task
     describe_learned: Callable[[Mapping[str, Float32Array]], tuple[Note, ...]] = lambda learned: ()
 
 
@@ -583,13 +589,6 @@ class Task(ABC):
     @abstractmethod
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build problem and prior of one fit; the untrained weights are drawn from `rng`."""
-
-    @final
-    @classmethod
-    def list_setting_names(cls) -> tuple[str, ...]:
-        """Return the names of the settings, in the order of the form."""
-        assert is_dataclass(cls)
-        return tuple(field.name for field in fields(cls))
 
     @final
     def to_dict(self) -> dict[str, Any]:

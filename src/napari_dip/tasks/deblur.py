@@ -107,6 +107,30 @@ FinerFactor = Annotated[
 ]
 
 
+def get_psf_source(task: Deblur) -> PsfSource:
+    """Return the source of the PSF that the settings name."""
+    optics = OpticsSettings(
+        **{field.name: getattr(task, field.name) for field in fields(OpticsSettings)}
+    )
+    return PsfSource(sigma=task.gaussian_sigma, sigma_z=task.gaussian_sigma_z, optics=optics)
+
+
+def _fill_in_pixel_sizes(task: Deblur, header: ImageHeader) -> Deblur:
+    """Return a task whose computed PSF has the image's pixel sizes as settings.
+
+    So it no longer depends on the image's scale.
+    """
+    if task.microscope == "none":
+        return task
+    optics = get_psf_source(task).optics
+    size_x, size_y = optics.get_pixel_sizes(header, "XY")
+    if size_x is not None and size_x == size_y:
+        task = replace(task, pixel_size=size_x)
+    if "Z" in header.axes and (z_step := optics.get_pixel_sizes(header, "Z")[0]) is not None:
+        task = replace(task, z_step=z_step)
+    return task
+
+
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class Deblur(Task):
     """Settings of deblurring: source of the PSF, border, initial estimate and penalties."""
@@ -120,6 +144,7 @@ class Deblur(Task):
         keeps_pixel_grid=False,
         light_crosses_border=True,
         accepts_stacks=True,
+        complete_settings=_fill_in_pixel_sizes,
     )
 
     gaussian_sigma: GaussianSigma = None
@@ -447,30 +472,6 @@ class Deblur(Task):
             compute_object_size(field_size, margin),
         )
         return FieldConvolution(fit_input.extra_inputs["psf_modes"], coefficients, margin)
-
-
-def get_psf_source(task: Deblur) -> PsfSource:
-    """Return the source of the PSF that the settings name."""
-    optics = OpticsSettings(
-        **{field.name: getattr(task, field.name) for field in fields(OpticsSettings)}
-    )
-    return PsfSource(sigma=task.gaussian_sigma, sigma_z=task.gaussian_sigma_z, optics=optics)
-
-
-def fill_in_pixel_sizes(task: Task, header: ImageHeader) -> Task:
-    """Return a task whose computed PSF has the image's pixel sizes as settings.
-
-    So it no longer depends on the image's scale. Other tasks are returned as they are.
-    """
-    if not isinstance(task, Deblur) or task.microscope == "none":
-        return task
-    optics = get_psf_source(task).optics
-    size_x, size_y = optics.get_pixel_sizes(header, "XY")
-    if size_x is not None and size_x == size_y:
-        task = replace(task, pixel_size=size_x)
-    if "Z" in header.axes and (z_step := optics.get_pixel_sizes(header, "Z")[0]) is not None:
-        task = replace(task, z_step=z_step)
-    return task
 
 
 def make_field_kernels(

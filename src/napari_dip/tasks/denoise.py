@@ -114,6 +114,7 @@ class Denoise(Task):
         methods_phrase="denoised",
         accepts_stacks=True,
         reports_unreliable_noise=True,
+        independent_settings={"series_training": "independent"},
     )
 
     prior: Annotated[

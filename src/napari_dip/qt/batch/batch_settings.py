@@ -439,7 +439,7 @@ class JointTrainingCheckBox(QCheckBox):
 
     def update_for_task(self, task: str) -> None:
         """Enable the box if the task supports joint training; its state stays."""
-        is_supported = "series_training" in TASKS[task].list_setting_names()
+        is_supported = bool(TASKS[task].spec.independent_settings)
         self.setEnabled(is_supported)
         self.setToolTip(
             f"<qt>{_JOINT_TRAINING_TIP if is_supported else _NO_JOINT_TRAINING_TIP}</qt>"
