@@ -395,7 +395,7 @@ def runner(fit_input: FitInput, mean: torch.Tensor, *, kept: bool = False) -> Fi
         stop_rule=None,
         fit_input=fit_input,
     )  # type: ignore[arg-type]
-    return FinishedFit(prepared_fit=prepared, result=result)
+    return FinishedFit(prepared_fit=prepared, result=result, control=Control.GO)
 
 
 def test_the_fit_that_predicts_hidden_pixels_best_is_selected() -> None:

@@ -245,9 +245,7 @@ def _cut_larger_tiles(
     updated_notes: list[Note] = []
     for note in notes:
         is_tile_note = note.code in TILE_NOTES
-        updated_notes += (
-            list_tile_notes(int(str(note.facts["side"])), tiles) if is_tile_note else (note,)
-        )
+        updated_notes += list_tile_notes(plan.tile_side, tiles) if is_tile_note else (note,)
     return tiles, tuple(updated_notes)
 
 

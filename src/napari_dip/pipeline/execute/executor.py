@@ -66,10 +66,13 @@ class FinishedFit:
     prepared_fit : PreparedFit
     result : FitResult or None
         Result of the fit; None if it was discarded.
+    control : Control
+        What the user asked for last: a fit without a result does not report it.
     """
 
     prepared_fit: PreparedFit
     result: FitResult | None
+    control: Control
 
     @property
     def is_ended_by_user(self) -> bool:
@@ -193,7 +196,6 @@ class Executor:
         self._save_result = save_result
         self._is_network_required = is_network_required
         self._frame_provider = NeighbourFrameProvider(merger)
-        self._last_control = Control.GO
         self._is_selecting = False
         self._recovery = RecoveryState()
         # latest weights, and the id of the unit whose fit they are from
@@ -278,7 +280,7 @@ class Executor:
             for unit in self._run_plan.units
             if unit.has_estimate
             and unit.id in outcomes
-            and self._weights_unit_id in (unit.id, unit.role == INFERENCE and unit.start_unit_id)
+            and unit.uses_weights_of(self._weights_unit_id)
         ]
         if self._weights is None or not units:
             return None
@@ -354,17 +356,17 @@ class Executor:
 
         A fit that the user ended is only used if no other fit has a result.
         """
-        ended_by_user = finished_fits[-1].is_ended_by_user
-        if ended_by_user and self._last_control is Control.DISCARD:
-            return self._last_control
+        ended_by_user, control = finished_fits[-1].is_ended_by_user, finished_fits[-1].control
+        if ended_by_user and control is Control.DISCARD:
+            return control
         candidates = [
             finished_fit for finished_fit in finished_fits if not finished_fit.is_ended_by_user
         ] or [fit for fit in finished_fits if fit.result is not None]
         if unit.role == FINE_TUNE_PROBE and ended_by_user:
             # the jointly trained network still gives all units a result
-            return self._last_control if self._is_network_required else Control.GO
+            return control if self._is_network_required else Control.GO
         if not candidates:
-            return self._last_control
+            return control
         is_plane = (
             not self._calibrated_image.layout.is_volume and len(self._calibrated_image.stack) == 1
         )
@@ -419,6 +421,13 @@ class Executor:
             if recorded is not None and self._checkpoints is not None:
                 self._checkpoints.record_fit(recorded, unit.id)
 
+        control = Control.GO
+
+        def poll_control() -> Control:
+            nonlocal control
+            control = self._poll_control()
+            return control
+
         loop = fit(
             prepared_fit.problem,
             prepared_fit.prior,
@@ -427,12 +436,12 @@ class Executor:
             seed=unit.seed,
             resume=checkpoint,
             warm_start=self._weights if unit.start_unit_id else None,
-            poll_control=self._poll_control,
+            poll_control=poll_control,
             is_preview_due=self._monitor.is_preview_due,
             save_checkpoint=save_checkpoint,
         )
         result = yield from map_generator(loop, partial(self._make_event, unit))
-        return FinishedFit(prepared_fit=prepared_fit, result=result)
+        return FinishedFit(prepared_fit=prepared_fit, result=result, control=control)
 
     def _make_event(self, unit: WorkUnit, progress: FitProgress) -> Event:
         """Convert the progress of a fit to an event, with a preview if one is due."""
@@ -451,11 +460,7 @@ class Executor:
         return event
 
     def _poll_control(self) -> Control:
-        """Return the current control, and store it: a fit without a result does not report it."""
-        self._last_control = (
-            Control.KEEP if self._recovery.is_exhausted else self._monitor.poll_control()
-        )
-        return self._last_control
+        return Control.KEEP if self._recovery.is_exhausted else self._monitor.poll_control()
 
     def _record_result(self, unit: WorkUnit, finished_fit: FinishedFit) -> Control:
         """Pass the result of a fit to the merger, the result store and the checkpoint store."""

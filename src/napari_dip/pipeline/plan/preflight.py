@@ -143,6 +143,7 @@ def preflight(
         ),
         extra_headers=extra_headers,
         tiles=tiles,
+        tile_side=tiling.side if tiling else 0,
         has_bfloat16=machine.has_bfloat16,
         thread_flops=machine.thread_flops,
         network=network,

@@ -264,6 +264,10 @@ class WorkUnit:
         """Whether the unit gives an estimate of the image; others only serve joint training."""
         return self.role in (INDEPENDENT, INFERENCE)
 
+    def uses_weights_of(self, unit_id: str) -> bool:
+        """Return whether the result is of these weights: its own, or those that it only applies."""
+        return unit_id == self.id or (self.role == INFERENCE and unit_id == self.start_unit_id)
+
     def drop_channels(self, channels: Container[int]) -> WorkUnit:
         """Return the unit without some of its channels."""
         return replace(self, channels=tuple(c for c in self.channels if c not in channels))
@@ -385,6 +389,8 @@ class Plan(ImagePlan):
     tiles : tuple of Tile
         Parts of the image that are fitted one after another; empty: each item is fitted whole. It
         means the same wherever tiles are passed on.
+    tile_side : int
+        Side in pixels that the tiles were cut for; 0 without tiles.
     has_bfloat16 : bool
         Whether the CPU has bfloat16 instructions, for the estimate of costs.
     network : JointNetwork or None
@@ -402,6 +408,7 @@ class Plan(ImagePlan):
     thread_flops: float
     notes: tuple[Note, ...] = ()
     tiles: tuple[Tile, ...] = ()
+    tile_side: int = 0
     has_bfloat16: bool = False
     network: JointNetwork | None = None
     fallback_costs: CostEstimate | None = None
