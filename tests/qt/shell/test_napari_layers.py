@@ -14,7 +14,7 @@ from napari.layers import Image
 from napari_dip.errors.notes import Stop, StopReason
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.restoration import Restoration
-from napari_dip.qt.shell.dock_widget import preserve_view
+from napari_dip.qt.shell.dock_widget import fit_view, get_camera, preserve_view
 from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.layer_headers import get_full_resolution, read_layer_header
 from napari_dip.qt.shell.napari_layers import (
@@ -400,3 +400,10 @@ def test_single_dark_pixels_leave_the_background_black():
     image[:2] = -19  # as many as can be structure
     value_range = compute_value_range(image, (0.0, 0.0))
     assert adjust_contrast_limits(attributes, value_range)["contrast_limits"] == (-19, 255)
+
+
+def test_a_layer_with_fewer_axes_than_others_can_be_brought_into_view():
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((5, 40, 50)))
+    fit_view(viewer, viewer.add_image(np.ones((30, 20))))
+    assert get_camera(viewer).zoom > 0

@@ -11,6 +11,7 @@ from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_dip.cli import main
+from napari_dip.io.reading import read_header
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 from napari_dip.qt.task.result_export import collect_panels, find_insets
 from napari_dip.qt.task.task_dock import DenoiseDock
@@ -88,6 +89,23 @@ def test_a_saved_result_opens_as_it_was_is_judged_and_runs_again(
     driver.run()
     driver.wait_for_end()
     np.testing.assert_array_equal(viewer.layers["cells denoised"].data, pixels)
+
+
+def test_a_saved_result_keeps_channels_and_pixel_size_that_only_the_file_of_the_input_has(
+    driver, noisy, tmp_path, monkeypatch
+):
+    driver.viewer.layers.clear()
+    pixels = np.stack([noisy[:32, :32], noisy[32:64, :32]]).astype(np.float32)
+    metadata = {"axes": "CYX", "unit": "um"}
+    tifffile.imwrite(
+        tmp_path / "cells.tif", pixels, imagej=True, resolution=(10, 10), metadata=metadata
+    )
+    driver.viewer.open(str(tmp_path / "cells.tif"))
+    restore(driver)
+    save(driver, monkeypatch, tmp_path / "mine.ome.tif")
+    header = read_header(tmp_path / "mine.ome.tif")
+    assert (header.axes, header.shape) == ("CYX", (2, 32, 32))
+    assert header.scale == pytest.approx((1, 0.1, 0.1)) and header.units[-1] == "micrometer"
 
 
 @pytest.mark.long

@@ -34,11 +34,14 @@ MAX_DETAIL_ERROR = 0.1
 
 #: Reason of the verdict by code of a note, worst first.
 _REASONS = {
+    # that a run was ended is the cause of what else is found, and is named first
+    "parts-unrestored": "parts-unrestored",
+    "tiles-unrestored": "parts-unrestored",
+    "fits-ended-early": "fit-ended-early",
+    "fit-ended-early": "fit-ended-early",
     "brightness-off": "brightness-off",
     "contrast-doubtful": "contrast-doubtful",
     "residual-edges": "residual-edges",
-    "parts-unrestored": "parts-unrestored",
-    "tiles-unrestored": "parts-unrestored",
     "residual-correlated": "residual-correlated",
     "detail-doubtful": "detail-doubtful",
     "residual-strong": "residual-strong",
@@ -47,8 +50,6 @@ _REASONS = {
     "traces-late": "traces-late",
     "pattern-lost": "pattern-lost",
     "holes-far": "holes-far",
-    "fits-ended-early": "fit-ended-early",
-    "fit-ended-early": "fit-ended-early",
     "detail-unchecked": "detail-unchecked",
     "residual-weak": "residual-weak",
     "input-kept": "input-kept",
@@ -234,7 +235,7 @@ def _judge(ranked: list[Note], notes: list[Note]) -> tuple[Verdict, str]:
         key = "unchecked" if not notes or codes & _UNCHECKED else "fine"
         key = next((code for code in _UNDECIDED if code in codes), key)
         return Verdict.FINE, HEADLINES[key]
-    verdict = Verdict.DO_NOT_USE if _is_failure(ranked[0]) else Verdict.LOOK_CLOSER
+    verdict = Verdict.DO_NOT_USE if any(map(_is_failure, ranked)) else Verdict.LOOK_CLOSER
     reason = render(REASONS[_find_reason(ranked[0])], ranked[0].facts)
     return verdict, render(HEADLINES[verdict], {"reason": reason})
 

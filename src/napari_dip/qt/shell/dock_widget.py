@@ -295,7 +295,9 @@ def preserve_view(viewer: Viewer) -> Iterator[None]:
 def fit_view(viewer: Viewer, *layers: Layer) -> None:
     """Move the camera so that these layers fill the view."""
     if hasattr(viewer, "fit_to_view"):
-        viewer.fit_to_view(layers=list(layers))
+        # napari 0.9 raises IndexError for layers of fewer axes than others in the viewer
+        has_all_axes = all(layer.ndim == viewer.dims.ndim for layer in layers)
+        viewer.fit_to_view(layers=list(layers) if has_all_axes else None)
     else:  # napari < 0.9
         viewer.reset_view()
 

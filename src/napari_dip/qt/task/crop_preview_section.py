@@ -448,7 +448,8 @@ class CropPreviewSection(CollapsibleSection):
         if len(layers) > 1 and source_layer is not None and source_layer in self._viewer.layers:
             self.grid.show([source_layer, *layers])
             for layer in layers:
-                if read_layer_provenance(layer)["recipe"]["preset"] == self._preset:
+                recipe = recipe_from_dict(read_layer_provenance(layer)["recipe"])
+                if recipe.run_settings.preset == self._preset:
                     self.preview_combo.setCurrentText(layer.name)
             self.message_emitted.emit(_CHOOSE_PREVIEW_MESSAGE)
 

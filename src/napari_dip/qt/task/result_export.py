@@ -6,6 +6,7 @@ import json
 import os
 import re
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,21 @@ def apply_header(layer: Image, header: ImageHeader) -> None:
             layer.units = header.units[: layer.ndim]
 
 
+def _restore_file_sizes(header: ImageHeader, provenance: Mapping[str, Any]) -> ImageHeader:
+    """Give a result the axes and pixel size of its input's file where napari drops them."""
+    report = provenance["report"]
+    scale, units, axes = report["fit"].get("scale"), report["fit"].get("units"), report["axes"]
+    if len(axes) != len(header.shape):
+        return header
+    if header.has_guessed_axes:
+        header = replace(header, axes=axes)
+    if not scale or not units or set(header.units or ()) != {"pixel"} or axes != header.axes:
+        return header
+    # the layer of a finer result has a part of a pixel as its scale
+    sizes = zip(header.scale or (1.0,) * len(scale), scale, strict=True)
+    return replace(header, scale=tuple(a * b for a, b in sizes), units=tuple(units))
+
+
 def save_layer(layer: Image, path: Path, *, overwrite: bool) -> Callable[[], Path]:
     """Return a function that saves a layer of this plugin as OME-TIFF or OME-Zarr.
 
@@ -193,11 +209,8 @@ def save_layer(layer: Image, path: Path, *, overwrite: bool) -> Callable[[], Pat
     overwrite : bool
         Whether an earlier file may be replaced.
     """
-    provenance, header, pixels = (
-        read_layer_provenance(layer),
-        read_layer_header(layer),
-        get_full_resolution(layer),
-    )
+    provenance, pixels = read_layer_provenance(layer), get_full_resolution(layer)
+    header = _restore_file_sizes(read_layer_header(layer), provenance)
     input_path = read_recorded_inputs(provenance)["image"].get("path")
     saved = pack_provenance(provenance, path.parent)
     saved["look"] = record_layer(layer)["look"] | {"axes": header.axes.replace("S", "")}
