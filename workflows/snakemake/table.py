@@ -16,7 +16,7 @@ with open(job.output[0], "w", newline="", encoding="utf-8") as file:
         row = {
             "image": path.stem,
             "state": "refused" if "refused" in record else "restored",
-            "prior": (record.get("prior") or {}).get("chosen", ""),
+            "prior": (record.get("prior") or {}).get("key", ""),
             "warnings": " ".join(verdict.get("warnings", [])),
         }
         table.writerow({**record, **row})
