@@ -132,6 +132,8 @@ class ResultCard:
     ----------
     verdict : Verdict
     headline : str
+    reason : str
+        The reason of the headline; "" for a result that is fine.
     warnings : tuple of Note
         The worst, at most `MAX_CARD_WARNINGS`.
     findings : tuple of Note
@@ -145,6 +147,7 @@ class ResultCard:
 
     verdict: Verdict
     headline: str
+    reason: str = ""
     warnings: tuple[Note, ...] = ()
     findings: tuple[Note, ...] = ()
     figures: tuple[CardFigure, ...] = ()
@@ -213,10 +216,11 @@ def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> Resul
     displayed = [note for note in warnings if one_per_code[note.code] is note][:MAX_CARD_WARNINGS]
     findings = tuple(note for note in notes if note.code.startswith(_FINDINGS))
     others = [note for note in notes if note not in (*displayed, *findings)]
-    verdict, headline = _judge(ranked, notes)
+    verdict, headline, reason = _judge(ranked, notes)
     return ResultCard(
         verdict=verdict,
         headline=headline,
+        reason=reason,
         warnings=tuple(displayed),
         findings=findings,
         figures=tuple(
@@ -229,15 +233,16 @@ def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> Resul
     )
 
 
-def _judge(ranked: list[Note], notes: list[Note]) -> tuple[Verdict, str]:
+def _judge(ranked: list[Note], notes: list[Note]) -> tuple[Verdict, str, str]:
+    """Return the verdict, its headline, and the reason in that."""
     if not ranked:
         codes = {note.code for note in notes}
         key = "unchecked" if not notes or codes & _UNCHECKED else "fine"
         key = next((code for code in _UNDECIDED if code in codes), key)
-        return Verdict.FINE, HEADLINES[key]
+        return Verdict.FINE, HEADLINES[key], ""
     verdict = Verdict.DO_NOT_USE if any(map(_is_failure, ranked)) else Verdict.LOOK_CLOSER
     reason = render(REASONS[_find_reason(ranked[0])], ranked[0].facts)
-    return verdict, render(HEADLINES[verdict], {"reason": reason})
+    return verdict, render(HEADLINES[verdict], {"reason": reason}), reason
 
 
 def _is_failure(note: Note) -> bool:

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dip.errors import Fault, Refusal, RefusedError
-from napari_dip.errors.templates import HEADLINES, make_printable
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.reading import open_pixels, read_header
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS, Verdict
 from napari_dip.pipeline.assess.report_figures import compute_contrast_limits, select_middle_plane
@@ -289,8 +289,6 @@ _STATE_LABELS = {
     "failed": "failed",
     "waiting": "not finished",
 }
-#: Beginning of a headline that the colour of the row says as well.
-_LOOK_CLOSER = HEADLINES[Verdict.LOOK_CLOSER].partition("{")[0]
 #: Height of a row of the table in pixels: two lines, which most reasons take.
 _FILE_ROW_HEIGHT = 34
 #: Minimum height of the table of files: three rows and the headers.
@@ -340,7 +338,9 @@ class FileTableModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.DisplayRole:
             label = make_source_label(row.source)
             first = make_printable(row.messages[0]) if row.messages else ""
-            reason = first.removeprefix(f"'{label}' ").removeprefix(_LOOK_CLOSER)
+            reason = first.removeprefix(f"'{label}' ")
+            if row.verdict is Verdict.LOOK_CLOSER and row.reason:  # the colour says the verdict
+                reason = f"{row.reason}."
             reason = f"{reason[:1].upper()}{reason[1:]}"
             return (label, format_file_state(row), reason)[index.column()]
         if role == Qt.ItemDataRole.ForegroundRole and index.column():

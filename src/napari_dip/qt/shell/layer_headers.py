@@ -54,7 +54,8 @@ def read_layer_header(layer: Image, axes: str | None = None) -> ImageHeader:
     data, file_header = get_full_resolution(layer), find_layer_file_header(layer)
     shape = tuple(int(count) for count in data.shape)
     samples = 1 if layer.rgb else 0  # napari counts no axis for red, green and blue
-    guess, own_axes = guess_axes(shape, rgb=bool(layer.rgb)), guess_layer_axes(layer)
+    guess = guess_axes(shape, rgb=bool(layer.rgb))
+    own_axes = _read_layer_axes(layer, file_header) or guess
     has_names = bool(_parse_axis_labels(layer)) or bool(
         file_header and not file_header.has_guessed_axes
     )
@@ -120,11 +121,15 @@ def describe_file_header(header: ImageHeader | None) -> str:
 
 def guess_layer_axes(layer: Image) -> str:
     """Return the axes from the layer's axis labels, from its file, or else guessed by shape."""
+    axes = _read_layer_axes(layer, find_layer_file_header(layer))
+    return axes or guess_axes(tuple(get_full_resolution(layer).shape), rgb=bool(layer.rgb))
+
+
+def _read_layer_axes(layer: Image, file_header: ImageHeader | None) -> str:
+    """Return the axes from the layer's axis labels, or else from its file; "" if none tells."""
     if labels := _parse_axis_labels(layer):
         return labels + ("S" if layer.rgb else "")
-    if (header := find_layer_file_header(layer)) is not None:
-        return header.axes
-    return guess_axes(tuple(get_full_resolution(layer).shape), rgb=bool(layer.rgb))
+    return "" if file_header is None else file_header.axes
 
 
 def _parse_axis_labels(layer: Image) -> str:

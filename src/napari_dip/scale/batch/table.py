@@ -167,6 +167,8 @@ class FileRow:
         The card and its details; or the refusal, or the current step.
     verdict : Verdict or None
         Verdict on the result; None if there is no result.
+    reason : str
+        Reason of the verdict; "" if there is none.
     """
 
     source: Path
@@ -174,6 +176,7 @@ class FileRow:
     fraction: float = 0.0
     messages: tuple[str, ...] = ()
     verdict: Verdict | None = None
+    reason: str = ""
 
     @property
     def has_result(self) -> bool:
@@ -238,4 +241,4 @@ def _add_verdict(row: FileRow, record: Mapping[str, Any]) -> FileRow:
     """Add the card of a record to a row."""
     card = make_card(record["report"])
     messages = (*card.list_lines(), *map(str, card.details))
-    return replace(row, messages=messages, verdict=card.verdict)
+    return replace(row, messages=messages, verdict=card.verdict, reason=card.reason)
