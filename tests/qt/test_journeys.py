@@ -17,6 +17,8 @@ import tifffile
 from qtpy.QtCore import QPoint, Qt, QThreadPool
 from qtpy.QtWidgets import QAbstractButton, QApplication, QFileDialog, QScrollArea
 
+from napari_dip.errors.notes import make_note
+from napari_dip.pipeline.assess.card import make_card
 from napari_dip.qt.shell.dock_widget import CollapsibleSection, PageScrollArea
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 
@@ -260,6 +262,49 @@ def check_widths(dock, place):
     assert frame.minimumSizeHint().width() <= frame.width() and dock.width() <= frame.width(), place
     assert frame.mapTo(frame.window(), frame.rect().topRight()).x() < frame.window().width(), place
     assert sum(area.verticalScrollBar().isVisible() for area in areas) <= 1, place
+
+
+@pytest.mark.long
+def test_a_dock_with_a_long_card_has_a_single_scroll_bar(user):
+    user.open_sample("mitochondria", side=32)
+    window = user.viewer.window._qt_window
+    window.resize(1280, 720)
+    window.show()
+    codes = [make_note("residual-edges", ratio=1.6), make_note("mean-off", share=0.02, brighter=1)]
+    report = {"verdict": {"codes": [note.to_dict() for note in codes]}, "note_codes": []}
+    for entry in ("Denoise", "Super-resolve", "Inpaint"):
+        user.open_dock(entry)
+        view = user.dock.result_view
+        view.card.show_card(make_card(report))
+        user.dock.validation_curve.extend([(1, 10, 1.0, 1.0), (1, 20, 0.5, 0.6)], 20)
+        for part in (view.comparison, user.dock.history, user.dock.run_bar.add_button):
+            part.setVisible(True)
+            for height in (720, 700, 740):
+                window.resize(1280, height)
+                for _ in range(4):  # drawing may take a wait
+                    user.qtbot.wait(50)
+                check_widths(user.dock, f"{entry}, {height}")
+
+
+@pytest.mark.long
+def test_docks_in_tabs_settle_with_a_single_scroll_bar_at_any_height(user):
+    user.viewer.open_sample("napari-dip", "mitochondria")
+    for layer in user.viewer.layers:
+        layer.visible = False  # what is drawn plays no part
+    window = user.viewer.window._qt_window
+    window.show()
+    docks = []
+    for entry in ("Batch", "Deblur", "Denoise"):
+        user.open_dock(entry)
+        docks.append(user.dock)
+    for dock in docks:
+        dock.parentWidget().raise_()
+        user.qtbot.waitUntil(dock.isVisible)
+        for height in range(480, 720, 8):
+            window.resize(1280, height)
+            user.qtbot.wait(50)
+        user.qtbot.wait(200)
+        check_widths(dock, type(dock).__name__)
 
 
 @pytest.mark.long

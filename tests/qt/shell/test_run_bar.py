@@ -51,6 +51,20 @@ def test_a_sign_never_stands_for_one_or_two_lines(bar, qtbot):
     assert place.more_button.text() == "\u25bc 3 more lines"
 
 
+def test_a_folded_text_ends_with_a_whole_sentence(bar, qtbot):
+    wrapped = "A sentence that is too long for a single line of so narrow a dock as this is."
+    bar.show_message("\n".join([wrapped] * 20))
+    qtbot.wait(20)
+    place, label = bar.message_area, bar.message_label
+    ends = [bottom for bottom, text in place._line_ends if text.endswith(("\n", "this is."))]
+    assert len(ends) == 20 < len(place._line_ends)
+    assert label.height() - label.contentsRect().top() - label.indent() in ends
+    bar.show_message(wrapped * 20)
+    qtbot.wait(20)
+    assert not place.more_button.isVisible()
+    assert label.height() == label.heightForWidth(label.width())
+
+
 def test_a_click_on_the_sign_of_more_lines_shows_them_all(bar, qtbot):
     bar.show_message(number_sentences(40))
     qtbot.wait(20)

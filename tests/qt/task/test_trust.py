@@ -226,7 +226,8 @@ def test_a_folded_field_is_not_reached_by_the_tab_key(driver):
     assert not driver.dock.form.widgets["gain"].native.isVisible()
 
 
-def test_a_card_in_a_narrow_dock_has_at_most_eight_lines_above_its_details(driver):
+def make_long_report() -> dict:
+    """A report whose card has two long warnings, and more figures than a dock shows."""
     codes = [
         make_note(
             "contrast-doubtful", share=0.3, weak=True, bounded=False, little=False, least="0"
@@ -235,22 +236,45 @@ def test_a_card_in_a_narrow_dock_has_at_most_eight_lines_above_its_details(drive
     ]
     halves = {"resolution": {"input": 412.3, "result": 301.2}, "unit": "nm", "repeated": 0.87}
     figures = {"detail": {"regression_slope": 0.97, "slope_error": 0.03, "detail_std": 0.1}}
-    report = {
+    return {
         "verdict": {"codes": [note.to_dict() for note in codes], "figures": figures},
         "deviation": {"noise": 0.0123, "result": 0.00456},
         "halves": halves,
         "note_codes": [],
     }
+
+
+def test_a_card_in_a_narrow_dock_has_at_most_eight_lines_above_its_details(driver):
     window = driver.viewer.window._qt_window
     window.resize(1280, 720)
     window.show()
     view = driver.dock.result_view.card
-    view.show_card(make_card(report))
+    view.show_card(make_card(make_long_report()))
     driver.qtbot.wait(100)
     assert "Repeated" not in view.figure_label.text() and "nm" in view.detail_label.text()
-    heights = (view.headline, view._warnings, view.figure_label)
-    lines = [widget.height() // view.headline.fontMetrics().lineSpacing() for widget in heights]
-    assert min(lines) > 0 and sum(lines) <= 8, lines
+    labels = (view.headline, view.warning_label, view.figure_label)
+    lines = [label.height() // label.fontMetrics().lineSpacing() for label in labels]
+    assert lines[1] > 0 and sum(lines) <= 8, lines
+
+
+@pytest.mark.parametrize("width", [310, 700])
+def test_a_card_shows_each_warning_whole_or_among_the_details(driver, width):
+    window = driver.viewer.window._qt_window
+    window.resize(1280, 720)
+    window.show()
+    card, view = make_card(make_long_report()), driver.dock.result_view.card
+    driver.dock.parentWidget().setFixedWidth(width)
+    view.show_card(card)
+    driver.qtbot.wait(100)
+    label = view.warning_label
+    assert label.height() >= label.heightForWidth(label.width())
+    above, below = label.text().split("\n"), view.detail_label.text().split("\n")
+    assert [*above, *below][: len(above)] == [f"⚠ {note}" for note in card.warnings[: len(above)]]
+    hidden = card.warnings[len(above) :]
+    assert below[: len(hidden)] == [f"⚠ {note}" for note in hidden]
+    assert len(hidden) == (1 if width == 310 else 0)
+    title = "Details of the result (1 more warning)" if hidden else "Details of the result"
+    assert view.details_section.text() == title
 
 
 def test_the_card_gives_the_verdict_on_the_result_and_goes_with_it(driver):

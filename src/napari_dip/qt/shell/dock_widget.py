@@ -115,6 +115,11 @@ def _measure_wrapped_height(page: QWidget) -> int:
     return int(page.sizeHint().height())
 
 
+def _measure_scrolled_height(page: QWidget) -> int:
+    """Return the height that a scroll area gives a page: labels ask for more than they take."""
+    return max(page.minimumSizeHint().height(), _measure_wrapped_height(page))
+
+
 class DockLifecycle(QObject):
     """Event filter that opens a dock as a tab, makes its title fit, and shuts it down at its end.
 
@@ -393,7 +398,8 @@ class PageScrollArea(QScrollArea):
         """Return the width of the page and of a scroll bar in sight, and the minimum height."""
         page, bar = self.widget(), self.verticalScrollBar()
         width = 0 if page is None else page.minimumSizeHint().width()
-        if bar is not None and bar.maximum() > 0:
+        scrolls = self.verticalScrollBarPolicy() != Qt.ScrollBarPolicy.ScrollBarAlwaysOff
+        if bar is not None and bar.maximum() > 0 and scrolls:
             width += bar.sizeHint().width()
         return QSize(width, self.height_hint)
 
@@ -417,12 +423,18 @@ class PageScrollArea(QScrollArea):
     def _choose_scrolling(self) -> None:
         """Let the inner area scroll if it has room for that, and else this one."""
         page, view, inner = self.widget(), self.viewport(), self._inner
-        inner_page = None if inner is None else inner.widget()
-        if page is None or view is None or inner is None or inner_page is None:
+        inner_page, inner_view = (
+            (None, None) if inner is None else (inner.widget(), inner.viewport())
+        )
+        if page is None or view is None or inner is None or inner_page is None or not inner_view:
             return
-        fixed_height = _measure_wrapped_height(page) - inner.height_hint
+        fixed_height = _measure_scrolled_height(page) - inner.height_hint
         has_room = view.height() - fixed_height >= _MIN_SCROLLED_HEIGHT
-        height = _MIN_SCROLLED_HEIGHT if has_room else _measure_wrapped_height(inner_page)
+        frame = inner.height() - inner_view.height()
+        height = _MIN_SCROLLED_HEIGHT if has_room else _measure_scrolled_height(inner_page) + frame
+        # both bars would come and go in turn, each by the width that the other takes
+        policies = Qt.ScrollBarPolicy.ScrollBarAlwaysOff, Qt.ScrollBarPolicy.ScrollBarAsNeeded
+        inner.setVerticalScrollBarPolicy(policies[has_room])
         if height != inner.height_hint:
             inner.height_hint = height
             inner.updateGeometry()

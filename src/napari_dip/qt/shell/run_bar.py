@@ -75,7 +75,10 @@ _BUSY_STATES = {JobState.RUNNING, JobState.PAUSED, JobState.STOPPING, JobState.F
 
 
 class FoldedLabel(QWidget):
-    """A label as tall as its text; a line to click on stands for what exceeds `max_lines`."""
+    """A label as tall as its text; a line to click on stands for what exceeds `max_lines`.
+
+    Texts are cut between their lines, never within one that wraps: a sentence is shown whole.
+    """
 
     def __init__(
         self, label: QLabel, parent: QWidget | None = None, *, max_lines: int = MAX_MESSAGE_LINES
@@ -101,11 +104,6 @@ class FoldedLabel(QWidget):
         self._label.setText(text)
         self._fit_height()
 
-    def set_max_lines(self, max_lines: int) -> None:
-        """Set the largest number of visible lines."""
-        self._max_lines = max_lines
-        self._fit_height()
-
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         """Adapt the height: sentences take more lines in a narrow dock."""
         super().resizeEvent(event)
@@ -126,19 +124,31 @@ class FoldedLabel(QWidget):
         """Set the height to that of the lines in sight and of the line that stands for others."""
         width = max(1, self.width())
         self._line_ends = self._break_lines(width)
-        # the line below would stand for hardly more than itself
-        is_folded = len(self._line_ends) > self._max_lines + _MAX_SPARE_LINES
-        is_folded = is_folded and not self._is_unfolded
+        visible_count = self._count_visible_lines()
+        is_folded = visible_count < len(self._line_ends)
         height = self._label.heightForWidth(width)
         if is_folded:
             margin = self._label.contentsRect().top() + _INDENT
-            height = margin + self._line_ends[self._max_lines - 1][0]
-            self.more_button.setText(self._describe_hidden_lines())
+            height = margin + self._line_ends[visible_count - 1][0]
+            self.more_button.setText(self._describe_hidden_lines(visible_count))
         button_height = self.more_button.sizeHint().height() if is_folded else 0
         self._label.setGeometry(0, 0, width, height)
         self.more_button.setGeometry(0, height, width, button_height)
         self.more_button.setVisible(is_folded)
         self.setFixedHeight(max(1, height + button_height))
+
+    def _count_visible_lines(self) -> int:
+        """Return how many lines are visible: all, or those up to the end of a sentence."""
+        line_count = len(self._line_ends)
+        # the line below would stand for hardly more than itself
+        if self._is_unfolded or line_count <= self._max_lines + _MAX_SPARE_LINES:
+            return line_count
+        ends = [
+            number
+            for number, (_, text) in enumerate(self._line_ends, 1)
+            if text.endswith("\n") or number == line_count
+        ]
+        return max((end for end in ends if end <= self._max_lines), default=ends[0])
 
     def _break_lines(self, width: int) -> list[tuple[int, str]]:
         """Return bottom edge (in pixels) and text of each line, wrapped as the label wraps it."""
@@ -159,9 +169,9 @@ class FoldedLabel(QWidget):
         layout.endLayout()
         return ends
 
-    def _describe_hidden_lines(self) -> str:
+    def _describe_hidden_lines(self, visible_count: int) -> str:
         """Return how many lines are hidden below, and whether one of them is a warning."""
-        hidden_lines = [text for _, text in self._line_ends[self._max_lines :]]
+        hidden_lines = [text for _, text in self._line_ends[visible_count:]]
         warning = ", with a warning ⚠" if any("⚠" in text for text in hidden_lines) else ""
         return f"▼ {len(hidden_lines)} more lines{warning}"
 

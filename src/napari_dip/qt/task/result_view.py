@@ -9,8 +9,8 @@ from weakref import ref
 import numpy as np
 from napari.layers import Image
 from napari.utils import Colormap
-from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton, QSlider, QWidget
+from qtpy.QtCore import QEvent, QSignalBlocker, Qt, Signal
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton, QSlider, QStyle, QWidget
 
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS, make_card
 from napari_dip.qt.shell.background_call import try_call
@@ -20,6 +20,7 @@ from napari_dip.qt.shell.dock_widget import (
     fill_grid,
     guard_wheel,
     make_button,
+    make_single_shot_timer,
     preserve_view,
 )
 from napari_dip.qt.shell.napari_layers import (
@@ -33,7 +34,7 @@ from napari_dip.qt.shell.napari_layers import (
     read_source_input,
 )
 from napari_dip.qt.shell.preferences import read_preferences
-from napari_dip.qt.shell.run_bar import FoldedLabel, make_message_label
+from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.task.crop_preview_section import SwipeLine
 from napari_dip.qt.task.result_export import SaveMenu
 
@@ -50,13 +51,15 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.job_controller import ResultTarget
     from napari_dip.qt.task.run_request import PendingResult
 
-#: Largest number of visible lines above the details: in a dock of 310 pixels all of them took
-#: twelve.
+#: Largest number of lines above the details: in a dock of 310 pixels all of them took twelve.
 _MAX_CARD_LINES = 8
 #: Largest number of figures among the lines above the details: the error and the confirmed detail
 #: rank first.
 _MAX_CARD_FIGURES = 2
 _FIRST_FIGURES = ("noise", "detail", "agreement")
+_DETAILS_TITLE = "Details of the result"
+#: Events that change how many lines a text takes.
+_FONT_EVENTS = (QEvent.Type.StyleChange, QEvent.Type.FontChange)
 
 
 #: Extra layers by attribute of `Restoration`: label and tooltip.
@@ -299,13 +302,18 @@ class ResultCardView(QWidget):
         self.warning_label: QLabel
         self.warning_label, self.detail_label = make_message_label(), make_message_label()
         self.detail_label.setAlignment(Qt.AlignmentFlag.AlignTop)
-        self._warnings = FoldedLabel(self.warning_label)
+        self._card: ResultCard | None = None
+        self._hidden_notes: set[Note] = set()
+        self._shared_width = 0
+        # not at once: Qt forgets a change of size that comes amid a layout
+        self._share_timer = make_single_shot_timer(self)
+        self._share_timer.timeout.connect(self._share_lines)
         page = QWidget()
         fill_grid(page, ([self.detail_label],))
-        self.details_section: CollapsibleSection = CollapsibleSection("Details of the result", page)
+        self.details_section: CollapsibleSection = CollapsibleSection(_DETAILS_TITLE, page)
         rows = (
             [self.headline, save_menu],
-            [self._warnings],
+            [self.warning_label],
             [self.figure_label],
         )
         fill_grid(self, rows, spacing=4).setColumnStretch(0, 1)
@@ -320,48 +328,85 @@ class ResultCardView(QWidget):
         hidden_notes : iterable of Note
             Details that the plan above shows already.
         """
+        self._card, self._hidden_notes = card, set(hidden_notes)
         self.headline.setText(card.headline)
         self.headline.setStyleSheet(
             "QLabel { font-weight: bold; padding-left: 6px; "
             f"border-left: 4px solid {VERDICT_COLOURS[card.verdict]}; }}"
         )
-        figures = sorted(card.figures, key=lambda figure: figure.name not in _FIRST_FIGURES)
-        first, others = figures[:_MAX_CARD_FIGURES], figures[_MAX_CARD_FIGURES:]
-        text = "\n".join(filter(None, (*map(str, card.findings), " · ".join(map(str, first)))))
-        self.figure_label.setText(text)
-        self.figure_label.setVisible(bool(text))
-        self._warnings.show_text("\n".join(f"⚠ {note}" for note in card.warnings))
-        self._warnings.setVisible(bool(card.warnings))
-        self._limit_warnings()
-        hidden = set(hidden_notes)
-        details = [f"• {figure}" for figure in others]
-        details += [
-            f"{'⚠' if note in card.all_warnings else '•'} {note}"
-            for note in card.details
-            if note not in hidden
-        ]
-        self.detail_label.setText("\n".join(details))
+        self._share_lines()
         self.setVisible(True)
-        self.details_section.adjust_page_height()
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:
-        """Leave the warnings the lines that the headline and the figures do not take."""
+        """Share the lines anew: sentences take more of them in a narrow dock."""
         super().resizeEvent(event)
-        self._limit_warnings()
+        # a scroll bar that comes or goes must not bring sentences that make it go or come
+        if abs(self.width() - self._shared_width) > self._bar_width:
+            self._share_timer.start()
 
-    def _limit_warnings(self) -> None:
-        labels = [label for label in (self.headline, self.figure_label) if label.text()]
-        line_count = sum(
-            round(label.heightForWidth(label.width()) / label.fontMetrics().lineSpacing())
-            for label in labels
-        )
-        # one more line says that there are more
-        self._warnings.set_max_lines(max(1, _MAX_CARD_LINES - line_count - 1))
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Share the lines anew in the font of a new theme."""
+        super().changeEvent(event)
+        if event is not None and event.type() in _FONT_EVENTS:
+            self._share_timer.start()
+
+    @property
+    def _bar_width(self) -> int:
+        style = self.style()
+        return 0 if style is None else style.pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
+
+    def _share_lines(self) -> None:
+        """Show as many whole warnings and figures as there are lines, and the rest as details."""
+        card = self._card
+        if card is None:
+            return
+        self._shared_width = self.width()
+        width = self.width() - self._bar_width
+        headline_width = self.headline.width() - self._bar_width
+        lines_left = _MAX_CARD_LINES - _count_lines(self.headline, headline_width)
+        figures = sorted(card.figures, key=lambda figure: figure.name not in _FIRST_FIGURES)
+        first_figures = " · ".join(map(str, figures[:_MAX_CARD_FIGURES]))
+        warnings = [f"⚠ {warning}" for warning in card.warnings]
+        findings = [*map(str, card.findings), *filter(None, [first_figures])]
+        # the worst warning is always shown, whole, even where it takes a line too many
+        least = min(len(warnings), 1)
+        visible = _show_fitting_lines(self.warning_label, warnings, width, lines_left, least)
+        lines_left -= _count_lines(self.warning_label, width)
+        rest = warnings[visible:]
+        notes = [note for note in card.details if note not in self._hidden_notes]
+        count = len(rest) + sum(note in card.all_warnings for note in notes)
+        visible = _show_fitting_lines(self.figure_label, findings, width, lines_left)
+        rest += [f"• {text}" for text in (*findings[visible:], *figures[_MAX_CARD_FIGURES:])]
+        rest += [f"{'⚠' if note in card.all_warnings else '•'} {note}" for note in notes]
+        self.detail_label.setText("\n".join(rest))
+        more = f" ({count} more warning{'s' * (count > 1)})" * bool(count)
+        self.details_section.setText(f"{_DETAILS_TITLE}{more}")
+        self.details_section.setVisible(not self.isHidden() and bool(rest))
+        self.details_section.adjust_page_height()
 
     def setVisible(self, visible: bool) -> None:
         """Show or hide the card with its details, if it has any."""
         super().setVisible(visible)
         self.details_section.setVisible(visible and bool(self.detail_label.text()))
+
+
+def _show_fitting_lines(
+    label: QLabel, lines: list[str], width: int, max_lines: int, least: int = 0
+) -> int:
+    """Show the first of some lines that fit whole at a width, or the least; return their number."""
+    for count in range(len(lines), least - 1, -1):
+        label.setText("\n".join(lines[:count]))
+        if _count_lines(label, width) <= max_lines:
+            break
+    label.setVisible(bool(label.text()))
+    return count
+
+
+def _count_lines(label: QLabel, width: int) -> int:
+    """Return how many lines a text takes at a width, in pixels."""
+    if not label.text():
+        return 0
+    return round(label.heightForWidth(width) / label.fontMetrics().lineSpacing())
 
 
 class ExtraLayerChooser(QWidget):
