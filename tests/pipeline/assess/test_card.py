@@ -21,7 +21,8 @@ FACTS = {
     "darker_share": 0.2,
     "brighter_share": 0.1,
     "instant": False,
-    "upscaled": False,
+    "width": 4,
+    "widest": 10,
     "entered": False,
     "period": 2.0,
     "brighter": True,
@@ -58,6 +59,7 @@ CLAIMS = {
     "residual-edges": {"structure lost": True, "edges lost": True},
     "residual-strong": {"strength": "strong"},
     "residual-weak": {"strength": "weak"},
+    "noise-left": {"strength": "weak"},
     "input-kept": {"result": "like the input"},
     "mean-kept": {"mean": "kept"},
     "mean-off": {"mean": "changed"},
@@ -74,6 +76,7 @@ CLAIMS = {
     "contrast-doubtful": {"detail": "wrong"},
     "holes-filled": {},
     "holes-far": {},
+    "holes-smooth": {},
     "clipping-corrected": {"clipped": "accounted for"},
     "pixels-saturated": {"clipped": "stays"},
     "pixels-darkest": {"clipped": "stays"},
@@ -98,9 +101,11 @@ EXCLUSIVE = [
         "residual-strong",
         "residual-noise",
         "residual-weak",
+        "noise-left",
     },
     {"mean-off", "mean-kept", "border-crossed"},
     {"holes-far", "holes-filled"},
+    {"holes-smooth", "holes-filled"},
     {"traces-scaled", "traces-kept", "traces-untold"},
     {"traces-late", "traces-kept", "traces-untold"},
     {
@@ -164,8 +169,8 @@ def test_that_a_run_was_ended_is_named_before_what_follows_from_it(ended, reason
 
 def test_only_an_upscaled_result_is_advised_to_denoise_first():
     (denoised,) = make_card(make_report("residual-weak")).warnings
-    (upscaled,) = make_card(make_report("residual-weak", upscaled=True)).warnings
-    assert "longer preset" in str(denoised) and "denoise the image first" in str(upscaled)
+    (upscaled,) = make_card(make_report("noise-left")).warnings
+    assert "longer preset" in str(denoised) and "Denoise the image first" in str(upscaled)
 
 
 def test_no_warning_stands_below_the_headline_that_all_is_fine():

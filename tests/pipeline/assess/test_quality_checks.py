@@ -11,7 +11,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 import napari_dip as dip
-from napari_dip.pipeline.assess.artefact_detection import ClippedPixels
+from napari_dip.pipeline.assess.artefact_detection import ClippedPixels, SmoothFill
+from napari_dip.pipeline.assess.card import Verdict, make_card
 from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics
 from napari_dip.pipeline.assess.quality_checks import assess_quality, compute_correlation_limit
 from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
@@ -211,6 +212,49 @@ def test_large_holes_warn_and_small_ones_are_called_a_guess():
         residual=None, filled_fraction=0.3
     ) and not list_warnings(residual=None, filled_fraction=0.3)
     assert "confirms" not in list_sentences(**large)  # validation pixels know nothing of holes
+
+
+def test_holes_without_the_detail_around_them_are_no_fine_result():
+    smooth = {
+        "residual": None,
+        "filled_fraction": 0.08,
+        "smooth_fill": SmoothFill(width=4, detail_ratio=0.22, widest=10),
+    }
+    assert "Where a hole is wider than 4 pixels" in list_warnings(**smooth)
+    assert "only 22% of the detail around the holes" in list_warnings(**smooth)
+    checks = assess_quality(replace(GOOD, **smooth))
+    card = make_card({"verdict": checks, "note_codes": []})
+    assert card.verdict is Verdict.LOOK_CLOSER and "without their detail" in card.headline
+    everywhere = smooth | {"smooth_fill": SmoothFill(width=0, detail_ratio=0.4, widest=44)}
+    assert "What fills the holes is a guess" in list_warnings(**everywhere)
+
+
+def test_a_few_wide_holes_among_many_filled_pixels_warn():
+    assert "lie far" in list_warnings(residual=None, filled_fraction=0.14, distant_fraction=0.03)
+
+
+@pytest.mark.parametrize(("strength", "least"), [(0.44, "56%"), (0.02, "98%")])
+def test_noise_that_stays_in_an_enlarged_image_is_no_fine_result(strength, least):
+    residual = ResidualMetrics(
+        excess=0.5, noise_ratio=strength, pixel_count=96 * 96, relative_rms=0.03 * strength
+    )
+    checks = assess_quality(replace(GOOD, residual=residual, is_upscaled=True, agreement=0.98))
+    assert next(code["code"] for code in checks["codes"]) == "noise-left"
+    assert f"at least {least} of its strength" in checks["warnings"][0]
+    assert not any("structure" in warning for warning in checks["warnings"])
+    card = make_card({"verdict": checks, "note_codes": []})
+    assert card.verdict is Verdict.LOOK_CLOSER and "noise is left" in card.headline
+
+
+@pytest.mark.parametrize(
+    "changes", [{"noise_ratio": 0.95}, {"is_noise_reliable": False}, {"relative_rms": 0.001}]
+)
+def test_an_enlarged_image_without_visible_noise_gets_no_warning(changes):
+    residual = ResidualMetrics(excess=0.0, noise_ratio=0.3, pixel_count=96 * 96, relative_rms=0.01)
+    upscaled = replace(GOOD, is_upscaled=True, agreement=0.98)
+    assert assess_quality(replace(upscaled, residual=residual))["warnings"]
+    harmless = replace(upscaled, residual=replace(residual, **changes))
+    assert not assess_quality(harmless)["warnings"]
 
 
 def test_cut_off_values_warn():

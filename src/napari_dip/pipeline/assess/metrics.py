@@ -15,8 +15,11 @@ from napari_dip.pipeline.assess.artefact_detection import (
     NO_CLIPPED_PIXELS,
     ClippedPixels,
     PeriodicPattern,
+    SmoothFill,
     compute_biased_limit,
     detect_clipped_pixels,
+    erode_holes,
+    find_smooth_fill,
     find_strongest_pattern,
     measure_biased_areas,
 )
@@ -139,6 +142,8 @@ class ResultMetrics:
         Share of fine detail, and of all deviations from the mean, that validation pixels confirm.
     filled_fraction, distant_fraction : float
         Share of the pixels that were filled in, and share of these that are far from any measured.
+    smooth_fill : SmoothFill or None
+        From which width on holes were filled in without detail; None if none were.
     is_upscaled : bool
         Whether the result has finer pixels than the input.
     lower_clipping, upper_clipping : ClippedPixels
@@ -172,6 +177,7 @@ class ResultMetrics:
     contrast: ConfirmedDetail | None = None
     filled_fraction: float = 0.0
     distant_fraction: float = 0.0
+    smooth_fill: SmoothFill | None = None
     is_upscaled: bool = False
     lower_clipping: ClippedPixels = NO_CLIPPED_PIXELS
     upper_clipping: ClippedPixels = NO_CLIPPED_PIXELS
@@ -331,12 +337,7 @@ def measure_distant_holes(measured_mask: BoolArray, distance: int) -> tuple[floa
         return 0.0, 0.0
     eroded = missing
     for _ in range(distance):
-        for axis in range(1, eroded.ndim):
-            swapped = eroded.swapaxes(axis, -1)
-            shrunk = swapped.copy()  # pixels beyond a border are treated like those at the border
-            shrunk[..., 1:] &= swapped[..., :-1]
-            shrunk[..., :-1] &= swapped[..., 1:]
-            eroded = shrunk.swapaxes(axis, -1)
+        eroded = erode_holes(eroded)
         if not eroded.any():
             break
     return float(missing.mean()), float(eroded.sum() / missing.sum())
@@ -407,6 +408,18 @@ def measure_result(
         contrast=contrast,
         filled_fraction=filled_fraction,
         distant_fraction=distant_fraction,
+        smooth_fill=None
+        if assessed_mask is None or result.shape != stack.shape
+        else find_smooth_fill(
+            result[assessed],
+            assessed_mask,
+            [
+                float(compute_noise_variance(noise, assessed_prediction[:, c]).mean())
+                if run_plan.task_plan.keeps_measured_pixels
+                else 0.0
+                for c, noise in enumerate(calibration.noise)
+            ],
+        ),
         is_upscaled=max(run_plan.factors) > 1,
         lower_clipping=lower_clipping,
         upper_clipping=upper_clipping,

@@ -40,6 +40,9 @@ MAX_RESIDUAL_STRENGTH = 1.3
 #: Least standard deviation of the residual, in units of the noise; after a filter that removes
 #: little noise, it was down to 0.2.
 MIN_RESIDUAL_STRENGTH = 0.4
+#: Least standard deviation of the residual of a finer result, in units of the noise: 0.02 to 0.45
+#: where six tenths or more of the noise stayed in it (docs/constants.md).
+MIN_UPSCALED_STRENGTH = 0.7
 #: RMS residual, relative to the intensity range, up to which an image with unreliable noise counts
 #: as unchanged: at most 0.006 in four photographs without noise (docs/constants.md).
 MAX_UNCHANGED_RESIDUAL = 0.0075
@@ -73,8 +76,9 @@ MIN_VISIBLE_DETAIL = 0.1
 #: Root mean square of a residual, as a share of the image's range, below which its means do not
 #: matter: half a grey level of 8 bits. A noise-free image super-resolved by 2 has 0.0007.
 MIN_VISIBLE_RESIDUAL = 0.002
-#: Maximum share of the filled pixels that are far from any measured pixel.
-MAX_DISTANT_FRACTION = 0.05
+#: Maximum share of the filled pixels that are far from any measured pixel: none in scratches, 0.03
+#: in discs 40 pixels wide, in whose middle the fill was worse than one value (docs/constants.md).
+MAX_DISTANT_FRACTION = 0.01
 #: Least change of the slope of traces that is reported (docs/movies-and-series.md).
 MAX_SLOPE_CHANGE = 0.1
 #: Least delay of traces in frames that is reported.
@@ -166,29 +170,47 @@ def _assess_residual(metrics: ResultMetrics) -> Iterator[Note]:
     if residual is None:
         if not metrics.filled_fraction:
             yield make_note("residual-unchecked")
-    elif residual.is_noise_reliable and residual.excess > compute_correlation_limit(residual):
+    elif _has_noise_left(metrics, residual):
+        # so little was taken out that its structure says nothing
+        if residual.relative_rms > MAX_NEGLIGIBLE_NOISE * residual.noise_ratio:
+            share = 1 - residual.noise_ratio
+            yield make_note("noise-left", share=share, ratio=residual.noise_ratio)
+    else:
+        yield _assess_residual_structure(metrics, residual)
+
+
+def _assess_residual_structure(metrics: ResultMetrics, residual: ResidualMetrics) -> Note:
+    """Return the worst that structure and strength of a residual tell."""
+    if residual.is_noise_reliable and residual.excess > compute_correlation_limit(residual):
         excess_text, limit_text = _format_distinct_figures(
             residual.excess, compute_correlation_limit(residual)
         )
-        yield make_note("residual-correlated", excess=excess_text, most=limit_text)
-    elif (
+        return make_note("residual-correlated", excess=excess_text, most=limit_text)
+    if (
         residual.relative_rms <= MAX_UNCHANGED_RESIDUAL
         and not residual.is_noise_reliable
         and metrics.agreement is None  # behind an operator, a small residual is the aim
     ):
-        yield make_note("input-kept", share=residual.relative_rms, guessed=True)
-    elif residual.edge_variance_ratio > compute_edge_variance_limit(residual):
-        yield make_note("residual-edges", ratio=residual.edge_variance_ratio)
-    elif not residual.is_noise_reliable:
-        yield make_note("residual-no-edges")
-    elif residual.noise_ratio > MAX_RESIDUAL_STRENGTH:
-        yield make_note("residual-strong", ratio=residual.noise_ratio)
-    elif residual.noise_ratio >= MIN_RESIDUAL_STRENGTH:
-        yield make_note("residual-noise")
-    elif residual.relative_rms <= MAX_NEGLIGIBLE_NOISE * residual.noise_ratio:
-        yield make_note("input-kept", share=residual.relative_rms, guessed=False)
-    else:
-        yield make_note("residual-weak", ratio=residual.noise_ratio, upscaled=metrics.is_upscaled)
+        return make_note("input-kept", share=residual.relative_rms, guessed=True)
+    if residual.edge_variance_ratio > compute_edge_variance_limit(residual):
+        return make_note("residual-edges", ratio=residual.edge_variance_ratio)
+    if not residual.is_noise_reliable:
+        return make_note("residual-no-edges")
+    if residual.noise_ratio > MAX_RESIDUAL_STRENGTH:
+        return make_note("residual-strong", ratio=residual.noise_ratio)
+    if residual.noise_ratio >= MIN_RESIDUAL_STRENGTH:
+        return make_note("residual-noise")
+    if residual.relative_rms <= MAX_NEGLIGIBLE_NOISE * residual.noise_ratio:
+        return make_note("input-kept", share=residual.relative_rms, guessed=False)
+    return make_note("residual-weak", ratio=residual.noise_ratio)
+
+
+def _has_noise_left(metrics: ResultMetrics, residual: ResidualMetrics) -> bool:
+    """Return whether an upscaled result holds noise: its residual is too weak to be all of it."""
+    is_weak = residual.noise_ratio < MIN_UPSCALED_STRENGTH
+    # else the noise may have been overestimated
+    has_no_edges = residual.edge_variance_ratio <= compute_edge_variance_limit(residual)
+    return metrics.is_upscaled and residual.is_noise_reliable and is_weak and has_no_edges
 
 
 def _assess_local_means(metrics: ResultMetrics) -> Iterator[Note]:
@@ -306,7 +328,10 @@ def _make_doubt_facts(detail: ConfirmedDetail) -> dict[str, object]:
 def _assess_holes(metrics: ResultMetrics) -> Iterator[Note]:
     if metrics.distant_fraction > MAX_DISTANT_FRACTION:
         yield make_note("holes-far", share=metrics.distant_fraction)
-    elif metrics.filled_fraction:
+    if (fill := metrics.smooth_fill) is not None:
+        facts = {"width": fill.width, "share": fill.detail_ratio, "widest": fill.widest}
+        yield make_note("holes-smooth", **facts)
+    elif metrics.filled_fraction and metrics.distant_fraction <= MAX_DISTANT_FRACTION:
         yield make_note("holes-filled")
 
 
