@@ -210,6 +210,7 @@ class FitFields(TypedDict):
     half_resolution: bool
     refined: bool
     min_spot_snr: dict[str, float]
+    min_line_snr: dict[str, float]
     finished_fit_count: int
     stopped_fit_count: int
     joint_training: NotRequired[dict[str, Any]]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_dip.engine.constants import HARD_THRESHOLD_SIGMAS
 from napari_dip.engine.noise.camera_noise import MAX_CAMERA_LAG, make_opponent_matrix
 from napari_dip.engine.noise.correlation import make_correlation_matrix
 from napari_dip.engine.noise.oversampling import double_resolution, halve_resolution
@@ -58,8 +59,6 @@ MAX_THRESHOLD_WEIGHT = 1.0
 HALF_WEIGHT_ERROR = 0.005
 #: Ratio of the noise in a group's mean to that of independent patches.
 GROUP_MEAN_NOISE_RATIO = 1.3
-#: Threshold in standard deviations, as in BM3D.
-HARD_THRESHOLD_SIGMAS = 2.7
 #: Factor of the noise variance in the posterior mean. Of 0.65 to 1.25, 0.8 to 0.9 is the best on
 #: seven images of Set12, 1.0 to 1.1 on FMD, by 0.05 dB.
 NOISE_FACTOR = 0.9

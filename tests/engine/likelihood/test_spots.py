@@ -143,8 +143,8 @@ def test_single_pixels_of_twelve_sigmas_survive_a_whole_run(spotted):
     assert heights.min() > 30
     limits = result.report["fit"]["min_spot_snr"]
     assert (limits["1"], limits["2"]) == (8.2, 5.0)
-    assert make_card({"fit": {"min_spot_snr": limits}}).figure_line.endswith(
-        "8.2 σ (1 pixel), 5 σ (2 pixels) of the noise"
+    assert make_card({"fit": result.report["fit"]}).figure_line.endswith(
+        "SNR 8.2 (1 pixel) or 5 (2 pixels) and lines below SNR 2.5 may be removed"
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_dip.engine.constants import FWHM_PER_SIGMA
+from napari_dip.engine.constants import FWHM_PER_SIGMA, HARD_THRESHOLD_SIGMAS
 from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ SPOT_ROUNDS = 3
 FITTED_SPOT_FRACTION = 0.35
 #: Highest peak of a spot for which a limit is computed, in standard deviations of the noise.
 MAX_SPOT_PEAK = 100.0
+#: Widths of lines for which a limit is computed: that at half of the height, in pixels.
+LINE_WIDTHS = (1, 2, 3)
 #: Least share of a spot's weight on measured pixels.
 MIN_SPOT_COVERAGE = 0.5
 #: Largest expected count of the Poisson distribution of a significance. Beyond, its skewness is
@@ -165,6 +167,27 @@ def compute_spot_limits(variance: float, gain: float) -> dict[str, float]:
         is_kept = (existing >= min_significance) & (lacking >= MIN_SPOT_RESIDUAL)
         peak = float(peaks[is_kept][0]) if is_kept.any() else MAX_SPOT_PEAK
         limits[f"{max(1, round(FWHM_PER_SIGMA * width))}"] = round(peak, 1)
+    return limits
+
+
+def compute_line_limits(variance: float, gain: float) -> dict[str, float]:
+    """Return the weakest peak of a line that stays, in standard deviations, by width.
+
+    The filter of similar patches keeps what exceeds a threshold in their spectrum. The largest
+    coefficient of a line is its sum across, so a wide line may be weaker. Photon noise is compared
+    after its variance was stabilised, which compresses a peak.
+
+    Parameters
+    ----------
+    variance, gain : float
+        Of white noise where the line is, and its slope there.
+    """
+    limits = {}
+    for width in LINE_WIDTHS:
+        sum_across = math.sqrt(2 * math.pi) * width / FWHM_PER_SIGMA
+        stabilised_peak = HARD_THRESHOLD_SIGMAS / sum_across
+        peak = stabilised_peak + gain * stabilised_peak**2 / (4 * variance**0.5)
+        limits[str(width)] = round(peak, 1)
     return limits
 
 

@@ -306,10 +306,10 @@ def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Itera
             name="detail", after=f"{100 * fraction:.0f} ± {200 * detail['slope_error']:.0f} %"
         )
     if limits := report.get("fit", {}).get("min_spot_snr"):
-        peaks = (f"{limits[width]:.2g}" for width in ("1", "2"))
-        yield CardFigure(
-            name="spot", after="{} σ (1 pixel), {} σ (2 pixels) of the noise".format(*peaks)
-        )
+        text = "SNR {:.2g} (1 pixel) or {:.2g} (2 pixels)".format(limits["1"], limits["2"])
+        if line_limits := report["fit"].get("min_line_snr"):
+            text += f" and lines below SNR {line_limits['1']:.2g}"
+        yield CardFigure(name="spot", after=f"{text} may be removed")
     if traces := checks.get("traces"):
         yield CardFigure(name="traces", after=format_traces(traces))
     if checks.get("agreement") is not None:

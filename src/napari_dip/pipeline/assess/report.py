@@ -126,7 +126,7 @@ def serialise_fit(
         "restarts": fit_config.restarts,
         "half_resolution": calibrated_image.calibration.half_resolution is not None,
         "refined": any(outcome.is_refined for outcome in outcomes),
-        "min_spot_snr": _find_spot_limits(calibrated_image, outcomes),
+        **_find_detail_limits(calibrated_image, outcomes),
         "finished_fit_count": sum(
             outcome.has_estimate and not outcome.is_ended_by_user for outcome in outcomes
         ),
@@ -137,16 +137,17 @@ def serialise_fit(
     }
 
 
-def _find_spot_limits(
+def _find_detail_limits(
     calibrated_image: CalibratedImage, outcomes: Sequence[UnitOutcome]
-) -> dict[str, float]:
-    """Return the weakest peak of a spot that stays, by its width; empty if that is not known.
+) -> dict[str, dict[str, float]]:
+    """Return the weakest peaks of spots and lines that stay, by width; empty if not known.
 
-    It holds at the median brightness of the channel where it is highest.
+    They hold at the median brightness of the channel where they are highest. Those of lines are
+    not known for frames and planes that are restored with their neighbours.
     """
-    from napari_dip.engine.likelihood.lost_detail import compute_spot_limits
+    from napari_dip.engine.likelihood.lost_detail import compute_line_limits, compute_spot_limits
 
-    calibration = calibrated_image.calibration
+    calibration, layout = calibrated_image.calibration, calibrated_image.layout
     varied_noise = {
         channel: noise
         for channel, noise in enumerate(calibration.noise)
@@ -156,12 +157,16 @@ def _find_spot_limits(
     is_known = all(outcome.is_refined for outcome in outcomes) and all(
         noise.has_bounded_tails for noise in varied_noise.values()
     )
-    limits: dict[str, float] = {}
+    functions = {"min_spot_snr": compute_spot_limits}
+    if not layout.get_neighbour_axis(calibrated_image.header):
+        functions["min_line_snr"] = compute_line_limits
+    limits: dict[str, dict[str, float]] = {"min_spot_snr": {}, "min_line_snr": {}}
     for channel, noise in varied_noise.items() if is_white and is_known else ():
         brightness = np.median(calibrated_image.stack[:, channel])
         variance = float(compute_noise_variance(noise, brightness))
-        for width, peak in compute_spot_limits(variance, noise.gain).items():
-            limits[width] = max(limits.get(width, 0.0), peak)
+        for name, compute_limits in functions.items():
+            for width, peak in compute_limits(variance, noise.gain).items():
+                limits[name][width] = max(limits[name].get(width, 0.0), peak)
     return limits
 
 

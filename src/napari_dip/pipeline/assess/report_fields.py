@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     InstanceOf,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -249,14 +250,17 @@ class _Fit(StrictModel):
     half_resolution: bool = False
     refined: bool = False
     min_spot_snr: dict[str, NumberField] = Field(default_factory=dict)
+    min_line_snr: dict[str, NumberField] = Field(default_factory=dict)
     joint_training: _JointTraining = _JointTraining(region_count=0, iterations=0, inference=0)
 
-    @field_validator("min_spot_snr")
+    @field_validator("min_spot_snr", "min_line_snr")
     @classmethod
-    def require_both_widths(cls, limits: dict[str, float]) -> dict[str, float]:
+    def require_both_widths(
+        cls, limits: dict[str, float], info: ValidationInfo
+    ) -> dict[str, float]:
         """Raise if a limit that the card shows is missing."""
         if limits and not {"1", "2"} <= limits.keys():
-            raise ValueError("'fit.min_spot_snr' lacks one or two pixels")
+            raise ValueError(f"'fit.{info.field_name}' lacks one or two pixels")
         return limits
 
     @model_validator(mode="before")
