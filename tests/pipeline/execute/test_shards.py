@@ -82,7 +82,7 @@ def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
 ):
     def full(unit, poll_control, see):
         if unit.name == sent:
-            return {"state": "passed", "fault": None, "record": {}}
+            return {"state": "unavailable", "fault": None, "record": {}}
         return restore_shard_on_worker(unit, poll_control, see)
 
     monkeypatch.setattr("scale.cluster.simulated_workers.restore_shard_on_worker", full)
@@ -134,7 +134,7 @@ def test_a_share_that_has_ended_two_workers_ends_no_third_one(unshared_batch, tm
     for _ in range(2):
         with pytest.raises(SystemExit):
             restore_shard_on_worker(unit, never_stop, die)
-    assert restore_shard_on_worker(unit, never_stop, die)["state"] == "passed"
+    assert restore_shard_on_worker(unit, never_stop, die)["state"] == "unavailable"
     answer = restore_file_on_worker(make_worker_job(plan, 1, "session", ""), never_stop, die)
     assert answer["fault"]["code"] == "cluster-killed"
     assert (
@@ -215,7 +215,7 @@ def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monke
 
     def full(unit, poll_control, see):
         if unit.name == lost:
-            return {"state": "passed", "fault": None, "record": {}}
+            return {"state": "unavailable", "fault": None, "record": {}}
         return restore_shard_on_worker(unit, poll_control, see)
 
     monkeypatch.setattr("scale.cluster.simulated_workers.restore_shard_on_worker", full)
