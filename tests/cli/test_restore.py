@@ -341,17 +341,17 @@ def test_the_part_is_named_once_and_before_the_bar(monkeypatch):
 
 
 @pytest.mark.long
-def test_a_run_in_parts_names_each_once(tmp_path, capsys):
+def test_a_run_of_two_channels_names_each_once(tmp_path, capsys):
     image = np.random.default_rng(0).normal(500, 20, (2, 40, 40)).astype("uint16")
     tifffile.imwrite(tmp_path / "in.tif", image, imagej=True, metadata={"axes": "CYX"})
     argv = ["denoise", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif"), *FAST]
     assert main(argv) == 0
-    lines = [line for line in capsys.readouterr().err.splitlines() if "part" in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "Restoring," in line]
     assert {line[: line.index(" of 2") + 5] for line in lines} >= {
-        "Restoring, part 1 of 2",
-        "Restoring, part 2 of 2",
+        "Restoring, channel 1 of 2",
+        "Restoring, channel 2 of 2",
     }
-    assert all(line.count("part") == 1 and "/2)" not in line for line in lines)
+    assert all(line.count("channel") == 1 and "/2)" not in line for line in lines)
 
 
 def test_a_partial_image_never_takes_the_place_of_another(tmp_path):

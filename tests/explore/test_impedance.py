@@ -159,3 +159,8 @@ def test_colours_are_averaged_and_large_images_cut_and_both_is_said():
 def test_an_unknown_experiment_is_refused_with_those_that_there_are(capsys):
     assert main(["explore", "magic"]) == 2
     assert "impedance, spectrum" in capsys.readouterr().err
+
+
+def test_the_experiment_says_what_impedance_to_noise_is():
+    description = EXPERIMENTS["impedance"].description
+    assert "Impedance to noise: how much later it learns noise than the image." in description

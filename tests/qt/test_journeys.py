@@ -286,6 +286,53 @@ def test_a_dock_with_a_long_card_has_a_single_scroll_bar(user):
                 check_widths(user.dock, f"{entry}, {height}")
 
 
+def choose_in_menu(entry):
+    """Plugins, Deep Image Prior, an entry whose dock is open already."""
+    from napari._qt._qplugins._qnpe2 import _toggle_or_get_widget
+
+    assert _toggle_or_get_widget("napari-dip", entry, f"{entry} (napari-dip)") is None
+
+
+def test_a_dock_that_is_chosen_again_during_a_run_stays_and_the_run_goes_on(user):
+    user.viewer.window._qt_window.resize(1280, 720)
+    user.viewer.window._qt_window.show()
+    user.open_sample("mitochondria", side=32)
+    user.open_dock("Denoise")
+    user.set(max_iterations="100000", prior="random-input")
+    user.press("Run")
+    user.wait_until(lambda: user.dock.validation_curve.point_count >= 1)
+    choose_in_menu("Denoise")
+    user.qtbot.waitUntil(user.dock.isVisible)
+    assert user.dock.jobs.is_running
+    _, other = user.viewer.window.add_plugin_dock_widget("napari-dip", "Batch")
+    user.qtbot.waitUntil(lambda: user.dock.visibleRegion().isEmpty())
+    choose_in_menu("Denoise")
+    user.qtbot.waitUntil(lambda: not user.dock.visibleRegion().isEmpty())
+    assert user.dock.jobs.is_running and other.visibleRegion().isEmpty()
+    user.qtbot.wait(DOUBLE_CLICK)
+    user.press("Stop and keep")
+    user.wait_for_end()
+
+
+def test_a_dock_behind_a_tab_is_raised_by_the_menu_and_its_own_button_hides_it(user):
+    user.viewer.window._qt_window.show()
+    user.open_dock("Denoise")
+    first = user.dock
+    user.open_dock("Batch")
+    user.qtbot.waitUntil(lambda: first.visibleRegion().isEmpty())
+    choose_in_menu("Denoise")
+    user.qtbot.waitUntil(lambda: not first.visibleRegion().isEmpty())
+    frame = first.parentWidget()
+    user.qtbot.mouseClick(frame.titleBarWidget().hide_button, Qt.MouseButton.LeftButton)
+    user.qtbot.wait(100)
+    assert frame.isHidden()
+    choose_in_menu("Denoise")
+    user.qtbot.waitUntil(lambda: not first.visibleRegion().isEmpty())
+    choose_in_menu("Denoise")  # without a run, napari's menu hides what is in sight
+    user.qtbot.wait(100)
+    assert frame.isHidden()
+
+
 @pytest.mark.long
 def test_docks_in_tabs_settle_with_a_single_scroll_bar_at_any_height(user):
     user.viewer.open_sample("napari-dip", "mitochondria")

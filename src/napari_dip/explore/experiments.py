@@ -246,7 +246,8 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
                 "energies.",
                 label="Image against noise",
                 description="How soon an untrained network learns the image, the image with noise, "
-                "its pixels shuffled, and noise (its impedance).",
+                "its pixels shuffled, and noise. Impedance to noise: how much later it learns "
+                "noise than the image.",
                 settings=("architecture",),
                 fit_count=len(TARGET_LABELS),
                 files=("impedance.html", "impedance.png", "impedance.csv", "impedance.json"),

@@ -21,7 +21,7 @@ class Event:
     Attributes
     ----------
     message : str
-        Current step, for the user: "Measuring the noise", "Restoring part 1 of 3".
+        Current step, for the user: "Measuring the noise", "Restoring, channel 1 of 3".
     progress : Progress
         How much is done, and how much time remains.
     iteration, iterations : int
@@ -37,6 +37,8 @@ class Event:
         Current estimate, float32, in intensity units of the input.
     unit, units : int
         Number of the current work unit, 1-based, and their count.
+    unit_name : str
+        What that unit restores, as "frame 2 of 5, channel 1 of 3"; "" for the only one.
     """
 
     message: str
@@ -50,6 +52,7 @@ class Event:
     preview: Float32Array | None = None
     unit: int = 1
     units: int = 1
+    unit_name: str = ""
 
     @property
     def fraction(self) -> float:

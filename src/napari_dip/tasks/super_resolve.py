@@ -138,7 +138,7 @@ InitialEstimateSetting = Annotated[
         "Initial estimate",
         "Input of the network beside random numbers: the interpolated image, which makes the fit "
         "much shorter, or nothing, as in the Deep Image Prior paper.",
-        choices={"interpolated": "Interpolated image", "none": "None (paper)"},
+        choices={"interpolated": "Interpolated", "none": "None (paper)"},
     ),
 ]
 

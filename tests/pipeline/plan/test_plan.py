@@ -589,7 +589,10 @@ def test_planes_that_lie_far_apart_are_restored_one_by_one_and_the_plan_says_so(
     plan = preflight(make_recipe("denoise"), header, MACHINE)
     assert isinstance(plan, Plan)
     assert plan.layout.grid_axes == grid
-    assert any("5.0 pixels apart" in str(note) for note in plan.notes) == (grid == "YX")
+    notes = [str(note) for note in plan.notes if note.code == "planes-distant"]
+    assert len(notes) == (grid == "YX")
+    assert all("5.0 pixels apart, too far for one volume" in note for note in notes)
+    assert all("'Stacks' (--stacks) to 'As a volume'" in note for note in notes)
     wished = preflight(make_recipe("denoise", stacks="volume"), header, MACHINE)
     assert isinstance(wished, Plan)
     assert wished.layout.grid_axes == "ZYX"
@@ -629,3 +632,28 @@ def test_only_fast_fills_in_in_half_precision(preset: str, half: bool) -> None:
         peaks.append((plan.peak_bytes, plan.seconds))
     assert (peaks[1] < peaks[0]) == half
     assert half or peaks[0] == peaks[1]
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "settings", "names"),
+    [
+        ("YX", (64, 64), {}, [""]),
+        ("CYX", (2, 64, 64), {}, ["channel 1 of 2", "channel 2 of 2"]),
+        ("YX", (64, 64), {"restarts": 2}, ["restart 1 of 2", "restart 2 of 2"]),
+        ("TYX", (2, 64, 64), {}, ["frame 1 of 2", "frame 2 of 2"]),
+        (
+            "TCYX",
+            (2, 2, 64, 64),
+            {},
+            [
+                f"frame {frame} of 2, channel {channel} of 2"
+                for frame in (1, 2)
+                for channel in (1, 2)
+            ],
+        ),
+    ],
+)
+def test_each_fit_is_named_by_what_it_restores(axes, shape, settings, names):
+    plan = plan_image(shape, axes, preset="fast", **settings)
+    assert not isinstance(plan, Refusal)
+    assert sorted(map(plan.describe_unit, plan.units)) == names

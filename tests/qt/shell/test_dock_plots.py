@@ -55,10 +55,22 @@ def test_a_new_part_begins_a_new_curve(show):
 def test_it_is_hidden_until_there_is_something_to_see(show):
     curve = show()
     assert curve.isHidden()
-    curve.extend([(1, 25, 3.0, 3.1)], 25)
+    curve.extend([(1, 25, 3.0, 3.1), (1, 50, 2.0, 2.2)], 50)
     assert not curve.isHidden()
     curve.restart()
     assert curve.isHidden()
+
+
+def test_a_single_loss_is_a_sentence_and_no_plot_of_one_dot(show, qtbot):
+    curve = show()
+    qtbot.addWidget(curve.hint_label)
+    curve.extend([(1, 25, 3.0, 3.1)], 25)
+    assert curve.isHidden() and not curve.hint_label.isHidden()
+    assert "once, at iteration 25" in curve.hint_label.text()
+    curve.extend([(1, 50, 2.0, 2.2)], 50)
+    assert not curve.isHidden() and curve.hint_label.isHidden()
+    curve.restart()
+    assert curve.isHidden() and curve.hint_label.isHidden()
 
 
 def test_the_whole_plot_is_in_sight_beside_a_scroll_bar(show, qtbot):

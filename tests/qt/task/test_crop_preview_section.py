@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_dip.pipeline.assess.card import make_card
+from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 from napari_dip.qt.task.crop_preview_section import _CHOOSE_PREVIEW_MESSAGE
 
@@ -150,6 +152,23 @@ def test_apply_to_all_shows_the_whole_image_as_before_the_grid(large_image):
 
 
 @pytest.mark.long
+def test_the_name_of_a_preview_fits_into_a_cell_of_the_grid():
+    target = ResultTarget(
+        name="scratched mitochondria", layer_attributes={}, crop_name="Balanced crop"
+    )
+    assert target.base_name == "Balanced crop of scrat…dria"
+    assert replace(target, name="cells").base_name == "Balanced crop of cells"
+    assert replace(target, whole=target).base_name == "scratched mitochondria Balanced crop"
+
+
+def test_the_two_ways_to_restore_a_part_say_what_becomes_of_it(driver):
+    section = driver.dock.crop_preview
+    assert "layer of its own" in section.try_button.toolTip()
+    assert "blend it into the latest result" in section.restore_button.toolTip()
+    hint = section.message_label.text()
+    assert "to look at only" in hint and "for good" in hint
+
+
 def test_discarding_a_comparison_runs_no_further_preset(large_image):
     large_image.set(prior="random-input", max_iterations="100000")
     large_image.press(large_image.dock.crop_preview.compare_button)

@@ -174,6 +174,7 @@ def test_paint_a_mask_inpaint_scrub_and_keep_leaves_measured_pixels_as_they_were
 @pytest.mark.gl
 def test_history_curve_and_message_of_a_deleted_result_go_with_it(driver):
     dock, layers = driver.dock, driver.viewer.layers
+    driver.set(max_iterations="60")  # two losses or more, which make a curve
     driver.run()
     driver.wait_for_end()
     assert not dock.history.isHidden() and not dock.validation_curve.isHidden()

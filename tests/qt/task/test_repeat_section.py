@@ -334,7 +334,7 @@ def test_many_sentences_leave_room_for_the_folds_below(expanded_repeat):
     dock, rectangle = driver.dock, find_scroll_area(driver.dock)
     for part in (dock.result_view.comparison, dock.history):  # as after a run
         part.setVisible(True)
-    dock.validation_curve.extend([(1, 10, 1.0, 1.0)], 10)
+    dock.validation_curve.extend([(1, 10, 1.0, 1.0), (1, 20, 0.5, 0.6)], 20)
     driver.viewer.screenshot(canvas_only=False, flash=False)  # lays out
     rectangle.verticalScrollBar().setValue(0)
     label = dock.validation_curve.getPlotItem().getAxis("bottom").label

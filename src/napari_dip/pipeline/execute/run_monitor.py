@@ -104,6 +104,7 @@ class RunMonitor:
             if not step.is_finished:
                 step.finish(None if step.fraction else now)
         self._units = tuple(units or plan.units)
+        self._unit_names: dict[int, str] = {}
         self._plan = plan
         self._iterations = [
             unit.iterations + plan.fit_config.refit_iterations for unit in self._units
@@ -320,6 +321,7 @@ class RunMonitor:
             preview=preview,
             unit=self._unit_number,
             units=len(self._units),
+            unit_name=self._unit_name,
         )
 
     def make_message_event(self, message: str) -> Event:
@@ -359,13 +361,16 @@ class RunMonitor:
 
     def _describe(self, progress: FitProgress) -> str:
         """Describe the current step for the user."""
-        has_estimate = [unit.has_estimate for unit in self._units]
         if self._candidate_index:
             return "Finding out which prior suits"
-        if not has_estimate[self._unit_number - 1]:
+        if not self._units[self._unit_number - 1].has_estimate:
             return "Learning from many at once"
         message = "Taking a last close look" if progress.inference_fraction else "Restoring"
-        if len(has_estimate) > 1:
-            image_number = sum(has_estimate[: self._unit_number])
-            message += f", {self._plan.item_name} {image_number} of {sum(has_estimate)}"
-        return message
+        return ", ".join(filter(None, [message, self._unit_name]))
+
+    @property
+    def _unit_name(self) -> str:
+        number = self._unit_number
+        if number not in self._unit_names:
+            self._unit_names = {number: self._plan.describe_unit(self._units[number - 1])}
+        return self._unit_names[number]

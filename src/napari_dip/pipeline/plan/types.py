@@ -471,6 +471,23 @@ class Plan(ImagePlan):
             return "part"
         return ITEM_NAMES.get(self.layout.get_neighbour_axis(self.header), "part")
 
+    def describe_unit(self, unit: WorkUnit) -> str:
+        """Return what a fit restores, as "frame 2 of 5, channel 1 of 3"; "" for the only fit."""
+        fits = [fit for fit in self.units if fit.has_estimate]
+        item = ITEM_NAMES.get(self.layout.get_neighbour_axis(self.header), "image")
+        numbers: dict[str, tuple[object, list[object]]] = {
+            "tile": (unit.tile, [fit.tile for fit in fits]),
+            item: (unit.item, [fit.item for fit in fits]),
+            "channel": (unit.channels, [fit.channels for fit in fits]),
+            "restart": (unit.restart, [fit.restart for fit in fits]),
+        }
+        phrases = []
+        for name, (value, values) in numbers.items():
+            distinct = list(dict.fromkeys(values))
+            if len(distinct) > 1:
+                phrases.append(f"{name} {distinct.index(value) + 1} of {len(distinct)}")
+        return ", ".join(phrases)
+
     @property
     def work_summary(self) -> str:
         """Size of the image and of a larger result, number of fits and device, for the user."""

@@ -146,7 +146,8 @@ _MAX_GROUP_LENGTH = 38
 _METRICS_TOOLTIP = (
     "Energies of the targets; or what is there of each band of frequencies, in cycles per pixel; "
     "or a row for each network. Validation error: small is good. dB: "
-    "PSNR against the truth. Score: impedance. Bands: how far the lowest is ahead of the highest. "
+    "PSNR against the truth. Score: impedance to noise, how much later noise is learned than the "
+    "image. Bands: how far the lowest is ahead of the highest. "
     "Weights: in thousands. Choose a network to see its curves and its image."
 )
 #: Height of a row in pixels; a window of 1280 x 720 shows five rows below the plot.

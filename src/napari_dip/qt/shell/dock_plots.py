@@ -46,6 +46,7 @@ _PROFILE_HINT = (
     "Compares the input with the latest result along a line, or over time in regions of a movie. "
     "Press a button, then drag in the image."
 )
+_SINGLE_LOSS_HINT = "The loss was measured once, at iteration {}. A longer preset plots a curve."
 _NO_RESULT = "There is no result to compare with yet."
 _UNKNOWN_WIDTH = "cannot tell"
 _WIDTH_TOOLTIP = (
@@ -137,7 +138,10 @@ def make_legend(*entries: tuple[str, str, str]) -> str:
 
 
 class ValidationCurve(DockPlot):
-    """A plot of training and validation loss over the iterations, with the best one marked."""
+    """A plot of training and validation loss over the iterations, with the best one marked.
+
+    A label, `hint_label`, stands for a plot of a single point, as after the preset *Instant*.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -151,6 +155,8 @@ class ValidationCurve(DockPlot):
             "Some pixels are hidden from the fit. While their loss falls, the image gets better; "
             "when it rises, the network begins to copy noise, and the best point is kept.",
         )
+        self.hint_label: QLabel = make_message_label()
+        self.hint_label.setVisible(False)
         self._points: list[tuple[int, float, float]] = []
         self._unit_index = 0
         self._fit_curve = self.plot(pen=pg.mkPen(TRAINING_COLOUR, width=1.5))
@@ -197,7 +203,10 @@ class ValidationCurve(DockPlot):
         self._mark.setPen(text)
 
     def _draw(self, best_iteration: int) -> None:
-        self.setVisible(bool(self._points))
+        self.setVisible(len(self._points) > 1)
+        self.hint_label.setVisible(len(self._points) == 1)
+        if len(self._points) == 1:
+            self.hint_label.setText(_SINGLE_LOSS_HINT.format(self._points[0][0]))
         points = np.array(self._points, dtype=float).reshape(-1, 3)
         iteration = points[:, 0]
         for curve, losses in (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,6 +126,7 @@ class DockLifecycle(QObject):
     A dock that is closed during a run keeps the best image so far, as *Stop and keep* does.
 
     napari stacks docks below each other, and its window grows with each of them, beyond the screen.
+    Its menu hides a dock that is chosen again: one that runs, or lies behind a tab, is raised.
 
     Parameters
     ----------
@@ -144,6 +145,9 @@ class DockLifecycle(QObject):
         self._dock, self._shut_down = dock, shut_down
         self._is_docked = self._has_appeared = self.is_closing = False
         self._last_frame: QWidget | None = None
+        self._is_in_front = self._was_hidden = self._was_closed_by_button = False
+        self._raise_timer = make_single_shot_timer(self)
+        self._raise_timer.timeout.connect(self._raise_frame)
         dock.setMinimumWidth(MIN_DOCK_WIDTH)
         dock.installEventFilter(self)
 
@@ -153,15 +157,22 @@ class DockLifecycle(QObject):
         return self._dock.parentWidget()
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """React to a change of the parent, and to the first appearance."""
+        """React to a change of the parent, to the first appearance, and to napari's menu."""
         kind = None if event is None else event.type()
         if self.is_closing:
             return False
-        if kind == QEvent.Type.ParentChange:  # on closing, napari takes the widget from its parent
+        if watched is not self._dock:
+            with suppress(RuntimeError):  # Qt hides the frame of a dock that is deleted
+                self._watch_frame(kind)
+        elif (
+            kind == QEvent.Type.ParentChange
+        ):  # on closing, napari takes the widget from its parent
             if self.frame is not None:
                 self._is_docked, self._last_frame = True, self.frame
                 if isinstance(self.frame, QDockWidget):
                     self.frame.dockLocationChanged.connect(self._tabify)
+                    self.frame.visibilityChanged.connect(self._on_visibility)
+                    self.frame.installEventFilter(self)
             elif self._is_docked:
                 self.is_closing = True
                 self._close()
@@ -171,6 +182,29 @@ class DockLifecycle(QObject):
                 self._has_appeared = True
                 self.frame.raise_()  # a new tab lies behind the others
         return False
+
+    def _on_visibility(self, is_in_front: bool) -> None:
+        self._is_in_front = is_in_front
+
+    def _watch_frame(self, kind: QEvent.Type | None) -> None:
+        """Raise the dock if napari's menu has hidden it, and not a button of its title bar."""
+        frame, jobs = self.frame, getattr(self._dock, "jobs", None)
+        if kind == QEvent.Type.Close:
+            self._was_closed_by_button = True
+        elif kind == QEvent.Type.Hide and frame is not None and frame.isHidden():
+            is_needed = not self._is_in_front or (jobs is not None and jobs.is_busy)
+            if is_needed and not self._was_closed_by_button:
+                self._raise_timer.start()
+            self._was_hidden = True
+        elif kind == QEvent.Type.Show and self._was_hidden:
+            self._was_hidden = self._was_closed_by_button = False
+            self._raise_timer.start()  # else it may lie behind another tab
+
+    def _raise_frame(self) -> None:
+        if self.frame is not None and not self.is_closing:
+            self._was_hidden = False
+            self.frame.show()
+            self.frame.raise_()
 
     def _close(self) -> None:
         """Shut the dock down; during a run, keep the best image so far first."""

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.background_call import JobProgress, RunControl
 
 DISCARDED_MESSAGE = "Discarded, nothing was kept."
+#: Longest name of an image in that of its preview, in letters. With the longest preset, both take
+#: 27 of the 28 letters for which a cell of napari's grid has room in a window of 1280 x 720.
+_MAX_PREVIEWED_NAME = 10
 #: What stopping keeps, for messages.
 KEPT_LABEL = "the best image so far"
 
@@ -71,11 +74,14 @@ class ResultTarget:
     def base_name(self) -> str:
         """What the layer names of this image begin with.
 
-        That of a preview begins with the preset: a grid of previews shows the beginnings only.
+        That of a preview begins with the preset, and is short enough for the cells of a grid.
         """
-        is_preview = self.crop_name and self.whole is None
-        parts = (self.crop_name, "of", self.name) if is_preview else (self.name, self.crop_name)
-        return " ".join(filter(None, parts))
+        if not self.crop_name or self.whole is not None:
+            return " ".join(filter(None, (self.name, self.crop_name)))
+        half = _MAX_PREVIEWED_NAME // 2
+        is_long = len(self.name) > _MAX_PREVIEWED_NAME
+        name = f"{self.name[:half]}…{self.name[1 - half :]}" if is_long else self.name
+        return f"{self.crop_name} of {name}"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -81,8 +81,9 @@ _CHOOSE_PREVIEW_MESSAGE = (
     "Select a preview to see its card; choose one under Preview on a crop, and press Apply to all."
 )
 _CROP_PREVIEW_HINT = (
-    "Restores a part only: what you see, or a rectangle drawn in a Shapes layer. Range and noise "
-    "are measured on the whole image, as for a run on all of it."
+    "A part is what you see, or a rectangle in a Shapes layer. Try: to look at only, in a layer of "
+    "its own. Restore this region: for good, blended into the result. Range and noise are those "
+    "of the whole image."
 )
 _PRESETS: tuple[str, ...] = get_args(RunSettings.model_fields["preset"].annotation)
 #: Milliseconds from a change of view or settings to the times for them, which take 0.02 s.
@@ -294,14 +295,17 @@ class CropPreviewSection(CollapsibleSection):
         self.preview_combo: QComboBox = make_combo(
             "Preview", "The preview whose preset the whole image gets"
         )
-        self.try_button: QPushButton = make_button("Try", "Run on this part with these settings")
+        self.try_button: QPushButton = make_button(
+            "Try",
+            "Restore this part to judge the settings, as a layer of its own that can be removed. "
+            "Image and results stay as they are.",
+        )
         self.compare_button: QPushButton = make_button(
-            "Compare presets",
-            "Run on this part with each preset, and show the results side by side",
+            "Compare presets", "Try with each preset, and show the previews side by side"
         )
         self.restore_button: QPushButton = make_button(
             "Restore this region",
-            "Run on this part, and blend it into the latest result, or else a copy of the image",
+            "Restore this part for good: blend it into the latest result, else a copy of the image",
         )
         self.undo_button: QPushButton = make_button("Undo region", "Undo the latest region")
         self._unmerge: Callable[[], object] | None = None

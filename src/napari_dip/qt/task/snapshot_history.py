@@ -141,8 +141,7 @@ class SnapshotLayers:
 
 def describe_snapshot(snapshot: Snapshot) -> str:
     """Return the iteration of a snapshot as text, with its work unit if there are several."""
-    iteration = f"iteration {snapshot.iteration}"
-    return iteration if snapshot.units == 1 else f"part {snapshot.unit}, {iteration}"
+    return ", ".join(filter(None, [snapshot.unit_name, f"iteration {snapshot.iteration}"]))
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -159,6 +158,8 @@ class Snapshot:
         Iteration of the fit, and the planned number.
     unit, units : int
         Work unit of the fit, and the number of work units.
+    unit_name : str
+        What the unit restores; "" for the only one.
     seconds : float
         Time since the start of the run.
     """
@@ -169,6 +170,7 @@ class Snapshot:
     iterations: int
     unit: int
     units: int
+    unit_name: str
     seconds: float
 
 
@@ -213,7 +215,7 @@ class SnapshotBuffer:
         number, self._image_count = self._image_count, self._image_count + 1
         if number % self._stride:
             return
-        names = ("iteration", "iterations", "unit", "units", "seconds")
+        names = ("iteration", "iterations", "unit", "units", "unit_name", "seconds")
         place = {name: getattr(event, name) for name in names}
         self.snapshots.append(Snapshot(image=image, number=number, **place))
         while len(self.snapshots) > self._max_snapshots or self.byte_count > self.max_bytes:

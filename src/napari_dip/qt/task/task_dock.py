@@ -479,7 +479,7 @@ class TaskDock(QWidget):
         )
         extra_layers, comparison = self.result_view.extra_layer_chooser, self.result_view.comparison
         details, plot = self.result_view.card.details_section, self.validation_curve
-        scrolled = (details, self.history, plot, extra_layers, *sections)
+        scrolled = (details, self.history, plot, plot.hint_label, extra_layers, *sections)
         visible = (self.interrupted_runs, *always_visible, comparison)
         lay_out(self, visible, scrolled, f"tasks/{self.task}.md")
 
