@@ -67,6 +67,14 @@ class Fault:
         """Both sentences."""
         return f"{self.sentence} {self.remedy}"
 
+    def describe_in_row(self, name: str) -> str:
+        """Return both sentences for a row with the name of a file, without it as the subject."""
+        template = FAULTS[self.code]
+        if self.facts.get(template.subject) != name:
+            return self.message
+        predicate = self._render(template.predicate)
+        return f"{predicate[:1].upper()}{predicate[1:]} {self.remedy}"
+
     @classmethod
     def make(cls, code: str, /, **facts: object) -> Self:
         """Make a fault from its code and the facts of this case.

@@ -6,6 +6,7 @@ The templates stand in `messages.toml`. `{fact:?this|that}` chooses between two 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from math import ceil
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _MAX_TEXT_LENGTH = 1000
 #: Characters that stay at each end of a longer text.
 _SHORTENED_END_LENGTH = 100
+#: A template that begins with the quoted name of its subject, a fact.
+_SUBJECT = re.compile(r"'\{(?P<fact>\w+)\}' (?P<predicate>.+)")
 _SHORT_REPR = Repr()
 _SHORT_REPR.maxstring = _SHORT_REPR.maxother = _SHORT_REPR.maxlong = 100
 
@@ -39,6 +42,18 @@ class FaultTemplate:
     sentence: str
     remedy: str
     python_error: str = ""
+
+    @property
+    def subject(self) -> str:
+        """Name of the fact that the sentence begins with; "" if it begins otherwise."""
+        match = _SUBJECT.fullmatch(self.sentence)
+        return "" if match is None else match["fact"]
+
+    @property
+    def predicate(self) -> str:
+        """Template of the sentence without its subject."""
+        match = _SUBJECT.fullmatch(self.sentence)
+        return self.sentence if match is None else match["predicate"]
 
 
 _MESSAGES = tomllib.loads(Path(__file__).with_name("messages.toml").read_text(encoding="utf-8"))

@@ -150,7 +150,7 @@ def test_a_line_drawn_with_the_mouse_shows_input_and_result(driver, tmp_path, mo
     assert len(before) > 5
     assert np.abs(np.diff(after)).mean() < np.abs(np.diff(before)).mean()
     assert "'cells denoised'" in fold.message_label.text()
-    assert "FWHM: input" in fold.message_label.text()
+    assert "FWHM of a single peak: input" in fold.message_label.text()
     button = driver.dock.result_view.save_menu
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "a.csv"), ""))
     position = lambda: button.menu().actionGeometry(button.profile_action).center()  # noqa: E731
@@ -162,3 +162,21 @@ def test_a_line_drawn_with_the_mouse_shows_input_and_result(driver, tmp_path, mo
     driver.wait_until(lambda: "Saved as 'a.csv'" in driver.last_message)
     table = np.genfromtxt(tmp_path / "a.csv", delimiter=",", skip_header=1)
     np.testing.assert_allclose(table[:, 2], after, rtol=1e-6)
+
+
+@pytest.mark.gl
+def test_a_profile_that_appears_below_the_window_is_scrolled_into_sight(driver):
+    viewer, fold = driver.viewer, driver.dock.result_view.profile
+    window = viewer.window._qt_window
+    window.resize(1280, 720)
+    window.show()
+    cells = viewer.layers["cells"]
+    result = viewer.add_image(cells.data[::-1], name="cells denoised", visible=False)
+    fold.show_pair(cells, result)
+    driver.dock.run_bar.show_message("\n".join(["A line."] * 10))
+    driver.press(fold.toggleButton())
+    driver.qtbot.wait(100)
+    driver.press(fold.draw_button)
+    viewer.layers["line profile"].add_lines(np.array([[5.0, 5.0], [50.0, 40.0]]))
+    driver.wait_until(lambda: not fold.plot.isHidden())
+    driver.wait_until(lambda: fold.plot.visibleRegion().boundingRect() == fold.plot.rect())

@@ -104,7 +104,8 @@ def test_workers_side_by_side_share_the_time_left(plan):
 def test_a_row_shows_progress_and_then_the_outcome_of_its_file(plan):
     *_, bad = rows = make_file_rows(plan)
     assert bad.state == "refused" and bad.messages[0].startswith("'bad.tif' is not a kind of")
-    assert "24 × 24 pixels" in rows[0].messages[0]
+    assert bad.reason == bad.messages[0].replace("'bad.tif' is", "Is", 1)
+    assert "24 × 24 pixels" in rows[0].messages[0] and not rows[0].reason
     event = Event(message="Restoring.", iteration=3, iterations=10)
     working = update_file_row(rows[0], report_step(plan, 1, event))
     assert (working.state, working.messages) == ("working", ("Restoring, iteration 3 of 10",))
@@ -114,6 +115,15 @@ def test_a_row_shows_progress_and_then_the_outcome_of_its_file(plan):
         report_step(plan, 1, outcome=FileOutcome(source=rows[0].source, state="failed", fault=no)),
     )
     assert failed.messages == (no.message,) and not failed.has_result
+    assert failed.reason == no.describe_in_row("0.tif")
     assert update_file_row(
         working, report_step(plan, 1, outcome=make_outcome(plan, 1, 1))
     ).has_result
+
+
+def test_only_the_name_of_the_row_is_left_out_and_only_at_the_beginning():
+    refusal = make_refusal("file-broken", path="a.tif", why="'a.tif' ends early")
+    assert refusal.describe_in_row("a.tif").startswith("Is cut off or damaged: 'a.tif' ends early.")
+    assert refusal.describe_in_row("b.tif") == refusal.message
+    missing = make_refusal("file-missing", path="a.tif")
+    assert missing.describe_in_row("a.tif") == missing.message  # "There is no file ..."

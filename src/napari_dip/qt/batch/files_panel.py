@@ -337,11 +337,11 @@ class FileTableModel(QAbstractTableModel):
         row = self.rows[index.row()]
         if role == Qt.ItemDataRole.DisplayRole:
             label = make_source_label(row.source)
-            first = make_printable(row.messages[0]) if row.messages else ""
-            reason = first.removeprefix(f"'{label}' ")
-            if row.verdict is Verdict.LOOK_CLOSER and row.reason:  # the colour says the verdict
-                reason = f"{row.reason}."
-            reason = f"{reason[:1].upper()}{reason[1:]}"
+            reason = make_printable(row.messages[0]) if row.messages else ""
+            if row.reason and row.verdict is None:
+                reason = row.reason
+            elif row.reason and row.verdict is Verdict.LOOK_CLOSER:  # the colour says the verdict
+                reason = f"{row.reason[:1].upper()}{row.reason[1:]}."
             return (label, format_file_state(row), reason)[index.column()]
         if role == Qt.ItemDataRole.ForegroundRole and index.column():
             is_lost = row.state in ("refused", "failed")

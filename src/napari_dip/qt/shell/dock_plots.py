@@ -548,6 +548,7 @@ class ProfileSection(CollapsibleSection):
     def _update_plot(self) -> None:
         (source_layer, result_layer), line = self._pair.get(), find_drawn_line(self._viewer)
         shapes, self.profiles = find_drawn_regions(self._viewer), None
+        is_new = self.plot.isHidden()
         if source_layer is None or result_layer is None:
             text = _NO_RESULT
         elif shapes is not None and is_movie_result(result_layer):
@@ -560,12 +561,13 @@ class ProfileSection(CollapsibleSection):
             text = "".join(filter(None, try_call(show, "The profile cannot be shown")))
         self.plot.setVisible(self.profiles is not None)
         self._show_message(text)
+        if is_new and self.profiles is not None:
+            self.scroll_into_view()
 
     def _show_traces(self, shapes: Shapes, source_layer: Image, result_layer: Image) -> str:
         """Plot the traces of the shapes, and return what they tell."""
-        traces = measure_shape_traces(shapes, source_layer, result_layer)
+        self.profiles = traces = measure_shape_traces(shapes, source_layer, result_layer)
         self.plot.show_profiles(traces)
-        self.profiles = traces
         return traces.describe()
 
     def _show_profiles(self, source_layer: Image, result_layer: Image, line: FloatArray) -> str:
@@ -573,14 +575,12 @@ class ProfileSection(CollapsibleSection):
         layers, point = (source_layer, result_layer), self._viewer.dims.point
         unit = str(source_layer.units[-1]) if source_layer.units is not None else "pixel"
         first, second = (measure_line_profile(layer, line, point) for layer in layers)
-        lines = LineProfiles(
-            (source_layer.name, result_layer.name), (first, second), get_unit_symbol(unit) or unit
-        )
+        names = source_layer.name, result_layer.name
+        lines = LineProfiles(names, (first, second), get_unit_symbol(unit) or unit)
         self.plot.show_profiles(lines)
         self.profiles = lines
-        before, after = lines.describe_widths()
-        names = f"'{source_layer.name}' and '{result_layer.name}'"
-        return f"{names}. FWHM: input {before}, result {after}."
+        widths = lines.describe_widths()
+        return "'{}' and '{}'. FWHM of a single peak: input {}, result {}.".format(*names, *widths)
 
     def _show_message(self, text: str) -> None:
         self.message_label.setText(text)

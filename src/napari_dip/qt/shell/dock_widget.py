@@ -49,6 +49,8 @@ _MIN_SCROLLED_HEIGHT = 190
 _SECTION_SPACING = 4
 #: Width and height of the window of a help page, in pixels: lines of about 90 letters.
 _HELP_SIZE = (720, 640)
+#: Milliseconds until a section that has grown is scrolled to: sentences take several layouts.
+_SCROLL_DELAY_MS = 50
 _FOLDED = "▶"
 _UNFOLDED = "▼"
 _COLOUR_EVENTS = (QEvent.Type.PaletteChange, QEvent.Type.StyleChange)
@@ -80,6 +82,14 @@ class CollapsibleSection(QCollapsible):
         """Adapt the height of the section to a page that has changed."""
         if self.isExpanded():
             self._on_toggle(True)
+
+    def scroll_into_view(self) -> None:
+        """Scroll down until the section is visible as far as it fits, if it is unfolded."""
+        ancestor = self.parentWidget() if self.isExpanded() else None
+        while ancestor is not None:
+            if isinstance(ancestor, PageScrollArea):  # of two, either scrolls
+                _scroll_to_section(ancestor, self)
+            ancestor = ancestor.parentWidget()
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         """Adapt the height: sentences take more lines in a narrow dock."""
@@ -398,8 +408,7 @@ def lay_out(
     for section in scrolled_widgets:
         if isinstance(section, CollapsibleSection):
             _remember_fold(f"{type(dock).__name__}/{section.text()}", section)
-            for area in (scroll_area, outer_area):  # either of them scrolls
-                section.toggled.connect(partial(_scroll_to_section, area, section))
+            section.toggled.connect(section.scroll_into_view)
     for form in dock.findChildren(QFormLayout):
         _copy_tooltips(form)
 
@@ -515,11 +524,9 @@ def show_help(dock: QWidget, page: str) -> None:
     browser.show()
 
 
-def _scroll_to_section(area: QScrollArea, section: CollapsibleSection, is_expanded: bool) -> None:
-    """Scroll down until a section that was just unfolded is visible as far as it fits."""
-    if not is_expanded:
-        return
-    timer = make_single_shot_timer(area)
+def _scroll_to_section(area: QScrollArea, section: CollapsibleSection) -> None:
+    """Scroll down, a moment later, until a section is visible as far as it fits."""
+    timer = make_single_shot_timer(area, _SCROLL_DELAY_MS)
     timer.timeout.connect(partial(_show_section, area, section))
     timer.timeout.connect(timer.deleteLater)
     timer.start()

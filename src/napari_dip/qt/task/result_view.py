@@ -365,9 +365,8 @@ class ResultCardView(QWidget):
         headline_width = self.headline.width() - self._bar_width
         lines_left = _MAX_CARD_LINES - _count_lines(self.headline, headline_width)
         figures = sorted(card.figures, key=lambda figure: figure.name not in _FIRST_FIGURES)
-        first_figures = " · ".join(map(str, figures[:_MAX_CARD_FIGURES]))
         warnings = [f"⚠ {warning}" for warning in card.warnings]
-        findings = [*map(str, card.findings), *filter(None, [first_figures])]
+        findings = [*map(str, card.findings), *map(str, figures[:_MAX_CARD_FIGURES])]
         # the worst warning is always shown, whole, even where it takes a line too many
         least = min(len(warnings), 1)
         visible = _show_fitting_lines(self.warning_label, warnings, width, lines_left, least)

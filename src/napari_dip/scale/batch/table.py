@@ -168,7 +168,7 @@ class FileRow:
     verdict : Verdict or None
         Verdict on the result; None if there is no result.
     reason : str
-        Reason of the verdict; "" if there is none.
+        Reason of the verdict, or why there is no result; "" if there is neither.
     """
 
     source: Path
@@ -196,9 +196,7 @@ def make_file_rows(plan: BatchPlan) -> tuple[FileRow, ...]:
 
 def _make_planned_row(plan: BatchPlan, job: Job) -> FileRow:
     if isinstance(job.plan, Refusal):
-        return FileRow(
-            source=job.source, state="refused", messages=(_shorten_message(job.plan, job.source),)
-        )
+        return _add_fault(FileRow(source=job.source, state="refused"), job.plan)
     record = read_file_record(job.paths, job.plan.header, plan.recipe) if plan.resume else None
     if record is None or not job.paths.result.exists():
         return FileRow(
@@ -223,18 +221,18 @@ def update_file_row(row: FileRow, entry: BatchEvent) -> FileRow:
 def _make_finished_row(row: FileRow, outcome: FileOutcome) -> FileRow:
     row = replace(row, state=outcome.state)
     if outcome.fault is not None:
-        return replace(row, messages=(_shorten_message(outcome.fault, row.source),))
+        return _add_fault(row, outcome.fault)
     if outcome.state == "waiting":
         return replace(row, messages=("Not finished; it goes on where it was.",))
     return _add_verdict(replace(row, fraction=1.0), outcome.record)
 
 
-def _shorten_message(fault: Fault, source: Path) -> str:
-    """Return the message of a fault with the label instead of the whole path."""
-    path = make_printable(str(source))
-    label = make_source_label(source)
+def _add_fault(row: FileRow, fault: Fault) -> FileRow:
+    """Add the message of a fault to a row, with the label instead of the whole path."""
+    path, label = make_printable(str(row.source)), make_source_label(row.source)
     names = {name: label for name, fact in fault.facts.items() if fact == path}
-    return replace(fault, facts={**fault.facts, **names}).message
+    fault = replace(fault, facts={**fault.facts, **names})
+    return replace(row, messages=(fault.message,), reason=fault.describe_in_row(label))
 
 
 def _add_verdict(row: FileRow, record: Mapping[str, Any]) -> FileRow:
