@@ -130,6 +130,16 @@ def results(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tif"))}
 
 
+def test_the_table_of_a_few_files_has_no_scroll_bar_of_its_own(bench, scene, tmp_path):
+    bench.ask(scene, tmp_path / "out")
+    table = bench.dock.files_panel.table
+    table.selectRow(2)  # its message takes room below
+    for height in range(400, 720, 40):
+        bench.dock.resize(310, height)
+        bench.qtbot.wait(50)
+        assert len(bench.rows) == 4 and table.verticalScrollBar().maximum() == 0
+
+
 @pytest.mark.long
 @pytest.mark.all_cores
 def test_files_are_run_and_held_to_the_bytes_of_the_command(bench, scene, tmp_path):

@@ -293,10 +293,14 @@ _STATE_LABELS = {
 _FILE_ROW_HEIGHT = 34
 #: Minimum height of the table of files: three rows and the headers.
 _MIN_TABLE_HEIGHT = 128
+#: Height in pixels that napari's style takes within the frame of a table.
+_TABLE_MARGIN = 4
+#: Largest number of files whose rows all are in sight; the table of more scrolls by itself.
+_MAX_WHOLE_ROWS = 8
 #: Width of the first column in pixels, for the narrowest dock.
 _NAME_COLUMN_WIDTH = 88
-#: Largest number of visible lines of the messages on a file; the table above needs the height.
-_MAX_DETAIL_LINES = 4
+#: Largest number of visible lines of the messages on a file: a headline and a warning.
+_MAX_DETAIL_LINES = 8
 
 
 class FileTableModel(QAbstractTableModel):
@@ -377,6 +381,7 @@ class FilesTable(QTableView):
         policy.setVerticalStretch(1)
         self.setSizePolicy(policy)
         self._lay_out_columns()
+        self.file_model.modelReset.connect(self._fit_height)
         self.activated.connect(lambda index: self.row_activated.emit(index.row()))
         if (selection := self.selectionModel()) is not None:
             selection.selectionChanged.connect(lambda *_: self.selection_changed.emit())
@@ -388,6 +393,14 @@ class FilesTable(QTableView):
         return [
             self.file_model.rows[number] for number in sorted(index.row() for index in selected)
         ]
+
+    def _fit_height(self) -> None:
+        """Show a few rows whole: else the table would have a scroll bar beside that of the dock."""
+        header = self.horizontalHeader()
+        assert header is not None  # a table always has one
+        rows = min(len(self.file_model.rows), _MAX_WHOLE_ROWS) * _FILE_ROW_HEIGHT
+        height = rows + header.sizeHint().height() + 2 * self.frameWidth() + _TABLE_MARGIN
+        self.setMinimumHeight(max(_MIN_TABLE_HEIGHT, height))
 
     def _lay_out_columns(self) -> None:
         if (header := self.horizontalHeader()) is not None:
