@@ -135,12 +135,13 @@ def test_looks_for_the_sake_of_previews_take_a_hundredth_of_the_time() -> None:
     assert monitor.is_preview_due(has_prediction=False)
 
 
-def test_the_message_names_the_part_where_there_are_several() -> None:
+def test_the_message_names_the_channel_where_there_are_several() -> None:
     hands = ManualClock()
     monitor = RunMonitor(make_plan((3, 64, 64), "CYX"), hands.poll_control, None, hands.monotonic)
     monitor.start_fit(2, 0)
     event = monitor.make_event(make_progress(50), None)
-    assert event.message == "Restoring, part 2 of 3"
+    assert event.message == "Restoring, channel 2 of 3"
+    assert event.unit_name == "channel 2 of 3"
     assert (event.unit, event.units) == (2, 3)
     alone = RunMonitor(make_plan(), hands.poll_control, None, hands.monotonic)
     assert alone.make_event(make_progress(50), None).message == "Restoring"
