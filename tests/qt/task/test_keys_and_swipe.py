@@ -49,6 +49,7 @@ def test_swipe_shows_all_channels_of_a_composite_on_both_sides(driver, noisy):
     viewer.layers.clear()
     inputs = viewer.add_image(np.stack([noisy, noisy.T]), channel_axis=0, name=["actin", "tubulin"])
     assert [str(layer.blending) for layer in inputs] == ["translucent_no_depth", "additive"]
+    viewer.window.resize(1300, 800)  # a dock that is widened leaves room on both sides of the line
     viewer.window._qt_window.show()
     driver.set(max_iterations="2")
     viewer.layers.selection = set(inputs)

@@ -15,7 +15,12 @@ from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.restoration import Restoration
 from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.napari_layers import METADATA_KEY, copy_layer_attributes
-from napari_dip.qt.task.result_view import REPEATABILITY_LAYERS, add_extra_layer
+from napari_dip.qt.task.result_view import (
+    _DIVERGING_COLORMAP,
+    _REPEAT_COLORMAP,
+    REPEATABILITY_LAYERS,
+    add_extra_layer,
+)
 from napari_dip.qt.task.task_dock import make_dock_class
 from small_runs import make_noisy
 
@@ -530,3 +535,14 @@ def test_what_repeats_and_the_null_control_come_hidden_without_a_tick(driver):
     # nothing lies over what came again; orange over what did not
     assert repeats.colormap.map(1.0)[0, 3] == 0 and repeats.colormap.map(0.0)[0, 3] > 0.5
     np.testing.assert_allclose(null.contrast_limits, result.contrast_limits)
+
+
+@pytest.mark.parametrize("colormap", [_DIVERGING_COLORMAP, _REPEAT_COLORMAP])
+def test_colours_of_extra_layers_do_not_widen_the_controls_of_layers(make_napari_viewer, colormap):
+    viewer = make_napari_viewer()
+    widths = []
+    for colours in ("twilight_shifted", colormap, "gray"):  # napari's longest name first
+        viewer.add_image(np.eye(4), colormap=colours)
+        controls = viewer.window._qt_viewer.controls.widgets[viewer.layers[-1]]
+        widths.append(controls._colormap_control.colormap_combobox.sizeHint().width())
+    assert len(set(widths)) == 1
