@@ -62,6 +62,7 @@ def test_the_test_of_the_new_task_passes(project):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_the_command_is_there_with_its_options_and_both_outputs(project, tmp_path):
     light = np.linspace(100, 300, 32)[None] + np.zeros((24, 1))
     image = light + np.random.default_rng(0).normal(0, 5, (24, 32))

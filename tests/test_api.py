@@ -70,6 +70,7 @@ def test_a_result_shows_itself_in_one_line_without_its_pixels(plain_result):
     assert len(text) < 200
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "dressed",
     [
@@ -106,6 +107,7 @@ def test_the_input_is_not_changed():
     np.testing.assert_array_equal(image, before)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["recipe", "path", "json", "mapping"])
 @pytest.mark.all_cores
 def test_a_recipe_repeats_the_pixels_in_whichever_form_it_is_kept(plain_result, kind, tmp_path):
@@ -141,19 +143,19 @@ def test_a_run_that_is_kept_has_the_bytes_of_one_that_ends_after_as_many_iterati
     assert caught.value.code == "result-early"
     for event in run:
         previews += [event.preview] * (event.preview is not None)
-        if event.iteration >= 50:
+        if event.iteration >= 25:
             run.keep()
     result = run.result
-    assert result.stop_reason == "user" and result.report["iterations"] == 50
+    assert result.stop_reason == "user" and result.report["iterations"] == 25
     assert previews and all(preview.shape == image.shape for preview in previews)
-    again = dip.restore(image, result.recipe, keep_after=50)
+    again = dip.restore(image, result.recipe, keep_after=25)
     np.testing.assert_array_equal(result.image, again.image)
 
-    def keep_at_fifty(event: dip.Event) -> str | None:
-        return "keep" if event.iteration >= 50 else None
+    def keep_after_25(event: dip.Event) -> str | None:
+        return "keep" if event.iteration >= 25 else None
 
     np.testing.assert_array_equal(
-        dip.denoise(image, progress=keep_at_fifty, **SLOW).image, again.image
+        dip.denoise(image, progress=keep_after_25, **SLOW).image, again.image
     )
 
 

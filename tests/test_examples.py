@@ -100,6 +100,7 @@ LONG_EXAMPLES = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(60)
 @pytest.mark.parametrize(
     "name",
     [

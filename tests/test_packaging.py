@@ -274,6 +274,7 @@ def test_the_plugin_works_from_a_plain_install(checkout, tmp_path):
     assert "napari-dip.denoise" in plugin.commands
 
 
+@pytest.mark.long
 def test_the_plugin_works_from_an_editable_install_and_follows_edits(checkout, tmp_path):
     pip_install("--prefix", tmp_path, "--editable", checkout, where=tmp_path)
     plugin = inspect_install(next(tmp_path.rglob("napari_dip-*.dist-info")).parent)

@@ -111,6 +111,7 @@ def find_control_characters(text: str) -> list[str]:
     return [ascii(line) for line in text.split("\n") if COMMANDS & set(line)]
 
 
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("door", INTERFACES, ids=lambda door: ascii(" ".join(door)[:40]))
 def test_no_name_commands_the_terminal_or_marks_up_a_page(door, hostile_folder, capsys):
     files = set(hostile_folder.rglob("*"))

@@ -85,7 +85,10 @@ def test_a_file_of_what_repeats_asks_for_the_check_by_halves(tmp_path, capsys):
     assert 0 < report["halves"]["repeated"] <= 1 and share > 0
 
 
-@pytest.mark.parametrize("limit", ["setting", "environment", "container", "none"])
+@pytest.mark.parametrize(
+    "limit",
+    ["setting", "environment", "container", pytest.param("none", marks=pytest.mark.long)],
+)
 def test_each_limit_to_one_thread_is_in_plan_and_report(limit, tmp_path, monkeypatch, capsys):
     quota, image, report = tmp_path / "cpu.max", tmp_path / "in.tif", tmp_path / "out.json"
     quota.write_text("100000 100000" if limit == "container" else "max 100000")
@@ -117,6 +120,7 @@ def test_the_pixels_of_a_command_are_arranged_once(noisy, tmp_path, monkeypatch)
     assert len(calls) == 1
 
 
+@pytest.mark.long
 @pytest.mark.all_cores
 def test_the_recipe_that_was_written_repeats_the_pixels_here_and_in_python(noisy, tmp_path):
     first, second, recipe = (str(tmp_path / name) for name in ("a.tif", "b.tif", "r.json"))
@@ -202,6 +206,7 @@ def test_a_terminal_gets_a_bar(noisy, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_the_best_so_far_beside_the_result(noisy, tmp_path, number):
     long = (

@@ -82,6 +82,7 @@ def test_the_architecture_of_the_preset_is_the_network_of_a_denoising():
     assert all(torch.equal(weight, other) for weight, other in pairs)
 
 
+@pytest.mark.long
 def test_scores_and_image_are_those_of_the_curves(comparison):
     for fit in comparison.fits:
         assert fit.validation_error == pytest.approx(fit.squared_errors.mean(), rel=1e-4)

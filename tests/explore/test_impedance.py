@@ -89,6 +89,7 @@ def test_an_experiment_ends_on_request():
     assert stop.value.value is None and len(events) <= 4
 
 
+@pytest.mark.long
 def test_the_table_holds_the_numbers_of_the_run_and_the_page_needs_nothing_else(result, tmp_path):
     page = result.save(tmp_path / "out")
     table = (tmp_path / "out" / "impedance.csv").read_text(encoding="utf-8")

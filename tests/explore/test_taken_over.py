@@ -88,6 +88,7 @@ def test_every_network_of_a_recipe_is_a_design_and_the_preset_is_as_before():
     assert "architecture" not in plain.recipe.task.to_dict()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "network", ["no-skips", "coordinates", "deep-decoder", "decoder+lipschitz-2+upsampling-0.5"]
 )

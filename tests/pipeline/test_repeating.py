@@ -296,6 +296,7 @@ def test_every_paper_that_no_sentence_cites_has_its_part_named():
     )
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("task", "settings", "inputs"),
     [

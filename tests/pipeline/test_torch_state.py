@@ -81,6 +81,7 @@ def plain_result() -> dip.Restoration:
     return dip.denoise(make_noisy(SIDE), **SETTINGS)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", STATES)
 @pytest.mark.all_cores
 def test_what_a_program_has_set_of_torch_changes_no_pixels_and_stays(

@@ -146,6 +146,7 @@ def flip_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("harm", [truncate, flip_bit, Path.unlink])
 @pytest.mark.parametrize("place", [GOOD[2], f"records/{GOOD[2]}.json"])
 @pytest.mark.all_cores

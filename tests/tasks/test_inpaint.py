@@ -84,6 +84,7 @@ def test_values_above_zero_are_filled_in() -> None:
     assert parse_mask(mask, 2, is_inverted=False).tolist() == [[False, False], [True, False]]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("value", [1e-50, 5e-324, 1e39, 1e300])
 def test_a_mask_marks_by_any_value_above_0(value: float) -> None:
     image, mask = make_image(), make_random_mask()

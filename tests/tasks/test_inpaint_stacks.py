@@ -86,6 +86,7 @@ def test_the_uncertainty_of_filled_planes_comes_from_predicted_planes() -> None:
     assert 0.2 < np.sqrt(np.square(off).mean()) < 5
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("axes", ["ZYX", "TYX", "TCYX", "CZYX"])
 def test_a_mask_of_the_same_shape_marks_whole_planes(axes: str) -> None:
     image = movie(5)

@@ -87,6 +87,7 @@ class SizeRecorder(nn.Module):
         return self.net(network_input)  # type: ignore[no-any-return]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("size", [(600, 800), (601, 793), (300, 1603), (257, 258)])
 def test_inference_in_tiles_equals_that_of_the_whole_plane(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
@@ -145,6 +146,7 @@ def test_wide_margins_get_larger_pieces() -> None:
     assert compute_tile_size(5, 3) == (6, 258)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("scales", [2, 3, 4, 5])
 def test_the_largest_inference_tile_is_known_beforehand(scales: int) -> None:
     network = SizeRecorder(make_hourglass((2,) * scales))

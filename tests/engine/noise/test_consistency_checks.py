@@ -143,6 +143,7 @@ def test_wide_blotches_on_white_noise_are_reported_and_not_measured(wide: int) -
     assert estimate.intercept == pytest.approx(400, rel=0.15)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("factor", [1.5, 2])
 def test_an_enlarged_image_is_reported(factor: float) -> None:
     image = zoom(300 * draw_discs() + rng().normal(0, 20, (SIDE, SIDE)), factor, order=1)
@@ -272,6 +273,7 @@ def test_read_noise_is_not_claimed_where_black_was_cut_off() -> None:
     assert estimate_noise(torch.from_numpy(np.clip(np.rint(shot), 0, 255))[None], 1).offset is None
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("gain", [20, 80, 200])
 def test_noise_in_the_light_is_measured_beside_a_dark_that_has_thousands_of_times_less(
     gain: float,

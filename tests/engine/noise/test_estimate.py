@@ -32,6 +32,7 @@ def measure_blind_spot(*channels: torch.Tensor) -> tuple[int, int]:
     )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", IMAGES)
 def test_white_noise_asks_for_single_pixels(name: str) -> None:
     assert measure_blind_spot(add_noise(name, (0, 0), 20)) == (1, 1)
@@ -62,6 +63,7 @@ def test_what_the_image_itself_repeats_hardly_widens_the_block(name: str) -> Non
     assert 3 <= width <= 5
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_level_of_gaussian_noise_is_found(name: str) -> None:
     planes = add_noise(name, (0, 0), 20)
@@ -70,6 +72,7 @@ def test_the_level_of_gaussian_noise_is_found(name: str) -> None:
     assert np.sqrt(estimate.gain * middle + estimate.intercept) == pytest.approx(20, rel=0.15)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("gain", [0.5, 4.0])
 def test_gain_and_intercept_of_a_camera_are_found(gain: float) -> None:
     rng = np.random.default_rng(1)

@@ -33,7 +33,7 @@ def stack_planes(*images: Image) -> torch.Tensor:
     return torch.from_numpy(np.stack(images))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["camera", "coins", "brick"])
 @pytest.mark.parametrize(("gain", "read", "offset"), [(0.5, 3, 100), (5, 8, 20), (50, 0, 500)])
 def test_gain_is_found_on_structured_images(
@@ -144,6 +144,7 @@ def test_the_standard_error_of_the_gain_is_of_the_right_size() -> None:
     assert 0.3 < apart / said < 3
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("blur", [(0.0, 0.7), (0.7, 0.7)])
 def test_correlated_noise_keeps_its_variance(blur: tuple[float, float]) -> None:
     noise = gaussian_filter(np.random.default_rng(0).normal(size=(303, 384)), blur)

@@ -37,6 +37,7 @@ def make_scene(name: str, times: int) -> torch.Tensor:
     return blur(image, times)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["camera", "coins", "cell"])
 def test_an_image_blurred_together_with_its_noise_is_oversampled(name: str) -> None:
     image = (make_scene(name, 8) + make_noise((192, 200)))[None]

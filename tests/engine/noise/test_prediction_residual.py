@@ -62,6 +62,7 @@ def test_fur_that_was_taken_for_correlated_noise_is_doubted_and_less_is_taken() 
     assert abs(level[1] - 64) < 0.6 * abs(level[0] - 64)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("blurred", [0.5, 0.8])
 @pytest.mark.parametrize("name", ["camera", "moon", "coins"])
 def test_noise_that_is_correlated_stays_as_it_was_measured(name: str, blurred: float) -> None:

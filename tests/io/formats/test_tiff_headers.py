@@ -145,6 +145,7 @@ def test_an_honest_header_needs_no_note(tmp_path):
 # --- tags that say what values and pages mean
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("suffix", [".tif", ".ome.tif"])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_an_image_whose_0_is_white_gives_a_result_whose_0_is_white(tmp_path, dtype, suffix):

@@ -173,6 +173,7 @@ def preflight_image(
     return preflight(make_recipe("denoise", **settings), header, MACHINE)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("stacks", ["auto", "volume"])
 def test_the_memory_of_tiles_does_not_grow_with_the_stack(stacks: str, monkeypatch) -> None:
     monkeypatch.undo()

@@ -56,6 +56,7 @@ def test_mean_and_units_are_kept(prior: str) -> None:
     assert image.mean() == pytest.approx(make_noisy(SIDE).mean(), rel=1e-5)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("axes", "shape"),
     [
@@ -99,6 +100,7 @@ def test_the_result_has_the_input_type_on_request() -> None:
     assert np.abs(answer.image - run_plain().image).max() <= 0.5
 
 
+@pytest.mark.long
 @pytest.mark.all_cores
 def test_the_same_recipe_gives_the_same_bytes() -> None:
     few: dict[str, Any] = {"max_iterations": 6}  # of 64 x 64, which take two threads
@@ -118,7 +120,7 @@ def test_threads_and_random_numbers_are_left_as_found() -> None:
 
 
 def test_the_report_holds_what_was_promised_and_is_json() -> None:
-    report = restore(make_noisy(SIDE), restarts=2).report
+    report = restore(make_noisy(SIDE), restarts=2, max_iterations=4).report
     promised = (
         "task recipe version device threads seed shape axes noise prior iterations best_iteration "
         "stop_reason seconds validation_loss residual peak_bytes input_sha256 output_sha256 notes "

@@ -43,7 +43,7 @@ class CallCounter:
         return counted
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("recipe", PYTHON_RECIPES, ids=lambda recipe: recipe.name)
 def test_no_step_waits_for_the_gpu_and_a_validation_once(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch

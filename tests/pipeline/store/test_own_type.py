@@ -44,6 +44,7 @@ def test_filling_in_with_the_inputs_type_changes_no_measured_pixel(kind: str) ->
     assert str(make_note("type-shortened", dtype=kind)) not in result.report["notes"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("axes", ["ZYX", "YXC", "TZYX"])
 def test_no_measured_pixel_of_a_stack_or_of_channels_changes_either(axes: str) -> None:
     sizes = {"T": 2, "Z": 3, "C": 2, "Y": SIDE, "X": SIDE}

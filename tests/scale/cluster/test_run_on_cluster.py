@@ -95,7 +95,7 @@ def test_what_fails_there_fails_here(address):
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("absent", ["tcp://127.0.0.1:1", "nonsense://here", "/nowhere/at.json"])
+@pytest.mark.parametrize("absent", ["nonsense://here", "tcp://127.0.0.1:1", "/nowhere/at.json"])
 def test_a_scheduler_that_is_not_there_is_named_and_its_client_ends(absent, monkeypatch):
     complaints = []
     monkeypatch.setattr(sys, "unraisablehook", complaints.append)
