@@ -391,7 +391,7 @@ class DeblurKeywords(RunKeywords, total=False):
 class BlindDeblurKeywords(RunKeywords, total=False):
     """Settings of the task blind-deblur."""
 
-    blur: Literal["auto", "gaussian", "motion", "defocus", "free"]
+    blur: Literal["auto", "gaussian", "motion", "defocus", "lens", "free"]
     psf_size: int
     noise: Literal["auto", "gaussian", "poisson-gaussian"]
     read_noise: float | None

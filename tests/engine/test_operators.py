@@ -13,12 +13,14 @@ from scipy.ndimage import gaussian_filter
 from scipy.signal import convolve
 from skimage import data
 
+from napari_dip.engine.constants import ZERNIKE_MODES
 from napari_dip.engine.deconvolution.kernels import (
     DefocusKernel,
     GaussianKernel,
     KernelNetwork,
     MotionKernel,
     SoftmaxKernel,
+    ZernikeKernel,
     compute_kernel_logits,
 )
 from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
@@ -240,6 +242,7 @@ KERNELS = {
     "motion in a stack": MotionKernel((3, 7, 9), 4.0, 0.7),
     "defocus": DefocusKernel((7, 9), 2.3),
     "defocus in a stack": DefocusKernel((3, 7, 9), 2.3),
+    "lens": ZernikeKernel((7, 9), (0.1, -0.05, 0.1, 0.1, 0.05, 0.1, -0.1, 0.05), 0.3),
 }
 
 
@@ -256,6 +259,32 @@ def test_learned_kernels_are_positive_of_sum_one_and_reached_by_gradients(name: 
     gradients = torch.autograd.grad(blurred.square().sum(), weights)
     assert all(bool(gradient.isfinite().all()) for gradient in gradients)
     assert all(float(gradient.abs().max()) > 0 for gradient in gradients)
+
+
+def test_a_lens_without_aberrations_has_the_width_of_an_airy_disc() -> None:
+    kernel = ZernikeKernel((31, 31), [0.0] * 8, 0.125)().detach()
+    assert torch.allclose(kernel, kernel.T, atol=1e-6)
+    # half the maximum at 0.257 wavelengths / NA from the middle (Born and Wolf 8.5.2)
+    assert float(kernel[15, 17] / kernel[15, 15]) == pytest.approx(0.52, abs=0.03)
+
+
+def test_each_aberration_moves_light_as_its_name_says() -> None:
+    def blur(name: str) -> torch.Tensor:
+        waves = [0.2 * (mode == name) for mode in ZERNIKE_MODES]
+        return ZernikeKernel((31, 31), waves, 0.25)().detach()
+
+    offsets = torch.arange(31.0) - 15
+    coma = blur("horizontal coma")
+    assert abs(float((coma.sum(1) * offsets).sum())) < 0.1
+    skewness = float((coma.sum(0) * (offsets - (coma.sum(0) * offsets).sum()) ** 3).sum())
+    assert abs(skewness) > 10
+    for name in ("defocus", "spherical aberration"):
+        assert torch.allclose(blur(name), blur(name).T, atol=1e-5)
+    cross = blur("astigmatism")
+    assert torch.allclose(cross, cross.T, atol=1e-5)
+    assert float(blur("oblique astigmatism").diagonal().sum()) != pytest.approx(
+        float(cross.diagonal().sum()), rel=0.1
+    )
 
 
 def test_a_free_kernel_starts_with_the_given_values() -> None:

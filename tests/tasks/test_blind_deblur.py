@@ -13,12 +13,13 @@ from skimage import data
 import napari_dip as dip
 from fit_inputs import make_fit_input_from, make_task_plan, make_task_problem, make_task_setup
 from napari_dip.cli import main
+from napari_dip.engine.deconvolution.edges import estimate_kernel_from_edges
 from napari_dip.engine.deconvolution.kernels import (
     DefocusKernel,
     GaussianKernel,
     KernelNetwork,
     MotionKernel,
-    estimate_kernel_from_edges,
+    ZernikeKernel,
     find_most_likely_blur,
 )
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
@@ -29,6 +30,7 @@ from napari_dip.io import ImageHeader
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import BlindDeblur
+from napari_dip.tasks.blind_deblur import make_blur_notes
 from small_runs import MACHINE
 
 if TYPE_CHECKING:
@@ -62,6 +64,14 @@ def make_scene(measurement: Tensor) -> FitInput:
         noise_level=0.01,
         validation_mask=nothing,
     )
+
+
+def compute_similarity(kernel: Tensor, true: Tensor) -> float:
+    """Largest correlation over all shifts; 1: the same."""
+    grid = (2 * SIZES[0], 2 * SIZES[1])
+    spectrum = torch.fft.rfft2(kernel, s=grid) * torch.fft.rfft2(true, s=grid).conj()
+    largest = torch.fft.irfft2(spectrum, s=grid).max()
+    return float(largest / kernel.norm() / true.norm())
 
 
 def make_outputs(task: BlindDeblur, measurement: Tensor) -> dict[str, Tensor]:
@@ -127,6 +137,21 @@ def test_a_free_kernel_begins_where_the_edges_say() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("mode", [4, 5])
+def test_the_aberrations_of_a_lens_are_found_where_a_gaussian_does_not_fit(mode: int) -> None:
+    waves = [0.25 * (index == mode) for index in range(8)]
+    true = ZernikeKernel(SIZES, waves, 0.25)().detach()
+    measurement = blur_photograph(true)
+    kernels = [
+        make_outputs(BlindDeblur(blur=blur, psf_size=21), measurement)["psf"]
+        for blur in ("lens", "gaussian")
+    ]
+    lens, gaussian = (compute_similarity(kernel, true) for kernel in kernels)
+    assert lens > 0.9
+    assert lens > gaussian
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kernel", "parameter"),
     [
@@ -165,6 +190,19 @@ def test_a_free_kernel_learns_and_a_known_kind_stays() -> None:
     )
     assert all(parameter.requires_grad for parameter in free.main_term.operator.parameters())
     assert not any(parameter.requires_grad for parameter in kind.main_term.operator.parameters())
+
+
+def test_the_note_on_a_lens_names_its_largest_aberrations() -> None:
+    waves = np.float32([0.02, 0, 0, -0.3, 0.01, 0, 0.11, 0])
+    (note,) = make_blur_notes({"waves": waves, "cutoff": np.float32([0.25])})
+    assert note.facts["first"] == "vertical coma"
+    assert note.facts["second"] == "oblique trefoil"
+    assert note.facts["first_waves"] == pytest.approx(0.3)
+
+
+def test_a_lens_within_marechals_limit_counts_as_free_of_aberrations() -> None:
+    (note,) = make_blur_notes({"waves": np.float32([0.05] + 7 * [0]), "cutoff": np.float32([0.25])})
+    assert note.code == "blur-lens-sharp"
 
 
 def test_the_kernels_network_begins_at_the_logits_it_is_given() -> None:
@@ -213,7 +251,7 @@ def test_the_plan_counts_the_search_for_the_kind_of_blur() -> None:
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("blur", ["gaussian", "motion", "defocus", "free"])
+@pytest.mark.parametrize("blur", ["gaussian", "motion", "defocus", "lens", "free"])
 def test_image_and_psf_come_back(blur: str) -> None:
     answer = restore_small(blur=blur)
     assert answer.image.shape == (40, 40)

@@ -5,7 +5,7 @@ The memory of a run is estimated from these sizes before the start.
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, sqrt
 
 #: Ratio of the standard deviation of normal values to their median absolute value.
 MAD_TO_STD = 1.4826
@@ -80,3 +80,18 @@ def count_max_tile_pixels(pixel_count: int, scale_count: int) -> int:
     radius = compute_hourglass_receptive_field(scale_count)
     halo, side = compute_tile_size(radius, 2 ** (scale_count - 1))
     return min(pixel_count, (side + 2 * halo) ** 2)
+
+
+#: Radial polynomials and multiples of the angle of the Zernike modes 4 to 11 in Noll's order, of
+#: mean square one over the pupil; negative multiples: sine (Noll, J. Opt. Soc. Am. 66, 1976,
+#: doi:10.1364/JOSA.66.000207).
+ZERNIKE_MODES: dict[str, tuple[tuple[tuple[float, int], ...], int]] = {
+    "defocus": (((2 * sqrt(3), 2), (-sqrt(3), 0)), 0),
+    "oblique astigmatism": (((sqrt(6), 2),), -2),
+    "astigmatism": (((sqrt(6), 2),), 2),
+    "vertical coma": (((3 * sqrt(8), 3), (-2 * sqrt(8), 1)), -1),
+    "horizontal coma": (((3 * sqrt(8), 3), (-2 * sqrt(8), 1)), 1),
+    "vertical trefoil": (((sqrt(8), 3),), -3),
+    "oblique trefoil": (((sqrt(8), 3),), 3),
+    "spherical aberration": (((6 * sqrt(5), 4), (-6 * sqrt(5), 2), (sqrt(5), 0)), 0),
+}

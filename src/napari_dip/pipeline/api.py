@@ -531,7 +531,7 @@ def blind_deblur(
     image, axes, progress
         As for `denoise`.
     **settings
-        Settings of the task, such as ``blur="motion"`` ("gaussian", "defocus", "free").
+        Settings of the task, such as ``blur="motion"`` ("gaussian", "defocus", "lens", "free").
         ``psf_size`` is the width of the estimated PSF in pixels; choose it rather too wide than
         too narrow.
 
@@ -540,7 +540,7 @@ def blind_deblur(
     Restoration
         Its ``learned_parameters["psf"]`` is the estimated PSF, non-negative and of sum one:
         (Y, X), or one for each channel that was restored independently. For a parametric blur
-        there are also "sigmas", "length" and "angle", or "radius".
+        there are also "sigmas"; "length" and "angle"; "radius"; or "waves" and "cutoff".
 
     References
     ----------

@@ -1,24 +1,24 @@
-"""Define learned blur kernels, and estimate an unknown one from sharp edges or from the spectrum.
+"""Define learned blur kernels, and estimate an unknown one from the spectrum.
 
-A kernel is a module that returns (*sizes), non-negative and of sum one, without an input. From
-edges: at each scale, an image of few edges and the kernel are estimated in alternation. From the
-spectrum: that of most scenes falls as a power of the frequency, the blur multiplies it and the
-noise adds a floor. The most likely blur is chosen without an estimate of the scene, which avoids
-the trivial solution of no blur.
+A kernel is a module that returns (*sizes), non-negative and of sum one, without an input. The
+spectrum of most scenes falls as a power of the frequency, the blur multiplies it and the noise adds
+a floor. The most likely blur is chosen without an estimate of the scene, which avoids the trivial
+solution of no blur.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from math import ceil, log, log2, pi, sqrt
+from math import log, pi, sqrt
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_dip.engine.constants import ZERNIKE_MODES
 from napari_dip.engine.fit.optimizers import Adam
 from napari_dip.engine.networks.layers import make_without_init
+from napari_dip.engine.operators.imaging import find_fft_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,25 +35,6 @@ _INPUT_STD = 0.1
 _POINTS_PER_PIXEL = 4
 #: Samples per pixel along each axis of a disc.
 _DISC_SAMPLES = 5
-#: Initial weight of the L0 norm of edges (Pan et al. 2014). Lowest similarity of kernels in Levin's
-#: set: 0.77, with theirs 0.60 (docs/constants.md).
-INITIAL_EDGE_WEIGHT = 2e-2
-#: Divisor of the weight of the L0 norm of edges, per iteration.
-EDGE_WEIGHT_DECAY = 1.2
-#: Minimum of the weight of the L0 norm of edges.
-MIN_EDGE_WEIGHT = 1e-4
-#: Weight of the kernel's squared norm.
-KERNEL_WEIGHT = 2.0
-#: Upper bound of the coupling of image and edges, which is doubled from twice the edge weight.
-MAX_COUPLING = 1e5
-#: Iterations at each scale; scales differ by the square root of two.
-ITERATIONS_PER_SCALE = 5
-#: Side of the coarsest kernel in pixels.
-MIN_KERNEL_SIDE = 5
-#: Share of a kernel's peak below which values are set to 0.
-MIN_KERNEL_FRACTION = 0.05
-#: Iterations of FISTA for the non-negative kernel; more change it by less than a hundredth.
-FISTA_ITERATIONS = 60
 #: Exponent of the power spectra of scenes. Field (1987) measured 2; with 2.4, widths on eight
 #: photographs are 4 % too large in the mean (docs/constants.md).
 SPECTRUM_EXPONENT = 2.4
@@ -264,6 +245,62 @@ class DefocusKernel(nn.Module):
         return {"radius": (self.log_radius.detach().exp().item(),)}
 
 
+class ZernikeKernel(nn.Module):
+    """Kernel of a lens with aberrations: a point by scalar diffraction at a circular pupil.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Two sizes, odd.
+    waves : sequence of float
+        Root mean square of each mode of `ZERNIKE_MODES`, in wavelengths.
+    cutoff : float
+        Radius of the pupil in cycles per pixel: numerical aperture times pixel size over
+        wavelength. The kernel has no frequency beyond twice that.
+
+    References
+    ----------
+    Goodman, Introduction to Fourier Optics, chapter 6 (generalised pupil).
+    """
+
+    def __init__(self, sizes: tuple[int, ...], waves: Sequence[float], cutoff: float) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.waves: nn.Parameter = nn.Parameter(torch.tensor(waves, dtype=torch.float32))
+        self.cutoff: nn.Parameter = nn.Parameter(torch.tensor(float(cutoff)))
+
+    def forward(self) -> Tensor:
+        """Return the kernel (*sizes)."""
+        grid = [find_fft_length(2 * size) for size in self.sizes]
+        frequency_y, frequency_x = (torch.fft.fftfreq(count).to(self.waves) for count in grid)
+        frequency = torch.hypot(frequency_y[:, None], frequency_x)
+        angle = torch.atan2(frequency_y[:, None], frequency_x)
+        # with an edge of one sample
+        amplitude = ((self.cutoff - frequency) * min(grid) + 0.5).clamp(0, 1)
+        phase = self._compute_phase((frequency / self.cutoff).clamp(max=1), angle)
+        field = torch.fft.fftshift(torch.fft.ifft2(torch.polar(amplitude, 2 * pi * phase)))
+        first_y, first_x = (n // 2 - size // 2 for n, size in zip(grid, self.sizes, strict=True))
+        rows, columns = self.sizes
+        intensity: Tensor = field[first_y : first_y + rows, first_x : first_x + columns].abs() ** 2
+        return intensity / intensity.sum()
+
+    def _compute_phase(self, radius: Tensor, angle: Tensor) -> Tensor:
+        """Return the aberrations in wavelengths at polar coordinates of the pupil."""
+        phase = torch.zeros_like(radius)
+        for weight, (terms, order) in zip(self.waves, ZERNIKE_MODES.values(), strict=True):
+            radial = sum(factor * radius**power for factor, power in terms)
+            turn = torch.sin(-order * angle) if order < 0 else torch.cos(order * angle)
+            phase = phase + weight * radial * turn
+        return phase
+
+    def get_kernel_parameters(self) -> dict[str, tuple[float, ...]]:
+        """Return the aberrations in wavelengths and the radius of the pupil in cycles per pixel."""
+        return {
+            "waves": tuple(self.waves.detach().tolist()),
+            "cutoff": (self.cutoff.detach().item(),),
+        }
+
+
 def _compute_logarithms(name: str, values: tuple[float, ...]) -> Tensor:
     if not all(value > 0 for value in values):  # also catches nan
         raise ValueError(f"`{name}` must be above 0 pixels, but is {values!r}.")
@@ -290,199 +327,6 @@ def _make_linear(in_features: int, out_features: int, rng: torch.Generator) -> n
     for values in layer.parameters():
         nn.init.uniform_(values, -1 / sqrt(in_features), 1 / sqrt(in_features), generator=rng)
     return layer
-
-
-def estimate_kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
-    """Estimate a blur kernel from sharp edges.
-
-    Parameters
-    ----------
-    measurement : Tensor
-        (1, C, Y, X), of range one; the mean over channels is used.
-    size : int
-        Odd side of the kernel.
-
-    Returns
-    -------
-    Tensor
-        (size, size), non-negative, of sum one, its centre of mass in the middle.
-
-    References
-    ----------
-    Xu, Zheng, Jia, Unnatural L0 sparse representation for natural image deblurring, CVPR 2013,
-    doi:10.1109/CVPR.2013.147; Pan, Hu, Su, Yang, Deblurring text images via L0-regularized
-    intensity and gradient prior, CVPR 2014, doi:10.1109/CVPR.2014.371.
-    Beck, Teboulle, A fast iterative shrinkage-thresholding algorithm for linear inverse problems,
-    SIAM J. Imaging Sci. 2(1), 2009, doi:10.1137/080716542 (the kernel's solver).
-    """
-    image = measurement.mean(1, keepdim=True)
-    scale_count = max(0, ceil(2 * log2(size / MIN_KERNEL_SIDE)))
-    kernel = None
-    edge_weight = INITIAL_EDGE_WEIGHT
-    for scale in range(scale_count, -1, -1):
-        factor = sqrt(0.5) ** scale
-        side = max(3, int(size * factor) | 1)
-        shape = [max(8, round(length * factor)) for length in image.shape[2:]]
-        coarse = image
-        if scale:
-            coarse = F.interpolate(image, size=shape, mode="bicubic", antialias=True)
-        kernel = (
-            _make_initial_kernel(side).to(image)
-            if kernel is None
-            else _resize_kernel(_centre_kernel(kernel), side)
-        )
-        for _ in range(ITERATIONS_PER_SCALE):
-            sharp = _restore_l0_gradient(coarse, kernel, edge_weight)
-            kernel = _estimate_kernel(sharp, coarse, side)
-            edge_weight = max(edge_weight / EDGE_WEIGHT_DECAY, MIN_EDGE_WEIGHT)
-    assert kernel is not None
-    return _centre_kernel(kernel)
-
-
-def _restore_l0_gradient(image: Tensor, kernel: Tensor, edge_weight: float) -> Tensor:
-    """Return an image of few edges that explains a blurred one, by half-quadratic splitting."""
-    margin = kernel.shape[-1]
-    padded = _extend_periodically(image, margin)
-    grid = padded.shape[2:]
-    blur = _compute_transfer_function(kernel, grid)
-    stencil = torch.zeros(3, 3, device=image.device, dtype=image.dtype)
-    stencil[1, 0], stencil[1, 1] = 1.0, -1.0  # the difference along X
-    derivatives = [_compute_transfer_function(s, grid) for s in (stencil.T.contiguous(), stencil)]
-    data_spectrum = blur.conj() * torch.fft.rfft2(padded)
-    blur_power, gradient_power = blur.abs() ** 2, sum(d.abs() ** 2 for d in derivatives)
-    sharp, coupling = padded, 2 * edge_weight
-    while coupling < MAX_COUPLING:
-        spectrum = torch.fft.rfft2(sharp)
-        gradients = [torch.fft.irfft2(d * spectrum, s=grid) for d in derivatives]
-        is_edge = sum(gradient**2 for gradient in gradients) >= edge_weight / coupling
-        edges = [torch.fft.rfft2(gradient * is_edge) for gradient in gradients]
-        divergence = sum(d.conj() * edge for d, edge in zip(derivatives, edges, strict=True))
-        target = data_spectrum + coupling * divergence
-        sharp = torch.fft.irfft2(target / (blur_power + coupling * gradient_power), s=grid)
-        coupling *= 2
-    return sharp[..., margin:-margin, margin:-margin]
-
-
-def _estimate_kernel(sharp: Tensor, image: Tensor, side: int) -> Tensor:
-    """Return the kernel that blurs the edges of a sharp image into those of the measured one."""
-    border = _make_border_taper(image, side)
-    blurred_gradients = [border * gradient for gradient in _compute_gradients(image)]
-    sharp_gradients = [border * gradient for gradient in _compute_gradients(sharp)]
-    grid = image.shape[2:]
-    spectra = [
-        (torch.fft.rfft2(a), torch.fft.rfft2(b))
-        for a, b in zip(sharp_gradients, blurred_gradients, strict=True)
-    ]
-    correlation = torch.fft.irfft2(sum(a.conj() * b for a, b in spectra), s=grid)[0, 0]
-    target = torch.roll(correlation, (side // 2, side // 2), (0, 1))[:side, :side]
-    autocorrelation = torch.fft.irfft2(sum(a.abs() ** 2 for a, _ in spectra), s=grid)[0, 0]
-    kernel = _solve_fista(autocorrelation, target)
-    kernel = torch.where(kernel < MIN_KERNEL_FRACTION * kernel.max(), 0, kernel)
-    total = kernel.sum()
-    return kernel / total if float(total) > 0 else _make_initial_kernel(side).to(image)
-
-
-def _solve_fista(autocorrelation: Tensor, target: Tensor) -> Tensor:
-    """Solve for a kernel >= 0 by accelerated projected gradients (Beck and Teboulle 2009).
-
-    Parameters
-    ----------
-    autocorrelation : Tensor
-        (Y, X), autocorrelation of the sharp edges, lag zero first.
-    target : Tensor
-        (side, side), cross-correlation of sharp and blurred edges.
-    """
-    side = len(target)
-    size = 2 * side
-    lags = torch.arange(1 - side, side, device=autocorrelation.device)
-    cropped = autocorrelation.new_zeros(size, size)
-    rows, columns = (lags % length for length in autocorrelation.shape)
-    cropped[lags[:, None] % size, lags % size] = autocorrelation[rows[:, None], columns]
-    # lags beyond half the image wrap around, which can make the spectrum negative
-    spectrum = torch.fft.rfft2(cropped).real.clamp(min=0)
-    lipschitz_bound = float(spectrum.max()) + KERNEL_WEIGHT
-
-    def compute_gradient(kernel: Tensor) -> Tensor:
-        blurred_spectrum = torch.fft.rfft2(kernel, s=(size, size)) * spectrum
-        blurred = torch.fft.irfft2(blurred_spectrum, s=(size, size))
-        gradient: Tensor = blurred[:side, :side] + KERNEL_WEIGHT * kernel - target
-        return gradient
-
-    kernel = extrapolated = target.clamp(min=0) / lipschitz_bound
-    momentum = 1.0
-    for _ in range(FISTA_ITERATIONS):
-        updated = (extrapolated - compute_gradient(extrapolated) / lipschitz_bound).clamp(min=0)
-        next_momentum = (1 + sqrt(1 + 4 * momentum**2)) / 2
-        extrapolated = updated + (momentum - 1) / next_momentum * (updated - kernel)
-        kernel, momentum = updated, next_momentum
-    return kernel
-
-
-def _centre_kernel(kernel: Tensor) -> Tensor:
-    """Shift the centre of mass to the middle by whole pixels."""
-    size = kernel.shape[-1]
-    offsets = torch.arange(size, device=kernel.device, dtype=kernel.dtype) - size // 2
-    shift_y = round(float((kernel.sum(1) * offsets).sum()))
-    shift_x = round(float((kernel.sum(0) * offsets).sum()))
-    shifted = F.pad(kernel, (size, size, size, size))
-    shifted = shifted[size + shift_y : 2 * size + shift_y, size + shift_x : 2 * size + shift_x]
-    centred: Tensor = shifted / shifted.sum()
-    return centred
-
-
-def _make_initial_kernel(side: int) -> Tensor:
-    """Return a kernel of two adjacent pixels; a point would be the trivial solution."""
-    kernel = torch.zeros(side, side)
-    kernel[side // 2, side // 2 : side // 2 + 2] = 0.5
-    return kernel
-
-
-def _resize_kernel(kernel: Tensor, side: int) -> Tensor:
-    """Resample a kernel to another size."""
-    resized = F.interpolate(kernel[None, None], size=(side, side), mode="bicubic")[0, 0]
-    resized = resized.clamp(min=0)
-    return resized / resized.sum()
-
-
-def _extend_periodically(image: Tensor, margin: int) -> Tensor:
-    """Pad by reflection and fade to the mean, so that the image is periodic."""
-    mean = image.mean((2, 3), keepdim=True)
-    margins = (margin, margin, margin, margin)
-    mode = "reflect" if margin < min(image.shape[-2:]) else "replicate"
-    padded = F.pad(image - mean, margins, mode=mode)
-    for axis in (2, 3):
-        rise = torch.sin(torch.linspace(0, torch.pi / 2, margin + 1, device=image.device)[:-1])
-        shape = [-1 if index == axis else 1 for index in range(4)]
-        weight = torch.ones(padded.shape[axis], device=image.device)
-        weight[:margin], weight[-margin:] = rise**2, rise.flip(0) ** 2
-        padded = padded * weight.reshape(shape)
-    return padded + mean
-
-
-def _make_border_taper(image: Tensor, margin: int) -> Tensor:
-    """Return weights (Y, X) that fall to 0 at the border, where light comes from outside."""
-    lines = []
-    for count in image.shape[2:]:
-        edge = min(margin, count // 4)
-        weight = torch.ones(count, device=image.device)
-        rise = torch.sin(torch.linspace(0, torch.pi / 2, edge + 1, device=image.device)[:-1]) ** 2
-        weight[:edge], weight[-edge:] = rise, rise.flip(0)
-        lines.append(weight)
-    return lines[0][:, None] * lines[1]
-
-
-def _compute_gradients(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Return differences along Y and X, of the image's size; 0 in the last row and column."""
-    gradient_y = torch.diff(image, dim=2, append=image[:, :, -1:])
-    return gradient_y, torch.diff(image, dim=3, append=image[..., -1:])
-
-
-def _compute_transfer_function(kernel: Tensor, grid: torch.Size) -> Tensor:
-    """Return the transfer function of a kernel whose origin is its middle pixel."""
-    padded = F.pad(kernel, (0, grid[1] - kernel.shape[1], 0, grid[0] - kernel.shape[0]))
-    shift = (-(kernel.shape[0] // 2), -(kernel.shape[1] // 2))
-    transfer: Tensor = torch.fft.rfft2(torch.roll(padded, shift, (0, 1)))
-    return transfer
 
 
 def find_most_likely_blur(
