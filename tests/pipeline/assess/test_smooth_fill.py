@@ -72,6 +72,16 @@ def test_planes_that_are_missing_as_a_whole_do_not_stop_the_check():
     assert find_smooth_fill(truth, measured, [0.0]) is None
 
 
+def test_a_hole_beside_a_frame_that_is_missing_as_a_whole_is_checked_alone():
+    truth = make_textured((2, 1, 96, 96))
+    measured = np.ones(truth.shape, bool)
+    measured[0] = mask_squares(truth.shape[1:], 20)
+    measured[1] = False
+    alone = find_smooth_fill(np.where(measured[:1], truth[:1], 1000.0), measured[:1], [0.0])
+    both = find_smooth_fill(np.where(measured, truth, 1000.0), measured, [0.0])
+    assert alone is not None and both == alone
+
+
 @pytest.mark.long
 def test_a_real_image_with_wide_holes_gets_the_warning_and_scratches_get_none():
     truth = SAMPLE_MAKERS["scratched"]().truth[48:144, 48:144].astype(np.float32)

@@ -301,10 +301,8 @@ def find_smooth_fill(
         if reference > max(noise, _MIN_FILL_DETAIL**2 * float(pixels[~missing].var())):
             powers.append(power)
             references.append(reference)
-    depth, remaining = np.zeros(missing.shape, np.int32), missing
-    while remaining.any() and not remaining.all():
-        depth += remaining
-        remaining = erode_holes(remaining)
+    depth = compute_hole_depths(missing)
+    depth[missing.all(axis=tuple(range(1, missing.ndim)))] = 0  # a whole frame has no rim
     for least in range(1, int(depth.max()) + 1) if powers else ():
         inside = depth >= least
         if int(inside.sum()) < _MIN_FILL_PIXELS:
@@ -320,19 +318,24 @@ def find_smooth_fill(
     return None
 
 
-def erode_holes(missing: BoolArray) -> BoolArray:
-    """Remove the rim of the holes of (N, *grid), a pixel wide along axes and diagonals.
+def compute_hole_depths(missing: BoolArray) -> npt.NDArray[np.int32]:
+    """Return how far each missing pixel is from a measured one, along axes and diagonals.
 
-    Planes of a volume count like pixels. Pixels beyond a border are treated like those at it.
+    Measured pixels have 0, those at the rim of a hole 1. Planes of a volume count like pixels. A
+    border is no rim, so an image without measured pixels is as deep as its longest side.
+
+    Parameters
+    ----------
+    missing : ndarray of bool
+        (N, *grid).
     """
-    eroded = missing
-    for axis in range(1, missing.ndim):
-        swapped = eroded.swapaxes(axis, -1)
-        shrunk = swapped.copy()
-        shrunk[..., 1:] &= swapped[..., :-1]
-        shrunk[..., :-1] &= swapped[..., 1:]
-        eroded = shrunk.swapaxes(axis, -1)
-    return eroded
+    from scipy import ndimage  # takes a tenth of a second
+
+    depth = np.full(missing.shape, max(missing.shape[1:]), np.int32)
+    for index, holes in enumerate(missing):
+        if not holes.all():
+            depth[index] = ndimage.distance_transform_cdt(holes, metric="chessboard")
+    return depth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,8 @@ from napari_dip.pipeline.assess.artefact_detection import (
     PeriodicPattern,
     SmoothFill,
     compute_biased_limit,
+    compute_hole_depths,
     detect_clipped_pixels,
-    erode_holes,
     find_smooth_fill,
     find_strongest_pattern,
     measure_biased_areas,
@@ -335,12 +335,8 @@ def measure_distant_holes(measured_mask: BoolArray, distance: int) -> tuple[floa
     missing = np.any(~measured_mask, axis=1)  # (N, *grid)
     if not missing.any():
         return 0.0, 0.0
-    eroded = missing
-    for _ in range(distance):
-        eroded = erode_holes(eroded)
-        if not eroded.any():
-            break
-    return float(missing.mean()), float(eroded.sum() / missing.sum())
+    distant = compute_hole_depths(missing) > distance
+    return float(missing.mean()), float(distant.sum() / missing.sum())
 
 
 def measure_result(
