@@ -122,8 +122,9 @@ def estimate_kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
             if kernel is None
             else _resize_kernel(_centre_kernel(kernel), side)
         )
+        restoration = _EdgeRestoration(coarse, side)
         for _ in range(ITERATIONS_PER_SCALE):
-            sharp = _restore_l0_gradient(coarse, kernel, edge_weight)
+            sharp = restoration.restore(kernel, edge_weight)[0]
             kernel = _estimate_kernel(sharp, coarse, side)
             edge_weight = max(edge_weight / EDGE_WEIGHT_DECAY, MIN_EDGE_WEIGHT)
     assert kernel is not None
@@ -178,11 +179,6 @@ class _EdgeRestoration:
             coupling *= coupling_factor
         inner = slice(self._margin, -self._margin)
         return sharp[..., inner, inner], is_edge[..., inner, inner]
-
-
-def _restore_l0_gradient(image: Tensor, kernel: Tensor, edge_weight: float) -> Tensor:
-    """Return an image of few edges that explains a blurred one."""
-    return _EdgeRestoration(image, kernel.shape[-1]).restore(kernel, edge_weight)[0]
 
 
 def _estimate_kernel(sharp: Tensor, image: Tensor, side: int) -> Tensor:
