@@ -194,7 +194,7 @@ class Inpaint(Task):
         narrow_key = _get_suitable_prior("narrow")
         if self.prior != AUTOMATIC:
             return narrow_key, "you chose it; the holes have a shape, copies of which are hidden"
-        deepest = max(measure_hole_depth(hole, MIN_DEEP_HOLE + 1) for hole in holes)
+        deepest = max(map(measure_hole_depth, holes))
         if deepest > MIN_DEEP_HOLE:
             return (
                 _get_suitable_prior("wide"),

@@ -26,6 +26,7 @@ from napari_dip.pipeline.calibrate.channel_noise import (
 )
 from napari_dip.pipeline.calibrate.types import compute_validation_fraction
 from napari_dip.pipeline.plan.layout import to_stack
+from napari_dip.tasks.priors.masked_input import compute_hole_depths
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
@@ -316,26 +317,6 @@ def find_smooth_fill(
             widest = 2 * int(depth.max())
             return SmoothFill(width=2 * (least - 1), detail_ratio=ratio, widest=widest)
     return None
-
-
-def compute_hole_depths(missing: BoolArray) -> npt.NDArray[np.int32]:
-    """Return how far each missing pixel is from a measured one, along axes and diagonals.
-
-    Measured pixels have 0, those at the rim of a hole 1. Planes of a volume count like pixels. A
-    border is no rim, so an image without measured pixels is as deep as its longest side.
-
-    Parameters
-    ----------
-    missing : ndarray of bool
-        (N, *grid).
-    """
-    from scipy import ndimage  # takes a tenth of a second
-
-    depth = np.full(missing.shape, max(missing.shape[1:]), np.int32)
-    for index, holes in enumerate(missing):
-        if not holes.all():
-            depth[index] = ndimage.distance_transform_cdt(holes, metric="chessboard")
-    return depth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

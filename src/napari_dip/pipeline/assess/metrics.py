@@ -17,7 +17,6 @@ from napari_dip.pipeline.assess.artefact_detection import (
     PeriodicPattern,
     SmoothFill,
     compute_biased_limit,
-    compute_hole_depths,
     detect_clipped_pixels,
     find_smooth_fill,
     find_strongest_pattern,
@@ -28,6 +27,7 @@ from napari_dip.pipeline.assess.traces import compare_grid_traces, has_enough_fr
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.tasks.inpaint import MIN_DEEP_HOLE
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
+from napari_dip.tasks.priors.masked_input import compute_hole_depths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,6 +13,7 @@ from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem
 from napari_dip.tasks.priors.random_input import validate_by_squared_error
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
     from torch import nn
 
@@ -52,30 +53,29 @@ def is_scattered(holes: BoolArray) -> bool:
     return max(along_y, along_x) < MIN_SHAPE_CORRELATION * variance
 
 
-def measure_hole_depth(holes: BoolArray, max_depth: int) -> int:
-    """Return the distance from the rim of the deepest hole (Y, X) to its innermost pixel.
+def compute_hole_depths(missing: BoolArray) -> npt.NDArray[np.int32]:
+    """Return how far each missing pixel is from a measured one, along axes and diagonals.
 
-    A diagonal step counts as one pixel.
+    Measured pixels have 0, those at the rim of a hole 1. Planes of a volume count like pixels. A
+    border is no rim, so an image without measured pixels is as deep as its longest side.
 
     Parameters
     ----------
-    holes : ndarray of bool
-        Pixels beyond the border count as missing.
-    max_depth : int
-        Largest depth to measure.
-
-    Returns
-    -------
-    int
-        0 without holes, 1 if each missing pixel touches a measured one.
+    missing : ndarray of bool
+        (N, *grid).
     """
-    remaining, depth = holes, 0
-    while depth < max_depth and remaining.any():
-        padded = np.pad(remaining, 1, constant_values=True)
-        remaining = padded[:-2] & padded[1:-1] & padded[2:]
-        remaining = remaining[:, :-2] & remaining[:, 1:-1] & remaining[:, 2:]
-        depth += 1
+    from scipy import ndimage  # takes a tenth of a second
+
+    depth = np.full(missing.shape, max(missing.shape[1:]), np.int32)
+    for index, holes in enumerate(missing):
+        if not holes.all():
+            depth[index] = ndimage.distance_transform_cdt(holes, metric="chessboard")
     return depth
+
+
+def measure_hole_depth(holes: BoolArray) -> int:
+    """Return the depth of the deepest hole (Y, X), as `compute_hole_depths` counts; 0 without."""
+    return int(compute_hole_depths(holes[None]).max(initial=0))
 
 
 def measure_widest_hole(measured_mask: BoolArray, max_width: int) -> int:
@@ -92,7 +92,7 @@ def measure_widest_hole(measured_mask: BoolArray, max_width: int) -> int:
     holes = [plane for plane in missing.reshape(-1, *missing.shape[-2:]) if plane.any()]
     if all(is_scattered(hole) and not hole.all() for hole in holes):
         return 0
-    return min(max_width, 2 * max(measure_hole_depth(hole, max_width // 2) for hole in holes))
+    return min(max_width, 2 * max(map(measure_hole_depth, holes)))
 
 
 def build_masked_input_prior(
@@ -122,7 +122,7 @@ def build_masked_input_prior(
         fit_input.masks.measured,
         fit_input.masks.validation,
         masked_fraction=MASKED_FRACTION_RANGE,
-        block_side=measure_hole_depth(holes, MAX_MASKED_DEPTH) if has_shape else 1,
+        block_side=min(measure_hole_depth(holes), MAX_MASKED_DEPTH) if has_shape else 1,
         uses_hole_shapes=has_shape,
         uses_mirroring=not has_shape,
         predicts_measured=options.predicts_measured,
