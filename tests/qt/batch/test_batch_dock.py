@@ -12,9 +12,10 @@ import dask.array
 import numpy as np
 import pytest
 import tifffile
+from napari.components import ViewerModel
 from napari.layers import Image
 from napari.layers._source import layer_source
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QThreadPool, QUrl
+from qtpy.QtCore import QMimeData, QObject, QPoint, QPointF, Qt, QThreadPool, QUrl
 from qtpy.QtGui import QColor, QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QFileDialog
 
@@ -26,7 +27,7 @@ from napari_dip.pipeline.assess.card import VERDICT_COLOURS
 from napari_dip.pipeline.repetition import format_command_line, write_python_script
 from napari_dip.qt.batch.batch_dock import BatchDock
 from napari_dip.qt.batch.batch_settings import suggest_results_folder
-from napari_dip.qt.batch.files_panel import make_dask_array
+from napari_dip.qt.batch.files_panel import BatchLayers, make_dask_array
 from napari_dip.qt.shell.dock_widget import MIN_DOCK_WIDTH
 from napari_dip.qt.shell.job_controller import JobState
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
@@ -523,3 +524,14 @@ def test_a_plate_is_restored_to_a_plate(bench, scene, tmp_path, monkeypatch, how
     bench.press(panel.show_button)
     bench.wait(lambda: "Opened: 'B1, field 1 denoised'" in bench.last_message)
     assert [layer.name for layer in bench.viewer.layers] == ["B1, field 1", "B1, field 1 denoised"]
+
+
+def test_a_colour_result_has_no_white_thumbnail(qtbot):
+    viewer = ViewerModel()
+    colours = np.full((16, 16, 3), (20.0, 60.0, 120.0), np.float32)
+    attributes = {"name": "stained", "rgb": True, "contrast_limits": (0, 255)}
+    attributes["metadata"] = {METADATA_KEY: {"path": "stained.tif"}}
+    parent = QObject()
+    BatchLayers(viewer, parent)._on_opened(((dask.array.from_array(colours), attributes),))
+    qtbot.waitUntil(lambda: len(viewer.layers) == 1)
+    assert viewer.layers[0].thumbnail[16, 16, :3].tolist() == pytest.approx([20, 60, 120], abs=2)

@@ -35,7 +35,11 @@ from napari_dip.qt.shell.dock_widget import (
     preserve_view,
     style_table,
 )
-from napari_dip.qt.shell.napari_layers import METADATA_KEY, build_report_provenance
+from napari_dip.qt.shell.napari_layers import (
+    METADATA_KEY,
+    build_report_provenance,
+    follow_thumbnail,
+)
 from napari_dip.qt.shell.run_bar import FoldedLabel, make_message_label
 from napari_dip.scale.batch.records import PAGE_FILE, read_file_record
 from napari_dip.scale.batch.table import make_source_label
@@ -158,7 +162,9 @@ class BatchLayers(QObject):
 
     def _add_layer(self, pixels: Any, attributes: dict[str, Any]) -> None:
         with preserve_view(self._viewer):
-            self._added_layers.append(self._viewer.add_image(pixels, **attributes))
+            layer = self._viewer.add_image(pixels, **attributes)
+            follow_thumbnail(layer)
+            self._added_layers.append(layer)
 
     def _is_open(self, path: str) -> bool:
         """Whether a layer of a file exists already."""
