@@ -25,6 +25,7 @@ from napari_dip.engine.problem import Estimate
 from napari_dip.errors import RefusedError
 from napari_dip.io import ImageHeader
 from napari_dip.tasks import Inpaint
+from napari_dip.tasks.base import InspectedPixels, Inspection, TaskPlan
 from napari_dip.tasks.inpaint import (
     dilate_holes,
     is_scattered,
@@ -388,3 +389,26 @@ def test_a_float_image_without_holes_is_refused_after_reading() -> None:
     with pytest.raises(dip.RefusedError) as caught:
         dip.inpaint(make_image().astype(np.float32))
     assert caught.value.reason.code == "holes-none"
+
+
+def inspect_mask(marked: np.ndarray) -> list[str]:
+    """The codes of the notes on a mask."""
+    image = np.random.default_rng(0).random(marked.shape, np.float32)
+    header = ImageHeader(name="cells", shape=image.shape, dtype="float32", axes="YX")
+    extra_inputs = {"mask": marked.astype(np.float32)}
+    pixels = InspectedPixels(
+        header=header, image=image, stack=image[None, None], extra_inputs=extra_inputs
+    )
+    inspection = Inpaint().inspect(pixels, TaskPlan(prior_key="masked-input"))
+    assert isinstance(inspection, Inspection)
+    return [note.code for note in inspection.notes]
+
+
+def test_a_mask_that_marks_the_measured_pixels_is_suspected() -> None:
+    hole = make_square_hole(20)
+    assert inspect_mask(~hole) == ["mask-mostly"]
+    assert inspect_mask(hole) == []
+
+
+def test_pixels_that_are_missing_singly_are_no_reversed_mask() -> None:
+    assert inspect_mask(np.random.default_rng(0).random((64, 64)) < 0.9) == []

@@ -76,6 +76,7 @@ CLAIMS = {
     "contrast-doubtful": {"detail": "wrong"},
     "holes-filled": {},
     "holes-far": {},
+    "mask-mostly": {},
     "holes-smooth": {},
     "clipping-corrected": {"clipped": "accounted for"},
     "pixels-saturated": {"clipped": "stays"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -256,3 +257,11 @@ def test_the_command_gives_no_gain_where_it_is_unreliable(tmp_path, capsys):
     tifffile.imwrite(tmp_path / "speckle.tif", speckle.astype(np.float32))
     assert run_noise_command(str(tmp_path / "speckle.tif")) == 0
     assert capsys.readouterr().out.startswith("Gain cannot tell ")
+
+
+def test_a_correlation_that_widens_no_blind_spot_is_explained(noise_report):
+    (channel,) = noise_report.channels
+    slight = replace(channel, along_y=(0.05, 0.0), along_x=(0.12, 0.0))
+    sentence = replace(noise_report, channels=(slight,)).correlation_sentence
+    assert "do not share noise (the 12% measured can be structure)" in sentence
+    assert "single pixels are hidden" in sentence

@@ -22,6 +22,7 @@ from napari_dip.qt.shell.napari_layers import (
     Preview,
     add_result,
     adjust_contrast_limits,
+    brighten_dark_layer,
     compute_value_range,
     copy_layer_attributes,
     is_preview,
@@ -407,3 +408,24 @@ def test_a_layer_with_fewer_axes_than_others_can_be_brought_into_view():
     viewer.add_image(np.zeros((5, 40, 50)))
     fit_view(viewer, viewer.add_image(np.ones((30, 20))))
     assert get_camera(viewer).zoom > 0
+
+
+def test_a_dark_image_of_8_bits_is_brightened_for_the_comparison_with_its_result(viewer):
+    dark = np.random.default_rng(0).integers(0, 60, (40, 40)).astype(np.uint8)
+    layer = viewer.add_image(dark)
+    assert layer.contrast_limits == [0, 255]  # napari's
+    brighten_dark_layer(layer)
+    assert layer.contrast_limits == [0, 59]
+    request_attributes = copy_layer_attributes(layer)
+    value_range = compute_value_range(dark / 2 + 10.0, (0.0, 0.0))
+    adjusted = adjust_contrast_limits(request_attributes, value_range)
+    assert adjusted["contrast_limits"] == (0, 59)
+
+
+@pytest.mark.parametrize(("brightest", "limits"), [(60, (0, 200)), (120, (0, 255))])
+def test_limits_by_hand_and_of_bright_images_stay(viewer, brightest, limits):
+    image = np.random.default_rng(0).integers(0, brightest, (40, 40)).astype(np.uint8)
+    layer = viewer.add_image(image)
+    layer.contrast_limits = limits
+    brighten_dark_layer(layer)
+    assert tuple(layer.contrast_limits) == limits

@@ -34,11 +34,12 @@ MAX_DETAIL_ERROR = 0.1
 
 #: Reason of the verdict by code of a note, worst first.
 _REASONS = {
-    # that a run was ended is the cause of what else is found, and is named first
+    # that a run was ended, or a mask reversed, is the cause of what else is found, and named first
     "parts-unrestored": "parts-unrestored",
     "tiles-unrestored": "parts-unrestored",
     "fits-ended-early": "fit-ended-early",
     "fit-ended-early": "fit-ended-early",
+    "mask-mostly": "mask-mostly",
     "brightness-off": "brightness-off",
     "contrast-doubtful": "contrast-doubtful",
     "residual-edges": "residual-edges",

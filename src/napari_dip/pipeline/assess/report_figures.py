@@ -275,8 +275,8 @@ def plot_result(
     bar_style: dict[str, Any] = {"location": "bottom", "format": "%.3g", "aspect": 30, "pad": 0.02}
     frames = [panels[0][1][0].extent, *insets]
     ratios = [abs((bottom - top) / (right - left)) for left, right, bottom, top in frames]
-    columns = min(len(panels), _MAX_COLUMNS)
-    blocks = ceil(len(panels) / columns)
+    blocks = ceil(len(panels) / _MAX_COLUMNS)
+    columns = ceil(len(panels) / blocks)
     dots = min(max(1.2 * panels[0][1][0].plane.shape[1] / _COLUMN_INCHES, 300), 1200)
     height = blocks * (_COLUMN_INCHES * sum(ratios) + _TITLE_INCHES)
     figure = make_figure(columns * _COLUMN_INCHES, height, ceil(dots))

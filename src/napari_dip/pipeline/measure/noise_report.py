@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray, ImageHeader
     from napari_dip.public_types import AxisLetters, ImageLike
 
+#: Correlation of neighbours from which on it is stated although it does not widen the blind spot:
+#: three standard errors of independent noise in 64 x 64 pixels.
+MIN_STATED = 0.05
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ChannelNoise:
@@ -163,13 +167,15 @@ class NoiseReport:
     def correlation_sentence(self) -> str:
         """Sentence on the correlation of the noise, and on the blind spot."""
         height, width = self.blind_spot_size
-        if height * width == 1:
-            return (
-                "Neighbouring pixels do not share noise: when the image is restored, single "
-                "pixels are hidden from the network."
-            )
         along_y = max(channel.along_y[0] for channel in self.channels)
         along_x = max(channel.along_x[0] for channel in self.channels)
+        if height * width == 1:
+            most = max(along_y, along_x)
+            aside = f" (the {most:.0%} measured can be structure)" if most > MIN_STATED else ""
+            return (
+                f"Neighbouring pixels do not share noise{aside}: when the image is restored, "
+                "single pixels are hidden from the network."
+            )
         sentence = (
             f"Neighbouring pixels share noise ({along_y:.0%} along Y, {along_x:.0%} along X): when "
             f"the image is restored, blocks of {width} × {height} pixels are hidden from the "
@@ -346,12 +352,12 @@ def _suggest_blind_spot(is_correlated: BoolArray, size: tuple[int, int]) -> str:
 
 
 def describe_noise_strength(noise: ChannelNoise) -> str:
-    """Return a sentence on the noise in the dark and on the gain."""
+    """Return a sentence on the noise where the image is darkest, and on the gain."""
     interval, darkest_std = format_interval(noise.gain, noise.gain_error), noise.darkest_std
     if noise.gain != 0:
         return (
-            f"The noise is {darkest_std:.3g} in the dark, and its variance grows by {interval} "
-            "for each unit of brightness."
+            f"The noise is {darkest_std:.3g} where the image is darkest, and its variance grows by "
+            f"{interval} for each unit of brightness."
         )
     growth = f" (growth for each unit of brightness: {interval})" if " ± " in interval else ""
     return f"The noise is equally strong everywhere: {darkest_std:.3g}{growth}."
@@ -360,7 +366,10 @@ def describe_noise_strength(noise: ChannelNoise) -> str:
 def describe_detector_offset(noise: ChannelNoise) -> str:
     """Return a sentence on the detector's offset and read noise."""
     if noise.offset is None or noise.read_noise is None:
-        return "The detector's offset and read noise: cannot tell, as no part is surely dark."
+        return (
+            "The image cannot tell the detector's offset and read noise, as no part of it is "
+            "surely without light."
+        )
     offset = format_interval(noise.offset, noise.offset_error)
     read = format_interval(noise.read_noise, noise.read_noise_error)
     if noise.offset_error == 0:

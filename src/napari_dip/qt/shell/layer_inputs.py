@@ -43,6 +43,7 @@ from napari_dip.qt.shell.layer_headers import (
 )
 from napari_dip.qt.shell.napari_layers import find_layer, is_preview, read_layer_provenance
 from napari_dip.qt.shell.settings_form import fill_combo, make_combo
+from napari_dip.tasks.inpaint import MIN_REVERSED_FRACTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -370,7 +371,7 @@ class ExtraInputs(QWidget):
         }
 
     def inspect_early(self, plan: Plan) -> tuple[Note, ...]:
-        """Refuse an empty mask, and let the task inspect a small PSF; return its notes.
+        """Let the task inspect a small PSF, and an empty or very full mask; return its notes.
 
         Masks and PSFs on disk, or large ones, are not read.
 
@@ -389,9 +390,10 @@ class ExtraInputs(QWidget):
             for name, layer in self.get_chosen_layers().items()
             if _is_small(layer, Labels, _MAX_CHECKED_MASK_PIXELS)
         }
-        self._is_blank = bool(drawn_masks) and not any(
-            pixels.any() for pixels in drawn_masks.values()
-        )
+        marked_fractions = [float((pixels > 0).mean()) for pixels in drawn_masks.values()]
+        self._is_blank = bool(marked_fractions) and not any(marked_fractions)
+        # a usual mask is inspected with the image, in the run
+        is_odd = self._is_blank or max(marked_fractions, default=0) > MIN_REVERSED_FRACTION
         early_layers = {
             item.name: self.get_layer(item.name) for item in self._inputs if item.is_inspected_early
         }
@@ -400,7 +402,7 @@ class ExtraInputs(QWidget):
             for name, layer in early_layers.items()
             if _is_small(layer, Image, _MAX_INSPECTED_PIXELS)
         }
-        return inspect_early(plan, {**(drawn_masks if self._is_blank else {}), **small_images})
+        return inspect_early(plan, {**(drawn_masks if is_odd else {}), **small_images})
 
     def refresh(self, _: object = None) -> None:
         """Update the lists to the layers of the viewer and keep the choices."""

@@ -185,6 +185,21 @@ def adjust_contrast_limits(
     return {**layer_attributes, "contrast_limits": (low, high)}
 
 
+def brighten_dark_layer(layer: Image) -> None:
+    """Let the contrast limits of a layer fit a dark image, unless the user has set them.
+
+    napari shows 8 bits from 0 to 255, so that a dark image is black. Its result would get limits of
+    its own, and could not be compared with it by eye.
+    """
+    limits = layer.contrast_limits
+    if layer.rgb or type(layer.data) is not np.ndarray or limits != layer.contrast_limits_range:
+        return
+    value_range = compute_value_range(layer.data, (0.0, 0.0))
+    fraction = (value_range.high - value_range.low) / (limits[1] - limits[0])
+    if 0 < fraction < MIN_CONTRAST_FRACTION:
+        layer.contrast_limits = (value_range.low, value_range.high)
+
+
 def find_layer(viewer: Viewer, name: str) -> Any:
     """Return the layer of a name, or None."""
     return viewer.layers[name] if name in viewer.layers else None

@@ -42,6 +42,7 @@ from napari_dip.qt.shell.layer_headers import get_full_resolution, record_file_s
 from napari_dip.qt.shell.napari_layers import (
     REGION,
     add_result,
+    brighten_dark_layer,
     copy_layer_attributes,
     describe_derived_image,
     find_layer,
@@ -367,12 +368,13 @@ def make_run_request(
     ----------
     plan : Plan
     layer : Image
-        The image that is restored.
+        The image that is restored; its contrast limits are set if it is dark.
     extra_inputs : ExtraInputs
         The extra inputs.
     autosave_target : AutosaveTarget, optional
         An interrupted run that is resumed; by default a new one, if runs are saved.
     """
+    brighten_dark_layer(layer)
     chosen = extra_inputs.get_chosen_layers()
     inputs = record_inputs(layer, plan.header.axes, chosen)
     scheduler = "" if autosave_target is not None else get_scheduler()
