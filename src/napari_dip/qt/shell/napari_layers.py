@@ -47,6 +47,11 @@ _GREY_VALUES = 256
 _MAX_SAMPLED_PIXELS = 2**24
 #: Share of the darkest pixels below the contrast limits: one row of 1000, or less.
 _MIN_DARK_FRACTION = 0.001
+#: Share of the brightest pixels above the contrast limits that are set for a dark image: noise.
+_MAX_BRIGHT_FRACTION = 0.001
+#: Share of napari's contrast limits below which an image of 8 bits counts as dark. At 0.29 (two
+#: photons, BPAE_R of FMD) its result fills 0.2 of them, and looks black.
+MIN_BRIGHT_FRACTION = 1 / 2
 #: Height and width of the thumbnails of napari's layer list, in pixels.
 _THUMBNAIL_SIDE = 32
 #: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
@@ -194,10 +199,10 @@ def brighten_dark_layer(layer: Image) -> None:
     limits = layer.contrast_limits
     if layer.rgb or type(layer.data) is not np.ndarray or limits != layer.contrast_limits_range:
         return
-    value_range = compute_value_range(layer.data, (0.0, 0.0))
-    fraction = (value_range.high - value_range.low) / (limits[1] - limits[0])
-    if 0 < fraction < MIN_CONTRAST_FRACTION:
-        layer.contrast_limits = (value_range.low, value_range.high)
+    value_range = compute_value_range(layer.data, (0.0, _MAX_BRIGHT_FRACTION))
+    low, high = value_range.low, value_range.trimmed_high
+    if 0 < high - low < MIN_BRIGHT_FRACTION * (limits[1] - limits[0]):
+        layer.contrast_limits = (low, high)
 
 
 def find_layer(viewer: Viewer, name: str) -> Any:
