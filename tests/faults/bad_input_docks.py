@@ -79,7 +79,7 @@ def dock_trials(*, small: bool) -> Iterator[Trial]:
                 name = "nothing but holes"
             if not small or (len(name) + place) % 12 == 0:
                 yield Trial(f"dock, {task}: {name}", partial(_check_image, task, image))
-        for axes in ("", "QQQ", "ZZX", "CX", "TCZ"):
+        for axes in ("QQQ", "ZZX", "CX", "TCZ"):
             run = partial(_check_image, task, noisy(3, SIDE, SIDE), axes)
             if not small:
                 yield Trial(f"dock, {task}: axes '{axes}'", run)

@@ -53,12 +53,17 @@ def keep_message(text: str) -> str:
     return text
 
 
+#: A field of a message, with its format, and what stands for its fact: no word of a message.
+_FIELD, _FACT = re.compile(r"\{\w+(?::[^{}?]*)?\}"), "qqq"
+
+
 def compile_pattern(
     code: str, format_message: Callable[[str], str] = keep_message
 ) -> re.Pattern[str]:
     """Compile a pattern of the fault's two sentences with any facts."""
     fault = FAULTS[code]
-    parts = re.split(r"\{\w+\}", format_message(f"{fault.sentence} {fault.remedy}"))
+    text = _FIELD.sub(_FACT, f"{fault.sentence} {fault.remedy}")
+    parts = format_message(text).split(_FACT)
     return re.compile(".*?".join(map(re.escape, parts)), re.DOTALL)
 
 

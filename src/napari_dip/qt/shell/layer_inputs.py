@@ -43,7 +43,6 @@ from napari_dip.qt.shell.layer_headers import (
 )
 from napari_dip.qt.shell.napari_layers import find_layer, is_preview, read_layer_provenance
 from napari_dip.qt.shell.settings_form import fill_combo, make_combo
-from napari_dip.tasks.inpaint import MIN_REVERSED_FRACTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -72,6 +71,9 @@ _AXES_TOOLTIP = (
 _SOURCE_TOOLTIP = (
     "napari did not pass these on. They hold for the run; the layer itself is not changed."
 )
+#: Largest share of marked pixels of a mask that the task inspects in the run only: reversed masks
+#: of a few holes mark more.
+_MAX_USUAL_MASK_FRACTION = 0.5
 _NEW_MASK_TOOLTIP = "Add an empty mask as large as the image, to paint what is filled in"
 #: Entry of the list for an optional input that is not used.
 NO_LAYER = "none"
@@ -393,7 +395,7 @@ class ExtraInputs(QWidget):
         marked_fractions = [float((pixels > 0).mean()) for pixels in drawn_masks.values()]
         self._is_blank = bool(marked_fractions) and not any(marked_fractions)
         # a usual mask is inspected with the image, in the run
-        is_odd = self._is_blank or max(marked_fractions, default=0) > MIN_REVERSED_FRACTION
+        is_odd = self._is_blank or max(marked_fractions, default=0) > _MAX_USUAL_MASK_FRACTION
         early_layers = {
             item.name: self.get_layer(item.name) for item in self._inputs if item.is_inspected_early
         }

@@ -404,7 +404,7 @@ class SaveMenu(QPushButton):
         if path is not None:
             panels, insets = collect_panels(self._viewer, layer), find_insets(self._viewer, layer)
             unit = str(layer.units[-1])
-            unit = "pixels" if unit == "pixel" else get_unit_symbol(unit) or unit
+            unit = f"{unit}s" if unit == "pixel" else get_unit_symbol(unit) or unit
             render = partial(plot_result, panels, insets, unit)
             self._start(partial(write_rendered, path, render, is_confirmed), path.name)
 
