@@ -22,6 +22,7 @@ from napari_dip.io import ImageHeader
 from napari_dip.pipeline.assess.methods_section import (
     PAPER_TOPICS,
     PAPERS,
+    describe_later_result,
     list_paper_keys,
     write_methods_section,
 )
@@ -271,6 +272,8 @@ def test_the_methods_text_says_which_of_the_iterations_was_taken():
         ),
     ):
         assert text in write_methods_section({**report, **changes})
+        is_later = "hardly differ" in text
+        assert describe_later_result({**report, **changes}) == (text if is_later else "")
 
 
 def test_the_methods_text_tells_the_last_phase_from_the_iterations_that_were_judged():

@@ -275,6 +275,17 @@ def test_the_figures_are_those_of_the_report():
     )
 
 
+@pytest.mark.parametrize(
+    ("codes", "line"),
+    [(["residual-noise"], "Mean intensity −0.9%"), (["mean-off"], "")],
+    ids=["no warning", "warning"],
+)
+def test_a_mean_that_a_warning_states_is_not_repeated_as_a_figure(codes, line):
+    report = make_report(*codes)
+    report["verdict"]["figures"] = {"bias": -0.009}
+    assert make_card(report).figure_line == line
+
+
 def test_notes_of_a_later_version_keep_their_sentences():
     report = {"verdict": {"codes": [{"code": "unheard-of", "facts": {}}], "sentences": ["So."]}}
     assert [str(note) for note in make_card(report).details] == ["So."]

@@ -11,7 +11,7 @@ from napari.layers import Image
 from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtWidgets import QFileDialog
 
-from napari_dip.pipeline.assess.metrics import measure_peak_width
+from napari_dip.pipeline.assess.metrics import NoPeakWidth, measure_peak_width
 from napari_dip.qt.shell.dock_plots import LineProfiles, Profile, measure_line_profile
 
 SAMPLES = np.arange(41.0)
@@ -27,7 +27,7 @@ def test_the_width_of_a_peak_is_within_twice_its_error():
         measure_peak_width(SAMPLES / 10, draw_peak(20 + rng.uniform()) + rng.normal(size=41))
         for _ in range(100)
     ]
-    widths, errors = np.array([pair for pair in pairs if pair]).T
+    widths, errors = np.array([pair for pair in pairs if isinstance(pair, tuple)]).T
     assert len(widths) > 90
     assert np.mean(np.abs(widths - 0.6) < 2 * errors) > 0.88
     assert np.median(errors) == pytest.approx(widths.std(), rel=0.3)
@@ -40,7 +40,7 @@ def test_the_width_of_a_smooth_result_has_an_error_that_is_not_too_small():
     for _ in range(100):
         noise = np.convolve(rng.normal(size=43), kernel, "valid")
         pairs.append(measure_peak_width(SAMPLES, draw_peak(20, height=6) + noise))
-    widths, errors = np.array([pair for pair in pairs if pair]).T
+    widths, errors = np.array([pair for pair in pairs if isinstance(pair, tuple)]).T
     assert np.mean(np.abs(widths - 6) < 2 * errors) > 0.85
 
 
@@ -51,7 +51,7 @@ def test_a_smooth_result_has_at_least_the_error_that_the_noise_of_its_input_leav
     assert measure_peak_width(SAMPLES, smooth)[1] < 0.01
     assert measure_peak_width(SAMPLES, smooth, 1.0)[1] == pytest.approx(error, rel=0.4)
     lines = LineProfiles(("a", "b"), (Profile(SAMPLES, noisy), Profile(SAMPLES, smooth)), "µm")
-    before, after = (float(text.split()[2]) for text in lines.describe_widths())
+    before, after = (float(text.split()[2]) for text in lines.measure_widths())
     assert after == pytest.approx(before, rel=0.4)
 
 
@@ -71,14 +71,34 @@ def test_a_smooth_result_has_at_least_the_error_that_the_noise_of_its_input_leav
 )
 def test_without_a_whole_single_peak_there_is_no_width(profile):
     noise = np.random.default_rng(2).normal(size=41)
-    assert measure_peak_width(SAMPLES, profile) is None
-    assert measure_peak_width(SAMPLES, profile + noise) is None or profile[20] > profile[18] + 9
+    assert isinstance(measure_peak_width(SAMPLES, profile), NoPeakWidth)
+    noisy_width = measure_peak_width(SAMPLES, profile + noise)
+    assert isinstance(noisy_width, NoPeakWidth) or profile[20] > profile[18] + 9
+
+
+@pytest.mark.parametrize(
+    ("profile", "reason"),
+    [
+        (draw_peak(12) + draw_peak(28), "there is no single peak on the line"),
+        (draw_peak(6), "the line ends too near to the peak"),
+        (np.where(SAMPLES == 20, 10.0, 0), "the peak is hardly wider than a pixel"),
+    ],
+)
+def test_a_missing_width_comes_with_its_reason(profile, reason):
+    pair = Profile(SAMPLES, profile), Profile(SAMPLES, profile)
+    assert LineProfiles(("a", "b"), pair, "µm").describe() == f"Width of a peak (FWHM): {reason}."
+
+
+def test_a_width_of_one_profile_and_a_reason_of_the_other_are_both_named():
+    pair = Profile(SAMPLES, draw_peak(12) + draw_peak(28)), Profile(SAMPLES, draw_peak(20))
+    text = LineProfiles(("a", "b"), pair, "µm").describe()
+    assert "input: there is no single peak on the line; result 6 ± " in text
 
 
 def test_noise_alone_has_hardly_ever_a_width():
     rng = np.random.default_rng(3)
     pairs = [measure_peak_width(SAMPLES, rng.normal(size=41)) for _ in range(200)]
-    assert sum(width is not None for width in pairs) <= 2
+    assert sum(isinstance(width, tuple) for width in pairs) <= 2
 
 
 @pytest.mark.long
@@ -92,7 +112,7 @@ def test_a_profile_becomes_a_table_and_a_drawing_with_text():
     drawing = lines.render("svg")
     assert drawing == lines.render("svg")
     texts = ["".join(node.itertext()) for node in ElementTree.fromstring(drawing).iter()]
-    assert "Distance (µm)" in texts and "=cells $a$, FWHM: cannot tell" in texts
+    assert "Distance (µm)" in texts and "=cells $a$" in texts
     assert lines.render("pdf").startswith(b"%PDF")
 
 
@@ -150,7 +170,7 @@ def test_a_line_drawn_with_the_mouse_shows_input_and_result(driver, tmp_path, mo
     assert len(before) > 5
     assert np.abs(np.diff(after)).mean() < np.abs(np.diff(before)).mean()
     assert "'cells denoised'" in fold.message_label.text()
-    assert "FWHM of a single peak: input" in fold.message_label.text()
+    assert "(FWHM)" in fold.message_label.text()
     button = driver.dock.result_view.save_menu
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "a.csv"), ""))
     position = lambda: button.menu().actionGeometry(button.profile_action).center()  # noqa: E731

@@ -59,7 +59,16 @@ def test_traces_of_two_shapes_are_those_of_their_pixels(qtbot) -> None:
     np.testing.assert_allclose(plot.input_curve.getData()[1], traces.measured[:, 1])
     shapes.selected_data = {0}
     lines = measure_shape_traces(shapes, before, after)
-    assert "Region 1: changes too little to tell." in lines.describe()
+    assert "Region 1: apart from a steady trend, it changes by less than" in lines.describe()
+
+
+def test_of_a_short_movie_the_number_of_frames_is_the_reason() -> None:
+    layers = make_layers()
+    for layer in layers:
+        layer.data = layer.data[:8]
+    lines = measure_shape_traces(Shapes([draw_square(2, 2)], shape_type="polygon"), *layers)
+    assert lines.describe().startswith("8 frames are too few")
+    assert "change" not in lines.describe() and "takes 16" in lines.describe()
 
 
 def test_a_shape_outside_of_the_movie_is_refused() -> None:

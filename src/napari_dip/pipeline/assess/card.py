@@ -103,6 +103,8 @@ _FIGURE_VERDICTS = {
     "noise": (Verdict.FINE, Verdict.LOOK_CLOSER),
     "spot": (Verdict.FINE,),
 }
+#: Code of a warning that states the same as a figure, which is then left out.
+_STATED_BY = {"mean": "mean-off"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +222,7 @@ def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> Resul
     findings = tuple(note for note in notes if note.code.startswith(_FINDINGS))
     others = [note for note in notes if note not in (*displayed, *findings)]
     verdict, headline, reason = _judge(ranked, notes)
+    stated_codes = {note.code for note in displayed}
     return ResultCard(
         verdict=verdict,
         headline=headline,
@@ -230,6 +233,7 @@ def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> Resul
             figure
             for figure in figures
             if verdict in _FIGURE_VERDICTS.get(figure.name, tuple(Verdict))
+            and _STATED_BY.get(figure.name) not in stated_codes
         ),
         all_warnings=tuple(warnings),
         details=tuple(sorted(others, key=lambda note: note not in warnings)),
@@ -316,7 +320,7 @@ def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Itera
     if checks.get("agreement") is not None:
         yield CardFigure(name="agreement", after=f"{checks['agreement']:.3f} (1: fully explained)")
     if abs(checks.get("bias") or 0.0) > MIN_REPORTED_CHANGE:
-        yield CardFigure(name="mean", after=f"{checks['bias']:+.1%}")
+        yield CardFigure(name="mean", after=f"{checks['bias']:+.1%}".replace("-", "−"))
 
 
 def format_traces(traces: Mapping[str, float]) -> str:

@@ -32,6 +32,9 @@ EXPERIMENT_PAPERS: Mapping[str, str] = _TEXTS["experiments"]
 #: Topics of papers, for the sentence on those that no other sentence cites.
 PAPER_TOPICS: Mapping[str, str] = _TEXTS["topics"]
 
+#: Template of the phrase on a result that is later than the lowest validation loss.
+_LATER_OUTPUT = "output-later"
+
 
 def list_paper_keys(report: Report) -> tuple[str, ...]:
     """Return the keys in `PAPERS` of the papers to cite, in their order there."""
@@ -374,8 +377,21 @@ def _describe_refit(iterations: int | None, fit_count: int) -> str:
     return _write(template_key, count=iterations)
 
 
+def describe_later_result(report: Report) -> str:
+    """Return a phrase on a result that is later than the lowest validation loss, or ""."""
+    fit, losses = report.get("fit", {}), report.get("validation_loss")
+    is_single = fit.get("finished_fit_count", 1) + fit.get("stopped_fit_count", 0) == 1
+    is_later = is_single and losses and _choose_output_text(report) == _LATER_OUTPUT
+    return _describe_selected_iteration(report) if is_later else ""
+
+
 def _describe_selected_iteration(report: Report) -> str:
-    """Return a phrase on the iteration that the image was taken from.
+    """Return a phrase on the iteration that the image was taken from."""
+    return _write(_choose_output_text(report), best=report["best_iteration"])
+
+
+def _choose_output_text(report: Report) -> str:
+    """Return the key of the phrase on the iteration that the image was taken from.
 
     It is not always that of the lowest validation loss. A later iteration is preferred if its loss
     is hardly higher.
@@ -385,9 +401,9 @@ def _describe_selected_iteration(report: Report) -> str:
     is_manual = read_report_stop(report).reason in (StopReason.USER, StopReason.HISTORY)
     is_manual = is_manual or bool(report.get("fit", {}).get("stopped_fit_count"))
     if report.get("fit", {}).get("refit_iterations") and not is_manual:
-        return _write("output-refit")
+        return "output-refit"
     is_best = is_manual or lowest_loss is None or (losses.get(best) or lowest_loss) <= lowest_loss
-    return _write("output-best" if is_best else "output-later", best=best)
+    return "output-best" if is_best else _LATER_OUTPUT
 
 
 def _describe_joint_training(fitted: str, training: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -522,9 +523,19 @@ def select_assessed_items(stack: AnyArray) -> slice | npt.NDArray[np.intp]:
     return np.linspace(0, count - 1, selected_count).round().astype(np.intp)
 
 
+class NoPeakWidth(Enum):
+    """Why a profile has no width of a peak."""
+
+    SHORT_LINE = "short-line"
+    NO_SINGLE_PEAK = "no-single-peak"
+    WEAK_PEAK = "weak-peak"
+    NARROW_PEAK = "narrow-peak"
+    CUT_PEAK = "cut-peak"
+
+
 def measure_peak_width(
     distance: FloatArray, intensity: FloatArray, noise: float = 0.0
-) -> tuple[float, float] | None:
+) -> tuple[float, float] | NoPeakWidth:
     """Return the full width at half maximum of the peak in a profile, and its standard error.
 
     A Gaussian plus a constant background is fitted by least squares. The error is that of the
@@ -542,20 +553,19 @@ def measure_peak_width(
 
     Returns
     -------
-    (float, float) or None
-        In the unit of the distance. None if that cannot be told: unless there is one peak, which
-        stands out of the noise, and four of its widths are on the line. On a shorter line, the
-        background cannot be told from the peak.
+    (float, float) or NoPeakWidth
+        In the unit of the distance. It takes one peak, which stands out of the noise, and a line
+        of four of its widths; on a shorter one the background cannot be told from the peak.
     """
     from scipy import ndimage, optimize, signal  # a tenth of a second
 
     samples = intensity[np.isfinite(intensity)]
     if len(samples) < _MIN_PROFILE_SAMPLES:
-        return None
+        return NoPeakWidth.SHORT_LINE
     smooth = ndimage.gaussian_filter1d(samples, 1.0, mode="nearest")
     peaks, _ = signal.find_peaks(smooth, prominence=np.ptp(smooth) / 2)
     if len(peaks) != 1:
-        return None
+        return NoPeakWidth.NO_SINGLE_PEAK
     positions = np.arange(len(samples))
 
     def compute_residuals(values: FloatArray) -> FloatArray:
@@ -575,7 +585,9 @@ def measure_peak_width(
     error = FWHM_PER_SIGMA * sigma_error * max(deviation, noise)
     is_significant = height > _MIN_PEAK_TO_ERROR * deviation * height_error and error < width / 2
     room = min(middle, len(samples) - 1 - middle)
-    if not (fit.success and is_significant) or width < _MIN_PEAK_SAMPLES or room < 2 * width:
-        return None
+    if not (fit.success and is_significant):
+        return NoPeakWidth.WEAK_PEAK
+    if width < _MIN_PEAK_SAMPLES or room < 2 * width:
+        return NoPeakWidth.NARROW_PEAK if width < _MIN_PEAK_SAMPLES else NoPeakWidth.CUT_PEAK
     step = float(distance[1] - distance[0])
     return float(width) * step, float(error) * step

@@ -1,4 +1,4 @@
-"""The plots of the docks: training and validation loss, and intensities along a line."""
+"""The plots of the docks, and the section with intensities along a line or over time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
 
 from napari_dip.io.header import get_unit_symbol
 from napari_dip.pipeline.assess.card import format_traces
-from napari_dip.pipeline.assess.metrics import measure_peak_width
+from napari_dip.pipeline.assess.metrics import NoPeakWidth, measure_peak_width
 from napari_dip.pipeline.assess.quality_checks import list_trace_notes
 from napari_dip.pipeline.assess.report_figures import plot_profiles
-from napari_dip.pipeline.assess.traces import average_regions, measure_region_traces
+from napari_dip.pipeline.assess.traces import (
+    MIN_TRACE_FRAMES,
+    average_regions,
+    measure_region_traces,
+)
 from napari_dip.pipeline.store.result_files import escape_formula
 from napari_dip.qt.shell.background_call import try_call
 from napari_dip.qt.shell.dock_widget import (
@@ -35,8 +39,6 @@ from napari_dip.qt.shell.napari_layers import METADATA_KEY, read_layer_provenanc
 from napari_dip.qt.shell.run_bar import make_message_label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from napari.viewer import Viewer
 
     from napari_dip.io import FloatArray
@@ -46,13 +48,23 @@ _PROFILE_HINT = (
     "Compares the input with the latest result along a line, or over time in regions of a movie. "
     "Press a button, then drag in the image."
 )
-_SINGLE_LOSS_HINT = "The loss was measured once, at iteration {}. A longer preset plots a curve."
 _NO_RESULT = "There is no result to compare with yet."
-_UNKNOWN_WIDTH = "cannot tell"
+_WIDTH_REASONS = {
+    NoPeakWidth.SHORT_LINE: "the line is too short",
+    NoPeakWidth.NO_SINGLE_PEAK: "there is no single peak on the line",
+    NoPeakWidth.WEAK_PEAK: "the peak hardly stands out of the noise",
+    NoPeakWidth.NARROW_PEAK: "the peak is hardly wider than a pixel",
+    NoPeakWidth.CUT_PEAK: "the line ends too near to the peak",
+}
 _WIDTH_TOOLTIP = (
     "Full width at half maximum of the peak, with its standard error. It takes a single peak that "
     "stands out of the noise, and a line of at least four times its width."
 )
+_FEW_FRAMES = (
+    "{count} frames are too few to tell whether ΔF/F and timing are kept: it takes {least}. "
+    "Compare the curves by eye."
+)
+_WEAK_CHANGE = "apart from a steady trend, it changes by less than twice its noise"
 _DRAW_REGIONS_HINT = "Draw regions, such as cells, by dragging in the image."
 _DRAW_LINE_HINT = "Draw a line across something that matters, by dragging in the image."
 #: Milliseconds from the last change to a redraw, because sliders and shapes change often.
@@ -63,8 +75,9 @@ TRAINING_COLOUR = "#56B4E9"
 VALIDATION_COLOUR = "#E69F00"
 #: Height of a plot in pixels; in a window of 1280 x 720 it stays visible below a long message.
 _HEIGHT = 164
-#: Shortest range of the axis of iterations; a shorter one would have ticks at tenths.
-_MIN_AXIS_ITERATIONS = 10
+#: Margin below a plot in pixels: pyqtgraph lets the label of the axis reach so far below the axis.
+_BOTTOM_MARGIN = 5
+_AXIS_SIDES = "bottom", "left"
 #: Height of the legend in pixels; pyqtgraph's default is 30, the topmost tick label needs 7.
 _LEGEND_HEIGHT = 20
 #: Height of each further line of the legend, in pixels.
@@ -99,8 +112,12 @@ class DockPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
         plot_item = self.getPlotItem()
         plot_item.setMenuEnabled(False)
         plot_item.hideButtons()
+        for side in _AXIS_SIDES:
+            # Before the axis has a label: afterwards, this call would fix a factor for the range of
+            # the moment, such as 1000 for that of a line whose drawing just began.
+            plot_item.getAxis(side).enableAutoSIPrefix(False)
         self.setMouseEnabled(x=False, y=False)  # so that the wheel scrolls the dock
-        plot_item.layout.setContentsMargins(2, 0, 8, 2)
+        plot_item.layout.setContentsMargins(2, 0, 8, _BOTTOM_MARGIN)
         plot_item.titleLabel.updateMin = lambda: None  # a long legend would widen the plot
         plot_item.titleLabel.setMinimumWidth(0)
         self.setFixedHeight(_HEIGHT)
@@ -117,12 +134,11 @@ class DockPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
         """Apply colours, axis labels and legend."""
         text, _ = self._theme
         plot_item = self.getPlotItem()
-        for side, label in zip(("bottom", "left"), self.labels, strict=True):
+        for side, label in zip(_AXIS_SIDES, self.labels, strict=True):
             axis = plot_item.getAxis(side)
             axis.setPen(text)
             axis.setTextPen(text)
             axis.setLabel(label, color=text)
-            axis.enableAutoSIPrefix(False)
         plot_item.setTitle(self.legend, color=text, size="9pt")
         extra_height = _LEGEND_LINE * self.legend.count("<br>")
         plot_item.titleLabel.setMaximumHeight(_LEGEND_HEIGHT + extra_height)
@@ -135,90 +151,6 @@ def make_legend(*entries: tuple[str, str, str]) -> str:
     return "&nbsp;&nbsp;&nbsp;".join(
         f'<span style="color:{colour}">{sign}</span> {text}' for colour, sign, text in entries
     )
-
-
-class ValidationCurve(DockPlot):
-    """A plot of training and validation loss over the iterations, with the best one marked.
-
-    A label, `hint_label`, stands for a plot of a single point, as after the preset *Instant*.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(
-            "Validation curve",
-            ("Iteration", "Loss (low is good)"),
-            make_legend(
-                (TRAINING_COLOUR, "━", "training"),
-                (VALIDATION_COLOUR, "━", "validation"),
-                (VALIDATION_COLOUR, "●", "best"),
-            ),
-            "Some pixels are hidden from the fit. While their loss falls, the image gets better; "
-            "when it rises, the network begins to copy noise, and the best point is kept.",
-        )
-        self.hint_label: QLabel = make_message_label()
-        self.hint_label.setVisible(False)
-        self._points: list[tuple[int, float, float]] = []
-        self._unit_index = 0
-        self._fit_curve = self.plot(pen=pg.mkPen(TRAINING_COLOUR, width=1.5))
-        self._validation_curve = self.plot(pen=pg.mkPen(VALIDATION_COLOUR, width=2))
-        best = {"symbol": "o", "symbolSize": 9, "symbolBrush": VALIDATION_COLOUR}
-        self._best = self.plot(pen=None, **best)
-        self._mark = pg.InfiniteLine(angle=90, pen=pg.mkPen(TRAINING_COLOUR, width=1))
-        self._mark.setVisible(False)
-        self.addItem(self._mark, ignoreBounds=True)
-
-    def restart(self) -> None:
-        """Empty the plot."""
-        self._points.clear()
-        self._unit_index = 0
-        self._draw(0)
-
-    def extend(self, points: Iterable[tuple[int, int, float, float]], best_iteration: int) -> None:
-        """Add points (unit, iteration, training loss, validation loss); mark the best iteration.
-
-        A new unit begins new curves.
-        """
-        for unit_index, iteration, training_loss, validation_loss in points:
-            if unit_index != self._unit_index:
-                self._unit_index = unit_index
-                self._points.clear()
-            self._points.append((iteration, training_loss, validation_loss))
-        self._draw(best_iteration)
-
-    def mark_snapshot(self, position: tuple[int, int] | None) -> None:
-        """Mark a snapshot of the history by a vertical line: (unit_index, iteration), or None."""
-        self._mark.setVisible(position is not None and position[0] == self._unit_index)
-        if position is not None:
-            self._mark.setValue(position[1])
-
-    @property
-    def point_count(self) -> int:
-        """Number of points in the plot."""
-        return len(self._points)
-
-    def recolour(self, text: str, background: str) -> None:
-        """Apply the colours of napari's theme."""
-        super().recolour(text, background)
-        self._best.setSymbolPen(text)
-        self._mark.setPen(text)
-
-    def _draw(self, best_iteration: int) -> None:
-        self.setVisible(len(self._points) > 1)
-        self.hint_label.setVisible(len(self._points) == 1)
-        if len(self._points) == 1:
-            self.hint_label.setText(_SINGLE_LOSS_HINT.format(self._points[0][0]))
-        points = np.array(self._points, dtype=float).reshape(-1, 3)
-        iteration = points[:, 0]
-        for curve, losses in (
-            (self._fit_curve, points[:, 1]),
-            (self._validation_curve, points[:, 2]),
-        ):
-            finite = np.isfinite(losses)
-            curve.setData(iteration[finite], losses[finite])
-        marked = (iteration == best_iteration) & np.isfinite(points[:, 2])
-        self._best.setData(iteration[marked], points[marked, 2])
-        # an automatic range for a single point would begin below zero
-        self.setXRange(0, max(_MIN_AXIS_ITERATIONS, 1.03 * iteration.max(initial=0)), padding=0)
 
 
 class Profile(NamedTuple):
@@ -257,24 +189,37 @@ class LineProfiles(NamedTuple):
         """Label of the horizontal axis in the dock."""
         return f"Along the line ({self.unit})"
 
-    def describe_widths(self) -> list[str]:
+    def measure_widths(self) -> list[str | NoPeakWidth]:
         """Return the full width at half maximum of the peak in each profile, as text."""
         (distance, measured), result = self.profiles
         difference = measured - np.interp(distance, *result)
         noise = float(np.std(difference[np.isfinite(difference)])) if len(difference) else 0.0
         widths = measure_peak_width(distance, measured), measure_peak_width(*result, noise)
         return [
-            _UNKNOWN_WIDTH if width is None else f"{width[0]:.3g} ± {width[1]:.2g} {self.unit}"
+            width
+            if isinstance(width, NoPeakWidth)
+            else f"{width[0]:.3g} ± {width[1]:.2g} {self.unit}"
             for width in widths
         ]
+
+    def describe(self) -> str:
+        """Return the width of the peak in both profiles, or why there is none."""
+        widths = self.measure_widths()
+        texts = [
+            f": {_WIDTH_REASONS[width]}" if isinstance(width, NoPeakWidth) else f" {width}"
+            for width in widths
+        ]
+        if widths[0] == widths[1] and isinstance(widths[0], NoPeakWidth):
+            return f"Width of a peak (FWHM){texts[0]}."
+        return f"Width of the peak (FWHM): input{texts[0]}; result{texts[1]}."
 
     def render(self, kind: str) -> bytes:
         """Return the content of a file: "csv", or a figure as "svg" or "pdf"."""
         (_, intensity), (distance, result) = self.profiles
         if kind != "csv":
             labels = (
-                f"{name}, FWHM: {width}"
-                for name, width in zip(self.names, self.describe_widths(), strict=True)
+                name if isinstance(width, NoPeakWidth) else f"{name}, FWHM: {width}"
+                for name, width in zip(self.names, self.measure_widths(), strict=True)
             )
             curves = [(label, *pair) for label, pair in zip(labels, self.profiles, strict=True)]
             return plot_profiles(curves, f"Distance ({self.unit})", kind)
@@ -313,11 +258,13 @@ class ShapeTraces(NamedTuple):
 
     def describe(self) -> str:
         """Return the figures of the plotted region and of all, and what they mean, as lines."""
-        traces, count = self.traces, self.traces.measured.shape[1]
+        traces, (frames, count) = self.traces, self.traces.measured.shape
+        if frames < MIN_TRACE_FRAMES:
+            return _FEW_FRAMES.format(count=frames, least=MIN_TRACE_FRAMES)
         rows = {f"Region {self.region + 1}": traces.comparisons[self.region]}
         rows |= {f"All {count} regions": traces.pooled} if count > 1 else {}
         lines = [
-            f"{name}: {format_traces(asdict(row)) if row else 'changes too little to tell'}."
+            f"{name}: {format_traces(asdict(row)) if row else _WEAK_CHANGE}."
             for name, row in rows.items()
         ]
         return "\n".join((*lines, *map(str, list_trace_notes(traces.pooled))))
@@ -579,8 +526,7 @@ class ProfileSection(CollapsibleSection):
         lines = LineProfiles(names, (first, second), get_unit_symbol(unit) or unit)
         self.plot.show_profiles(lines)
         self.profiles = lines
-        widths = lines.describe_widths()
-        return "'{}' and '{}'. FWHM of a single peak: input {}, result {}.".format(*names, *widths)
+        return f"'{names[0]}' and '{names[1]}'. {lines.describe()}"
 
     def _show_message(self, text: str) -> None:
         self.message_label.setText(text)

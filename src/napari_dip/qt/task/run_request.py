@@ -22,6 +22,7 @@ from napari.utils.transforms import Affine
 from napari_dip.errors import DipError
 from napari_dip.errors.templates import format_bytes, format_duration, render_text
 from napari_dip.io.reading import read_header
+from napari_dip.pipeline.assess.methods_section import describe_later_result
 from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave, summarise_run
 from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.crop_preview import MERGE_INPUT, run_crop_preview
@@ -528,16 +529,15 @@ class PendingResult:
                 name = self._find_layer_name(viewer)
                 if not name:
                     raise
-            return (
-                name,
-                f"Place and colours of the input could not be taken over: {describe_error(error)}.",
-            )
+            reason = describe_error(error)
+            return name, f"Place and colours of the input could not be taken over: {reason}."
 
     def describe(self, layer_name: str, remarks: Iterable[str] = ()) -> str:
         """Return the message on a finished run: layer, stop reason, duration and remarks."""
         seconds = self.result.report.get("seconds")
         duration = f"It took {format_duration(seconds)}" if isinstance(seconds, int | float) else ""
-        sentences = dict.fromkeys((str(self.result.stop), duration, *remarks))
+        ends = str(self.result.stop), describe_later_result(self.result.report)
+        sentences = dict.fromkeys((*ends, duration, *remarks))
         texts = (format_sentence(sentence) for sentence in sentences if sentence)
         return "\n".join(filter(None, [f"'{layer_name}' is done.", " ".join(texts)]))
 

@@ -1,4 +1,4 @@
-"""The history of a run: snapshots within a memory limit, and a slider to view and keep them.
+"""The history of a run: its losses, snapshots within a memory limit, and a slider to view them.
 
 At its right end, the slider follows the run and afterwards shows the result.
 """
@@ -9,12 +9,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+import numpy as np
+import pyqtgraph as pg
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSizePolicy, QSlider, QWidget
 
 from napari_dip.errors.notes import StopReason, make_stop, serialise_stop
 from napari_dip.errors.templates import format_bytes
 from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
+from napari_dip.qt.shell.dock_plots import (
+    TRAINING_COLOUR,
+    VALIDATION_COLOUR,
+    DockPlot,
+    make_legend,
+)
 from napari_dip.qt.shell.dock_widget import guard_wheel, make_button, preserve_view
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
@@ -28,10 +36,12 @@ from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from napari.layers import Image
     from napari.viewer import Viewer
 
-    from napari_dip.io import Float32Array
+    from napari_dip.io import Float32Array, FloatArray
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.restoration import Restoration
     from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
@@ -47,6 +57,28 @@ _RESULT_ONLY_KEYS = (
     "stop_reason",
     "stop_sentence",
 )
+_SINGLE_LOSS_HINT = "The loss was measured once, at iteration {}. A longer preset plots a curve."
+_LOSS_TIP = (
+    "Some pixels are hidden from the fit. While their loss, the validation loss, falls, the image "
+    "gets better; when it rises, the network begins to copy noise. The dot marks the iteration "
+    "that the result is taken from. It need not be the lowest: of several losses that hardly "
+    "differ, the last is taken, since its image is an average over more iterations. The fit ends "
+    "some time after the lowest loss, so that one bad value does not end it."
+)
+_TRAINING_TIP = (
+    "No pixels are hidden from this fit. The curve shows how well the network explains the input, "
+    "and not how good the image is."
+)
+#: Shortest range of the axis of iterations; a shorter one would have ticks at tenths.
+_MIN_AXIS_ITERATIONS = 10
+#: Share of the range of losses that is left free above and below.
+_LOSS_PADDING = 0.06
+#: Distance of the lowest loss from the upper limit, in distances from the median: a curve that
+#: falls evenly, with 2, is shown as a whole, and the steep beginning of another is cut off.
+_MAX_FALL = 4.0
+#: Room for the training loss above and below the validation loss, in ranges of the latter, which
+#: thus takes at least a quarter of the height.
+_MAX_ROOM = 1.5
 #: Memory for the snapshots of a run in bytes: a sixteenth of the 4 GB of small computers, or 244
 #: images of 512 x 512.
 MAX_SNAPSHOT_BYTES = 256_000_000
@@ -57,6 +89,128 @@ _HISTORY_TOOLTIP = (
     "the one in sight; nothing else is changed. At the right end: the run as it goes on, then its "
     "result."
 )
+
+
+class ValidationCurve(DockPlot):
+    """A plot of training and validation loss over the iterations, with that of the result marked.
+
+    The vertical axis shows the shape of the validation loss. The training loss may lie outside.
+    A label, `hint_label`, stands for a plot of a single point, as after the preset *Instant*.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("Validation curve", ("Iteration", "Loss (low is good)"), "")
+        self.hint_label: QLabel = make_message_label()
+        self.hint_label.setVisible(False)
+        self._points: list[tuple[int, float, float]] = []
+        self._unit_index = 0
+        self._fit_curve = self.plot(pen=pg.mkPen(TRAINING_COLOUR, width=1.5))
+        self._validation_curve = self.plot(pen=pg.mkPen(VALIDATION_COLOUR, width=2))
+        dot = {"symbol": "o", "symbolSize": 9, "symbolBrush": VALIDATION_COLOUR}
+        self._result_dot = self.plot(pen=None, **dot)
+        self._mark = pg.InfiniteLine(angle=90, pen=pg.mkPen(TRAINING_COLOUR, width=1))
+        self._mark.setVisible(False)
+        self.addItem(self._mark, ignoreBounds=True)
+
+    def restart(self) -> None:
+        """Empty the plot."""
+        self._points.clear()
+        self._unit_index = 0
+        self._draw(0)
+
+    def extend(self, points: Iterable[tuple[int, int, float, float]], best_iteration: int) -> None:
+        """Add points (unit, iteration, training loss, validation loss); mark that of the result.
+
+        A new unit begins new curves.
+        """
+        for unit_index, iteration, training_loss, validation_loss in points:
+            if unit_index != self._unit_index:
+                self._unit_index = unit_index
+                self._points.clear()
+            self._points.append((iteration, training_loss, validation_loss))
+        self._draw(best_iteration)
+
+    def mark_snapshot(self, position: tuple[int, int] | None) -> None:
+        """Mark a snapshot of the history by a vertical line: (unit_index, iteration), or None."""
+        self._mark.setVisible(position is not None and position[0] == self._unit_index)
+        if position is not None:
+            self._mark.setValue(position[1])
+
+    @property
+    def point_count(self) -> int:
+        """Number of points in the plot."""
+        return len(self._points)
+
+    def recolour(self, text: str, background: str) -> None:
+        """Apply the colours of napari's theme."""
+        super().recolour(text, background)
+        self._result_dot.setSymbolPen(text)
+        self._mark.setPen(text)
+
+    def _draw(self, best_iteration: int) -> None:
+        self.setVisible(len(self._points) > 1)
+        self.hint_label.setVisible(len(self._points) == 1)
+        if len(self._points) == 1:
+            self.hint_label.setText(_SINGLE_LOSS_HINT.format(self._points[0][0]))
+        points = np.array(self._points, dtype=float).reshape(-1, 3)
+        iteration = points[:, 0]
+        is_finite = np.isfinite(points[:, 1:])
+        training, validation = (points[is_finite[:, index], index + 1] for index in (0, 1))
+        self._fit_curve.setData(iteration[is_finite[:, 0]], training)
+        self._validation_curve.setData(iteration[is_finite[:, 1]], validation)
+        is_result = (iteration == best_iteration) & is_finite[:, 1]
+        self._result_dot.setData(iteration[is_result], points[is_result, 2])
+        # an automatic range for a single point would begin below zero
+        self.setXRange(0, max(_MIN_AXIS_ITERATIONS, 1.03 * iteration.max(initial=0)), padding=0)
+        low, high = compute_loss_range(training, validation)
+        marked = points[is_result, 2]
+        low, high = min(low, marked.min(initial=low)), max(high, marked.max(initial=high))
+        self.setYRange(low, high, padding=_LOSS_PADDING)
+        places = {" (above)": training > high, " (below)": training < low}
+        place = next((text for text, is_there in places.items() if is_there.all()), "")
+        self._describe(validation.size > 0, bool(is_result.any()), place if training.size else "")
+
+    def _describe(self, has_validation: bool, has_result: bool, training_place: str) -> None:
+        """Set legend and tooltip to what is plotted."""
+        entries = [(TRAINING_COLOUR, "━", f"training{training_place}")]
+        entries += [(VALIDATION_COLOUR, "━", "validation")] * has_validation
+        entries += [(VALIDATION_COLOUR, "●", "result")] * has_result
+        self.setToolTip(f"<qt>{_LOSS_TIP if has_validation else _TRAINING_TIP}</qt>")
+        if (legend := make_legend(*entries)) != self.legend:
+            self.legend: str = legend
+            self.update_labels()
+
+
+def compute_loss_range(training: FloatArray, validation: FloatArray) -> tuple[float, float]:
+    """Return the limits of the axis of losses: (low, high).
+
+    They show the validation loss, and of the training loss what leaves it a quarter of the height.
+    The first losses of a curve, which may be hundreds of times larger, are cut off.
+
+    Parameters
+    ----------
+    training, validation : ndarray (points,)
+        Finite losses; both may be empty.
+    """
+    ranges = [
+        (float(losses.min()), min(float(losses.max()), _find_highest_loss(losses)))
+        for losses in (validation, training)
+        if losses.size
+    ]
+    if not ranges:
+        return 0.0, 1.0
+    low, high = ranges[0]
+    room = _MAX_ROOM * (high - low) if high > low else float("inf")
+    low, high = max(ranges[-1][0], low - room), min(ranges[-1][1], high + room)
+    low, high = min(low, ranges[0][0]), max(high, ranges[0][1])
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _find_highest_loss(losses: FloatArray) -> float:
+    """Return the limit above which the losses at the beginning of a curve are cut off."""
+    lowest = losses.min()
+    spread = np.median(losses) - lowest
+    return float(lowest + _MAX_FALL * spread if spread > 0 else losses.max())
 
 
 class SnapshotLayers:

@@ -19,7 +19,6 @@ from napari_dip.errors.notes import Stop, StopReason, serialise_stop
 from napari_dip.errors.templates import render_text
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
-from napari_dip.qt.shell.dock_plots import ValidationCurve
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     DockLifecycle,
@@ -49,7 +48,7 @@ from napari_dip.qt.task.run_request import (
     make_run_request,
     read_result_provenance,
 )
-from napari_dip.qt.task.snapshot_history import HistorySlider
+from napari_dip.qt.task.snapshot_history import HistorySlider, ValidationCurve
 from napari_dip.tasks import TASKS
 from napari_dip.tasks.psf.psf_settings import get_pixel_size_nm
 
