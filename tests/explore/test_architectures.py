@@ -22,12 +22,15 @@ from napari_dip.explore.architecture_fits import SelectedStop, find_stop, is_sig
 from napari_dip.explore.experiment_setup import (
     choose_architectures,
     find_architecture,
+    label_architecture,
+    list_all_architectures,
     list_plan_architectures,
     make_experiment_setup,
 )
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.random_input import (
+    ARCHITECTURE_LABELS,
     MAX_SCALES,
     build_from_architecture,
     list_architectures,
@@ -102,7 +105,7 @@ def test_the_verdict_names_the_least_error_unless_the_preset_is_level(comparison
         for fit in comparison.fits
     ]
     alone = replace(comparison, fits=(worse[0], comparison.fits[1], *worse[2:]))
-    assert alone.verdict.startswith("'decoder' (decoder only) suits this image best")
+    assert alone.verdict.startswith("'decoder' (Decoder only) suits this image best")
     assert alone.equivalent_fits == ()
     tie = replace(comparison, fits=(comparison.fits[1], *worse[1:]))
     tie = replace(
@@ -167,10 +170,10 @@ def test_unknown_designs_are_refused_with_those_that_there_are():
 @pytest.mark.parametrize(
     ("name", "message", "bound", "sigma"),
     [
-        ("lipschitz-1.70", "layers bounded to 1.7", 1.7, None),
-        ("decoder+rate-0.001", "decoder only, rate 0.001", None, None),
-        ("preset+upsampling-0.3", "Gaussian upsampling of width 0.3", None, 0.3),
-        ("decoder+lipschitz-2", "decoder only, layers bounded to 2", 2.0, None),
+        ("lipschitz-1.70", "Lipschitz bound 1.7", 1.7, None),
+        ("decoder+rate-0.001", "Decoder only, rate 0.001", None, None),
+        ("preset+upsampling-0.3", "Gaussian upsampling, width 0.3", None, 0.3),
+        ("decoder+lipschitz-2", "Decoder, Lipschitz bound 2", 2.0, None),
         ("depth-4", "hourglass of 16 → 32 → 64 → 64 channels, skips of 4", None, None),
     ],
 )
@@ -248,3 +251,16 @@ def test_the_command_compares_what_is_named_and_says_which_suits(tmp_path, capsy
 
 def read_table(path):
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def test_an_architecture_has_the_same_label_in_the_explorer_and_in_denoise():
+    architectures = list_all_architectures()
+    labels = {name: label_architecture(row) for name, row in architectures.items()}
+    assert labels == {**ARCHITECTURE_LABELS, "sgd": labels["sgd"], "l-bfgs": labels["l-bfgs"]}
+    assert len(set(labels.values())) == len(labels)
+
+
+def test_the_labels_of_deep_decoders_have_their_channels():
+    for name in ("deep-decoder", "wide-deep-decoder"):
+        widths = list_all_architectures()[name].widths
+        assert f"{widths[0]} channels" in ARCHITECTURE_LABELS[name]

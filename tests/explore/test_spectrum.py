@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -151,6 +152,17 @@ def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(
     assert not re.search(r"(?i)(src|href)\s*=\s*[\"'](?!data:)|https?:|<script|<link|@import", text)
 
 
+def test_a_run_whose_last_image_is_the_best_is_called_too_short(result):
+    stop = result.validation_stop
+    for best, headline in ((stop.iterations, "Too short to tell where to stop"), (5, "Best by")):
+        changed = replace(result, validation_stop=replace(stop, best_iteration=best))
+        assert changed.summarise().headline.startswith(headline)
+        text = " ".join(changed.sentences)
+        assert ("too short to tell" in text) == (best == stop.iterations)
+        assert ("best at iteration 5." in text) == (best == 5)
+    assert "from coarse to fine" in text and "never" not in text
+
+
 def fit_noise(network):
     subject = make_experiment_setup(
         make_noisy(32), architecture=network, max_iterations=60, device="cpu"
@@ -171,7 +183,7 @@ def test_the_page_names_the_network_and_its_bound(tmp_path):
     result = explore.spectrum(make_noisy(24), architecture=network, max_iterations=3, device="cpu")
     assert result.setup.recipe["architecture"] == network
     text = result.save(tmp_path / "out").read_text(encoding="utf-8")
-    assert "layers bounded to 1.7, else hourglass" in text and "here the bound is 1.7." in text
+    assert "Lipschitz bound 1.7, else hourglass" in text and "here the bound is 1.7." in text
 
 
 @pytest.mark.long

@@ -119,6 +119,11 @@ class ValidationStop:
     reason: str
     image: ImageArray
 
+    @property
+    def is_last(self) -> bool:
+        """Whether the last image was selected, so that a longer fit might have been better."""
+        return self.best_iteration >= self.iterations
+
 
 def iter_fit(
     target: ImageArray,

@@ -195,7 +195,8 @@ def get_denoising_architecture(architecture: Architecture) -> str:
 
 def label_architecture(architecture: Architecture) -> str:
     """Return the label of an architecture in the interfaces."""
-    return "the preset's" if architecture.name == DEFAULT_ARCHITECTURE else architecture.label
+    is_preset = architecture.name == DEFAULT_ARCHITECTURE
+    return ARCHITECTURE_LABELS[DEFAULT_ARCHITECTURE] if is_preset else architecture.label
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -139,7 +139,8 @@ class SpectrumResult(ExperimentResult):
         """Sentences that summarise the experiment."""
         iterations_by_level = self.find_level_iterations()
         half_iterations = (
-            str(iteration or "never") for iteration in iterations_by_level[CORRESPONDENCE_LEVELS[0]]
+            str(iteration or "not reached")
+            for iteration in iterations_by_level[CORRESPONDENCE_LEVELS[0]]
         )
         return (
             render_text("spectrum-bands", iterations=", ".join(half_iterations)),
@@ -213,7 +214,9 @@ class SpectrumResult(ExperimentResult):
         rows = zip(list_band_labels(), half, most, self.correspondence[-1], strict=True)
         iterations = sorted(self.recorded_outputs)
         return ExperimentSummary(
-            headline=f"Validation pixels take iteration {self.validation_stop.best_iteration}",
+            headline="Too short to tell where to stop"
+            if self.validation_stop.is_last
+            else f"Best by validation pixels: iteration {self.validation_stop.best_iteration}",
             headers=("Band", "half at", f"{CORRESPONDENCE_LEVELS[1]:.0%} at", "at the end"),
             rows=tuple(
                 (label, str(first or "never"), str(second or "never"), f"{last:.2f}")
@@ -495,8 +498,9 @@ def _draw_stopping_curves(spectrum: SpectrumResult) -> bytes:
 
 def _describe_stops(template_key: str, spectrum: SpectrumResult) -> str:
     """Fill a template of `TEXTS` with the iterations at which both rules stop."""
-    best_iteration = spectrum.validation_stop.best_iteration
-    return render_text(template_key, ratio_stop=spectrum.ratio_stop, best_iteration=best_iteration)
+    stop = spectrum.validation_stop
+    facts = {"best_iteration": stop.best_iteration, "is_last": stop.is_last}
+    return render_text(template_key, ratio_stop=spectrum.ratio_stop, **facts)
 
 
 def _caption_power(spectrum: SpectrumResult) -> str:

@@ -171,10 +171,25 @@ def test_the_network_that_suits_an_image_is_kept_as_a_preset_for_denoising(bench
     bench.press(results.preset_button)
     (name,) = open_saved_settings("denoise").list_names()
     kept = open_saved_settings("denoise").load(name)
-    assert name == "decoder only for mitochondria" and f"'{name}'" in bench.last_message
+    assert name == "Decoder only for mitochondria" and f"'{name}'" in bench.last_message
     assert kept.task.architecture == "decoder" and kept.task.prior == "random-input"
     bench.press(results.preset_button)
     assert len(open_saved_settings("denoise").list_names()) == 2
+
+
+@pytest.mark.long
+@pytest.mark.gl
+def test_a_result_is_in_sight_only_while_its_experiment_is_chosen(bench):
+    dock = bench.dock
+    bench.run()
+    bench.wait_for_end()
+    message = bench.last_message
+    assert message and not dock.result_panel.isHidden() and not dock.plot.isHidden()
+    bench.choose("spectrum")
+    assert bench.last_message == "" and dock.result_panel.isHidden() and dock.plot.isHidden()
+    bench.choose("impedance")
+    assert bench.last_message == message
+    assert not dock.result_panel.isHidden() and not dock.plot.isHidden()
 
 
 @pytest.mark.gl

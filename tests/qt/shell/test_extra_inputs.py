@@ -12,6 +12,7 @@ from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.shell.layer_headers import rasterise_shapes, read_layer_header
 from napari_dip.qt.shell.layer_inputs import NO_LAYER, ExtraInputs
 from napari_dip.qt.shell.preferences import get_allowed_machine
+from napari_dip.qt.shell.settings_form import make_combo
 from napari_dip.tasks import TaskInput
 from napari_dip.tasks.denoise import REPEATED_EXPOSURE_INPUT
 
@@ -125,6 +126,16 @@ def test_an_empty_shapes_layer_has_no_pixels(viewer, extra_inputs):
     viewer.add_shapes(name="drawing")
     extra_inputs.set_image(image)
     assert extra_inputs.read_headers()["mask"].shape == (0, 0)
+
+
+def test_the_list_of_an_optional_input_is_as_narrow_as_another_list(viewer, extra_inputs):
+    viewer.add_image(np.zeros((8, 9)), name="cells")
+    other = make_combo("Other", length=len(NO_LAYER))
+    other.addItem(NO_LAYER)
+    lists = extra_inputs.combos["second"], other
+    for combo in lists:
+        combo.setStyleSheet("QComboBox { padding: 3px; }")  # as napari's, it renews the size
+    assert lists[0].sizeHint() == lists[1].sizeHint()
 
 
 def test_a_choice_outlasts_new_layers_and_renaming_the_others(viewer, extra_inputs):

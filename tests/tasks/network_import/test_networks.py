@@ -14,11 +14,13 @@ import torch
 
 from napari_dip.engine.operators.network_features import FeatureGraph
 from napari_dip.errors import RefusedError
+from napari_dip.io import ImageHeader
 from napari_dip.io.exported_networks.exported_program import (
     extract_subgraph,
     read_program,
     read_weight,
 )
+from napari_dip.tasks.invert_features import InvertFeatures
 from napari_dip.tasks.network_import.loading import NetworkSource, load_network
 from programs import (
     make_convolution,
@@ -297,3 +299,10 @@ class TestInSubprocess:
 def test_bad_file_names_are_refused_before_anything_is_opened(network, weights, code):
     no = NetworkSource(network=network, weights=weights).refuse_files()
     assert no is not None and no.code == code
+
+
+def test_a_text_file_is_refused_before_a_layer_is_asked_for(tmp_path):
+    (tmp_path / "notes.txt").write_text("not a network")
+    header = ImageHeader(name="a", shape=(32, 32), dtype="uint8", axes="YX")
+    no = InvertFeatures(network=str(tmp_path / "notes.txt")).plan(header, {}, "YX")
+    assert no.code == "network-foreign" and "notes.txt" in no.message

@@ -15,6 +15,7 @@ from napari_dip.errors import RefusedError, raise_if_refused, return_refusal
 from napari_dip.errors.templates import format_duration
 from napari_dip.explore.experiment_results import ExperimentTimer
 from napari_dip.explore.experiment_setup import (
+    label_architecture,
     list_all_architectures,
     make_experiment_recipe,
     plan_centre_fit,
@@ -123,9 +124,7 @@ class ExperimentForm:
     def _fill_architectures(self) -> None:
         """List all architectures, checked; that of the preset cannot be unchecked."""
         for name, architecture in list_all_architectures().items():
-            item = QListWidgetItem(
-                "the preset's network" if name == DEFAULT_ARCHITECTURE else architecture.label
-            )
+            item = QListWidgetItem(label_architecture(architecture))
             item.setData(Qt.ItemDataRole.UserRole, name)
             item.setCheckState(Qt.CheckState.Checked)
             if name == DEFAULT_ARCHITECTURE:

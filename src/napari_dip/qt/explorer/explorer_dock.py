@@ -102,6 +102,7 @@ class ExplorerDock(QWidget):
         lay_out(self, visible_widgets, scrolled, "explore.md")
         self.run_bar.run_pressed.connect(self.start)
         self.settings.changed.connect(self._on_settings)
+        self.settings.experiment_combo.currentIndexChanged.connect(self._on_experiment)
         self.inputs.changed.connect(self.show_plan)
         self.inputs.message_outdated.connect(self.run_bar.clear_message)
         self.inputs.follow_jobs(self.jobs)
@@ -200,6 +201,12 @@ class ExplorerDock(QWidget):
         self.settings.basic_page.setEnabled(not is_busy)
         self.settings.advanced_page.setEnabled(not is_busy)
         self.inputs.set_busy(is_busy)
+
+    def _on_experiment(self, _: object = None) -> None:
+        """Show plot, result and message of the last run only while its experiment is chosen."""
+        key = self.settings.experiment.key
+        self.plot.setVisible(key == self.plot.experiment and self.plot.point_count > 0)
+        self.run_bar.show_message(self.result_panel.choose_experiment(key))
 
     def _on_settings(self) -> None:
         self.extra_inputs.setVisible("truth" in self.settings.experiment.settings)

@@ -59,7 +59,7 @@ class ExplorerPlot(DockPlot):
         super().__init__("Course of the experiment", ("Iteration", ""), "")
         self._spec: PlotSpec | None = None
         self._points: dict[str, list[tuple[int, float]]] = {}
-        self._group = ""
+        self._group = self.experiment = ""
         self.curves: dict[str, pg.PlotDataItem] = {}
         self.setLogMode(x=True)
         self.getAxis("bottom").setTicks(
@@ -79,6 +79,7 @@ class ExplorerPlot(DockPlot):
 
     def restart(self, experiment: str) -> None:
         """Empty the plot and set it up for an experiment."""
+        self.experiment = experiment
         self._spec = spec = EXPERIMENTS[experiment].plot
         assert spec is not None  # those without are not in the dock
         for curve in self.curves.values():
@@ -236,7 +237,7 @@ class ResultPanel(QWidget):
             "Add as layer", "Add the images as one layer, over the part that was looked at."
         )
         self.save_button: QPushButton = make_button(
-            "Save report …",
+            "Save report…",
             "Save a page with figures, captions, settings and references, and all numbers as "
             "tables, in a folder of its own.",
         )
@@ -269,6 +270,12 @@ class ResultPanel(QWidget):
         self.save_button.setEnabled(True)
         self.setVisible(True)
         return _describe(result)
+
+    def choose_experiment(self, experiment: str) -> str:
+        """Show the last result while its experiment is chosen; return its description, or ""."""
+        is_chosen = self._result is not None and experiment == self._experiment_key
+        self.setVisible(is_chosen)
+        return _describe(self._result) if is_chosen else ""
 
     def clear_contents(self) -> None:
         """Drop the last result and hide the widget."""

@@ -431,7 +431,8 @@ class ExtraInputs(QWidget):
             if layer_name not in (layer.name for layer in layers):
                 layer_name = NO_LAYER if extra_input.is_optional else _find_topmost_original(layers)
             entries = [NO_LAYER, *names] if extra_input.is_optional else names
-            combo.setPlaceholderText("no other layer")
+            # a placeholder widens the list, which would then move below its label
+            combo.setPlaceholderText("" if extra_input.is_optional else "no other layer")
             fill_combo(combo, entries, layer_name)
         self.changed.emit()
 

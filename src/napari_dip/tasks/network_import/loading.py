@@ -81,6 +81,9 @@ class NetworkSource:
             if isinstance(status, Refusal):
                 return status
         if self.is_program:
+            if Path(network).suffix.lower() not in (".pt2", ""):
+                why = "its name does not end in .pt2"
+                return make_refusal("network-foreign", path=network, why=why)
             named = {"path": make_printable(network), "weights": make_printable(str(weights))}
             return make_refusal("weights-extra", **named) if weights else None
         return None if weights else make_refusal("weights-missing", name=network)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import Setting
@@ -287,8 +287,8 @@ def _make_network_input(
     return random_input.uniform_(0, RANDOM_INPUT_RANGE, generator=rng)
 
 
-#: Architectures that Denoise can use, with their names in forms: all that differ in the network or
-#: its input, none that differ in the optimiser.
+#: Labels in all interfaces of the architectures that Denoise can use: all that differ in the
+#: network or its input, none that differ in the optimiser.
 ARCHITECTURE_LABELS = {
     "preset": "Preset's",
     "no-skips": "No skip connections",
@@ -314,6 +314,8 @@ ARCHITECTURE_LABELS = {
     "decoder+lipschitz-2": "Decoder, Lipschitz bound 2",
     "decoder+lipschitz-2+upsampling-0.5": "Decoder, bound 2, Gaussian 0.5",
 }
+#: Labels of the architectures that only experiments use.
+_OPTIMIZER_LABELS = {"sgd": "SGD with momentum", "l-bfgs": "L-BFGS, no line search"}
 ArchitectureName = Annotated[
     str,
     Setting(
@@ -392,23 +394,23 @@ def list_architectures(
         learning_rate=learning_rate,
         skip_channels=skip_channels,
     )
-    decoder = replace(
-        preset, name="decoder", label="decoder only", structure="decoder", skip_channels=0
-    )
+    decoder = _vary(preset, "decoder", structure="decoder", skip_channels=0)
     half_widths = tuple(max(1, width // 2) for width in widths)
     architectures = (
         preset,
-        replace(preset, name="no-skips", label="no skips", skip_channels=0),
+        _vary(preset, "no-skips", skip_channels=0),
         decoder,
         *_vary_depth(preset),
-        replace(preset, name="half-width", label="half the channels", widths=half_widths),
-        replace(preset, name="nearest", label="nearest upsampling", upsampling="nearest"),
-        replace(preset, name="transposed", label="learned upsampling", upsampling="transposed"),
-        replace(preset, name="he-weights", label="weights begin after He", initialisation="He"),
-        replace(preset, name="gaussian-input", label="fed Gaussian noise", input_kind="Gaussian"),
-        replace(preset, name="coordinates", label="fed coordinates", input_kind="coordinates"),
-        _set_optimizer(preset, "sgd", "SGD with momentum"),
-        _set_optimizer(preset, "l-bfgs", "L-BFGS, no line search"),
+        _vary(preset, "half-width", widths=half_widths),
+        _vary(preset, "nearest", upsampling="nearest"),
+        _vary(preset, "transposed", upsampling="transposed"),
+        _vary(preset, "he-weights", initialisation="He"),
+        _vary(preset, "gaussian-input", input_kind="Gaussian"),
+        _vary(preset, "coordinates", input_kind="coordinates"),
+        *(
+            _vary(preset, name, optimizer=name, learning_rate=LEARNING_RATES[name])
+            for name in _OPTIMIZER_LABELS
+        ),
         _make_deep_decoder(preset, "deep-decoder", DEEP_DECODER_CHANNELS),
         _make_deep_decoder(preset, "wide-deep-decoder", WIDE_DEEP_DECODER_CHANNELS),
         *(set_gaussian_upsampling(preset, sigma) for sigma in UPSAMPLING_SIGMAS),
@@ -423,13 +425,13 @@ def list_architectures(
 
 def bound_architecture(architecture: Architecture, bound: float) -> Architecture:
     """Return an architecture with Lipschitz-bounded layers."""
-    label = f"layers bounded to {bound:g}"
+    label = f"Lipschitz bound {bound:g}"
     return _derive_architecture(architecture, f"lipschitz-{bound:g}", label, lipschitz_bound=bound)
 
 
 def set_gaussian_upsampling(architecture: Architecture, sigma: float) -> Architecture:
     """Return an architecture with Gaussian upsampling."""
-    label = f"Gaussian upsampling of width {sigma:g}"
+    label = f"Gaussian upsampling, width {sigma:g}"
     return _derive_architecture(
         architecture, f"upsampling-{sigma:g}", label, upsampling="gaussian", upsampling_sigma=sigma
     )
@@ -467,27 +469,19 @@ def _vary_depth(base: Architecture) -> list[Architecture]:
         if count == len(base.widths):
             continue
         widths = (base.widths + base.widths[-1:] * MAX_SCALES)[:count]
-        label = f"{count} grids" if count > 1 else "1 grid, no coarser one"
-        architectures.append(replace(base, name=f"depth-{count}", label=label, widths=widths))
+        architectures.append(_vary(base, f"depth-{count}", widths=widths))
     return architectures
 
 
-def _set_optimizer(base: Architecture, optimizer: OptimizerName, text: str) -> Architecture:
-    return replace(
-        base,
-        name=optimizer,
-        label=text,
-        optimizer=optimizer,
-        learning_rate=LEARNING_RATES[optimizer],
-    )
+def _vary(base: Architecture, name: str, **changes: Any) -> Architecture:
+    """Return an architecture with changes, under its name and label."""
+    label = (ARCHITECTURE_LABELS | _OPTIMIZER_LABELS)[name]
+    return replace(base, name=name, label=label, **changes)
 
 
 def _make_deep_decoder(base: Architecture, name: str, width: int) -> Architecture:
-    label = f"deep decoder of {width} channels"
     widths = (width,) * DEEP_DECODER_SCALES
-    return replace(
-        base, name=name, label=label, structure="deep decoder", widths=widths, skip_channels=0
-    )
+    return _vary(base, name, structure="deep decoder", widths=widths, skip_channels=0)
 
 
 def _derive_architecture(
@@ -496,4 +490,5 @@ def _derive_architecture(
     """Return an architecture with further changes, which are appended to name and label."""
     if architecture.name != DEFAULT_ARCHITECTURE:
         name, text = f"{architecture.name}+{name}", f"{architecture.label}, {text}"
-    return replace(architecture, name=name, label=text, **changes)  # type: ignore[arg-type]
+    label = ARCHITECTURE_LABELS.get(name, text)
+    return replace(architecture, name=name, label=label, **changes)  # type: ignore[arg-type]
