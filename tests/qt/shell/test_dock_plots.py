@@ -177,4 +177,8 @@ def test_the_legend_names_only_curves_that_exist(show):
 def test_the_legend_says_where_a_training_curve_outside_of_the_plot_is(show):
     curve = show()
     curve.extend([(1, 25, 0.1, 3.1), (1, 50, 0.1, 3.0), (1, 75, 0.1, 3.05)], 50)
-    assert "training (below)" in curve.legend
+    assert ">↓</span> training" in curve.legend and "An arrow" in curve.toolTip()
+    low, high = curve.viewRange()[1]
+    assert high - low < 0.12  # no room for what is not in it
+    curve.extend([(2, 25, 9.0, 3.1), (2, 50, 9.0, 3.0), (2, 75, 9.0, 3.05)], 50)
+    assert ">↑</span> training" in curve.legend

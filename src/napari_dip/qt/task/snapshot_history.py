@@ -63,7 +63,8 @@ _LOSS_TIP = (
     "gets better; when it rises, the network begins to copy noise. The dot marks the iteration "
     "that the result is taken from. It need not be the lowest: of several losses that hardly "
     "differ, the last is taken, since its image is an average over more iterations. The fit ends "
-    "some time after the lowest loss, so that one bad value does not end it."
+    "some time after the lowest loss, so that one bad value does not end it. An arrow: the "
+    "training loss lies above or below the plot."
 )
 _TRAINING_TIP = (
     "No pixels are hidden from this fit. The curve shows how well the network explains the input, "
@@ -166,13 +167,13 @@ class ValidationCurve(DockPlot):
         marked = points[is_result, 2]
         low, high = min(low, marked.min(initial=low)), max(high, marked.max(initial=high))
         self.setYRange(low, high, padding=_LOSS_PADDING)
-        places = {" (above)": training > high, " (below)": training < low}
-        place = next((text for text, is_there in places.items() if is_there.all()), "")
-        self._describe(validation.size > 0, bool(is_result.any()), place if training.size else "")
+        places = {"↑": training > high, "↓": training < low}
+        is_outside = (sign for sign, is_there in places.items() if training.size and is_there.all())
+        self._describe(validation.size > 0, bool(is_result.any()), next(is_outside, "━"))
 
-    def _describe(self, has_validation: bool, has_result: bool, training_place: str) -> None:
+    def _describe(self, has_validation: bool, has_result: bool, training_sign: str) -> None:
         """Set legend and tooltip to what is plotted."""
-        entries = [(TRAINING_COLOUR, "━", f"training{training_place}")]
+        entries = [(TRAINING_COLOUR, training_sign, "training")]
         entries += [(VALIDATION_COLOUR, "━", "validation")] * has_validation
         entries += [(VALIDATION_COLOUR, "●", "result")] * has_result
         self.setToolTip(f"<qt>{_LOSS_TIP if has_validation else _TRAINING_TIP}</qt>")
@@ -201,8 +202,9 @@ def compute_loss_range(training: FloatArray, validation: FloatArray) -> tuple[fl
         return 0.0, 1.0
     low, high = ranges[0]
     room = _MAX_ROOM * (high - low) if high > low else float("inf")
-    low, high = max(ranges[-1][0], low - room), min(ranges[-1][1], high + room)
-    low, high = min(low, ranges[0][0]), max(high, ranges[0][1])
+    lowest, highest = ranges[-1]
+    if lowest <= high + room and highest >= low - room:  # else there is nothing to be shown
+        low, high = min(low, max(lowest, low - room)), max(high, min(highest, high + room))
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
