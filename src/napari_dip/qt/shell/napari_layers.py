@@ -118,6 +118,8 @@ def compute_value_range(image: AnyArray, clipped_fractions: tuple[float, float])
     """Return the range of an image, and that without the shares below and above that are cut."""
     image = _sample_pixels(image)
     low, high = float(np.fmin.reduce(image, axis=None)), float(np.fmax.reduce(image, axis=None))
+    if np.isnan(low):  # there is no number, of which numpy would warn
+        return ValueRange(low, high, low, high)
     below, above = clipped_fractions
     # single dark pixels would turn a black background grey
     some, dark = image.reshape(-1)[:: max(1, image.size // 2**18)], max(below, _MIN_DARK_FRACTION)
