@@ -49,16 +49,16 @@ class Setting:
 
     Attributes
     ----------
-    label : str
-        Name in the dock.
-    help : str
-        Tooltip and command-line help, with units.
+    label, help : str
+        Name in the dock; tooltip and command-line help, with units.
     choices : mapping of str to str, or None
         Label of each value. A text field takes no other one.
     step : float or None
         Increment of a number in the dock, in its unit. Its limits are those of the type.
-    is_advanced : bool or callable
-        Whether the dock folds the setting away; (values by name, with the keys above) -> bool.
+    is_advanced : bool
+        Whether the dock folds the setting away, unless it is required.
+    is_required : callable or None
+        (values by name, with the keys above) -> whether it must not be empty where it is relevant.
     file_filter : str
         Filter of the file dialog for a text field that holds a path, such as "Networks (*.pt2)".
     list_suggestions : callable or None
@@ -75,7 +75,8 @@ class Setting:
     help: str
     choices: Mapping[str, str] | None = None
     step: float | None = None
-    is_advanced: bool | Callable[[Mapping[str, Any]], bool] = True
+    is_advanced: bool = True
+    is_required: Callable[[Mapping[str, Any]], bool] | None = None
     file_filter: str = ""
     list_suggestions: Callable[[Any], tuple[str, ...]] | None = None
     relevant_when: Callable[[Mapping[str, Any]], bool] | None = None

@@ -267,6 +267,22 @@ def test_optics_without_a_microscope_are_hidden_and_leave_the_recipe(deblur_form
     assert deblur_form.build_recipe().task.na == 1.4
 
 
+def test_the_microscope_stays_in_sight_beside_a_gaussian(deblur_form):
+    deblur_form.widgets["gaussian_sigma"].value = "2"
+    deblur_form.show_relevant("YX", ())
+    assert {"gaussian_sigma", "microscope"} <= list_shown(deblur_form)
+
+
+def test_aperture_and_wavelength_are_needed_unless_there_is_an_image_of_the_psf(deblur_form):
+    natives = [deblur_form.widgets[name].native for name in ("na", "wavelength")]
+    deblur_form.widgets["microscope"].value = "widefield"
+    deblur_form.show_relevant("YX", ())
+    assert [native.placeholderText() for native in natives] == ["needed"] * 2
+    deblur_form.widgets["microscope"].value = "none"
+    deblur_form.show_relevant("YX", {"psf"})
+    assert [native.placeholderText() for native in natives] == ["none"] * 2
+
+
 def test_sizes_that_the_image_does_not_state_are_asked_for_in_sight(deblur_form):
     sizes = {"pixel_size", "z_step"}
     deblur_form.widgets["microscope"].value = "widefield"

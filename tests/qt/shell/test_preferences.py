@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from napari_dip.pipeline.machine import Machine
+from napari_dip.qt.shell import preferences
 from napari_dip.qt.shell.preferences import limit_machine
 from napari_dip.qt.task.task_dock import make_dock_class
 
@@ -31,6 +32,17 @@ def test_less_memory_and_fewer_threads_are_granted_but_never_more():
 def test_a_device_is_preferred_where_there_is_one():
     assert limit_machine(WHOLE, make_preferences("CPU")).devices == ("cpu", "cuda")
     assert limit_machine(WHOLE, make_preferences("Apple GPU")).devices == ("cuda", "cpu")
+
+
+def test_a_section_that_has_another_title_now_is_unfolded_as_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(preferences, "find_settings_folder", lambda: tmp_path)
+    (tmp_path / "unfolded.json").write_text(
+        '["DenoiseDock/Preview on a crop", "DenoiseDock/Noise"]'
+    )
+    assert preferences.is_section_unfolded("DenoiseDock/Crop")
+    assert preferences.is_section_unfolded("DenoiseDock/Noise")
+    preferences.save_fold("DenoiseDock/Crop", False)
+    assert not preferences.is_section_unfolded("DenoiseDock/Crop")
 
 
 @pytest.mark.gl

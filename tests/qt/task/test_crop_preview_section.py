@@ -205,6 +205,14 @@ def test_what_is_in_view_is_the_region_without_a_drawing(large_image):
     assert preview.data.size < viewer.layers["cells"].data.size
 
 
+def test_the_offer_tells_the_drawn_size_beside_the_enlarged_one(large_image):
+    trying = large_image.dock.crop_preview
+    draw_rectangle(large_image, 41, 17, 100, 88)
+    large_image.press(trying.toggleButton())
+    offer = "71 × 59 pixels, enlarged to 72 × 64 pixels (multiples of 8): up to "
+    large_image.wait_until(lambda: trying.offer_label.text().startswith(offer))
+
+
 def test_an_empty_drawing_is_reported_in_a_message(large_image):
     large_image.viewer.add_shapes(name="empty")
     large_image.viewer.layers.selection.active = large_image.viewer.layers["cells"]
@@ -249,14 +257,24 @@ def test_a_region_is_merged_into_the_latest_result_and_can_be_undone(large_image
     earlier, metadata = result.data.copy(), dict(result.metadata[METADATA_KEY])
     draw_rectangle(large_image, 40, 48, 80, 88)
     large_image.set(max_iterations="8")
+    large_image.press(trying.try_button)
+    large_image.wait_for_end()
+    preview = viewer.layers["Fast crop of cells"]
+    assert preview.visible
     large_image.press(trying.restore_button)
     assert large_image.dock.plan_label.text().startswith("Region. ")
     large_image.wait_for_end()
+    assert not preview.visible  # it would cover what was restored
+    viewer.layers.remove(preview)
     assert large_image.names == ["cells", "cells denoised", "region"]
     changed = result.data != earlier
     assert changed[40:80, 48:88].all() and not changed[:22].any() and not changed[98:].any()
     assert not changed[:, :30].any() and not changed[:, 106:].any()
-    assert large_image.last_message.startswith("'cells denoised' is done.")
+    place = "rows 41 to 80 and columns 49 to 88"
+    beginning = f"R{place[1:]} of 'cells denoised' are done."
+    assert large_image.last_message.startswith(beginning)
+    card = large_image.dock.result_view.card
+    assert card.name_label.text() == f"cells denoised, only {place}" and not card.isHidden()
     provenance = result.metadata[METADATA_KEY]
     assert provenance["shows"] == "region" and provenance["merged_into"] == metadata
     assert provenance["recipe"]["max_iterations"] == 8

@@ -139,7 +139,7 @@ def test_discard_forgets_the_history_but_leaves_what_was_kept(long_run):
     long_run.press(history.keep_button)
     long_run.press(long_run.dock.run_bar.discard_button)
     assert len(long_run.names) == 2 and "iteration" in long_run.names[1]
-    assert "you kept" in long_run.last_message
+    assert "you kept" in long_run.last_message and "Undo Discard" in long_run.last_message
     assert history.isHidden() and not history.snapshot_buffer.snapshots
 
 

@@ -157,7 +157,10 @@ def test_discard_is_undone_after_another_run(long_run):
     last = dock.history.snapshot_buffer.snapshots[-1].image.copy()
     long_run.press(dock.run_bar.discard_button)
     assert long_run.names == ["cells"]
-    long_run.set(prior="auto", max_iterations="2")
+    assert "Undo Discard" in long_run.last_message and "nothing" not in long_run.last_message
+    long_run.set(prior="auto")
+    assert long_run.last_message == ""
+    long_run.set(max_iterations="2")
     long_run.run()
     long_run.wait_for_end()
     long_run.press(dock.run_bar.undo_button)

@@ -140,6 +140,7 @@ def test_aperture_and_wavelength_are_asked_for_beside_the_microscope(deblur_driv
     assert combo.currentText() == "Widefield"
     assert all(widget.isVisible() for widget in fields)  # no fold was opened
     assert not form.widgets["gaussian_sigma"].native.isVisible()
+    assert "'Not chosen' brings 'Gaussian sigma' back" in combo.toolTip()
     for widget, text in zip(fields, ("1.4", "520"), strict=True):
         deblur_driver.qtbot.keyClicks(widget, text)
     assert deblur_driver.dock.run_bar.run_button.isEnabled()
@@ -175,6 +176,7 @@ def test_without_a_microscope_its_data_are_hidden_and_the_gaussian_is_back(deblu
     )
     assert form.widgets["gaussian_sigma"].native.isVisible()
     deblur_driver.set(gaussian_sigma="1.5")
+    assert form.widgets["microscope"].native.isVisible()
     task = form.build_recipe().task
     assert (task.na, task.wavelength, task.pinhole) == (None, None, 1)
     assert deblur_driver.dock.run_bar.run_button.isEnabled()

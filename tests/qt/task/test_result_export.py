@@ -14,6 +14,7 @@ from napari_dip.cli import main
 from napari_dip.io.reading import read_header
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 from napari_dip.qt.task.result_export import collect_panels, find_insets
+from napari_dip.qt.task.run_request import describe_unsaved_inputs
 from napari_dip.qt.task.task_dock import DenoiseDock
 
 pytestmark = pytest.mark.gl
@@ -60,6 +61,27 @@ def file_driver(driver, noisy, tmp_path):
     return driver
 
 
+def test_a_part_of_an_image_from_a_file_asks_for_no_further_file(driver, noisy, tmp_path):
+    path, pixels = tmp_path / "cells.tif", np.tile(noisy, (2, 2))
+    tifffile.imwrite(path, pixels)
+    driver.viewer.layers.clear()
+    driver.viewer.open(str(path))
+    driver.viewer.add_shapes([[[40.0, 40], [40, 80], [80, 80], [80, 40]]])
+    driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
+    driver.set(max_iterations="4")
+    section = driver.dock.crop_preview
+    for button in (section.try_button, section.restore_button):
+        driver.press(button)
+        driver.wait_for_end()
+    records = [
+        driver.viewer.layers[name].metadata[METADATA_KEY]
+        for name in ("Fast crop of cells", "cells denoised in a region")
+    ]
+    assert [describe_unsaved_inputs(record) for record in records] == ["", ""]
+    tifffile.imwrite(path, pixels[:4, :4])  # another image of that name
+    assert all("has no file" in describe_unsaved_inputs(record) for record in records)
+
+
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("suffix", [".ome.tif", ".ome.zarr"])
 def test_a_saved_result_opens_as_it_was_is_judged_and_runs_again(
@@ -82,6 +104,8 @@ def test_a_saved_result_opens_as_it_was_is_judged_and_runs_again(
     assert opened.contrast_limits == pytest.approx(limits)
     assert not driver.dock.result_view.card.isHidden()
     assert driver.dock.result_view.card.headline.text() == headline
+    assert driver.dock.result_view.card.name_label.text() == opened.name
+    assert "already a result" in driver.dock.plan_label.text()
     driver.press(driver.dock.repeat_section.again_button)
     assert "All is set" in driver.last_message
     assert viewer.layers["cells"].scale == pytest.approx((0.2, 0.2))

@@ -74,3 +74,6 @@ def test_all_missing_figures_are_named_at_once() -> None:
     refusal = make_oil_optics(na=None, wavelength=None).refuse_header(STACK)
     assert refusal is not None and refusal.code == "optics-missing"
     assert "aperture (--na) and the wavelength (--wavelength)." in str(refusal.sentence)
+    refusal = make_oil_optics(na=None, wavelength=None, pixel_size=None).refuse_header(STACK)
+    listed = "aperture (--na), the wavelength (--wavelength) and the pixel size (--pixel-size)."
+    assert refusal is not None and listed in refusal.sentence

@@ -54,10 +54,13 @@ class CropRegion:
     inner_spans : tuple of (start, stop)
         The part whose result replaces an earlier one; around it, both are blended. Empty for a
         preview, which is not merged.
+    wanted_size : tuple of int
+        Height and width of the part that was asked for, in pixels, before it was enlarged.
     """
 
     spans: tuple[tuple[int, int], ...]
     inner_spans: tuple[tuple[int, int], ...] = ()
+    wanted_size: tuple[int, ...] = ()
 
     @property
     def start(self) -> tuple[int, ...]:
@@ -163,7 +166,15 @@ def make_crop_region(
         is_item = axis in layout.item_axes
         spans.append((position, position + 1) if is_item else (0, extent))
         inner_spans.append(spans[-1])
-    return CropRegion(spans=tuple(spans), inner_spans=tuple(inner_spans) if is_merged else ())
+    return CropRegion(
+        spans=tuple(spans),
+        inner_spans=tuple(inner_spans) if is_merged else (),
+        wanted_size=tuple(
+            stop - start
+            for axis, (start, stop) in zip(header.axes, inner_spans, strict=True)
+            if axis in ranges
+        ),
+    )
 
 
 def plan_crop_preview(plan: Plan, region: CropRegion, machine: Machine) -> Plan | Refusal:

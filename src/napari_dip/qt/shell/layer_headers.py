@@ -175,3 +175,15 @@ def rasterise_shapes(shapes: Shapes, image: Image | None) -> BoolArray:
 def get_image_grid(image: Image | None) -> tuple[int, int]:
     """Return height and width of an image; 0 without one."""
     return (0, 0) if image is None else read_layer_header(image).grid
+
+
+def find_visible_bounds(image: Image) -> tuple[float, float, float, float]:
+    """Return top, left, bottom, right of the visible part; all of it before the first drawing."""
+    downsampling = np.ones(image.ndim)
+    if image.multiscale:
+        downsampling = np.asarray(image.downsample_factors[image.data_level])[: image.ndim]
+    corners = np.asarray(image.corner_pixels, float) * downsampling
+    (top, left), (bottom, right) = corners[0, -2:], corners[1, -2:] + downsampling[-2:]
+    if bottom - top < 2 or right - left < 2:
+        return 0.0, 0.0, np.inf, np.inf
+    return float(top), float(left), float(bottom), float(right)

@@ -56,8 +56,9 @@ MIN_BRIGHT_FRACTION = 1 / 2
 _THUMBNAIL_SIDE = 32
 #: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
 METADATA_KEY = "napari_dip"
-#: Value in the provenance of a layer into which a region was merged.
+#: Values in the provenance of a layer into which a region was merged, and of a crop preview.
 REGION = "region"
+CROP_PREVIEW = "crop-preview"
 #: Warnings if an image of this plugin is chosen as input: by what it shows, or else by its task.
 _DERIVED_IMAGE_WARNINGS = {
     "residual": "This is what {title} took out of an image, and no image itself",
@@ -82,7 +83,6 @@ _COPIED_ATTRIBUTES = (
     "interpolation2d",
     "interpolation3d",
 )
-
 
 #: Blendings of layers that do not cover those below.
 SEE_THROUGH = ("additive", "minimum")
@@ -364,7 +364,7 @@ def add_result(
     """
     name, spec, merged_layer = target.name, result.recipe.task.spec, target.get_merged_layer()
     layer_name = target.base_name if target.crop_name else f"{name} {spec.result_suffix}"
-    shows, merged = "crop-preview" if target.crop_name else "result", {}
+    shows, merged = CROP_PREVIEW if target.crop_name else "result", {}
     if target.whole is not None:
         shows, merged = REGION, {"merged_into": dict(target.merged_provenance)}
         layer_name, target = f"{name} {spec.result_suffix} in a region", target.whole
@@ -373,7 +373,7 @@ def add_result(
     layer_attributes = adjust_contrast_limits(
         target.layer_attributes,
         compute_value_range(result.image, measure_clipped_fractions(target)),
-        is_crop=shows == "crop-preview",
+        is_crop=shows == CROP_PREVIEW,
     )
     with preserve_view(viewer):
         for output in spec.extra_outputs:

@@ -39,6 +39,8 @@ KEYS = {
 _MAX_NAME_LENGTH = 60
 #: File of the keys of unfolded sections, a list in JSON.
 _FOLDS_FILE = "unfolded.json"
+#: Titles of sections by those that earlier versions saved.
+_RENAMED_SECTIONS = {"Preview on a crop": "Crop"}
 #: Characters, other than letters and digits, that all file systems accept.
 _ALLOWED_PUNCTUATION = frozenset(" ._-")
 #: Device names that Windows reserves, with any suffix.
@@ -166,8 +168,10 @@ def _read_unfolded() -> set[str]:
     folder = find_settings_folder()
     if folder is None:
         return set()
-    with suppress(OSError, ValueError, TypeError):
-        return set(json.loads((folder / _FOLDS_FILE).read_text(encoding="utf-8")))
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        keys = json.loads((folder / _FOLDS_FILE).read_text(encoding="utf-8"))
+        parts = (key.split("/", 1) for key in keys)
+        return {f"{dock}/{_RENAMED_SECTIONS.get(title, title)}" for dock, title in parts}
     return set()
 
 

@@ -269,10 +269,10 @@ class SettingsForm:
             is_changed = self.widgets[name].value != default
             is_kept = is_changed and not field.setting.is_conditional
             is_visible = is_kept or _is_relevant(field.setting, context)
-            if callable(field.setting.is_advanced):
+            if (is_required := field.setting.is_required) is not None:
                 is_advanced = _is_advanced(field.setting, context)
                 self._move_row(name, self.advanced_page if is_advanced else self.basic_page)
-                placeholder = format_placeholder(field) if is_advanced else "needed"
+                placeholder = "needed" if is_required(context) else format_placeholder(field)
                 self.widgets[name].native.setPlaceholderText(placeholder)
             native = self.widgets[name].native
             page = native.parentWidget()
@@ -528,8 +528,8 @@ def _is_relevant(setting: Setting, context: Mapping[str, Any]) -> bool:
 
 
 def _is_advanced(setting: Setting, context: Mapping[str, Any]) -> bool:
-    is_advanced = setting.is_advanced
-    return is_advanced(context) if callable(is_advanced) else is_advanced
+    is_required = setting.is_required
+    return setting.is_advanced and not (is_required is not None and is_required(context))
 
 
 def format_placeholder(field: SettingField) -> str:

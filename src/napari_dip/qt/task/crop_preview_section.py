@@ -1,7 +1,4 @@
-"""Preview on a crop: restore the visible or a drawn region with one preset or all of them.
-
-A region can also be merged into the latest result.
-"""
+"""The section Crop: try the visible or a drawn region with one preset or all, or restore it."""
 
 from __future__ import annotations
 
@@ -18,6 +15,7 @@ from napari_dip.errors import Refusal
 from napari_dip.errors.templates import format_duration
 from napari_dip.pipeline.execute.crop_preview import (
     MERGE_INPUT,
+    REGION_ALIGNMENT,
     make_crop_region,
     plan_crop_preview,
 )
@@ -35,14 +33,20 @@ from napari_dip.qt.shell.dock_widget import (
     make_single_shot_timer,
     preserve_view,
 )
-from napari_dip.qt.shell.layer_headers import get_full_resolution, read_layer_header
+from napari_dip.qt.shell.layer_headers import (
+    find_visible_bounds,
+    get_full_resolution,
+    read_layer_header,
+)
 from napari_dip.qt.shell.napari_layers import (
+    CROP_PREVIEW,
     METADATA_KEY,
     copy_layer_attributes,
     cut_columns,
     find_layer,
     is_preview,
     read_layer_provenance,
+    read_source_input,
 )
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import make_message_label
@@ -78,7 +82,7 @@ _NAME_SIZES = (7, 10)
 #: Width of a letter in pixels by the font size, measured with napari 0.9.
 _LETTER_WIDTH = 0.98
 _CHOOSE_PREVIEW_MESSAGE = (
-    "Select a preview to see its card; choose one under Preview on a crop, and press Apply to all."
+    "Select a preview to see its card; choose one under Crop, and press Apply to all."
 )
 _CROP_PREVIEW_HINT = (
     "A part is what you see, or a rectangle in a Shapes layer. Try: to look at only, in a layer of "
@@ -115,18 +119,6 @@ def find_region(
     ]
     position += [0] * (len(plan.header.shape) - len(position))  # for the axis of colours
     return make_crop_region(plan.header, plan.layout, box, tuple(position), is_merged=is_merged)
-
-
-def find_visible_bounds(image: Image) -> tuple[float, float, float, float]:
-    """Return top, left, bottom, right of the visible part; all of it before the first drawing."""
-    downsampling = np.ones(image.ndim)
-    if image.multiscale:
-        downsampling = np.asarray(image.downsample_factors[image.data_level])[: image.ndim]
-    corners = np.asarray(image.corner_pixels, float) * downsampling
-    (top, left), (bottom, right) = corners[0, -2:], corners[1, -2:] + downsampling[-2:]
-    if bottom - top < 2 or right - left < 2:
-        return 0.0, 0.0, np.inf, np.inf
-    return float(top), float(left), float(bottom), float(right)
 
 
 class GridComparison:
@@ -282,7 +274,7 @@ class CropPreviewSection(CollapsibleSection):
         make_plan: Callable[[], Plan | Refusal],
     ) -> None:
         page = QWidget()
-        super().__init__("Preview on a crop", page)
+        super().__init__("Crop", page)
         self._viewer, self._form, self._make_plan = viewer, form, make_plan
         self._image_chooser, self._extra_inputs = inputs.image_chooser, inputs.extra_inputs
         self._connections = Connections()
@@ -367,8 +359,11 @@ class CropPreviewSection(CollapsibleSection):
             unmerge()
 
     def offer_undo(self, request: JobRequest) -> None:
-        """Offer to undo the region that was merged by a request, if its layer is there."""
+        """Offer to undo the region that a request merged, and hide previews that cover it."""
         target, self._unmerge = request.target, None
+        if target is not None and target.whole is not None:
+            for preview in filter(read_preview_provenance, self._viewer.layers):
+                preview.visible &= (read_source_input(preview) or {}).get("name") != target.name
         layer = None if target is None else target.get_merged_layer()
         if target is not None and layer is not None and layer in self._viewer.layers:
             metadata = {**layer.metadata, METADATA_KEY: dict(target.merged_provenance)}
@@ -405,13 +400,17 @@ class CropPreviewSection(CollapsibleSection):
         if isinstance(crops, str):
             self.offer_label.setText("")
         else:
-            height, width = crops[0][2].header.grid
+            _, region, crop_plan = crops[0]
+            sizes = crop_plan.header.grid, region.wanted_size
+            size, wanted = (f"{width} × {height} pixels" for height, width in sizes)
+            if wanted != size:
+                size = f"{wanted}, enlarged to {size} (multiples of {REGION_ALIGNMENT})"
             seconds = {
                 preset: crop[2].seconds for preset, crop in zip(_PRESETS, crops, strict=True)
             }
             chosen = seconds[self._form.widgets["preset"].value]
             self.offer_label.setText(
-                f"{width} × {height} pixels: up to {format_duration(chosen)}. Compare presets: up "
+                f"{size}: up to {format_duration(chosen)}. Compare presets: up "
                 f"to {format_duration(sum(seconds.values()))} in {len(crops)} runs."
             )
         self.adjust_page_height()
@@ -597,4 +596,4 @@ def _set_pixels(
 def read_preview_provenance(layer: Any) -> Mapping[str, Any] | None:
     """Return the provenance of a crop preview; None for other layers."""
     provenance = {} if layer is None else read_layer_provenance(layer)
-    return provenance if provenance.get("shows") == "crop-preview" else None
+    return provenance if provenance.get("shows") == CROP_PREVIEW else None

@@ -7,6 +7,8 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from napari.layers import Image, Labels
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QPushButton, QWidget
 
@@ -21,14 +23,14 @@ from napari_dip.pipeline.autosave import (
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.qt.shell.background_call import start_call, try_call
-from napari_dip.qt.shell.dock_widget import fill_grid, make_button
+from napari_dip.qt.shell.dock_widget import fill_grid, make_button, preserve_view
+from napari_dip.qt.shell.layer_headers import get_full_resolution
+from napari_dip.qt.shell.napari_layers import find_layer
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.task.run_request import (
-    collect_layer_pixels,
     list_autosave_folders,
     make_run_request,
-    recreate_layer,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +54,53 @@ _RESTART_TOOLTIP = (
 _DISCARD_TOOLTIP = (
     "Delete what was kept of this run: its settings, its state, and copies of its pixels. "
 )
+
+
+def collect_layer_pixels(viewer: Viewer, inputs: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Return the pixels of those inputs of a run whose layers exist, by input name.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    inputs : mapping of str to mapping
+        The recorded inputs of the run.
+    """
+    pixels = {}
+    for name, record in inputs.items():
+        layer = find_layer(viewer, record["layer"])
+        if isinstance(layer, Image | Labels):
+            pixels[name] = get_full_resolution(layer)
+    return pixels
+
+
+def recreate_layer(viewer: Viewer, recorded_layer: Mapping[str, Any], pixels: Any) -> str:
+    """Add a recorded layer again, without position and colours if napari rejects these.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    recorded_layer : mapping
+        The record of the layer.
+    pixels : ndarray
+
+    Returns
+    -------
+    str
+        The name of the layer, which differs from the recorded one if that is in use.
+    """
+    attributes = {**recorded_layer["look"], "name": recorded_layer["layer"]}
+    with preserve_view(viewer):
+        if recorded_layer["kind"] == "labels":
+            labels = np.asarray(pixels)
+            labels = labels.astype(np.uint8) if labels.dtype == bool else labels
+            return str(viewer.add_labels(labels, **attributes).name)
+        try:
+            layer = viewer.add_image(pixels, **attributes)
+        except (TypeError, ValueError, KeyError):  # attributes of another version of napari
+            layer = viewer.add_image(
+                pixels, name=recorded_layer["layer"], rgb=bool(attributes.get("rgb"))
+            )
+    return str(layer.name)
 
 
 class InterruptedRunPanel(QWidget):

@@ -37,6 +37,7 @@ from napari_dip.qt.shell.preferences import read_preferences
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.task.crop_preview_section import SwipeLine
 from napari_dip.qt.task.result_export import SaveMenu
+from napari_dip.qt.task.run_request import PendingResult, describe_region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.assess.card import ResultCard
     from napari_dip.pipeline.restoration import Restoration
     from napari_dip.qt.shell.job_controller import ResultTarget
-    from napari_dip.qt.task.run_request import PendingResult
 
 #: Largest number of lines above the details: in a dock of 310 pixels all of them took twelve.
 _MAX_CARD_LINES = 8
@@ -207,16 +207,14 @@ class ResultView:
         self, pending: PendingResult, layer_name: str, *, has_extra_layers: bool = True
     ) -> str:
         """Compare a new result with its input and add its extra layers; return a message."""
-        result_layer, source_layer = (
-            self._viewer.layers[layer_name],
-            pending.target.get_source_layer(),
-        )
+        result_layer = self._viewer.layers[layer_name]
+        source_layer = pending.target.get_source_layer()
         if source_layer is not None and source_layer in self._viewer.layers:
             self.comparison.show_pair(source_layer, result_layer)
             self.profile.show_pair(source_layer, result_layer)
         self._pending_result, self._added_kinds = pending, set()
         self._result_layer = ref(result_layer)
-        self.card.show_card(make_card(pending.result.report), pending.target.plan_notes)
+        self._show_card(pending.result.report, pending.target.plan_notes)
         return self._add_checked_layers() if has_extra_layers else ""
 
     def show_layer(self, layer: Image, provenance: Mapping[str, Any]) -> None:
@@ -231,12 +229,19 @@ class ResultView:
         if layer is self._result_layer() and not self.card.isHidden():
             return
         self._result_layer = ref(layer)
-        self.card.show_card(make_card(provenance["report"]))
+        self._show_card(provenance["report"])
         source_layer = find_layer(self._viewer, provenance["input"]["name"])
         if isinstance(source_layer, Image):
             self.profile.show_pair(source_layer, layer)
             if self.comparison.isHidden():
                 self.comparison.show_pair(source_layer, layer)
+
+    def _show_card(self, report: Mapping[str, Any], hidden_notes: Iterable[Note] = ()) -> None:
+        """Show the card of the result with its name, and of a region with its place."""
+        layer, region = self._result_layer(), describe_region(report)
+        name = "" if layer is None else layer.name
+        self.card.name_label.setText(f"{name}, only {region}" if region else name)
+        self.card.show_card(make_card(report), hidden_notes)
 
     def begin_run(self) -> None:
         """End the comparison, and hide the card of the last result."""
@@ -285,7 +290,7 @@ class ResultCardView(QWidget):
     Parameters
     ----------
     save_menu : SaveMenu
-        Shown beside the headline.
+        Shown beside the name.
 
     Attributes
     ----------
@@ -295,13 +300,12 @@ class ResultCardView(QWidget):
 
     def __init__(self, save_menu: SaveMenu) -> None:
         super().__init__()
-        self.figure_label: QLabel
-        self.headline: QLabel
-        self.headline, self.figure_label = make_message_label(), make_message_label()
+        self.name_label: QLabel = make_message_label()
+        self.headline: QLabel = make_message_label()
+        self.warning_label: QLabel = make_message_label()
+        self.figure_label: QLabel = make_message_label()
         self.figure_label.setToolTip(_FIGURES_TOOLTIP)
-        self.detail_label: QLabel
-        self.warning_label: QLabel
-        self.warning_label, self.detail_label = make_message_label(), make_message_label()
+        self.detail_label: QLabel = make_message_label()
         self.detail_label.setAlignment(Qt.AlignmentFlag.AlignTop)
         self._card: ResultCard | None = None
         self._hidden_notes: set[Note] = set()
@@ -312,12 +316,9 @@ class ResultCardView(QWidget):
         page = QWidget()
         fill_grid(page, ([self.detail_label],))
         self.details_section: CollapsibleSection = CollapsibleSection(_DETAILS_TITLE, page)
-        rows = (
-            [self.headline, save_menu],
-            [self.warning_label],
-            [self.figure_label],
-        )
-        fill_grid(self, rows, spacing=4).setColumnStretch(0, 1)
+        labels = self.headline, self.warning_label, self.figure_label
+        rows = [[label] for label in labels]
+        fill_grid(self, ([self.name_label, save_menu], *rows), spacing=4).setColumnStretch(0, 1)
         self.setVisible(False)
 
     def show_card(self, card: ResultCard, hidden_notes: Iterable[Note] = ()) -> None:
@@ -363,8 +364,9 @@ class ResultCardView(QWidget):
             return
         self._shared_width = self.width()
         width = self.width() - self._bar_width
-        headline_width = self.headline.width() - self._bar_width
-        lines_left = _MAX_CARD_LINES - _count_lines(self.headline, headline_width)
+        lines_left = _MAX_CARD_LINES - _count_lines(self.headline, width)
+        name_width = self.name_label.width() - self._bar_width
+        lines_left -= _count_lines(self.name_label, name_width)
         figures = sorted(card.figures, key=lambda figure: figure.name not in _FIRST_FIGURES)
         warnings = [f"⚠ {warning}" for warning in card.warnings]
         findings = [*map(str, card.findings), *map(str, figures[:_MAX_CARD_FIGURES])]
@@ -510,13 +512,9 @@ class ComparisonSlider(QWidget):
                 if layer is not None and layer.opacity == applied:  # else the user has changed it
                     layer.opacity = initial
             input_layer, result_layer = self._pair.get()
-            if (
-                input_layer is not None
-                and result_layer is not None
-                and result_layer.blending in SEE_THROUGH
-                and self.slider.value() == 100
-            ):
-                input_layer.visible = False
+            if input_layer is not None and result_layer is not None:
+                if result_layer.blending in SEE_THROUGH and self.slider.value() == 100:
+                    input_layer.visible = False
         self._pair, self._applied_opacities = LayerPair(self._viewer), None
         self.setVisible(False)
         self.ended.emit()
@@ -589,9 +587,7 @@ class ComparisonSlider(QWidget):
 
     def _hide_layers_between(self, input_layer: Image, result_layer: Image) -> None:
         """Hide other results of the same input between the two layers."""
-        first, last = sorted(
-            (self._get_layer_index(input_layer), self._get_layer_index(result_layer))
-        )
+        first, last = sorted(map(self._get_layer_index, (input_layer, result_layer)))
         for layer in list(self._viewer.layers)[first + 1 : last]:
             if layer.visible and read_source_input(layer) is not None:
                 layer.visible = read_source_input(layer) != read_source_input(result_layer)

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import ge
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -20,6 +21,7 @@ from napari.utils.colormaps import AVAILABLE_COLORMAPS
 from napari.utils.transforms import Affine
 
 from napari_dip.errors import DipError
+from napari_dip.errors.notes import parse_report_notes
 from napari_dip.errors.templates import format_bytes, format_duration, render_text
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.assess.methods_section import describe_later_result
@@ -37,16 +39,15 @@ from napari_dip.qt.shell.background_call import (
     log_error,
     try_call,
 )
-from napari_dip.qt.shell.dock_widget import preserve_view
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.layer_headers import get_full_resolution, record_file_sizes
 from napari_dip.qt.shell.napari_layers import (
+    CROP_PREVIEW,
     REGION,
     add_result,
     brighten_dark_layer,
     copy_layer_attributes,
     describe_derived_image,
-    find_layer,
     read_layer_provenance,
 )
 from napari_dip.qt.shell.preferences import (
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.napari_layers import Preview
 
 SNAPSHOTS_KEPT_MESSAGE = "Discarded; only the images that you kept from its history are left."
+UNDO_HINT = "'Undo Discard' adds the last image of the run, until this dock is closed."
 NO_IMAGE_MESSAGE = (
     "The run was ended before there was a first image to keep, so no layer was added. "
     "Give it a little more time."
@@ -157,10 +159,11 @@ def find_unsaved_inputs(provenance: Mapping[str, Any]) -> list[str]:
     """Return the names of the inputs without a file, or whose file has another shape."""
     inputs = read_recorded_inputs(provenance)
     shape = tuple(provenance["report"]["shape"])
+    is_crop = provenance.get("shows") in (REGION, CROP_PREVIEW)
     return [
         name
         for name, record in inputs.items()
-        if not _is_matching_file(record.get("path"), shape if name == "image" else None)
+        if not _is_matching_file(record.get("path"), shape if name == "image" else None, is_crop)
     ]
 
 
@@ -199,15 +202,23 @@ def _get_layer_path(layer: Any) -> str | None:
     return None if not path else os.path.abspath(path)
 
 
-def _is_matching_file(path: str | None, shape: tuple[int, ...] | None) -> bool:
-    """Whether the header of a file can be read, and has the given shape unless that is None."""
+def _is_matching_file(path: str | None, shape: tuple[int, ...] | None, is_crop: bool) -> bool:
+    """Whether a file can be read, and has the given shape, or contains it; None for any shape."""
     if not path:
         return False
     try:
         found_shape = read_header(path).shape
     except DipError:
         return False
-    return shape is None or found_shape == shape
+    if shape is None or not is_crop:
+        return shape is None or found_shape == shape
+    return len(found_shape) == len(shape) and all(map(ge, found_shape, shape))
+
+
+def describe_region(report: Mapping[str, Any]) -> str:
+    """Return the rows and columns that were merged into a result; "" for other results."""
+    regions = (note for note in parse_report_notes(report) if note.code == "region-merged")
+    return next((render_text("region", **note.facts) for note in regions), "")
 
 
 def list_autosave_folders() -> list[Path]:
@@ -254,53 +265,6 @@ def plan_autosave(
         run_summary=run_summary,
         inputs=recorded,
     )
-
-
-def collect_layer_pixels(viewer: Viewer, inputs: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Return the pixels of those inputs of a run whose layers exist, by input name.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-    inputs : mapping of str to mapping
-        The recorded inputs of the run.
-    """
-    pixels = {}
-    for name, record in inputs.items():
-        layer = find_layer(viewer, record["layer"])
-        if isinstance(layer, Image | Labels):
-            pixels[name] = get_full_resolution(layer)
-    return pixels
-
-
-def recreate_layer(viewer: Viewer, recorded_layer: Mapping[str, Any], pixels: Any) -> str:
-    """Add a recorded layer again, without position and colours if napari rejects these.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-    recorded_layer : mapping
-        The record of the layer.
-    pixels : ndarray
-
-    Returns
-    -------
-    str
-        The name of the layer, which differs from the recorded one if that is in use.
-    """
-    attributes = {**recorded_layer["look"], "name": recorded_layer["layer"]}
-    with preserve_view(viewer):
-        if recorded_layer["kind"] == "labels":
-            labels = np.asarray(pixels)
-            labels = labels.astype(np.uint8) if labels.dtype == bool else labels
-            return str(viewer.add_labels(labels, **attributes).name)
-        try:
-            layer = viewer.add_image(pixels, **attributes)
-        except (TypeError, ValueError, KeyError):  # attributes of another version of napari
-            layer = viewer.add_image(
-                pixels, name=recorded_layer["layer"], rgb=bool(attributes.get("rgb"))
-            )
-    return str(layer.name)
 
 
 def record_layer(layer: Layer) -> dict[str, Any]:
@@ -539,7 +503,9 @@ class PendingResult:
         ends = str(self.result.stop), describe_later_result(self.result.report)
         sentences = dict.fromkeys((*ends, duration, *remarks))
         texts = (format_sentence(sentence) for sentence in sentences if sentence)
-        return "\n".join(filter(None, [f"'{layer_name}' is done.", " ".join(texts)]))
+        region = describe_region(self.result.report)
+        beginning = f"{region} of '{layer_name}' are" if region else f"'{layer_name}' is"
+        return "\n".join(filter(None, [format_sentence(f"{beginning} done"), " ".join(texts)]))
 
     def _find_layer_name(self, viewer: Viewer) -> str:
         """Return the name of the layer that shows the result, or ""."""

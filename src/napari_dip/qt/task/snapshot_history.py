@@ -467,14 +467,15 @@ class HistorySlider(QWidget):
         self._update_slider()
         self._remove_preview()
 
-    def discard(self) -> None:
-        """Drop all snapshots but the last, which `undo_discard` can still add."""
+    def discard(self) -> bool:
+        """Drop all snapshots but the last; return whether `undo_discard` can still add it."""
         snapshots, layers = self.snapshot_buffer.snapshots, self._snapshot_layers
         if snapshots and layers is not None:
             self._discarded.append((layers, snapshots[-1]))
         while sum(snapshot.image.nbytes for _, snapshot in self._discarded) > MAX_SNAPSHOT_BYTES:
             self._discarded.pop(0)
         self.clear_contents()
+        return bool(snapshots and layers is not None and self._discarded)
 
     @property
     def has_discarded(self) -> bool:

@@ -42,6 +42,7 @@ from napari_dip.qt.task.result_view import ResultView
 from napari_dip.qt.task.run_request import (
     NO_IMAGE_MESSAGE,
     SNAPSHOTS_KEPT_MESSAGE,
+    UNDO_HINT,
     PendingResult,
     ResultQueue,
     describe_plan,
@@ -388,7 +389,13 @@ class TaskDock(QWidget):
             )
 
     def _on_discarded(self) -> None:
-        self.history.discard()
+        """Offer the last image of the discarded run, and let the message go with a change."""
+        is_offered = self.history.discard()
+        text = self.describe_discard()
+        if is_offered:
+            text = f"{text if self.history.has_kept_snapshot else 'Discarded.'} {UNDO_HINT}"
+        self.run_bar.show_message("")
+        self.run_bar.prepend_message(text)
         self.run_bar.undo_button.setVisible(self.history.has_discarded)
 
     def _on_undo(self) -> None:
@@ -420,8 +427,8 @@ class TaskDock(QWidget):
             button.clicked.connect(partial(self._on_new_mask, name))
         self.run_bar.run_pressed.connect(self.start)
         self.viewer.layers.events.removed.connect(self._on_removed)
-        # napari calls the latest slot first: all others find a result that knows what it is
-        self.viewer.layers.events.inserted.connect(self._on_inserted)
+        # before all other slots, which so find a result that knows what it is
+        self.viewer.layers.events.inserted.connect(self._on_inserted, position="first")
         self.viewer.layers.selection.events.active.connect(self._show_selected_card)
         self.run_bar.add_pressed.connect(self._on_add)
         self.run_bar.selected_button.clicked.connect(self.start_selected)

@@ -46,7 +46,7 @@ GaussianSigma = Annotated[
     Setting(
         "Gaussian sigma (pixels)",
         "Standard deviation of a Gaussian blur in pixels: its full width at half maximum divided "
-        "by 2.35. Empty: none.",
+        "by 2.35, instead of a microscope. Empty: none.",
         is_advanced=False,
         relevant_when=lambda values: not _has_psf_image(values) and not _has_optics(values),
         report_template="Gaussian blur of standard deviation {:g} pixels",
@@ -67,10 +67,10 @@ MicroscopeType = Annotated[
     Setting(
         "Microscope",
         "Compute the PSF of this kind of microscope from its aperture, the wavelength and the "
-        "pixel size.",
+        "pixel size. 'Not chosen' brings 'Gaussian sigma' back, which is used instead.",
         choices={"none": "Not chosen", "widefield": "Widefield", "confocal": "Confocal"},
         is_advanced=False,
-        relevant_when=lambda values: not _has_psf_image(values) and not values["gaussian_sigma"],
+        relevant_when=lambda values: not _has_psf_image(values),
     ),
 ]
 NumericalAperture = Annotated[
@@ -80,6 +80,7 @@ NumericalAperture = Annotated[
         "Numerical aperture (NA) of the objective, as written on it. With a PSF from an image, "
         "its width is compared with that of such a microscope. Empty: none.",
         is_advanced=False,
+        is_required=lambda values: not _has_psf_image(values),
         relevant_when=lambda values: _has_psf_image(values) or _has_optics(values),
         is_conditional=True,
         report_template="numerical aperture {:g}",
@@ -92,6 +93,7 @@ Wavelength = Annotated[
         "Wavelength of the emitted light, in nanometres. With a PSF from an image, it is used "
         "as the numerical aperture is. Empty: none.",
         is_advanced=False,
+        is_required=lambda values: not _has_psf_image(values),
         relevant_when=lambda values: _has_psf_image(values) or _has_optics(values),
         is_conditional=True,
         report_template="emission at {:g} nm",
@@ -102,7 +104,7 @@ PixelSize = Annotated[
     Setting(
         "Pixel size (nm)",
         "Size of a pixel in the sample, in nanometres. Empty: as the image says.",
-        is_advanced=lambda values: not set("YX") & set(values[UNSIZED_AXES]),
+        is_required=lambda values: not set("YX").isdisjoint(values[UNSIZED_AXES]),
         relevant_when=lambda values: _has_optics(values),
         is_conditional=True,
         report_template="pixels of {:g} nm",
@@ -113,7 +115,7 @@ ZStep = Annotated[
     Setting(
         "Z step (nm)",
         "Distance of the planes of a stack in the sample, in nanometres. Empty: as the image says.",
-        is_advanced=lambda values: "Z" not in values[UNSIZED_AXES],
+        is_required=lambda values: "Z" in values[UNSIZED_AXES],
         relevant_when=lambda values: _has_optics(values) and "Z" in values[IMAGE_AXES],
         is_conditional=True,
         report_template="planes {:g} nm apart",
@@ -526,6 +528,7 @@ class OpticsSettings:
         }
         missing = [_OPTICS_LABELS[field] for field, value in entries.items() if value is None]
         if missing:
+            missing = [", ".join(missing[:-1]), missing[-1]] if missing[:-1] else missing
             return make_refusal("optics-missing", missing=" and ".join(missing))
         return self.refuse_aperture()
 
