@@ -24,13 +24,14 @@ def test_a_line_on_few_photons_has_to_be_higher():
 def test_the_card_names_the_weakest_spots_and_lines_in_one_sentence():
     card = make_card({"fit": {"min_spot_snr": SPOTS, "min_line_snr": {"1": 2.5, "2": 1.3}}})
     assert card.figure_line == (
-        "Spots below SNR 8.2 (1 pixel) or 5 (2 pixels) and lines below SNR 2.5 may be removed"
+        "Spots below 8.2 times the noise (2 pixels wide: 5) and lines below 2.5 times "
+        "may be removed"
     )
 
 
 def test_the_card_of_an_earlier_report_names_spots_alone():
     card = make_card({"fit": {"min_spot_snr": SPOTS}})
-    assert card.figure_line == "Spots below SNR 8.2 (1 pixel) or 5 (2 pixels) may be removed"
+    assert card.figure_line == "Spots below 8.2 times the noise (2 pixels wide: 5) may be removed"
 
 
 def test_no_limit_of_lines_is_said_for_frames_that_share_their_neighbours():

@@ -144,7 +144,7 @@ def test_single_pixels_of_twelve_sigmas_survive_a_whole_run(spotted):
     limits = result.report["fit"]["min_spot_snr"]
     assert (limits["1"], limits["2"]) == (8.2, 5.0)
     assert make_card({"fit": result.report["fit"]}).figure_line.endswith(
-        "SNR 8.2 (1 pixel) or 5 (2 pixels) and lines below SNR 2.5 may be removed"
+        "8.2 times the noise (2 pixels wide: 5) and lines below 2.5 times may be removed"
     )
 
 

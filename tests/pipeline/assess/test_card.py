@@ -306,3 +306,9 @@ def test_the_card_of_a_colour_image_names_the_colour():
     assert str(warning).startswith("Green: The noise measurement")
     (warning,) = make_card({"axes": "CYX", "note_codes": [note.to_dict()]}).warnings
     assert str(warning).startswith("Channel 2: The noise measurement")
+
+
+def test_no_confirmed_share_is_stated_as_exact():
+    report = make_report("mean-kept")
+    report["verdict"]["figures"]["detail"] = {"regression_slope": 0.99, "slope_error": 0.001}
+    assert "99 ± 1 %" in make_card(report).figure_line

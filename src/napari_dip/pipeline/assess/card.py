@@ -307,13 +307,12 @@ def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Itera
     detail = checks.get("detail")
     if detail and detail["slope_error"] <= MAX_DETAIL_ERROR:
         fraction = min(max(detail["regression_slope"], 0.0), 1.0)
-        yield CardFigure(
-            name="detail", after=f"{100 * fraction:.0f} ± {200 * detail['slope_error']:.0f} %"
-        )
+        error = max(1, round(200 * detail["slope_error"]))  # no figure is exact
+        yield CardFigure(name="detail", after=f"{100 * fraction:.0f} ± {error} %")
     if limits := report.get("fit", {}).get("min_spot_snr"):
-        text = "SNR {:.2g} (1 pixel) or {:.2g} (2 pixels)".format(limits["1"], limits["2"])
+        text = "{:.2g} times the noise (2 pixels wide: {:.2g})".format(limits["1"], limits["2"])
         if line_limits := report["fit"].get("min_line_snr"):
-            text += f" and lines below SNR {line_limits['1']:.2g}"
+            text += f" and lines below {line_limits['1']:.2g} times"
         yield CardFigure(name="spot", after=f"{text} may be removed")
     if traces := checks.get("traces"):
         yield CardFigure(name="traces", after=format_traces(traces))
