@@ -205,3 +205,12 @@ def test_a_photon_in_the_dark_that_the_pilot_follows_leaves_no_hole() -> None:
     pilot = 0.002 + 0.4 * photons
     refined = refine_by_nl_bayes(noise_variance, 0.26 * photons, pilot, torch.ones_like(pilot))
     assert float(refined.mean.min()) >= 0
+
+
+@pytest.mark.parametrize("variance", [1e-6, 1e-12])
+def test_noise_far_weaker_than_the_structure_does_not_end_the_refinement(variance: float) -> None:
+    truth = draw_truth()
+    pilot = truth + 1e-4 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(truth)
+    refined = refine_by_nl_bayes(make_noise_variance(variance=variance), truth, pilot, mask)
+    assert float((refined.mean - truth).abs().max()) < 0.02

@@ -1,11 +1,10 @@
 """Refine the image after a fit: filter groups of similar patches of the measurement (NL-Bayes).
 
 Similar patches are found in the mean of network's image and measurement. The posterior mean of
-each patch, given mean and covariance of its group in a pilot estimate, then restores repeated fine
-structure that the network has smoothed. The pilot is the network's image, with a share of the first
-step of BM3D where noise is white. The noise of a colour camera has blotches wider than a patch, so
-its images are filtered from coarse to fine: each level removes the noise of its own frequencies,
-and a residue of coarser ones.
+each patch, given mean and covariance of its group in a pilot, then restores repeated fine structure
+that the network has smoothed. The pilot is the network's image, with a share of the first step of
+BM3D where noise is white. The noise of a colour camera has blotches wider than a patch, so its
+images are filtered from coarse to fine, each level removing the noise of its own frequencies.
 """
 
 from __future__ import annotations
@@ -44,11 +43,9 @@ CORRELATED_GROUP_SIZE = 64
 THRESHOLD_GROUP_SIZE = 16
 #: Side of the search window in pixels.
 SEARCH_SIDE = 2 * SEARCH_RADIUS + 1
-#: Groups along each side of a block, whose search area fits into the processor's cache. Of 12, 16
-#: and 24, 12 and 16 were the fastest, within 5 %.
+#: Groups along each side of a block, whose search area fits into the cache: 12 takes as long.
 GROUPS_PER_BLOCK_SIDE = 16
-#: Share of the measurement in the image in which patches are matched: 0.5 costs W2S 0.06 dB, 0.15
-#: costs photographs 0.03 dB (docs/constants.md).
+#: Share of the measurement where patches are matched: 0.5 costs W2S 0.06 dB (docs/constants.md).
 MATCHING_MEASUREMENT_WEIGHT = 0.25
 #: Least share of the hard-thresholded measurement in a group's pilot, for white noise; it grows
 #: with the network's error. Set12 gains 0.2 dB (docs/constants.md).
@@ -62,6 +59,9 @@ GROUP_MEAN_NOISE_RATIO = 1.3
 #: Factor of the noise variance in the posterior mean. Of 0.65 to 1.25, 0.8 to 0.9 is the best on
 #: seven images of Set12, 1.0 to 1.1 on FMD, by 0.05 dB.
 NOISE_FACTOR = 0.9
+#: Minimum of the noise as a share of a group's strongest variance: some times the rounding of
+#: single precision, which would make the covariance of an almost noise-free image singular.
+COVARIANCE_FLOOR = 1e-5
 #: Lower bound of the noise that is left in a group, in units of that of one pixel.
 MIN_REMAINING_NOISE = 0.05
 #: Ratio of error variance to posterior variance, which assumes an exact pilot: 90 % intervals hold
@@ -422,7 +422,8 @@ def filter_by_nl_bayes(
         weighted = details @ precision[:, None]
         gram = weighted @ details.mT
         identity = torch.eye(gram.shape[-1]).to(gram)
-        regularised = gram + NOISE_FACTOR * (gram.shape[-1] - 1) * identity
+        floor = COVARIANCE_FLOOR * gram.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None]
+        regularised = gram + floor.clamp(min=NOISE_FACTOR * (gram.shape[-1] - 1)) * identity
         inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(regularised).L)
         projection = inverse @ details
         filtered = mean + ((measured - mean) @ weighted.mT) @ projection

@@ -657,3 +657,11 @@ def test_each_fit_is_named_by_what_it_restores(axes, shape, settings, names):
     plan = plan_image(shape, axes, preset="fast", **settings)
     assert not isinstance(plan, Refusal)
     assert sorted(map(plan.describe_unit, plan.units)) == names
+
+
+def test_the_training_of_one_network_for_all_tiles_has_no_place_among_them():
+    plan = plan_image((128, 320), "YX", preset="fast", tile=128, series_training="joint")
+    assert not isinstance(plan, Refusal)
+    names = {unit.has_estimate: plan.describe_unit(unit) for unit in reversed(plan.units)}
+    assert names[False] == ""
+    assert names[True].startswith("tile 1 of")

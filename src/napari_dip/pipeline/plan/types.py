@@ -484,7 +484,7 @@ class Plan(ImagePlan):
         phrases = []
         for name, (value, values) in numbers.items():
             distinct = list(dict.fromkeys(values))
-            if len(distinct) > 1:
+            if len(distinct) > 1 and value in distinct:  # joint training is of all of them
                 phrases.append(f"{name} {distinct.index(value) + 1} of {len(distinct)}")
         return ", ".join(phrases)
 
