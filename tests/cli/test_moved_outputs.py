@@ -219,7 +219,7 @@ def test_a_batch_of_a_file_of_the_longest_name_ends_with_its_result(noisy, tmp_p
     (tmp_path / "r.json").write_text(json.dumps(recipe))
     line = ["batch", str(tmp_path / "r.json"), str(noisy.parent), "-o", str(tmp_path / "out")]
     assert main(line) == 0 and main([*line, "--resume"]) == 0
-    assert "1 done before" in capsys.readouterr().err
+    assert "1 done" in capsys.readouterr().err
 
 
 COMMANDS = (

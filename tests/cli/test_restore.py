@@ -46,6 +46,19 @@ def noisy(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("unmasked", ["keep", "denoise"])
+def test_a_residual_of_kept_pixels_is_said_to_be_zero(noisy, tmp_path, capsys, unmasked):
+    mask = np.zeros((48, 40), np.uint8)
+    mask[20:24, 20] = 1
+    tifffile.imwrite(tmp_path / "mask.tif", mask)
+    files = ("-o", str(tmp_path / "out.tif"), "--residual", str(tmp_path / "r.tif"))
+    line = ["inpaint", str(noisy), "--mask", str(tmp_path / "mask.tif"), "--unmasked", unmasked]
+    assert main([*line, *files, *FAST]) == 0
+    is_zero = not read_pixels(read_header(tmp_path / "r.tif")).any()
+    assert ("The residual is 0 everywhere" in capsys.readouterr().err) == is_zero
+    assert is_zero == (unmasked == "keep")
+
+
 def test_a_run_writes_all_requested_outputs_and_keeps_the_pixel_size(noisy, tmp_path, capsys):
     names = {"uncertainty": "sd.tif", "residual": "r.tif", "report": "a.json", "recipe": "b.json"}
     extra = [text for name, file in names.items() for text in (f"--{name}", str(tmp_path / file))]

@@ -148,6 +148,8 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, header: ImageHeader
     stamps = stamp_files(plan)
     inputs = open_plan_inputs(plan, stamps)
     run_inputs, input_notes = _inspect_pixels(plan, inputs)
+    if "residual" in options.outputs and plan.task_plan.keeps_measured_pixels:
+        options.print_lines(make_note("residual-zero"))
     printed_notes = [*_list_plan_notes(plan), *_list_clipping_notes(plan, inputs), *input_notes]
     options.print_lines(f"{plan.summary} {PLAN_TIME_NOTE}", *printed_notes)
     checkpoints = _open_run_store(options)

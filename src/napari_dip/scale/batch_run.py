@@ -367,7 +367,7 @@ def summarise_batch_plan(plan: BatchPlan, workers: int | None = None) -> str:
     plans = find_remaining_plans(plan).values()
     clauses = [f"{len(plan.jobs)} file{'s' * (len(plan.jobs) != 1)}"]
     if restorable_count > len(plans):
-        clauses.append(f"{restorable_count - len(plans)} done before")
+        clauses.append(f"{restorable_count - len(plans)} done")
     if plan.refused_files:
         clauses.append(f"{len(plan.refused_files)} refused")
     worker_text = "" if workers is None else f" by {workers} worker{'s' * (workers > 1)}"

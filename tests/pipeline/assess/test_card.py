@@ -156,7 +156,7 @@ def test_the_error_of_a_pixel_is_not_stated_of_a_result_that_failed():
 
 def test_an_error_that_did_not_fall_is_called_no_less():
     report = make_report("residual-weak") | {"deviation": {"noise": 2.0, "result": 2.15}}
-    assert make_card(report).figure_line.endswith("result 2.15 grey values: no less")
+    assert make_card(report).figure_line.endswith("result 2.15\u00a0grey values: no less")
 
 
 @pytest.mark.parametrize(
@@ -269,9 +269,9 @@ def test_the_figures_are_those_of_the_report():
     report["halves"] = {"resolution": {"input": 0.41, "result": 0.24}, "unit": "µm"}
     card = make_card(report)
     assert card.figure_line == (
-        f"{FIGURES['noise']}: input 12.3, result 2.1 grey values · "
-        f"{FIGURES['resolution']}: input 0.41, result 0.24 µm · "
-        f"{FIGURES['detail']} 93 ± 4 %"
+        f"{FIGURES['noise']}: input 12.3, result 2.1\u00a0grey values · "
+        f"{FIGURES['resolution']}: input 0.41, result 0.24\u00a0µm · "
+        f"{FIGURES['detail']} 93\u00a0±\u00a04\u00a0%"
     )
 
 
@@ -311,4 +311,4 @@ def test_the_card_of_a_colour_image_names_the_colour():
 def test_no_confirmed_share_is_stated_as_exact():
     report = make_report("mean-kept")
     report["verdict"]["figures"]["detail"] = {"regression_slope": 0.99, "slope_error": 0.001}
-    assert "99 ± 1 %" in make_card(report).figure_line
+    assert "99\u00a0±\u00a01\u00a0%" in make_card(report).figure_line

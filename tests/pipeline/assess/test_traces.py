@@ -160,8 +160,8 @@ def test_card_and_report_hold_slope_and_delay_of_the_grid(axes: str) -> None:
         traces = verdict["figures"]["traces"]
         assert traces["region_count"] == 4
         figures = make_card({"verdict": verdict}).figure_line
-        assert f"{100 * traces['slope']:.0f} ±" in figures
-        assert f"delay {traces['delay']:.2f} ±" in figures
+        assert f"{100 * traces['slope']:.0f}\u00a0±" in figures
+        assert f"delay {traces['delay']:.2f}\u00a0±" in figures
 
 
 @pytest.fixture(scope="module")

@@ -169,7 +169,7 @@ def test_files_are_run_and_held_to_the_bytes_of_the_command(bench, scene, tmp_pa
     assert all(reason[0].isupper() for reason in reasons)
     bench.wait_for_plan()
     line = bench.dock.plan_label.text()
-    assert "3 done before" in line and "1 file was refused: click it to see why" in line
+    assert "3 done, 1 refused" in line and "1 file was refused: click it to see why" in line
     assert bench.bar.run_button.text() == "Check again"
     assert bench.states == ["restored", "restored", "refused", "restored"]  # as it was said
 
@@ -265,6 +265,18 @@ def test_results_open_as_lazy_layers_in_their_place(bench, scene, monkeypatch):
     bench.press(layers.all_button)
     bench.wait(lambda: "3 results, side by side" in bench.last_message)
     assert len(bench.viewer.layers) == 6 and bench.viewer.canvas.grid.enabled
+    cell = np.array(bench.viewer.canvas.viewbox_size(bench.viewer.layers))
+    image = np.ptp(layer.extent.world, 0)[-2:] * bench.viewer.scene.camera.zoom
+    assert (image <= cell).all() and (image >= 0.5 * cell).any()  # whole, and not small
+
+
+def test_the_list_of_files_grows_to_four_lines(bench):
+    edit, heights = bench.dock.files_edit.text_edit, []
+    for count in range(1, 7):
+        edit.setPlainText("\n".join("a.tif" for _ in range(count)))
+        heights.append(edit.height())
+    line = edit.fontMetrics().lineSpacing()
+    assert np.diff(heights).tolist() == [0, line, line, 0, 0]
 
 
 class Watched:

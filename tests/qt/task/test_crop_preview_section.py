@@ -108,7 +108,8 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large_i
     assert not viewer.layers["aside"].visible and not viewer.layers["region"].visible
     (width,) = {viewer.canvas.viewbox_size(viewer.layers)[1]}
     sizes = {layer.name_overlay.font_size for layer in viewer.layers if layer.visible}
-    assert len(sizes) == 1 and len("Balanced crop of cells") * sizes.pop() <= 1.1 * width
+    length = len("Balanced crop of cells")
+    assert len(sizes) == 1 and 10 + 0.98 * length * sizes.pop() < width  # ten left of the name
     layer = [layer.name for layer in viewer.layers if layer.visible]
     assert layer == [
         "cells",

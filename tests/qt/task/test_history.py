@@ -158,8 +158,15 @@ def test_paint_a_mask_inpaint_scrub_and_keep_leaves_measured_pixels_as_they_were
     driver.dock = dock
     viewer.window.add_dock_widget(dock, name="Inpaint")
     driver.set(preset="fast", max_iterations="40")
+    residual_box = dock.result_view.extra_layer_chooser.boxes["residual"]
+    assert residual_box.isHidden()  # it would be 0 everywhere
+    residual_box.setChecked(True)  # as in other docks
     driver.run()
     driver.wait_for_end()
+    assert not any("residual" in name for name in driver.names)
+    residual_box.setChecked(False)
+    driver.set(unmasked="denoise")
+    assert not residual_box.isHidden()
     step_back(driver, 1)
     driver.press(dock.history.keep_button)
     kept = next(layer for layer in viewer.layers if ", iteration" in layer.name)

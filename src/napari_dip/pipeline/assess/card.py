@@ -31,6 +31,8 @@ MAX_CARD_WARNINGS = 2
 MIN_NOTABLE_CLIPPED_FRACTION = 0.01
 #: Standard error of the confirmed share of detail above which no figure of it is given.
 MAX_DETAIL_ERROR = 0.1
+#: Space within a figure, at which no line ends: before a unit, and around ±.
+_NO_BREAK = "\u00a0"
 
 #: Reason of the verdict by code of a note, worst first.
 _REASONS = {
@@ -295,20 +297,22 @@ def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Itera
     if (deviation := report.get("deviation")) and checks.get("agreement") is None:
         before, after = (f"{deviation[key]:.3g}" for key in ("noise", "result"))
         unit = "grey values" if deviation["result"] < deviation["noise"] else "grey values: no less"
-        yield CardFigure(name="noise", before=before, after=f"{after} {unit}")
+        yield CardFigure(name="noise", before=before, after=_join_figure(after, "", unit))
     if halves := report.get("halves"):
         before, after = (
             f"{size:.3g}" if size else "?"
             for size in (halves["resolution"]["input"], halves["resolution"]["result"])
         )
-        yield CardFigure(name="resolution", before=before, after=f"{after} {halves['unit']}")
+        yield CardFigure(
+            name="resolution", before=before, after=_join_figure(after, "", halves["unit"])
+        )
         if halves.get("repeated") is not None:
             yield CardFigure(name="repeated", after=f"{halves['repeated']:.0%}")
     detail = checks.get("detail")
     if detail and detail["slope_error"] <= MAX_DETAIL_ERROR:
         fraction = min(max(detail["regression_slope"], 0.0), 1.0)
-        error = max(1, round(200 * detail["slope_error"]))  # no figure is exact
-        yield CardFigure(name="detail", after=f"{100 * fraction:.0f} ± {error} %")
+        error = str(max(1, round(200 * detail["slope_error"])))  # no figure is exact
+        yield CardFigure(name="detail", after=_join_figure(f"{100 * fraction:.0f}", error, "%"))
     if limits := report.get("fit", {}).get("min_spot_snr"):
         text = "{:.2g} times the noise (2 pixels wide: {:.2g})".format(limits["1"], limits["2"])
         if line_limits := report["fit"].get("min_line_snr"):
@@ -328,4 +332,10 @@ def format_traces(traces: Mapping[str, float]) -> str:
         (scale * traces[name], 2 * scale * traces[f"{name}_uncertainty"])
         for name, scale in (("slope", 100), ("delay", 1))
     )
-    return "{:.0f} ± {:.0f} %, delay {:.2f} ± {:.2f} frames".format(*slope, *delay)
+    share = _join_figure(f"{slope[0]:.0f}", f"{slope[1]:.0f}", "%")
+    return f"{share}, delay {_join_figure(f'{delay[0]:.2f}', f'{delay[1]:.2f}', 'frames')}"
+
+
+def _join_figure(value: str, error: str, unit: str) -> str:
+    """Join a value, its error if it has one, and its unit by spaces at which no line ends."""
+    return _NO_BREAK.join((value, *(("±", error) if error else ()), unit))

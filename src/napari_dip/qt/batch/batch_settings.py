@@ -63,8 +63,9 @@ _LAYER_WITHOUT_FILE_MESSAGE = (
     "The layer '{name}' was not opened from a file. Save it as a TIFF, then add that file."
 )
 _NO_LOCAL_FILE_MESSAGE = "'{name}' is no file on this computer. Download it, then add that file."
-#: Number of visible lines of the list of files.
-_VISIBLE_FILE_LINES = 2
+#: Smallest and largest number of visible lines of the list of files, which grows with its lines.
+_MIN_FILE_LINES = 2
+_MAX_FILE_LINES = 4
 #: A frame, which napari's themes omit; grey is visible on dark and light backgrounds.
 _FRAME_STYLE = "QPlainTextEdit { border: 1px solid rgba(128, 128, 128, 140); border-radius: 2px; }"
 _FOLDER_TIP = (
@@ -357,13 +358,17 @@ class FilesEdit(QWidget):
         label.setBuddy(self.text_edit)
         rows = ([label, self.files_button, self.folder_button], [self.text_edit])
         fill_grid(self, rows, spacing=4).setColumnStretch(0, 1)
-        self.text_edit.setFixedHeight(
-            _VISIBLE_FILE_LINES * self.text_edit.fontMetrics().lineSpacing() + 14
-        )
+        self._fit_height()
+        self.text_edit.textChanged.connect(self._fit_height)
         self.text_edit.textChanged.connect(self.changed)
         self.text_edit.mime_dropped.connect(self.add_dropped)
         self.files_button.clicked.connect(self._on_files)
         self.folder_button.clicked.connect(self._on_folder)
+
+    def _fit_height(self) -> None:
+        """Give the list as many lines as it has, within limits, and its frame."""
+        lines = min(max(self.text_edit.blockCount(), _MIN_FILE_LINES), _MAX_FILE_LINES)
+        self.text_edit.setFixedHeight(lines * self.text_edit.fontMetrics().lineSpacing() + 14)
 
     def get_inputs(self) -> tuple[str, ...]:
         """Return the files, folders and patterns in the order of the lines."""

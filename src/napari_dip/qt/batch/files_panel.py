@@ -130,13 +130,13 @@ class BatchLayers(QObject):
         elif self._names:
             count = len(self._names)
             layers = [layer for layer in self._added_layers if layer in self._viewer.layers]
-            if layers:
-                fit_view(self._viewer, *layers)
             opened = f"'{self._names[0]}'"
             if count > 1:
                 grid = get_grid(self._viewer)
                 grid.shape, grid.stride, grid.enabled = (-1, -1), 1, True
                 opened = f"{count} results, side by side; napari's button Grid stacks them again"
+            if layers:
+                fit_view(self._viewer, *layers)  # to the cells of the grid, if there is one
             self.message_emitted.emit(f"Opened: {opened}.")
 
     def _on_opened(self, outcome: tuple[LazyLayer, ...] | Fault) -> None:

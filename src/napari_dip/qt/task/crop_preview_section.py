@@ -81,6 +81,8 @@ _MAX_DRAG_DISTANCE = 10
 _NAME_SIZES = (7, 10)
 #: Width of a letter in pixels by the font size, measured with napari 0.9.
 _LETTER_WIDTH = 0.98
+#: Pixels left of a name, with which napari begins, and as many right of it.
+_NAME_MARGIN = 10
 _CHOOSE_PREVIEW_MESSAGE = (
     "Select a preview to see its card; choose one under Crop, and press Apply to all."
 )
@@ -172,7 +174,7 @@ class GridComparison:
         longest = max((len(layer.name) for layer, _ in self._labelled_layers), default=0)
         for layer, _ in self._labelled_layers:
             width = self._viewer.canvas.viewbox_size(self._viewer.layers)[1]
-            size = np.clip(width / longest / _LETTER_WIDTH, *_NAME_SIZES)
+            size = np.clip((width - 2 * _NAME_MARGIN) / longest / _LETTER_WIDTH, *_NAME_SIZES)
             layer.name_overlay.font_size = float(size)
 
 
@@ -405,9 +407,7 @@ class CropPreviewSection(CollapsibleSection):
             size, wanted = (f"{width} × {height} pixels" for height, width in sizes)
             if wanted != size:
                 size = f"{wanted}, enlarged to {size} (multiples of {REGION_ALIGNMENT})"
-            seconds = {
-                preset: crop[2].seconds for preset, crop in zip(_PRESETS, crops, strict=True)
-            }
+            seconds = dict(zip(_PRESETS, (crop[2].seconds for crop in crops), strict=True))
             chosen = seconds[self._form.widgets["preset"].value]
             self.offer_label.setText(
                 f"{size}: up to {format_duration(chosen)}. Compare presets: up "

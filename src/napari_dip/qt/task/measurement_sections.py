@@ -406,8 +406,9 @@ class NoiseSection(MeasurementSection):
             name: " / ".join(f"{getattr(channel, figure):.4g}" for channel in report.channels)
             for name, figure in (("gain", "gain"), ("read_noise", "darkest_std"))
         }
-        placeholders = {key: f"{value}, measured" for key, value in figures.items()}
-        placeholders["read_noise"] += " in the dark"  # may exceed the read noise of the detector
+        # what is measured in the dark may exceed the read noise of the detector
+        origins = {"gain": "measured", "read_noise": "in the dark"}
+        placeholders = {key: f"{value}, {origins[key]}" for key, value in figures.items()}
         self._form.show_measured_values(placeholders)
         self.plot.show_noise(report.channels)
         self.blind_spot_page.show_report(report)

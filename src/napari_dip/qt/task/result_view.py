@@ -115,19 +115,19 @@ _HIDDEN_LAYERS_HINT = "{names} come hidden: their eyes in the layer list show th
 def add_extra_layer(
     viewer: Viewer, kind: str, target: ResultTarget, result: Restoration
 ) -> Image | None:
-    """Add an extra layer, hidden at first; return None if the result does not have it.
+    """Add an extra layer, hidden at first; return None if it would show nothing.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
     kind : str
         Key of `EXTRA_LAYERS` or `REPEATABILITY_LAYERS`. The residual is placed where the input
-        lies, others like the result.
+        lies, others like the result. It is 0 where the result keeps all measured pixels.
     target : ResultTarget
     result : Restoration
     """
     pixels = getattr(result, "repeat_map" if kind == "repeated" else kind)
-    if pixels is None:
+    if pixels is None or (kind == "residual" and not pixels.any()):
         return None
     attributes = target.input_layer_attributes if kind == "residual" else target.layer_attributes
     pixels = _reduce_rgb(pixels) if attributes.get("rgb") else pixels

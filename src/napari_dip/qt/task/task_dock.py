@@ -189,6 +189,9 @@ class TaskDock(QWidget):
             self.plan_label.setText(answer.message)
         else:
             plan, notes = answer
+            self.result_view.extra_layer_chooser.boxes["residual"].setHidden(
+                plan.task_plan.keeps_measured_pixels
+            )
             time = f"{plan.time_summary}, "
             layer, scheduler = self.image_chooser.get_layer(), get_scheduler()
             text = describe_plan(plan, layer, time, scheduler=scheduler)
