@@ -366,7 +366,7 @@ class ResultCardView(QWidget):
         width = self.width() - self._bar_width
         lines_left = _MAX_CARD_LINES - _count_lines(self.headline, width)
         name_width = self.name_label.width() - self._bar_width
-        lines_left -= _count_lines(self.name_label, name_width)
+        lines_left -= max(1, _count_lines(self.name_label, name_width))  # beside Save
         figures = sorted(card.figures, key=lambda figure: figure.name not in _FIRST_FIGURES)
         warnings = [f"⚠ {warning}" for warning in card.warnings]
         findings = [*map(str, card.findings), *map(str, figures[:_MAX_CARD_FIGURES])]
