@@ -71,8 +71,8 @@ _AXES_TOOLTIP = (
 _SOURCE_TOOLTIP = (
     "napari did not pass these on. They hold for the run; the layer itself is not changed."
 )
-#: Largest share of marked pixels of a mask that the task inspects in the run only: reversed masks
-#: of a few holes mark more.
+#: Largest share of marked pixels of a mask that only the run inspects. Inpainting suspects masks
+#: that mark more to be reversed, which is worth the time before a run.
 _MAX_USUAL_MASK_FRACTION = 0.5
 _NEW_MASK_TOOLTIP = "Add an empty mask as large as the image, to paint what is filled in"
 #: Entry of the list for an optional input that is not used.

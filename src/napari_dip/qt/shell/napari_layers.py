@@ -49,8 +49,8 @@ _MAX_SAMPLED_PIXELS = 2**24
 _MIN_DARK_FRACTION = 0.001
 #: Share of the brightest pixels above the contrast limits that are set for a dark image: noise.
 _MAX_BRIGHT_FRACTION = 0.001
-#: Share of napari's contrast limits below which an image of 8 bits counts as dark. At 0.29 (two
-#: photons, BPAE_R of FMD) its result fills 0.2 of them, and looks black.
+#: Share of napari's contrast limits below which an image counts as dark. At 0.29 (two-photon BPAE_R
+#: of FMD, 8 bits) its result fills 0.2 of them, and looks black.
 MIN_BRIGHT_FRACTION = 1 / 2
 #: Height and width of the thumbnails of napari's layer list, in pixels.
 _THUMBNAIL_SIDE = 32
@@ -195,8 +195,8 @@ def adjust_contrast_limits(
 def brighten_dark_layer(layer: Image) -> None:
     """Let the contrast limits of a layer fit a dark image, unless the user has set them.
 
-    napari shows 8 bits from 0 to 255, so that a dark image is black. Its result would get limits of
-    its own, and could not be compared with it by eye.
+    napari shows 8 bits from 0 to 255 and other types up to their brightest pixel, so that a dark
+    image is black. Its result would get other limits, and could not be compared with it by eye.
     """
     limits = layer.contrast_limits
     if layer.rgb or type(layer.data) is not np.ndarray or limits != layer.contrast_limits_range:
