@@ -186,7 +186,7 @@ class ArchitectureComparison(ExperimentResult):
                 ),
                 ReportFigure(
                     file="pictures.png",
-                    title="What validation pixels take of each",
+                    title="The best of each by validation pixels",
                     caption=render_text(
                         "architectures-images-caption", has_truth=self.truth is not None
                     ),

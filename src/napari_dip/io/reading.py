@@ -236,7 +236,7 @@ def _find_reader(path: str | os.PathLike[str]) -> tuple[Path, int, ModuleType]:
     for magic, reader in _READERS.items():
         if first_bytes.startswith(magic):
             return file_path, size, reader
-    raise RefusedError("file-type", path=file_path, why="by its first bytes")
+    raise RefusedError("file-type", path=file_path, why="its first bytes are none that are known")
 
 
 def _require_unchanged(pixels: PixelsT, header: ImageHeader) -> PixelsT:

@@ -113,7 +113,7 @@ class BlindDeblur(Task):
     spec: ClassVar[TaskSpec] = TaskSpec(
         name="blind-deblur",
         title="Blind deblur",
-        result_suffix="deblurred blindly",
+        result_suffix="blind-deblurred",
         methods_phrase="deblurred with a point spread function estimated from the image itself",
         keeps_pixel_grid=False,
         light_crosses_border=True,

@@ -167,7 +167,7 @@ def test_two_docks_take_turns_and_who_leaves_the_queue_computes_nothing(fake_doc
     assert second.jobs.state is WAITING and "'first'" in second.messages[-1]
     second.jobs.discard()
     assert (
-        second.messages[-1] == "Discarded, nothing was kept."
+        second.messages[-1] == "Taken out of the queue before it began."
         and "begin second" not in second.progress
     )
     second.jobs.start([request_of("third", waits=False)])

@@ -115,6 +115,12 @@ def test_a_saved_result_opens_as_it_was_is_judged_and_runs_again(
     np.testing.assert_array_equal(viewer.layers["cells denoised"].data, pixels)
 
 
+def test_the_card_follows_the_name_of_its_layer(driver):
+    layer = restore(driver)
+    layer.name = "control"
+    assert driver.dock.result_view.card.name_label.text() == "control"
+
+
 def test_a_saved_result_keeps_channels_and_pixel_size_that_only_the_file_of_the_input_has(
     driver, noisy, tmp_path, monkeypatch
 ):

@@ -265,7 +265,7 @@ def test_a_guide_of_another_size_is_refused_before_anything_runs(open_dock):
 @pytest.mark.long
 def test_a_blind_deblurring_gives_the_psf_as_a_second_layer(open_dock):
     driver = open_dock("blind-deblur")
-    run_and_get_result(driver, "cells deblurred blindly")
+    run_and_get_result(driver, "cells blind-deblurred")
     (psf,) = (layer for layer in driver.viewer.layers if "PSF" in layer.name)
     assert psf.data.sum() == pytest.approx(1, abs=1e-3)
     assert psf.data.min() >= 0

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.background_call import JobProgress, RunControl
 
 DISCARDED_MESSAGE = "Discarded, nothing was kept."
+LEFT_QUEUE_MESSAGE = "Taken out of the queue before it began."
 #: Longest name of an image in that of its preview, in letters. With the longest preset, both take
 #: 27 of the 28 letters for which a cell of napari's grid has room in a window of 1280 x 720.
 _MAX_PREVIEWED_NAME = 10
@@ -307,7 +308,7 @@ class JobController(QObject):
         *,
         no_outcome_message: str,
         kept_label: str = KEPT_LABEL,
-        queue_left_message: str = DISCARDED_MESSAGE,
+        queue_left_message: str = LEFT_QUEUE_MESSAGE,
     ) -> None:
         super().__init__(parent)
         self._view = view

@@ -61,7 +61,6 @@ _DETAILS_TITLE = "Details of the result"
 #: Events that change how many lines a text takes.
 _FONT_EVENTS = (QEvent.Type.StyleChange, QEvent.Type.FontChange)
 
-
 #: Extra layers by attribute of `Restoration`: label and tooltip.
 EXTRA_LAYERS = {
     "uncertainty": (
@@ -155,11 +154,9 @@ def _choose_contrast(
         value_range = compute_value_range(result.image, measure_clipped_fractions(target))
         limits = adjust_contrast_limits(target.layer_attributes, value_range).get("contrast_limits")
         return limits or (value_range.low, value_range.high), "gray"
-    limit = (
-        float(np.percentile(np.abs(pixels), _CONTRAST_PERCENTILE))
-        or float(np.abs(pixels).max())
-        or 1.0
-    )
+    magnitudes = np.abs(pixels)
+    percentile = float(np.percentile(magnitudes, _CONTRAST_PERCENTILE))
+    limit = percentile or float(magnitudes.max()) or 1.0
     if kind == "uncertainty":
         return (0.0, limit), "magma"
     return (-limit, limit), _DIVERGING_COLORMAP
@@ -167,10 +164,8 @@ def _choose_contrast(
 
 def _reduce_rgb(pixels: Float32Array) -> Float32Array:
     """Return the signed root mean square over RGB, because napari shows no negative colours."""
-    mean = pixels.mean(-1)
-    return np.asarray(
-        np.sqrt((pixels.astype(np.float64) ** 2).mean(-1)) * np.sign(mean), np.float32
-    )
+    magnitudes = np.sqrt((pixels.astype(np.float64) ** 2).mean(-1))
+    return np.asarray(magnitudes * np.sign(pixels.mean(-1)), np.float32)
 
 
 class ResultView:
@@ -197,6 +192,7 @@ class ResultView:
         self.comparison: ComparisonSlider = ComparisonSlider(viewer)
         self.profile: ProfileSection = ProfileSection(viewer)
         self._result_layer: Callable[[], Image | None] = lambda: None
+        self._name_suffix: str = ""
         self.save_menu: SaveMenu = SaveMenu(viewer, self.profile, lambda: self._result_layer())
         self.card: ResultCardView = ResultCardView(self.save_menu)
         viewer.layers.events.removed.connect(self._on_removed)
@@ -213,8 +209,7 @@ class ResultView:
             self.comparison.show_pair(source_layer, result_layer)
             self.profile.show_pair(source_layer, result_layer)
         self._pending_result, self._added_kinds = pending, set()
-        self._result_layer = ref(result_layer)
-        self._show_card(pending.result.report, pending.target.plan_notes)
+        self._show_card(result_layer, pending.result.report, pending.target.plan_notes)
         return self._add_checked_layers() if has_extra_layers else ""
 
     def show_layer(self, layer: Image, provenance: Mapping[str, Any]) -> None:
@@ -228,20 +223,29 @@ class ResultView:
         """
         if layer is self._result_layer() and not self.card.isHidden():
             return
-        self._result_layer = ref(layer)
-        self._show_card(provenance["report"])
+        self._show_card(layer, provenance["report"])
         source_layer = find_layer(self._viewer, provenance["input"]["name"])
         if isinstance(source_layer, Image):
             self.profile.show_pair(source_layer, layer)
             if self.comparison.isHidden():
                 self.comparison.show_pair(source_layer, layer)
 
-    def _show_card(self, report: Mapping[str, Any], hidden_notes: Iterable[Note] = ()) -> None:
-        """Show the card of the result with its name, and of a region with its place."""
-        layer, region = self._result_layer(), describe_region(report)
-        name = "" if layer is None else layer.name
-        self.card.name_label.setText(f"{name}, only {region}" if region else name)
+    def _show_card(
+        self, layer: Image, report: Mapping[str, Any], hidden_notes: Iterable[Note] = ()
+    ) -> None:
+        """Show the card of a result with its name, and of a region with its place."""
+        if (previous_layer := self._result_layer()) is not None:
+            previous_layer.events.name.disconnect(self._show_name)
+        self._result_layer, region = ref(layer), describe_region(report)
+        self._name_suffix = f", only {region}" if region else ""
+        layer.events.name.connect(self._show_name)
+        self._show_name()
         self.card.show_card(make_card(report), hidden_notes)
+
+    def _show_name(self, _: object = None) -> None:
+        """Show the name of the result, also after it was changed in the layer list."""
+        if (layer := self._result_layer()) is not None:
+            self.card.name_label.setText(f"{layer.name}{self._name_suffix}")
 
     def begin_run(self) -> None:
         """End the comparison, and hide the card of the last result."""
@@ -316,8 +320,7 @@ class ResultCardView(QWidget):
         page = QWidget()
         fill_grid(page, ([self.detail_label],))
         self.details_section: CollapsibleSection = CollapsibleSection(_DETAILS_TITLE, page)
-        labels = self.headline, self.warning_label, self.figure_label
-        rows = [[label] for label in labels]
+        rows = [[label] for label in (self.headline, self.warning_label, self.figure_label)]
         fill_grid(self, ([self.name_label, save_menu], *rows), spacing=4).setColumnStretch(0, 1)
         self.setVisible(False)
 
