@@ -30,7 +30,7 @@ def profile(viewer: napari.Viewer, dock: TaskDock) -> None:
     from screenshots import photograph, scroll_to
 
     chosen = viewer.layers.selection.active
-    line = np.array([[160, 8], [108, 92]])
+    line = np.array([[121, 71], [103, 100]])
     drawn = viewer.add_shapes(
         [line], shape_type="line", name="line profile", edge_color="orange", edge_width=2
     )

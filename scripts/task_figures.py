@@ -56,7 +56,7 @@ def blind_deblur() -> None:
     sample = make_blurred_sample()
     result = dip.blind_deblur(sample.image, psf_size=17, preset="fast")
     print("width found:", result.learned_parameters["sigmas"])
-    show("blind_deblur", sample.image, result, sample, ("Blurred", "Deblurred blindly"))
+    show("blind_deblur", sample.image, result, sample, ("Blurred", "Blind-deblurred"))
 
 
 def guide() -> None:

@@ -22,7 +22,7 @@ from napari_dip.io import ImageHeader
 from napari_dip.pipeline.assess.methods_section import (
     PAPER_TOPICS,
     PAPERS,
-    describe_later_result,
+    describe_result_iteration,
     list_paper_keys,
     write_methods_section,
 )
@@ -272,8 +272,17 @@ def test_the_methods_text_says_which_of_the_iterations_was_taken():
         ),
     ):
         assert text in write_methods_section({**report, **changes})
-        is_later = "hardly differ" in text
-        assert describe_later_result({**report, **changes}) == (text if is_later else "")
+    later = {**report, "best_iteration": 3}
+    assert describe_result_iteration(later).endswith("the last of several that hardly differ")
+    earlier = {**report, "best_iteration": 2}
+    assert earlier["stop_reason"] == "iterations"
+    assert describe_result_iteration(earlier) == "the output of iteration 2 was taken"
+    for explained in (
+        {**earlier, "stop_reason": "plateau"},  # its sentence says how long ago the best was
+        {**report, "best_iteration": 3, "validation_loss": [[3, 0.9]]},
+        {**report, "best_iteration": 2, "iterations": 2},
+    ):
+        assert describe_result_iteration(explained) == ""
 
 
 def test_the_methods_text_tells_the_last_phase_from_the_iterations_that_were_judged():

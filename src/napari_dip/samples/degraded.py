@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 PEAK_PHOTONS = 30.0
 #: Standard deviation of the read noise in photons, as in the benchmark of stacks and movies.
 READ_NOISE = 2.0
-#: Photons at the brightest pixel of the channel that is restored with a guide.
-WEAK_PEAK_PHOTONS = 5.0
+#: Photons at the brightest pixel of the channel that is restored with a guide. With 5, hidden
+#: pixels are predicted as well without it.
+WEAK_PEAK_PHOTONS = 2.0
+#: Brightness of the nucleus in the guide, relative to the mitochondria.
+GUIDE_NUCLEUS = 0.5
+#: Grey values of the brightest mitochondria in the guide, as of a 10-bit camera.
+GUIDE_PEAK = 1000.0
 #: Standard deviation of the blur, in pixels.
 BLUR_STD = 2.0
 #: Radius of the PSF of the blur, in pixels.
@@ -120,11 +125,17 @@ def make_blurred_sample() -> DegradedSample:
 
 
 def make_weak_channel_sample() -> DegradedSample:
-    """Return mitochondria in few photons, and the clean channel of the nucleus as a guide."""
-    weak, guide = _read(TWO_CHANNELS).astype(np.float64)
+    """Return mitochondria in few photons, and a clean channel as a guide.
+
+    The guide is made from both channels, as a stain of the whole cell looks: mitochondria with
+    other contrast (square root), and the nucleus.
+    """
+    weak, nucleus = _read(TWO_CHANNELS).astype(np.float64)
     truth = weak / weak.max() * WEAK_PEAK_PHOTONS
     noisy = np.random.default_rng(0).poisson(truth).astype(np.uint16)
-    extra_inputs = {"guide": guide.astype(np.uint16)}
+    nucleus = (nucleus - nucleus.min()) / np.ptp(nucleus)
+    guide = GUIDE_PEAK * (np.sqrt(weak / weak.max()) + GUIDE_NUCLEUS * nucleus)
+    extra_inputs = {"guide": np.rint(guide).astype(np.uint16)}
     return DegradedSample(
         name="weak channel",
         image=noisy,

@@ -51,6 +51,14 @@ def test_an_area_where_the_residual_has_light_left_is_darker_in_the_result(sign,
     assert (biased, share) == (0.25, darker)
 
 
+@pytest.mark.parametrize(("bias", "share"), [(3.0, 0.0), (30.0, 0.25)])
+def test_a_bias_below_a_hundredth_of_the_range_cannot_be_seen(bias, share):
+    image = np.broadcast_to(np.linspace(0, 1000, SIDE), (SIDE, SIDE))
+    residual = make_noise(0)
+    residual[: SIDE // 2, : SIDE // 2] += bias
+    assert measure_biased_areas(residual, image, None)[0] == share
+
+
 def test_parts_with_a_hole_do_not_count():
     residual, mask = make_noise(0), np.ones((SIDE, SIDE), bool)
     mask[5, :64] = False

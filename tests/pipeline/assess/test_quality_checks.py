@@ -67,6 +67,18 @@ def test_a_residual_that_is_stronger_along_edges_holds_structure():
     assert "along the edges" in message and "1.8 times" in message
 
 
+def test_edges_in_a_residual_of_half_a_grey_level_are_no_warning():
+    residual = ResidualMetrics(
+        excess=0.0,
+        noise_ratio=1.0,
+        pixel_count=256 * 256,
+        edge_variance_ratio=1.8,
+        relative_rms=0.0015,
+    )
+    assert not list_warnings(residual=residual)
+    assert "along the edges" in list_warnings(residual=replace(residual, relative_rms=0.003))
+
+
 def test_where_the_noise_is_unreliable_only_edges_are_checked():
     unsure = ResidualMetrics(
         excess=0.5, noise_ratio=2.0, pixel_count=256 * 256, is_noise_reliable=False

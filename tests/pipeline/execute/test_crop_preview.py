@@ -72,7 +72,7 @@ def test_a_crop_preview_uses_the_noise_of_the_whole_image_and_names_its_region(i
     assert alone.report["noise"] != whole.report["noise"]
     assert preview.image.shape == (64, 64)
     assert any(
-        "preview of rows 1 to 64 and columns 1 to 64" in note for note in preview.report["notes"]
+        "preview of rows 0 to 63 and columns 0 to 63" in note for note in preview.report["notes"]
     )
 
 
@@ -134,8 +134,8 @@ def test_a_region_is_merged_without_a_seam_and_leaves_the_rest_as_it_was(image):
     np.testing.assert_array_equal(merged.image[40:84, 48:90], alone.image[16:60, 16:58])
     step = region.merge(np.zeros_like(whole), np.ones((80, 80)), plan.factors)
     assert all(abs(np.diff(step, axis=axis)).max() < 1 / 7 for axis in (0, 1))
-    assert any("Rows 41 to 84 and columns 49 to 90" in note for note in merged.report["notes"])
-    assert "Only rows 41 to 84" in write_methods_section(merged.report)
+    assert any("Rows 40 to 83 and columns 48 to 89" in note for note in merged.report["notes"])
+    assert "Only rows 40 to 83" in write_methods_section(merged.report)
 
 
 def test_a_region_at_the_border_without_a_result_is_merged_into_the_image(image):

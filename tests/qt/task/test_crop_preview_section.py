@@ -271,7 +271,7 @@ def test_a_region_is_merged_into_the_latest_result_and_can_be_undone(large_image
     changed = result.data != earlier
     assert changed[40:80, 48:88].all() and not changed[:22].any() and not changed[98:].any()
     assert not changed[:, :30].any() and not changed[:, 106:].any()
-    place = "rows 41 to 80 and columns 49 to 88"
+    place = "rows 40 to 79 and columns 48 to 87"
     beginning = f"R{place[1:]} of 'cells denoised' are done."
     assert large_image.last_message.startswith(beginning)
     card = large_image.dock.result_view.card
@@ -286,7 +286,7 @@ def test_a_region_is_merged_into_the_latest_result_and_can_be_undone(large_image
     assert "no script repeats as a whole" in large_image.last_message
     large_image.press(repeating.methods_button)
     text = QApplication.clipboard().text()
-    assert text.count("Only rows 41 to 80 and columns 49 to 88") == 1
+    assert text.count("Only rows 40 to 79 and columns 48 to 87") == 1
     assert text.count("The image was denoised") == 2
     large_image.press(trying.restore_button)
     large_image.wait_for_end()
@@ -294,7 +294,24 @@ def test_a_region_is_merged_into_the_latest_result_and_can_be_undone(large_image
     assert twice["merged_into"]["merged_into"] == metadata
     large_image.press(trying.undo_button)
     assert result.metadata[METADATA_KEY] == provenance and trying.undo_button.isHidden()
+    assert large_image.last_message == "The latest region was undone."
     assert (result.data != earlier).any() and "Remove previews" in trying.remove_button.text()
+
+
+@pytest.mark.long
+def test_undoing_a_region_brings_back_the_card_of_the_result(large_image):
+    trying, card = large_image.dock.crop_preview, large_image.dock.result_view.card
+    large_image.run()
+    large_image.wait_for_end()
+    headline = card.headline.text()
+    draw_rectangle(large_image, 40, 48, 80, 88)
+    large_image.set(max_iterations="8")
+    large_image.press(trying.restore_button)
+    large_image.wait_for_end()
+    assert ", only rows" in card.name_label.text()
+    large_image.press(trying.undo_button)
+    assert (card.name_label.text(), card.headline.text()) == ("cells denoised", headline)
+    assert not card.isHidden()
 
 
 @pytest.mark.long

@@ -115,6 +115,16 @@ def test_a_saved_result_opens_as_it_was_is_judged_and_runs_again(
     np.testing.assert_array_equal(viewer.layers["cells denoised"].data, pixels)
 
 
+def test_a_message_on_settings_goes_with_the_image_that_it_is_about(driver):
+    layer = restore(driver)
+    driver.viewer.layers.selection.active = layer
+    driver.press(driver.dock.repeat_section.again_button)
+    assert "All is set" in driver.last_message
+    driver.viewer.layers.clear()
+    driver.viewer.add_image(np.zeros((32, 32)), name="empty")
+    assert "All is set" not in driver.last_message
+
+
 def test_the_card_follows_the_name_of_its_layer(driver):
     layer = restore(driver)
     layer.name = "control"

@@ -139,11 +139,29 @@ def test_a_psf_stored_for_fourier_transforms_is_moved_to_the_middle() -> None:
 
 
 @pytest.mark.parametrize(
-    ("factor", "codes"), [(1.0, []), (0.5, ["psf-narrow"] * 2), (1.5, ["psf-wide"] * 2)]
+    ("factor", "codes"), [(1.0, []), (0.5, ["psf-narrow"]), (1.5, ["psf-wide"])]
 )
 def test_the_width_is_compared_with_that_of_the_optics(factor: float, codes: list[str]) -> None:
     computed_fwhm = {axis: width / factor for axis, width in AIRY_FWHM.items()}
     assert list_codes(AIRY, **computed_fwhm) == codes
+
+
+def test_one_sentence_names_both_axes_that_are_too_wide() -> None:
+    computed_fwhm = {axis: width / 1.5 for axis, width in AIRY_FWHM.items()}
+    (note,) = inspect(AIRY, **computed_fwhm).notes
+    assert "pixels wide along Y and X, and" in str(note)
+
+
+def test_a_field_of_beads_on_a_background_points_to_the_measurement() -> None:
+    field = np.full((96, 96), 0.05)
+    for (row, column), height in zip(((40, 30), (12, 70), (70, 66)), (1, 0.5, 0.4), strict=True):
+        field[row : row + GAUSSIAN.shape[0], column : column + GAUSSIAN.shape[1]] += (
+            height * GAUSSIAN / GAUSSIAN.max()
+        )[: 96 - row, : 96 - column]
+    (note,) = inspect(field).notes
+    assert "Other bright spots were left out; 'PSF from beads'" in str(note)
+    (note,) = inspect(GAUSSIAN + 0.1 + NOISE).notes
+    assert "Other bright spots" not in str(note)
 
 
 def make_header(pixel: float, side: int = 64, axes: str = "YX") -> ImageHeader:

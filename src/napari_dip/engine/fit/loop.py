@@ -111,8 +111,7 @@ def _complete_stop_reason(stop: Stop | None, state: FitState) -> Stop:
     schedule, iteration = state.trainer.schedule, state.trainer.iteration
     if stop is not None and state.last_validation_iteration < schedule.last_iteration:
         return stop
-    is_refit = iteration == state.last_validation_iteration and bool(schedule.refit_iterations)
-    return make_stop(StopReason.ITERATIONS, count=iteration, refitted=is_refit)
+    return make_stop(StopReason.ITERATIONS, count=iteration)
 
 
 def _refit_on_all_pixels(

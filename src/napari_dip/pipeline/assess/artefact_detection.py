@@ -106,6 +106,9 @@ SUB_AREAS_PER_SIDE = 4
 #: Standard errors from which on the mean of an area counts as biased. With 16 sub-areas, 1 in 900
 #: areas exceeds it by chance.
 BIAS_STANDARD_ERRORS = 4.0
+#: Least bias of an area, as a share of the range of 99 % of the result's pixels: at most 0.012 in
+#: good deblurred images, 0.02 and more where noise was overestimated 20 times (docs/constants.md).
+MIN_VISIBLE_BIAS = 0.01
 #: Maximum share of biased areas: at most 0.031 in eight good results, 0.08 to 0.20 where noise was
 #: overestimated four times (docs/constants.md).
 MAX_BIASED_FRACTION = 0.05
@@ -440,6 +443,8 @@ def measure_biased_areas(
 ) -> tuple[float, float, int]:
     """Return the share of areas with a biased mean, that of darker ones, and the number of areas.
 
+    A bias counts if it is more than chance explains, and large enough to be seen.
+
     Parameters
     ----------
     residual, prediction : ndarray
@@ -475,8 +480,10 @@ def measure_biased_areas(
     standard_errors = np.maximum(
         means.std(1, ddof=1) / SUB_AREAS_PER_SIDE, max(min_error, float(np.finfo(np.float32).tiny))
     )
-    bias = means.mean(1) / standard_errors
-    is_biased = np.abs(bias) > BIAS_STANDARD_ERRORS
+    bias = means.mean(1)
+    low, high = np.percentile(prediction, (0.5, 99.5))
+    least = np.maximum(BIAS_STANDARD_ERRORS * standard_errors, MIN_VISIBLE_BIAS * (high - low))
+    is_biased = np.abs(bias) > least
     return float(is_biased.mean()), float((is_biased & (bias > 0)).mean()), len(means)
 
 

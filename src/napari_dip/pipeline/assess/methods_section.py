@@ -34,6 +34,7 @@ PAPER_TOPICS: Mapping[str, str] = _TEXTS["topics"]
 
 #: Template of the phrase on a result that is later than the lowest validation loss.
 _LATER_OUTPUT = "output-later"
+_BEST_OUTPUT = "output-best"
 
 
 def list_paper_keys(report: Report) -> tuple[str, ...]:
@@ -377,12 +378,23 @@ def _describe_refit(iterations: int | None, fit_count: int) -> str:
     return _write(template_key, count=iterations)
 
 
-def describe_later_result(report: Report) -> str:
-    """Return a phrase on a result that is later than the lowest validation loss, or ""."""
+def describe_result_iteration(report: Report) -> str:
+    """Return a phrase on the iteration of the result, or "" if the stop reason tells it.
+
+    It is told where it is later than that of the lowest validation loss, and where all iterations
+    were used but the last was not the best.
+    """
     fit, losses = report.get("fit", {}), report.get("validation_loss")
     is_single = fit.get("finished_fit_count", 1) + fit.get("stopped_fit_count", 0) == 1
-    is_later = is_single and losses and _choose_output_text(report) == _LATER_OUTPUT
-    return _describe_selected_iteration(report) if is_later else ""
+    if not is_single or not losses:
+        return ""
+    text = _choose_output_text(report)
+    is_earlier = (
+        text == _BEST_OUTPUT
+        and read_report_stop(report).reason is StopReason.ITERATIONS
+        and report["best_iteration"] < report["iterations"]
+    )
+    return _describe_selected_iteration(report) if is_earlier or text == _LATER_OUTPUT else ""
 
 
 def _describe_selected_iteration(report: Report) -> str:
@@ -403,7 +415,7 @@ def _choose_output_text(report: Report) -> str:
     if report.get("fit", {}).get("refit_iterations") and not is_manual:
         return "output-refit"
     is_best = is_manual or lowest_loss is None or (losses.get(best) or lowest_loss) <= lowest_loss
-    return "output-best" if is_best else _LATER_OUTPUT
+    return _BEST_OUTPUT if is_best else _LATER_OUTPUT
 
 
 def _describe_joint_training(fitted: str, training: Mapping[str, Any]) -> str:

@@ -73,8 +73,8 @@ MIN_SIGNAL_TO_NOISE = 0.1
 MIN_REPORTED_FRACTION = 0.005
 #: Fine detail below this share of the image's contrast is not visible, and not checked.
 MIN_VISIBLE_DETAIL = 0.1
-#: Root mean square of a residual, as a share of the image's range, below which its means do not
-#: matter: half a grey level of 8 bits. A noise-free image super-resolved by 2 has 0.0007.
+#: Root mean square of a residual, as a share of the image's range, below which its means and edges
+#: do not matter: half a grey level of 8 bits. A noise-free image super-resolved by 2 has 0.0007.
 MIN_VISIBLE_RESIDUAL = 0.002
 #: Maximum share of the filled pixels that are far from any measured pixel: none in scratches, 0.03
 #: in discs 40 pixels wide, in whose middle the fill was worse than one value (docs/constants.md).
@@ -192,7 +192,8 @@ def _assess_residual_structure(metrics: ResultMetrics, residual: ResidualMetrics
         and metrics.agreement is None  # behind an operator, a small residual is the aim
     ):
         return make_note("input-kept", share=residual.relative_rms, guessed=True)
-    if residual.edge_variance_ratio > compute_edge_variance_limit(residual):
+    loses_edges = residual.edge_variance_ratio > compute_edge_variance_limit(residual)
+    if loses_edges and residual.relative_rms >= MIN_VISIBLE_RESIDUAL:
         return make_note("residual-edges", ratio=residual.edge_variance_ratio)
     if not residual.is_noise_reliable:
         return make_note("residual-no-edges")

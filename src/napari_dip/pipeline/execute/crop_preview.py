@@ -321,7 +321,8 @@ def _crop_image(
     (top, bottom), (left, right) = (
         (region.inner_spans or region.spans)[axes.index(axis)] for axis in "YX"
     )
-    edges = {"top": top + 1, "bottom": bottom, "left": left + 1, "right": right}
+    # first and last, counted from 0 as in napari's status bar
+    edges = {"top": top, "bottom": bottom - 1, "left": left, "right": right - 1}
     note_code = "region-merged" if region.inner_spans else "crop-preview-region"
     calibration = replace(
         calibration,

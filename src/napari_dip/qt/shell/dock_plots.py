@@ -52,7 +52,7 @@ _NO_RESULT = "There is no result to compare with yet."
 _WIDTH_REASONS = {
     NoPeakWidth.SHORT_LINE: "the line is too short",
     NoPeakWidth.NO_SINGLE_PEAK: "there is no single peak on the line",
-    NoPeakWidth.WEAK_PEAK: "the peak hardly stands out of the noise",
+    NoPeakWidth.WEAK_PEAK: "the peak cannot be told from the noise and from what lies beside it",
     NoPeakWidth.NARROW_PEAK: "the peak is hardly wider than a pixel",
     NoPeakWidth.CUT_PEAK: "the line ends too near to the peak",
 }

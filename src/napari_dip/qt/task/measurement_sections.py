@@ -127,7 +127,8 @@ class PhotonTransferPlot(DockPlot):
             "Noise against brightness",
             ("Brightness", "Variance"),
             make_legend(
-                (TRAINING_COLOUR, "●", "flat parts"), (VALIDATION_COLOUR, "━", "measured noise")
+                (TRAINING_COLOUR, "●", "parts of the image"),
+                (VALIDATION_COLOUR, "━", "measured noise"),
             ),
             "Each dot is a flat part of the image: its brightness, and how much its pixels vary. "
             "The line is the noise that the restoration assumes; dots far above it hold structure.",

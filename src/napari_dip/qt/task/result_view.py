@@ -191,9 +191,9 @@ class ResultView:
         self.extra_layer_chooser: ExtraLayerChooser = ExtraLayerChooser()
         self.comparison: ComparisonSlider = ComparisonSlider(viewer)
         self.profile: ProfileSection = ProfileSection(viewer)
-        self._result_layer: Callable[[], Image | None] = lambda: None
+        self.get_result_layer: Callable[[], Image | None] = lambda: None
         self._name_suffix: str = ""
-        self.save_menu: SaveMenu = SaveMenu(viewer, self.profile, lambda: self._result_layer())
+        self.save_menu: SaveMenu = SaveMenu(viewer, self.profile, lambda: self.get_result_layer())
         self.card: ResultCardView = ResultCardView(self.save_menu)
         viewer.layers.events.removed.connect(self._on_removed)
         self.extra_layer_chooser.changed.connect(self._add_checked_layers)
@@ -221,7 +221,7 @@ class ResultView:
         provenance : mapping
             By `napari_dip.qt.task.run_request.read_result_provenance`.
         """
-        if layer is self._result_layer() and not self.card.isHidden():
+        if layer is self.get_result_layer() and not self.card.isHidden():
             return
         self._show_card(layer, provenance["report"])
         source_layer = find_layer(self._viewer, provenance["input"]["name"])
@@ -234,9 +234,9 @@ class ResultView:
         self, layer: Image, report: Mapping[str, Any], hidden_notes: Iterable[Note] = ()
     ) -> None:
         """Show the card of a result with its name, and of a region with its place."""
-        if (previous_layer := self._result_layer()) is not None:
+        if (previous_layer := self.get_result_layer()) is not None:
             previous_layer.events.name.disconnect(self._show_name)
-        self._result_layer, region = ref(layer), describe_region(report)
+        self.get_result_layer, region = ref(layer), describe_region(report)
         self._name_suffix = f", only {region}" if region else ""
         layer.events.name.connect(self._show_name)
         self._show_name()
@@ -244,7 +244,7 @@ class ResultView:
 
     def _show_name(self, _: object = None) -> None:
         """Show the name of the result, also after it was changed in the layer list."""
-        if (layer := self._result_layer()) is not None:
+        if (layer := self.get_result_layer()) is not None:
             self.card.name_label.setText(f"{layer.name}{self._name_suffix}")
 
     def begin_run(self) -> None:
@@ -261,7 +261,7 @@ class ResultView:
 
     def _on_removed(self, _: object = None) -> None:
         """Hide the card of a result that is no longer there."""
-        if self._result_layer() not in self._viewer.layers:
+        if self.get_result_layer() not in self._viewer.layers:
             self.card.setVisible(False)
 
     def _release_images(self) -> None:

@@ -24,7 +24,7 @@ from napari_dip.errors import DipError
 from napari_dip.errors.notes import parse_report_notes
 from napari_dip.errors.templates import format_bytes, format_duration, render_text
 from napari_dip.io.reading import read_header
-from napari_dip.pipeline.assess.methods_section import describe_later_result
+from napari_dip.pipeline.assess.methods_section import describe_result_iteration
 from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave, summarise_run
 from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.crop_preview import MERGE_INPUT, run_crop_preview
@@ -500,7 +500,7 @@ class PendingResult:
         """Return the message on a finished run: layer, stop reason, duration and remarks."""
         seconds = self.result.report.get("seconds")
         duration = f"It took {format_duration(seconds)}" if isinstance(seconds, int | float) else ""
-        ends = str(self.result.stop), describe_later_result(self.result.report)
+        ends = str(self.result.stop), describe_result_iteration(self.result.report)
         sentences = dict.fromkeys((*ends, duration, *remarks))
         texts = (format_sentence(sentence) for sentence in sentences if sentence)
         region = describe_region(self.result.report)

@@ -57,7 +57,10 @@ _RESULT_ONLY_KEYS = (
     "stop_reason",
     "stop_sentence",
 )
-_SINGLE_LOSS_HINT = "The loss was measured once, at iteration {}. A longer preset plots a curve."
+_SINGLE_LOSS_HINT = (
+    "The loss was measured once, at iteration {}. A curve takes two measurements, as longer "
+    "presets have."
+)
 _LOSS_TIP = (
     "Some pixels are hidden from the fit. While their loss, the validation loss, falls, the image "
     "gets better; when it rises, the network begins to copy noise. The dot marks the iteration "
@@ -167,9 +170,11 @@ class ValidationCurve(DockPlot):
         marked = points[is_result, 2]
         low, high = min(low, marked.min(initial=low)), max(high, marked.max(initial=high))
         self.setYRange(low, high, padding=_LOSS_PADDING)
-        places = {"↑": training > high, "↓": training < low}
-        is_outside = (sign for sign, is_there in places.items() if training.size and is_there.all())
-        self._describe(validation.size > 0, bool(is_result.any()), next(is_outside, "━"))
+        # a single point inside would be the end of a vertical stroke
+        is_outside = ((training >= low) & (training <= high)).sum() < min(2, training.size)
+        self._fit_curve.setVisible(not is_outside)
+        sign = ("↑" if training[-1] > high else "↓") if is_outside else "━"
+        self._describe(validation.size > 0, bool(is_result.any()), sign)
 
     def _describe(self, has_validation: bool, has_result: bool, training_sign: str) -> None:
         """Set legend and tooltip to what is plotted."""

@@ -67,8 +67,9 @@ if TYPE_CHECKING:
 
 
 _PLAN_TOOLTIP = (
-    "Time and memory of the run, at most. Unusual noise is weak, unreliable, or shared by "
-    "neighbouring pixels, and is found when the run begins; Measure under Noise tells it before."
+    "Time and memory of the run, at most. A slower prior is taken if the noise is weak, "
+    "unreliable, or shared by neighbouring pixels. That is measured when the run begins; "
+    "Measure under Noise tells it before."
 )
 
 
@@ -377,12 +378,14 @@ class TaskDock(QWidget):
 
     def _show_selected_card(self, _: object = None) -> None:
         """Show the card of the selected layer, if that is a result of this task."""
-        active = self.viewer.layers.selection.active
-        if active is None:
+        self._show_card_of(self.viewer.layers.selection.active)
+
+    def _show_card_of(self, layer: Any) -> None:
+        if layer is None:
             return
-        provenance = read_result_provenance(active) or read_preview_provenance(active)
+        provenance = read_result_provenance(layer) or read_preview_provenance(layer)
         if provenance and provenance["recipe"]["task"] == self.task and not self.is_busy:
-            self.result_view.show_layer(active, provenance)
+            self.result_view.show_layer(layer, provenance)
 
     def _on_ended(self) -> None:
         if not self.is_busy:  # else the next of several runs has begun
@@ -400,6 +403,12 @@ class TaskDock(QWidget):
         self.run_bar.show_message("")
         self.run_bar.prepend_message(text)
         self.run_bar.undo_button.setVisible(self.history.has_discarded)
+
+    def _on_region_undone(self) -> None:
+        """Show the card of the image as it was before the latest region."""
+        self.result_view.card.setVisible(False)  # else it is taken for up to date
+        self._show_card_of(self.result_view.get_result_layer())
+        self.run_bar.show_message("The latest region was undone.")
 
     def _on_undo(self) -> None:
         self.run_bar.show_message(self.history.undo_discard())
@@ -460,6 +469,8 @@ class TaskDock(QWidget):
             self.result_view.save_menu,
         ):
             section.message_emitted.connect(self.run_bar.prepend_message)
+            section.message_emitted.connect(lambda _: self.inputs.follow_message())
+        self.crop_preview.undo_button.clicked.connect(self._on_region_undone)
         self.history.moved.connect(self.validation_curve.mark_snapshot)
         self.result_view.comparison.slider.valueChanged.connect(self.history.move_to_end)
 

@@ -347,7 +347,8 @@ def _remove_pedestal(psf: FloatArray) -> CheckedPsf | Refusal:
     if ratio < _MIN_PEAK_SIGMAS or not cleaned.any():
         return make_refusal("psf-noise")
     removed = 1 - float(cleaned.sum() / psf.sum())
-    notes = [make_note("psf-background", level=level, share=removed)]
+    has_others = bool((psf[cleaned == 0] - level).max() > _MIN_BEAD_FRACTION * (1 - level))
+    notes = [make_note("psf-background", level=level, share=removed, has_others=has_others)]
     if noise * _MIN_PEAK_RATIO > 1 - level:
         notes.append(make_note("psf-noisy", ratio=(1 - level) / noise))
     return CheckedPsf(image=cleaned, notes=tuple(notes))
@@ -474,11 +475,15 @@ def _list_width_notes(
         )
         if (high > _MAX_LATERAL_WIDTH_RATIO * low and is_like_depth) or _is_haze_across(psf):
             notes.append(make_note("psf-transposed"))
-    for axis, width in zip("ZYX"[-psf.ndim :], widths, strict=True):
-        ratio = width / computed_fwhm.get(axis, width)
-        if not _MIN_WIDTH_RATIO < ratio < MAX_WIDTH_RATIO:
-            facts = {"axis": axis, "width": float(width), "computed": computed_fwhm[axis]}
-            notes.append(make_note("psf-wide" if ratio > 1 else "psf-narrow", **facts))
+    wrong_widths: dict[tuple[str, float], dict[str, float]] = {}  # one note on equal axes
+    for axis, width in zip("ZYX"[-psf.ndim :], map(float, widths), strict=True):
+        computed = computed_fwhm.get(axis, width)
+        if not _MIN_WIDTH_RATIO < width / computed < MAX_WIDTH_RATIO:
+            code = "psf-wide" if width > computed else "psf-narrow"
+            wrong_widths.setdefault((code, computed), {})[axis] = width
+    for (code, computed), by_axis in wrong_widths.items():
+        width = sum(by_axis.values()) / len(by_axis)
+        notes.append(make_note(code, axis=" and ".join(by_axis), width=width, computed=computed))
     return notes
 
 
