@@ -30,7 +30,8 @@ class Event:
         Mean deviance (twice the negative log-likelihood) of training and of validation pixels;
         None if not measured.
     best_iteration : int
-        Iteration with the lowest validation loss so far; 0 before the first validation.
+        Iteration with the lowest validation loss so far, of the first prior where several are
+        compared; 0 before the first validation.
     seconds : float
         Time since the start.
     preview : ndarray or None

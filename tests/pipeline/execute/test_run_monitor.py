@@ -248,3 +248,17 @@ def test_a_second_restoration_goes_on_where_the_first_ended() -> None:
         hands.time += 1
     assert fractions == sorted(fractions)
     assert fractions[3] > 0.5
+
+
+def test_the_best_iteration_is_that_of_the_curve_on_display() -> None:
+    hands = ManualClock()
+    header = ImageHeader(name="cells", shape=(64, 64), dtype="uint16", axes="YX")
+    guide_header = ImageHeader(name="guide", shape=(64, 64), dtype="uint16", axes="YX")
+    plan = preflight(make_recipe("guide"), header, MACHINE, {"guide": guide_header})
+    assert isinstance(plan, Plan)
+    monitor = RunMonitor(plan, hands.poll_control, None, hands.monotonic)
+    monitor.start_fit(1, 0, 0)
+    assert monitor.make_event(make_progress(50), None).best_iteration == 50
+    monitor.start_fit(1, 0, 1)
+    event = monitor.make_event(make_progress(25), None)
+    assert event.validation_loss is None and event.best_iteration == 50

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from qtpy.QtCore import Qt
 
 from napari_dip.pipeline.events import Event
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
-from napari_dip.qt.task.snapshot_history import SnapshotBuffer
+from napari_dip.qt.task.snapshot_history import SnapshotBuffer, ValidationCurve
 
 
 def list_iterations(film: SnapshotBuffer, count: int, side: int = 10) -> list[int]:
@@ -192,3 +193,27 @@ def test_history_curve_and_message_of_a_deleted_result_go_with_it(driver):
     assert dock.history.isHidden() and not dock.history.snapshot_buffer.snapshots
     assert dock.validation_curve.isHidden()
     assert driver.last_message == ""
+
+
+def test_the_curve_at_the_end_is_that_of_the_fit_that_was_taken(qtbot):
+    curve = ValidationCurve()
+    qtbot.addWidget(curve)
+    curve.extend([(1, 10, 1.0, 1.0), (1, 20, 0.5, 0.4), (1, 30, 0.4, 0.5)], 20)
+    taken = ((10, 1.0, 0.9), (20, 0.5, 0.8), (30, 0.4, 0.7))
+    curve.show_result(SimpleNamespace(report={"fit": {}}, history=taken, best_iteration=30))
+    dots = [item for item in curve.listDataItems() if item.opts["symbol"] == "o"]
+    assert [item.getData()[0].tolist() for item in dots] == [[30.0]]
+    many = SimpleNamespace(
+        report={"fit": {"finished_fit_count": 3}}, history=taken[:2], best_iteration=20
+    )
+    curve.show_result(many)
+    assert curve.point_count == 3
+
+
+def test_a_training_loss_with_one_point_in_range_is_left_out(qtbot):
+    curve = ValidationCurve()
+    qtbot.addWidget(curve)
+    curve.extend([(1, 10, 9.0, 1.02), (1, 20, 1.01, 1.0), (1, 30, -9.0, 0.98)], 30)
+    assert "↓" in curve.legend and "↑" not in curve.legend
+    curve.extend([(1, 40, 1.0, 0.97), (1, 50, 0.98, 0.96)], 50)
+    assert "↓" not in curve.legend

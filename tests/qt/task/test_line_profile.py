@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_dip.pipeline.assess.metrics import NoPeakWidth, measure_peak_width
 from napari_dip.qt.shell.dock_plots import LineProfiles, Profile, measure_line_profile
+from napari_dip.qt.shell.dock_widget import get_grid
 
 SAMPLES = np.arange(41.0)
 
@@ -200,3 +201,18 @@ def test_a_profile_that_appears_below_the_window_is_scrolled_into_sight(driver):
     viewer.layers["line profile"].add_lines(np.array([[5.0, 5.0], [50.0, 40.0]]))
     driver.wait_until(lambda: not fold.plot.isHidden())
     driver.wait_until(lambda: fold.plot.visibleRegion().boundingRect() == fold.plot.rect())
+
+
+@pytest.mark.long
+@pytest.mark.gl
+def test_drawing_a_line_leaves_the_grid_where_it_would_have_a_cell_of_its_own(driver):
+    viewer, fold = driver.viewer, driver.dock.result_view.profile
+    cells = viewer.layers["cells"]
+    fold.show_pair(cells, viewer.add_image(cells.data[::-1], name="cells denoised"))
+    viewer.window._qt_window.show()
+    driver.press(fold.toggleButton())
+    driver.wait_until(lambda: not fold.draw_button.visibleRegion().isEmpty())
+    get_grid(viewer).enabled = True
+    driver.press(fold.draw_button)
+    assert not get_grid(viewer).enabled
+    assert viewer.layers.selection.active.name == "line profile"

@@ -120,6 +120,7 @@ class RunMonitor:
         ]
         self._unit_number, self._current_fit = 1, self._fits[0][-1]
         self._candidate_index: int | None = None
+        self._best_iteration = 0
 
     def _add_fits(self, index: int) -> list[FitSteps]:
         """Add the steps of a unit's fits, one for each candidate prior."""
@@ -309,6 +310,8 @@ class RunMonitor:
             validation_record = ValidationRecord(
                 iteration=0, training_loss=nan, validation_loss=nan
             )
+        else:
+            self._best_iteration = progress.best_iteration
         return replace(
             self.make_message_event(
                 self._describe(progress) if progress.note is None else str(progress.note)
@@ -317,7 +320,7 @@ class RunMonitor:
             iterations=self._iterations[self._unit_number - 1],
             training_loss=convert_nan_to_none(validation_record.training_loss),
             validation_loss=convert_nan_to_none(validation_record.validation_loss),
-            best_iteration=progress.best_iteration,
+            best_iteration=self._best_iteration,
             preview=preview,
             unit=self._unit_number,
             units=len(self._units),

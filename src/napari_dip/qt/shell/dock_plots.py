@@ -14,6 +14,7 @@ import pyqtgraph as pg
 from napari.layers import Image, Shapes
 from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
 
+from napari_dip.errors import RefusedError
 from napari_dip.io.header import get_unit_symbol
 from napari_dip.pipeline.assess.card import format_traces
 from napari_dip.pipeline.assess.metrics import NoPeakWidth, measure_peak_width
@@ -25,11 +26,13 @@ from napari_dip.pipeline.assess.traces import (
     measure_region_traces,
 )
 from napari_dip.pipeline.store.result_files import escape_formula
-from napari_dip.qt.shell.background_call import try_call
+from napari_dip.qt.shell.background_call import call_for_message, try_call
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     Connections,
     fill_grid,
+    fit_view,
+    get_grid,
     make_button,
     make_single_shot_timer,
     preserve_view,
@@ -295,6 +298,8 @@ def measure_shape_traces(shapes: Shapes, input_layer: Image, result_layer: Image
     averages = []
     for layer in (input_layer, result_layer):
         masks = rasterise_shapes(shapes, layer)
+        if not masks.any():
+            raise RefusedError("regions-outside", name=layer.name)
         spans = {}
         for axis, other in (("Y", 2), ("X", 1)):
             inside = np.flatnonzero(masks.any((0, other)))
@@ -467,6 +472,10 @@ class ProfileSection(CollapsibleSection):
 
     def start_drawing(self, name: str, mode: str) -> None:
         """Add a Shapes layer in which the user draws the line, or regions."""
+        if get_grid(self._viewer).enabled:  # the layer would get an empty cell of its own
+            get_grid(self._viewer).enabled = False
+            if (result_layer := self._pair.get()[1]) is not None:
+                fit_view(self._viewer, result_layer)
         with preserve_view(self._viewer):
             layer = self._viewer.add_shapes(
                 ndim=2,
@@ -499,7 +508,9 @@ class ProfileSection(CollapsibleSection):
         if source_layer is None or result_layer is None:
             text = _NO_RESULT
         elif shapes is not None and is_movie_result(result_layer):
-            show = partial(self._show_traces, shapes, source_layer, result_layer)
+            show = partial(
+                call_for_message, partial(self._show_traces, shapes, source_layer, result_layer)
+            )
             text = "".join(filter(None, try_call(show, "The traces cannot be shown")))
         elif line is None:
             text = _PROFILE_HINT

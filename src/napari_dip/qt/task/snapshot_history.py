@@ -57,10 +57,7 @@ _RESULT_ONLY_KEYS = (
     "stop_reason",
     "stop_sentence",
 )
-_SINGLE_LOSS_HINT = (
-    "The loss was measured once, at iteration {}. A curve takes two measurements, as longer "
-    "presets have."
-)
+_SINGLE_LOSS_HINT = "The loss was measured once, at iteration {}. Longer presets have a curve."
 _LOSS_TIP = (
     "Some pixels are hidden from the fit. While their loss, the validation loss, falls, the image "
     "gets better; when it rises, the network begins to copy noise. The dot marks the iteration "
@@ -133,6 +130,12 @@ class ValidationCurve(DockPlot):
                 self._points.clear()
             self._points.append((iteration, training_loss, validation_loss))
         self._draw(best_iteration)
+
+    def show_result(self, outcome: Restoration) -> None:
+        """Draw the curve of the only fit, or of the one that was taken among several."""
+        if outcome.report.get("fit", {}).get("finished_fit_count", 1) == 1 and outcome.history:
+            self._points = list(outcome.history)
+            self._draw(outcome.best_iteration)
 
     def mark_snapshot(self, position: tuple[int, int] | None) -> None:
         """Mark a snapshot of the history by a vertical line: (unit_index, iteration), or None."""

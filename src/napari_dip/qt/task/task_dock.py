@@ -330,6 +330,7 @@ class TaskDock(QWidget):
             report: Any = {**outcome.report, **serialise_stop(stop)}
             outcome = replace(outcome, stop=stop, report=report)
         self.history.add_report(outcome)
+        self.validation_curve.show_result(outcome)
         pending = PendingResult(target=request.target, result=outcome, preview=self.history.preview)
         message = self._results.add(pending, self._remarks)
         self.run_bar.add_button.setVisible(self._results.has_waiting)
