@@ -194,7 +194,7 @@ def run_and_show(
 def describe_end(result: Restoration) -> str:
     """Return how long a run took, where known, and why it ended."""
     seconds = result.report.get("seconds")
-    duration = f" in {format_duration(seconds)}" if seconds else ""
+    duration = f" in {format_duration(seconds, is_bound=False)}" if seconds else ""
     return f"Done{duration}, since {result.stop}."
 
 

@@ -172,8 +172,11 @@ def format_bytes(count: float, round_to_int: Callable[[float], int] = ceil) -> s
     return f"{megabytes} MB" if megabytes < 1000 else f"{round_to_int(count / 1e8) / 10:.1f} GB"
 
 
-def format_duration(seconds: float) -> str:
-    """Format seconds for the user, rounded up, since most are upper bounds."""
+def format_duration(seconds: float, *, is_bound: bool = True) -> str:
+    """Format seconds for the user: rounded up if they are an upper bound, else to the nearest."""
+    to_integer = ceil if is_bound else round
     if seconds <= 90:
-        return f"{max(1, ceil(seconds))} s"
-    return f"{ceil(seconds / 60)} min" if seconds <= 5400 else f"{ceil(seconds / 360) / 10:.1f} h"
+        return f"{max(1, to_integer(seconds))} s"
+    if seconds <= 5400:
+        return f"{to_integer(seconds / 60)} min"
+    return f"{to_integer(seconds / 360) / 10:.1f} h"

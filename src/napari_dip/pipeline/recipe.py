@@ -139,7 +139,7 @@ class RunSettings(BaseModel):
     time_limit: Annotated[
         Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)] | None,
         Setting(
-            "Time limit",
+            "Time limit (s)",
             "Seconds after which the run ends with the best image so far. Empty: none.",
             report_template="time limit of {:g} s",
         ),

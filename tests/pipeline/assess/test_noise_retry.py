@@ -136,4 +136,4 @@ def test_a_scene_of_single_photons_keeps_its_noise_and_is_restored_by_the_blind_
     sentences = " ".join(result.report["notes"] + result.report["verdict"]["sentences"])
     assert "known exactly" in sentences
     assert "restored again" not in sentences
-    assert "least value" not in sentences
+    assert "darkest grey value" not in sentences

@@ -273,7 +273,7 @@ def test_cut_off_values_warn():
     assert "2% of the pixels are saturated, at 255" in list_warnings(
         upper_clipping=ClippedPixels(fraction=0.02, value=255.0)
     )
-    assert "0.05% of the pixels of the input have its least value, 0" in list_warnings(
+    assert "0.05% of the pixels of the input are at its darkest grey value, 0" in list_warnings(
         lower_clipping=ClippedPixels(fraction=0.0005, value=0.0)
     )
 

@@ -329,7 +329,7 @@ def test_a_plan_names_the_longer_time_of_unusual_noise_where_the_prior_is_automa
     assert isinstance(automatic, Plan) and isinstance(chosen, Plan)
     assert automatic.fallback_costs is not None
     assert automatic.fallback_costs.total_seconds > 1.5 * automatic.seconds
-    assert re.search(r"up to .*, or .* if the noise needs the slower prior, ", automatic.summary)
+    assert re.search(r"up to .*, or .* for unusual noise, ", automatic.summary)
     assert "unusual" not in chosen.summary
 
 

@@ -104,7 +104,7 @@ def test_any_change_is_signalled(form, qtbot):
         ("read_noise", "0", "'Read noise' cannot be"),
         ("max_iterations", "2.5", "'Max. iterations' cannot be '2.5': it is not a whole number"),
         ("restarts", "0", "'Restarts' cannot be '0': it should lie between 1 and 64"),
-        ("time_limit", "0", "'Time limit' cannot be '0'"),
+        ("time_limit", "0", "'Time limit (s)' cannot be '0'"),
     ],
 )
 def test_a_wrong_value_is_refused_under_the_name_that_the_dock_shows(form, name, text, message):
@@ -114,6 +114,18 @@ def test_a_wrong_value_is_refused_under_the_name_that_the_dock_shows(form, name,
     assert message in refused.value.reason.sentence
     assert name not in refused.value.reason.message
     assert "empty" in refused.value.reason.remedy
+
+
+def test_a_field_that_may_be_needed_is_not_to_be_left_empty(qtbot):
+    form = SettingsForm("deblur")
+    qtbot.addWidget(form.basic_page)
+    qtbot.addWidget(form.advanced_page)
+    form.widgets["microscope"].value = "widefield"
+    form.widgets["na"].value = "14"
+    with pytest.raises(RefusedError) as refused:
+        form.build_recipe()
+    assert "'Numerical aperture' cannot be '14'" in refused.value.reason.sentence
+    assert refused.value.reason.remedy == "Type another value."
 
 
 def test_no_identifiers_are_shown(form):

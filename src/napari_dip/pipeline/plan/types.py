@@ -451,7 +451,7 @@ class Plan(ImagePlan):
         longer = self._limit_seconds(self.fallback_costs) if self.fallback_costs else 0.0
         if longer < MIN_NAMED_TIME_RATIO * self.seconds:
             return text
-        return f"{text}, or {format_duration(longer)} if the noise needs the slower prior"
+        return f"{text}, or {format_duration(longer)} for unusual noise"
 
     @property
     def repeatability_run_count(self) -> int:

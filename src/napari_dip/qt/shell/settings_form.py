@@ -545,11 +545,11 @@ def _format_tooltip(text: str) -> str:
 
 
 def _make_value_refusal(field: SettingField, value: str, why: str) -> Any:
-    is_automatic = format_placeholder(field) == "automatic"
+    may_be_needed = field.setting.is_required is not None
     return make_refusal(
         "setting-wrong",
         field=field.setting.label,
         value=f"'{value}'",
         why=why,
-        hint="Leave it empty for the automatic value." if is_automatic else "Type another value.",
+        hint="Type another value." if may_be_needed else "Leave it empty for the automatic value.",
     )

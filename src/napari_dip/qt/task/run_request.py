@@ -499,7 +499,9 @@ class PendingResult:
     def describe(self, layer_name: str, remarks: Iterable[str] = ()) -> str:
         """Return the message on a finished run: layer, stop reason, duration and remarks."""
         seconds = self.result.report.get("seconds")
-        duration = f"It took {format_duration(seconds)}" if isinstance(seconds, int | float) else ""
+        duration = ""
+        if isinstance(seconds, int | float):
+            duration = f"It took {format_duration(seconds, is_bound=False)}"
         ends = str(self.result.stop), describe_result_iteration(self.result.report)
         sentences = dict.fromkeys((*ends, duration, *remarks))
         texts = (format_sentence(sentence) for sentence in sentences if sentence)

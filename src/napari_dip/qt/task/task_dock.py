@@ -67,8 +67,8 @@ if TYPE_CHECKING:
 
 
 _PLAN_TOOLTIP = (
-    "Time and memory of the run, at most. A slower prior is taken if the noise is weak, "
-    "unreliable, or shared by neighbouring pixels. That is measured when the run begins; "
+    "Time and memory of the run, at most. Unusual noise is weak, unreliable, or shared by "
+    "neighbouring pixels, and takes a slower prior. It is measured when the run begins; "
     "Measure under Noise tells it before."
 )
 
