@@ -15,6 +15,7 @@ from napari.components import ViewerModel
 
 import napari_dip as dip
 from napari_dip.pipeline import autosave as keeping
+from napari_dip.qt.shell.dock_widget import fit_view, get_camera
 from napari_dip.qt.task.run_request import list_autosave_folders
 from napari_dip.qt.task.task_dock import DenoiseDock, make_dock_class
 
@@ -118,6 +119,22 @@ def test_a_run_that_a_crash_cut_off_resumes_to_the_same_pixels(crashed_run, open
     assert layers["cells denoised"].colormap.name == "green"
     assert not list(list_autosave_folders()[0].iterdir())
     assert offer.isHidden()
+
+
+@pytest.mark.long
+def test_the_image_of_a_resumed_run_is_selected_and_fills_the_view(crashed_run, open_docks, qtbot):
+    dock = open_docks()
+    viewer = dock.viewer
+    dock.interrupted_runs.resume_button.click()
+    qtbot.waitUntil(lambda: dock.is_busy, timeout=PATIENCE)
+    dock.jobs.keep()
+    qtbot.waitUntil(lambda: not dock.is_busy, timeout=PATIENCE)
+    camera = get_camera(viewer)
+    center, zoom = camera.center, camera.zoom
+    assert viewer.layers["cells"] in viewer.layers.selection
+    fit_view(viewer, viewer.layers["cells"])
+    np.testing.assert_allclose([*center, zoom], [*camera.center, camera.zoom])
+    assert center[-2:] == pytest.approx((31 * 0.2 / 2, 31 * 0.3 / 2))
 
 
 def test_a_run_that_is_on_is_not_offered_and_one_that_is_stopped_leaves_nothing(

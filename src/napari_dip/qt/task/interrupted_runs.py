@@ -23,7 +23,7 @@ from napari_dip.pipeline.autosave import (
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.qt.shell.background_call import start_call, try_call
-from napari_dip.qt.shell.dock_widget import fill_grid, make_button, preserve_view
+from napari_dip.qt.shell.dock_widget import fill_grid, fit_view, make_button, preserve_view
 from napari_dip.qt.shell.layer_headers import get_full_resolution
 from napari_dip.qt.shell.napari_layers import find_layer
 from napari_dip.qt.shell.preferences import get_allowed_machine
@@ -224,6 +224,10 @@ class InterruptedRunPanel(QWidget):
             else record["layer"]
             for name, record in run.inputs.items()
         }
+        if "image" in loaded_pixels:
+            image = self._viewer.layers[names["image"]]
+            fit_view(self._viewer, image)
+            self._viewer.layers.selection.active = image
         recipe = recipe_from_dict(run.manifest["recipe"])
         self._form.show_recipe(recipe)
         self._image_chooser.choose(names.pop("image"), run.inputs["image"]["axes"])
