@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt, QThreadPool
 
-from napari_dip.errors.notes import Stop, StopReason, make_note
-from napari_dip.pipeline.assess.card import make_card
+from napari_dip.errors.notes import Note, Stop, StopReason, make_note
+from napari_dip.pipeline.assess.card import CardFigure, ResultCard, Verdict, make_card
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.restoration import Restoration
 from napari_dip.qt.shell.job_controller import ResultTarget
@@ -283,6 +283,29 @@ def test_a_card_shows_each_warning_whole_or_among_the_details(driver, width):
     assert len(hidden) == (1 if width == 310 else 0)
     title = "Details of the result (1 more warning)" if hidden else "Details of the result"
     assert view.details_section.text() == title
+
+
+@pytest.mark.long
+def test_details_list_warnings_then_figures_then_the_other_sentences(driver):
+    view = driver.dock.result_view.card
+    alerts = Note(code="residual-no-edges"), Note(code="noise-unreliable-smoothed")
+    other, finding = Note(code="two-exposures"), Note(code="half-resolution")
+    figures = [CardFigure(name=name, after=name) for name in ("noise", "detail", "mean", "spot")]
+    view.show_card(
+        ResultCard(
+            verdict=Verdict.FINE,
+            headline="Fine",
+            findings=(finding,) * 9,  # more than fit above
+            figures=tuple(figures),
+            details=(*alerts, other),
+            all_warnings=alerts,
+        )
+    )
+    listed = view.detail_label.text().split("\n")
+    assert listed[:2] == [f"⚠ {note}" for note in alerts]
+    assert listed[2:6] == [f"• {figure}" for figure in figures]
+    assert set(listed[6:-1]) == {f"• {finding}"} and listed[-1] == f"• {other}"
+    assert view.details_section.text() == "Details of the result (2 more warnings)"
 
 
 def test_the_card_gives_the_verdict_on_the_result_and_goes_with_it(driver):

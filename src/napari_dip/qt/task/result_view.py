@@ -40,7 +40,7 @@ from napari_dip.qt.task.result_export import SaveMenu
 from napari_dip.qt.task.run_request import PendingResult, describe_region
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from napari.viewer import Viewer
     from qtpy.QtGui import QResizeEvent
@@ -362,8 +362,7 @@ class ResultCardView(QWidget):
 
     def _share_lines(self) -> None:
         """Show as many whole warnings and figures as there are lines, and the rest as details."""
-        card = self._card
-        if card is None:
+        if (card := self._card) is None:
             return
         self._shared_width = self.width()
         width = self.width() - self._bar_width
@@ -372,17 +371,18 @@ class ResultCardView(QWidget):
         lines_left -= max(1, _count_lines(self.name_label, name_width))  # beside Save
         figures = sorted(card.figures, key=lambda figure: figure.name not in _FIRST_FIGURES)
         warnings = [f"⚠ {warning}" for warning in card.warnings]
-        findings = [*map(str, card.findings), *map(str, figures[:_MAX_CARD_FIGURES])]
+        findings = [*card.findings, *figures[:_MAX_CARD_FIGURES]]
         # the worst warning is always shown, whole, even where it takes a line too many
         least = min(len(warnings), 1)
         visible = _show_fitting_lines(self.warning_label, warnings, width, lines_left, least)
         lines_left -= _count_lines(self.warning_label, width)
-        rest = warnings[visible:]
         notes = [note for note in card.details if note not in self._hidden_notes]
-        count = len(rest) + sum(note in card.all_warnings for note in notes)
+        alert_count = sum(note in card.all_warnings for note in notes)  # they come first
+        rest = warnings[visible:] + [f"⚠ {note}" for note in notes[:alert_count]]
+        count = len(rest)
         visible = _show_fitting_lines(self.figure_label, findings, width, lines_left)
-        rest += [f"• {text}" for text in (*findings[visible:], *figures[_MAX_CARD_FIGURES:])]
-        rest += [f"{'⚠' if note in card.all_warnings else '•'} {note}" for note in notes]
+        hidden = [*findings[visible:], *figures[_MAX_CARD_FIGURES:], *notes[alert_count:]]
+        rest += [f"• {item}" for item in sorted(hidden, key=lambda item: item not in figures)]
         self.detail_label.setText("\n".join(rest))
         more = f" ({count} more warning{'s' * (count > 1)})" * bool(count)
         self.details_section.setText(f"{_DETAILS_TITLE}{more}")
@@ -396,11 +396,11 @@ class ResultCardView(QWidget):
 
 
 def _show_fitting_lines(
-    label: QLabel, lines: list[str], width: int, max_lines: int, least: int = 0
+    label: QLabel, lines: Sequence[object], width: int, max_lines: int, least: int = 0
 ) -> int:
     """Show the first of some lines that fit whole at a width, or the least; return their number."""
     for count in range(len(lines), least - 1, -1):
-        label.setText("\n".join(lines[:count]))
+        label.setText("\n".join(map(str, lines[:count])))
         if _count_lines(label, width) <= max_lines:
             break
     label.setVisible(bool(label.text()))
