@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QDockWidget
+from qtpy.QtWidgets import QApplication, QDockWidget, QPushButton, QTextBrowser
 
 from napari_dip.pipeline.machine import InstallationReport, Repair
 from napari_dip.qt.computer_check import ComputerCheckWidget, describe_installation
+from napari_dip.qt.shell.dock_widget import MIN_DOCK_WIDTH
 
 REPORT = InstallationReport(
     version="0.1.0",
@@ -75,6 +76,22 @@ def test_the_dock_is_as_wide_as_the_title_that_napari_gives_it(qtbot):
     holder.show()
     qtbot.waitUntil(dock.check_button.isEnabled)
     assert bar.title.width() >= bar.title.sizeHint().width() > 200
+
+
+def test_the_dock_has_margins_and_a_button_for_its_help(dock, qtbot):
+    dock.resize(MIN_DOCK_WIDTH, 400)
+    dock.show()
+    qtbot.waitUntil(dock.check_button.isEnabled)
+    for widget in (dock.check_button, dock.message_label):
+        corner = widget.mapTo(dock, widget.rect().topLeft())
+        assert min(corner.x(), corner.y()) >= 8
+    (button,) = [b for b in dock.findChildren(QPushButton) if b.text() == "Help on this dock"]
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    (page,) = dock.findChildren(QTextBrowser)
+    assert "napari-dip doctor" in page.toPlainText()
+    page.close()
+    text_end = dock.message_label.mapTo(dock, dock.message_label.rect().bottomLeft()).y()
+    assert button.mapTo(dock, button.rect().topLeft()).y() > text_end
 
 
 def test_devices_are_described_and_a_missing_gpu_is_explained():

@@ -11,7 +11,13 @@ from napari_dip.errors import Fault
 from napari_dip.errors.templates import TEXTS, format_bytes, render_text
 from napari_dip.pipeline.machine import InstallationReport, examine_installation
 from napari_dip.qt.shell.background_call import start_call
-from napari_dip.qt.shell.dock_widget import DockLifecycle, copy_text, fill_grid, make_button
+from napari_dip.qt.shell.dock_widget import (
+    DockLifecycle,
+    copy_text,
+    fill_grid,
+    lay_out,
+    make_button,
+)
 from napari_dip.qt.shell.run_bar import make_message_label
 
 if TYPE_CHECKING:
@@ -53,8 +59,9 @@ class ComputerCheckWidget(QWidget):
         self.copy_command_button: QPushButton = make_button(
             "Copy the line", "Copy the command that installs what is missing, for a terminal"
         )
-        buttons = [self.check_button, self.copy_button, self.copy_command_button]
-        fill_grid(self, (buttons, [self.message_label])).setRowStretch(2, 1)
+        buttons = QWidget()
+        fill_grid(buttons, ([self.check_button, self.copy_button, self.copy_command_button],))
+        lay_out(self, (buttons,), (self.message_label,), "tutorial.md")
         self.check_button.clicked.connect(self.check)
         self.copy_button.clicked.connect(lambda: copy_text(self.message_label.text()))
         self.copy_command_button.clicked.connect(
