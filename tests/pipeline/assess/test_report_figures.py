@@ -78,6 +78,18 @@ def test_a_figure_names_its_panels_and_the_length_of_its_bars() -> None:
     assert plot_result(panels, [], "µm", "pdf").startswith(b"%PDF")
 
 
+def test_panels_have_equal_gaps_whatever_their_limits() -> None:
+    plane = np.full((20, 40), 50.0)
+    limits = (0, 80), (-0.000123, 100), (-123456, 123456)
+    panels = [("a", [make_panel(plane, 0.5)._replace(limits=pair)]) for pair in limits]
+    png = plot_result(panels, [], "µm", "png")
+    picture = matplotlib.image.imread(BytesIO(png))[..., :3].min(2)
+    is_panel = ((picture < 0.9).mean(0) > 0.5).astype(int)  # no panel is white
+    starts, ends = np.flatnonzero(np.diff(is_panel) > 0), np.flatnonzero(np.diff(is_panel) < 0)
+    gaps = starts[1:] - ends[:-1]
+    assert len(gaps) == 2 and abs(gaps[0] - gaps[1]) <= 1, gaps
+
+
 def test_equal_values_have_equal_greys_on_grids_of_any_pixel_size() -> None:
     coarse = np.zeros((20, 40))
     coarse[:, 20:] = 50

@@ -302,6 +302,9 @@ def plot_result(
         if images[-1].plane.ndim == 2:
             bar = figure.colorbar(drawn, ax=group[0], ticks=images[-1].limits, **bar_style)
             bar.ax.tick_params(labelsize=6)
+            low, high = bar.ax.get_xticklabels()
+            low.set_horizontalalignment("left")  # a long label at its middle would widen the gap
+            high.set_horizontalalignment("right")
     return render_figure(figure, kind)
 
 
