@@ -146,6 +146,49 @@ def test_discard_forgets_the_history_but_leaves_what_was_kept(long_run):
 
 @pytest.mark.long
 @pytest.mark.gl
+def test_the_plot_and_the_undo_of_a_discarded_run_go_with_its_input(long_run):
+    dock = long_run.dock
+    long_run.run()
+    long_run.wait_until(lambda: len(dock.history.snapshot_buffer.snapshots) >= 2)
+    long_run.wait_for_fit(2)
+    long_run.press(dock.run_bar.discard_button)
+    assert "Undo Discard" in long_run.last_message
+    long_run.viewer.add_image(np.zeros((8, 8)), name="other")
+    del long_run.viewer.layers["other"]
+    assert dock.run_bar.undo_button.isVisibleTo(dock) and dock.validation_curve.isVisibleTo(dock)
+    del long_run.viewer.layers["cells"]
+    assert dock.run_bar.undo_button.isHidden() and dock.validation_curve.isHidden()
+    assert long_run.last_message == ""
+
+
+@pytest.mark.long
+@pytest.mark.gl
+def test_discard_offers_no_undo_without_the_input(long_run):
+    dock = long_run.dock
+    long_run.run()
+    long_run.wait_until(lambda: len(dock.history.snapshot_buffer.snapshots) >= 2)
+    long_run.wait_for_fit(2)
+    del long_run.viewer.layers["cells"]
+    long_run.press(dock.run_bar.discard_button)
+    assert dock.run_bar.undo_button.isHidden() and dock.validation_curve.isHidden()
+    assert "Undo" not in long_run.last_message
+
+
+@pytest.mark.long
+@pytest.mark.gl
+def test_the_plot_of_a_result_outlives_its_input(driver):
+    dock = driver.dock
+    driver.set(max_iterations="60")
+    driver.run()
+    driver.wait_for_end()
+    del driver.viewer.layers["cells"]
+    assert not dock.validation_curve.isHidden()
+    del driver.viewer.layers["cells denoised"]
+    assert dock.validation_curve.isHidden()
+
+
+@pytest.mark.long
+@pytest.mark.gl
 def test_paint_a_mask_inpaint_scrub_and_keep_leaves_measured_pixels_as_they_were(driver, noisy):
     from napari_dip.qt.task.task_dock import make_dock_class
 

@@ -73,7 +73,9 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.napari_layers import Preview
 
 SNAPSHOTS_KEPT_MESSAGE = "Discarded; only the images that you kept from its history are left."
-UNDO_HINT = "'Undo Discard' adds the last image of the run, until this dock is closed."
+UNDO_HINT = (
+    "'Undo Discard' adds the last image of the run, until its input is deleted or this dock closed."
+)
 NO_IMAGE_MESSAGE = (
     "The run was ended before there was a first image to keep, so no layer was added. "
     "Give it a little more time."

@@ -36,7 +36,7 @@ from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from napari.layers import Image
     from napari.viewer import Viewer
@@ -236,6 +236,7 @@ class SnapshotLayers:
     def __init__(self, request: JobRequest, target: ResultTarget) -> None:
         assert request.plan is not None  # only a batch has none
         self._plan, self._target = request.plan, target
+        self.get_source_layer: Callable[[], Any] = target.get_source_layer
         self._result: Restoration | None = None
         self._snapshot_layers: list[tuple[ref[Image], Snapshot]] = []
 
@@ -483,11 +484,12 @@ class HistorySlider(QWidget):
         while sum(snapshot.image.nbytes for _, snapshot in self._discarded) > MAX_SNAPSHOT_BYTES:
             self._discarded.pop(0)
         self.clear_contents()
-        return bool(snapshots and layers is not None and self._discarded)
+        return self.update_discarded() and self._discarded[-1][0] is layers
 
-    @property
-    def has_discarded(self) -> bool:
-        """Whether the image of a discarded run can still be added."""
+    def update_discarded(self) -> bool:
+        """Drop discarded runs whose input was deleted; return whether there are others."""
+        layers = self._viewer.layers
+        self._discarded = [run for run in self._discarded if run[0].get_source_layer() in layers]
         return bool(self._discarded)
 
     def undo_discard(self) -> str:

@@ -54,6 +54,8 @@ from napari_dip.tasks import TASKS
 from napari_dip.tasks.psf.psf_settings import get_pixel_size_nm
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import napari.viewer
     from napari.layers import Image
     from qtpy.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
@@ -108,7 +110,7 @@ class TaskDock(QWidget):
         self.image_chooser, self.extra_inputs = self.inputs.image_chooser, self.inputs.extra_inputs
         self.result_view: ResultView = ResultView(viewer)
         self._results = ResultQueue(viewer, self._on_result)
-        self._result_layer: ref[Any] | None = None
+        self._get_latest_layer: Callable[[], Any] = lambda: None
         self.form: SettingsForm = SettingsForm(self.task)
         self.repeat_section: RepeatSection = RepeatSection(viewer, self.form, self.inputs)
         self.validation_curve: ValidationCurve = ValidationCurve()
@@ -305,12 +307,13 @@ class TaskDock(QWidget):
 
     def begin_job(self, request: JobRequest) -> None:
         """Empty the widgets for a run that begins, and show its plan."""
+        assert request.target is not None  # the result of a task is a layer
+        self._get_latest_layer = request.target.get_source_layer
         self.result_view.begin_run()
         self.history.begin(request)
         self._remarks = []
         self.validation_curve.restart()
-        crop_name = "" if request.target is None else request.target.crop_name
-        crop_preview = _describe_crop_preview(crop_name, len(self.jobs.remaining))
+        crop_preview = _describe_crop_preview(request.target.crop_name, len(self.jobs.remaining))
         self.plan_label.setText(f"{crop_preview}{request.summary}")
 
     def show_progress(self, progress: JobProgress) -> None:
@@ -361,18 +364,18 @@ class TaskDock(QWidget):
 
     def _on_result(self, pending: PendingResult, layer_name: str) -> str:
         """Follow the layer of a new result, compare it with its input, and return a message."""
-        self._result_layer = ref(self.viewer.layers[layer_name])
+        self._get_latest_layer = ref(self.viewer.layers[layer_name])
         is_single = self.crop_preview.comparison_target is None  # else they bury the list
         return self.result_view.show(pending, layer_name, has_extra_layers=is_single)
 
     def _on_removed(self, event: Any) -> None:
-        """Clear what belongs to the latest result when its layer is deleted."""
-        is_result = self._result_layer is not None and self._result_layer() is event.value
-        if is_result and not self.is_busy:
-            self._result_layer = None
+        """Clear what belongs to the latest run when its result is deleted, or else its input."""
+        self._show_undo_button()
+        if event.value is self._get_latest_layer() and not self.is_busy:
+            self._get_latest_layer = lambda: None
             self.history.clear_contents()
             self.validation_curve.restart()
-            self.run_bar.show_message("")
+            self.run_bar.clear_message()
 
     def _on_inserted(self, event: Any) -> None:
         recognise_result(event.value)
@@ -403,7 +406,9 @@ class TaskDock(QWidget):
             text = f"{text if self.history.has_kept_snapshot else 'Discarded.'} {UNDO_HINT}"
         self.run_bar.show_message("")
         self.run_bar.prepend_message(text)
-        self.run_bar.undo_button.setVisible(self.history.has_discarded)
+        self._show_undo_button()
+        if self._get_latest_layer() not in self.viewer.layers:
+            self.validation_curve.restart()
 
     def _on_region_undone(self) -> None:
         """Show the card of the image as it was before the latest region."""
@@ -411,9 +416,12 @@ class TaskDock(QWidget):
         self._show_card_of(self.result_view.get_result_layer())
         self.run_bar.show_message("The latest region was undone.")
 
+    def _show_undo_button(self) -> None:
+        self.run_bar.undo_button.setVisible(self.history.update_discarded())
+
     def _on_undo(self) -> None:
         self.run_bar.show_message(self.history.undo_discard())
-        self.run_bar.undo_button.setVisible(self.history.has_discarded)
+        self._show_undo_button()
 
     def _on_add(self) -> None:
         self.run_bar.show_message(self._results.add_waiting())
