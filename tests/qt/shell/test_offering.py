@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from napari.qt import get_stylesheet
+from napari.utils.theme import get_theme
+from qtpy.QtGui import QColor
 
 from napari_dip.qt.shell.settings_form import SettingsForm
 from programs import make_entries, make_small_program, write_archive
@@ -43,6 +46,16 @@ def test_without_a_network_the_list_says_so(form, qtbot):
     (entry,) = menu.actions()
     menu.close()
     assert "No network is named" in entry.text() and not entry.isEnabled()
+
+
+def test_icons_of_text_fields_take_the_colour_of_the_text_in_both_themes(form):
+    for theme in ("dark", "light"):
+        form.basic_page.setStyleSheet(get_stylesheet(theme))
+        text = QColor(get_theme(theme).text.as_hex())
+        for name, tooltip in (("network", "Open a file"), ("layer", "Show the choices")):
+            image = buttons(form, name)[tooltip].icon().pixmap(64, 64).toImage()
+            colours = [image.pixelColor(x, y) for x in range(64) for y in range(64)]
+            assert {colour.name() for colour in colours if colour.alpha() == 255} == {text.name()}
 
 
 def test_files_can_be_browsed_for_where_one_is_to_be_named(form):

@@ -53,7 +53,7 @@ _HELP_SIZE = (720, 640)
 _SCROLL_DELAY_MS = 50
 _FOLDED = "▶"
 _UNFOLDED = "▼"
-_COLOUR_EVENTS = (QEvent.Type.PaletteChange, QEvent.Type.StyleChange)
+COLOUR_EVENTS = (QEvent.Type.PaletteChange, QEvent.Type.StyleChange)
 _FORM_ROLES = (QFormLayout.ItemRole.LabelRole, QFormLayout.ItemRole.FieldRole)
 
 
@@ -99,7 +99,7 @@ class CollapsibleSection(QCollapsible):
     def changeEvent(self, event: QEvent | None) -> None:
         """Draw the triangle again in the colour of a new theme: Qt draws it once, in black."""
         super().changeEvent(event)
-        if event is not None and event.type() in _COLOUR_EVENTS:
+        if event is not None and event.type() in COLOUR_EVENTS:
             self.setExpandedIcon(_UNFOLDED)
             self.setCollapsedIcon(_FOLDED)
 

@@ -62,12 +62,17 @@ _DOUBLE_CLICK_SECONDS = 0.5
 #: Seconds of a run after which its end is announced in napari: who waits longer looks elsewhere.
 _LONG_SECONDS = 30.0
 _SELECTED_TOOLTIP = "Run on each image that is selected in napari's layer list, as set here"
-#: Icons of the buttons: corners of polygons in a square of 16 units.
+#: Icons of buttons and text fields: corners of polygons in a square of 16 units.
 _ICON_SIDE = 16
 _ICONS: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
     "run": (((4, 2), (4, 14), (14, 8)),),
     "pause": (((3, 2), (3, 14), (7, 14), (7, 2)), ((9, 2), (9, 14), (13, 14), (13, 2))),
     "stop": (((3, 3), (3, 13), (13, 13), (13, 3)),),
+    "choices": (((2, 5), (14, 5), (8, 12)),),
+    "folder": (
+        ((1, 2), (1, 13), (3, 6), (13, 6), (13, 4), (7, 4), (6, 2)),
+        ((4, 7), (15, 7), (13, 14), (2, 14)),
+    ),
     "discard": (((2, 4), (4, 2), (14, 12), (12, 14)), ((12, 2), (14, 4), (4, 14), (2, 12))),
 }
 #: States in which the first button stops the job.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 from magicgui.widgets import create_widget
 from psygnal import Signal
 from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt
-from qtpy.QtGui import QAction, QHelpEvent
+from qtpy.QtGui import QAction, QHelpEvent, QIcon, QPalette
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -30,7 +30,8 @@ from qtpy.QtWidgets import (
 from napari_dip.errors import DipError, Fault, RefusedError, make_refusal
 from napari_dip.pipeline.recipe import Recipe, RunSettings, list_settings, make_recipe
 from napari_dip.qt.shell.background_call import start_call
-from napari_dip.qt.shell.dock_widget import guard_wheel, make_form
+from napari_dip.qt.shell.dock_widget import COLOUR_EVENTS, guard_wheel, make_form
+from napari_dip.qt.shell.run_bar import make_icon
 from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, UNSIZED_AXES
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def add_path_button(edit: QLineEdit, label: str, file_filter: str = "") -> None:
             edit.setText(path)
 
     tooltip = "Open a file" if file_filter else "Choose a folder"
-    _add_edit_button(edit, QStyle.StandardPixmap.SP_DialogOpenButton, tooltip, choose)
+    _add_edit_button(edit, "folder", tooltip, choose)
 
 
 class SuggestionMenu(QObject):
@@ -110,9 +111,7 @@ class SuggestionMenu(QObject):
         self._list_suggestions, self._build_task = list_suggestions, build_task
         self._call: BackgroundCall | None = None
         self.menu: QMenu = QMenu(edit)
-        _add_edit_button(
-            edit, QStyle.StandardPixmap.SP_ArrowDown, "Show the choices", self.open_menu
-        )
+        _add_edit_button(edit, "choices", "Show the choices", self.open_menu)
 
     def open_menu(self) -> None:
         """Collect the suggestions in the background, then open the menu."""
@@ -145,13 +144,37 @@ class SuggestionMenu(QObject):
         self._line_edit.setText(text)
 
 
-def _add_edit_button(
-    edit: QLineEdit, icon: QStyle.StandardPixmap, tooltip: str, press: Callable[[], object]
-) -> None:
-    style = edit.style()
-    assert style is not None  # a widget of a running application has one
-    action = edit.addAction(style.standardIcon(icon), QLineEdit.ActionPosition.TrailingPosition)
+class _EditIcon(QObject):
+    """Event filter that draws the icon of a button in a line edit in the colour of its text.
+
+    Qt's own icons have colours of their own, and its arrow is black in the dark theme.
+    """
+
+    def __init__(self, edit: QLineEdit, action: QAction, name: str) -> None:
+        super().__init__(edit)
+        self._line_edit, self._action, self._name = edit, action, name
+        self._colour = ""
+        self._draw()
+        edit.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Draw the icon again after a change of the theme."""
+        if event is not None and event.type() in COLOUR_EVENTS:
+            self._draw()
+        return False
+
+    def _draw(self) -> None:
+        palette = self._line_edit.palette()
+        colour = palette.color(QPalette.ColorGroup.Active, QPalette.ColorRole.Text).name()
+        if colour != self._colour:
+            self._colour = colour
+            self._action.setIcon(make_icon(self._name, colour))
+
+
+def _add_edit_button(edit: QLineEdit, icon: str, tooltip: str, press: Callable[[], object]) -> None:
+    action = edit.addAction(QIcon(), QLineEdit.ActionPosition.TrailingPosition)
     assert action is not None
+    _EditIcon(edit, action, icon)
     action.setToolTip(tooltip)
     action.triggered.connect(lambda _=False: press())
 
