@@ -121,6 +121,11 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large_i
     assert trying.preview_combo.currentText() == "Balanced crop of cells"
     report = viewer.layers["Balanced crop of cells"].metadata[METADATA_KEY]["report"]
     assert large_image.dock.result_view.card.headline.text() == make_card(report).headline
+    large_image.qtbot.keyClick(trying.preview_combo, Qt.Key.Key_Up)
+    chosen = trying.preview_combo.currentText()
+    assert chosen != "Balanced crop of cells"
+    assert large_image.dock.result_view.card.name_label.text() == chosen
+    large_image.qtbot.keyClick(trying.preview_combo, Qt.Key.Key_Down)
     assert re.fullmatch(
         r"The whole image with Balanced: up to \d+ (s|min)\.", trying.cost_label.text()
     ), trying.cost_label.text()

@@ -216,3 +216,17 @@ def test_drawing_a_line_leaves_the_grid_where_it_would_have_a_cell_of_its_own(dr
     driver.press(fold.draw_button)
     assert not get_grid(viewer).enabled
     assert viewer.layers.selection.active.name == "line profile"
+
+
+@pytest.mark.long
+@pytest.mark.gl
+def test_a_line_beside_the_image_is_answered_in_a_sentence(driver):
+    viewer, fold = driver.viewer, driver.dock.result_view.profile
+    cells = viewer.layers["cells"]
+    fold.show_pair(cells, viewer.add_image(cells.data[::-1], name="cells denoised"))
+    fold.expand(animate=False)
+    viewer.add_shapes([np.array([[300.0, 300.0], [300.0, 340.0]])], shape_type="line")
+    driver.wait_until(
+        lambda: "'cells denoised' lies in what was drawn" in fold.message_label.text()
+    )
+    assert fold.plot.isHidden()

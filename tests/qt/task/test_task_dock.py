@@ -410,3 +410,15 @@ def test_all_settings_can_be_read_when_unfolded_after_a_change_of_theme(driver):
         driver.dock.form.advanced_page.height() == 0
         or not driver.dock.form.advanced_page.isVisible()
     )
+
+
+@pytest.mark.long
+@pytest.mark.gl
+def test_a_dark_image_that_is_brightened_is_named(driver):
+    dark = np.random.default_rng(0).poisson(20.0, (64, 64)).astype(np.uint8)
+    driver.viewer.layers.clear()
+    layer = driver.viewer.add_image(dark, name="dim")
+    driver.run()
+    driver.wait_for_end()
+    assert layer.contrast_limits[1] < 100
+    assert "The contrast limits of 'dim' were set to its brightness" in driver.last_message

@@ -72,7 +72,7 @@ def test_of_a_short_movie_the_number_of_frames_is_the_reason() -> None:
 
 
 def test_a_shape_outside_of_the_movie_is_refused() -> None:
-    with pytest.raises(RefusedError):
+    with pytest.raises(RefusedError, match="lies in what was drawn"):
         measure_shape_traces(Shapes([draw_square(90, 90)], shape_type="polygon"), *make_layers())
 
 

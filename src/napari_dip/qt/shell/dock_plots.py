@@ -42,6 +42,8 @@ from napari_dip.qt.shell.napari_layers import METADATA_KEY, read_layer_provenanc
 from napari_dip.qt.shell.run_bar import make_message_label
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.viewer import Viewer
 
     from napari_dip.io import FloatArray
@@ -299,7 +301,7 @@ def measure_shape_traces(shapes: Shapes, input_layer: Image, result_layer: Image
     for layer in (input_layer, result_layer):
         masks = rasterise_shapes(shapes, layer)
         if not masks.any():
-            raise RefusedError("regions-outside", name=layer.name)
+            raise RefusedError("drawing-outside", name=layer.name)
         spans = {}
         for axis, other in (("Y", 2), ("X", 1)):
             inside = np.flatnonzero(masks.any((0, other)))
@@ -508,19 +510,20 @@ class ProfileSection(CollapsibleSection):
         if source_layer is None or result_layer is None:
             text = _NO_RESULT
         elif shapes is not None and is_movie_result(result_layer):
-            show = partial(
-                call_for_message, partial(self._show_traces, shapes, source_layer, result_layer)
-            )
-            text = "".join(filter(None, try_call(show, "The traces cannot be shown")))
+            text = self._call(partial(self._show_traces, shapes, source_layer, result_layer))
         elif line is None:
             text = _PROFILE_HINT
         else:
-            show = partial(self._show_profiles, source_layer, result_layer, line)
-            text = "".join(filter(None, try_call(show, "The profile cannot be shown")))
+            text = self._call(partial(self._show_profiles, source_layer, result_layer, line))
         self.plot.setVisible(self.profiles is not None)
         self._show_message(text)
         if is_new and self.profiles is not None:
             self.scroll_into_view()
+
+    def _call(self, show: Callable[[], str]) -> str:
+        """Show profiles or traces, and return what they tell, or why there are none."""
+        message, error_message = try_call(partial(call_for_message, show), "There is no plot")
+        return message or error_message
 
     def _show_traces(self, shapes: Shapes, source_layer: Image, result_layer: Image) -> str:
         """Plot the traces of the shapes, and return what they tell."""
@@ -533,6 +536,8 @@ class ProfileSection(CollapsibleSection):
         layers, point = (source_layer, result_layer), self._viewer.dims.point
         unit = str(source_layer.units[-1]) if source_layer.units is not None else "pixel"
         first, second = (measure_line_profile(layer, line, point) for layer in layers)
+        if not np.isfinite(second.intensity).any():
+            raise RefusedError("drawing-outside", name=result_layer.name)
         names = source_layer.name, result_layer.name
         lines = LineProfiles(names, (first, second), get_unit_symbol(unit) or unit)
         self.plot.show_profiles(lines)

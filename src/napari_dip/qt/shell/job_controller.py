@@ -105,6 +105,8 @@ class JobRequest:
         The plan of the run; None for a batch, in which each file has a plan of its own.
     target : ResultTarget or None
         What becomes of the result; None if it becomes files.
+    remark : str
+        What was changed in the viewer for it, for the message at the end.
     """
 
     kind: str
@@ -114,6 +116,7 @@ class JobRequest:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     plan: Plan | None = None
     target: ResultTarget | None = None
+    remark: str = ""
 
     @property
     def name(self) -> str:

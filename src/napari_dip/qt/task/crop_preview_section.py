@@ -336,6 +336,7 @@ class CropPreviewSection(CollapsibleSection):
         view_events = camera_events.center, camera_events.zoom, viewer.dims.events.current_step
         self._connections.connect(self._on_view, *view_events)
         self.preview_combo.currentIndexChanged.connect(self._show_cost)
+        self.preview_combo.activated.connect(self._select_preview)
         self._extra_inputs.changed.connect(self._show_cost)
         self._connections.follow_layers(self.refresh, viewer)
         self._connections.connect(self.refresh, viewer.layers.selection.events.active)
@@ -459,9 +460,8 @@ class CropPreviewSection(CollapsibleSection):
     def refresh(self, _: object = None) -> None:
         """Update both lists to the layers of the viewer; a new layer is chosen."""
         layers = list(self._viewer.layers)[::-1]
-        drawn = [
-            layer.name for layer in layers if isinstance(layer, Shapes) and not is_preview(layer)
-        ]
+        shapes_layers = (layer for layer in layers if isinstance(layer, Shapes))
+        drawn = [layer.name for layer in shapes_layers if not is_preview(layer)]
         update_combo(self.region_combo, [VISIBLE_REGION_LABEL, *drawn], drawn)
         names = [layer.name for layer in layers if read_preview_provenance(layer) is not None]
         active = self._viewer.layers.selection.active
@@ -475,14 +475,12 @@ class CropPreviewSection(CollapsibleSection):
 
     def _enable_buttons(self, _: object = None) -> None:
         """Enable what can act: without an image, nothing but the previews that are there."""
-        has_image, has_preview = (
-            self._image_chooser.get_layer() is not None,
-            self.preview_combo.count(),
-        )
+        has_image = self._image_chooser.get_layer() is not None
+        has_preview = bool(self.preview_combo.count())
         for button in (self.try_button, self.compare_button, self.restore_button):
             button.setEnabled(has_image and not self._is_busy)
         for button in (self.apply_button, self.remove_button):
-            button.setEnabled(bool(has_preview) and not self._is_busy)
+            button.setEnabled(has_preview and not self._is_busy)
 
     def set_busy(self, is_busy: bool) -> None:
         """Disable the buttons and lists during a run."""
@@ -544,6 +542,11 @@ class CropPreviewSection(CollapsibleSection):
             crops.append((whole_plan, region, crop_plan))
         return crops
 
+    def _select_preview(self, _: int) -> None:
+        """Select the layer of the preview that the user chose, so that its card is shown."""
+        preview = find_layer(self._viewer, self.preview_combo.currentText())
+        self._viewer.layers.selection.active = preview
+
     def _show_cost(self, _: object = None) -> None:
         """Show the time that *Apply to all* would take."""
         self.cost_label.setText(self._describe_cost())
@@ -571,14 +574,12 @@ class CropPreviewSection(CollapsibleSection):
         region, preview = make_form(), make_form()
         region.addRow("Region", self.region_combo)
         preview.addRow("Preview", self.preview_combo)
-        rows = (
+        rows: tuple[list[Any], ...] = (
             [region],
             [self.try_button, self.compare_button],
             [self.restore_button, self.undo_button],
             [self.follow_box],
-            [self.offer_label],
-            [self.message_label],
-            [self._preview_page],
+            *([widget] for widget in (self.offer_label, self.message_label, self._preview_page)),
         )
         buttons = [self.apply_button, self.remove_button]
         fill_grid(self._preview_page, ([preview], [self.cost_label], buttons))

@@ -127,7 +127,7 @@ class PhotonTransferPlot(DockPlot):
             "Noise against brightness",
             ("Brightness", "Variance"),
             make_legend(
-                (TRAINING_COLOUR, "●", "parts of the image"),
+                (TRAINING_COLOUR, "●", "image parts"),
                 (VALIDATION_COLOUR, "━", "measured noise"),
             ),
             "Each dot is a flat part of the image: its brightness, and how much its pixels vary. "

@@ -73,6 +73,9 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.napari_layers import Preview
 
 SNAPSHOTS_KEPT_MESSAGE = "Discarded; only the images that you kept from its history are left."
+_BRIGHTENED_MESSAGE = (
+    "The contrast limits of '{}' were set to its brightness, so that it compares with the result."
+)
 UNDO_HINT = (
     "'Undo Discard' adds the last image of the run, until its input is deleted or this dock closed."
 )
@@ -341,7 +344,9 @@ def make_run_request(
     autosave_target : AutosaveTarget, optional
         An interrupted run that is resumed; by default a new one, if runs are saved.
     """
+    earlier_limits = layer.contrast_limits
     brighten_dark_layer(layer)
+    is_brightened = layer.contrast_limits != earlier_limits
     chosen = extra_inputs.get_chosen_layers()
     inputs = record_inputs(layer, plan.header.axes, chosen)
     scheduler = "" if autosave_target is not None else get_scheduler()
@@ -361,6 +366,7 @@ def make_run_request(
             get_source_layer=ref(layer),
             plan_notes=plan.notes,
         ),
+        remark=_BRIGHTENED_MESSAGE.format(layer.name) if is_brightened else "",
     )
 
 

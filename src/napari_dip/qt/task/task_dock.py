@@ -311,7 +311,7 @@ class TaskDock(QWidget):
         self._get_latest_layer = request.target.get_source_layer
         self.result_view.begin_run()
         self.history.begin(request)
-        self._remarks = []
+        self._remarks = list(filter(None, [request.remark]))
         self.validation_curve.restart()
         crop_preview = _describe_crop_preview(request.target.crop_name, len(self.jobs.remaining))
         self.plan_label.setText(f"{crop_preview}{request.summary}")
