@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from napari.components import ViewerModel
 from napari.qt import get_stylesheet
 from napari.utils.theme import get_theme
 from qtpy.QtGui import QColor
 
 from napari_dip.qt.shell.settings_form import SettingsForm
+from napari_dip.qt.task.task_dock import make_dock_class
 from programs import make_entries, make_small_program, write_archive
 
 
@@ -46,6 +49,29 @@ def test_without_a_network_the_list_says_so(form, qtbot):
     (entry,) = menu.actions()
     menu.close()
     assert "No network is named" in entry.text() and not entry.isEnabled()
+
+
+@pytest.mark.long
+def test_the_plan_refuses_the_word_list_with_the_layers_before_run(qtbot, tmp_path):
+    viewer = ViewerModel()
+    viewer.add_image(np.arange(4096, dtype="uint8").reshape(64, 64), name="cells")
+    dock = make_dock_class("invert-features")(viewer)
+    qtbot.addWidget(dock)
+    path = write_archive(tmp_path / "net.pt2", make_entries(*make_small_program()))
+    dock.form.widgets["network"].value = str(path)
+    dock.form.widgets["layer"].value = "list"
+    run_button = dock.run_bar.run_button
+    assert "being listed" in dock.plan_label.text() and not run_button.isEnabled()
+    qtbot.waitUntil(lambda: "Choose one of" in dock.plan_label.text(), timeout=60_000)
+    assert "body.0, body.1, body.2, body.3, body; the arrow" in dock.plan_label.text()
+    assert not run_button.isEnabled()
+    dock.form.widgets["layer"].value = "body.2"
+    assert "of memory" in dock.plan_label.text() and run_button.isEnabled()
+    path.write_bytes(b"not a network")
+    dock.form.widgets["layer"].value = "list"
+    qtbot.waitUntil(lambda: "being listed" not in dock.plan_label.text(), timeout=60_000)
+    assert "net.pt2" in dock.plan_label.text() and not run_button.isEnabled()
+    dock.shut_down()
 
 
 def test_icons_of_text_fields_take_the_colour_of_the_text_in_both_themes(form):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from html import escape
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from magicgui.widgets import create_widget
@@ -33,12 +34,14 @@ from napari_dip.qt.shell.background_call import start_call
 from napari_dip.qt.shell.dock_widget import COLOUR_EVENTS, guard_wheel, make_form
 from napari_dip.qt.shell.run_bar import make_icon
 from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, UNSIZED_AXES
+from napari_dip.tasks.network_import.loading import LIST_ALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from magicgui.widgets.bases import ValueWidget
 
+    from napari_dip.errors import Refusal
     from napari_dip.pipeline.recipe import SettingField
     from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.tasks import Task
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
 
 #: Longest entry of a suggestion menu, in characters; a refusal is shown as such an entry.
 _MAX_ENTRY_LENGTH = 90
+#: Longest list of suggestions in the plan, in characters: eight lines of a dock.
+_MAX_LIST_LENGTH = 320
 #: Decimal places of a number field whose setting has no step.
 _DECIMALS = 4
 #: Smallest number of visible characters of lists of choices: fits beside the longest label.
@@ -99,6 +104,8 @@ class SuggestionMenu(QObject):
         Returns the task with the present settings; raises `DipError` if they are not valid.
     """
 
+    listed: Signal = Signal()  # there is an outcome for `refuse_list`
+
     def __init__(
         self,
         edit: QLineEdit,
@@ -110,20 +117,38 @@ class SuggestionMenu(QObject):
         self._line_edit, self._name = edit, name
         self._list_suggestions, self._build_task = list_suggestions, build_task
         self._call: BackgroundCall | None = None
+        self.outcomes: dict[Task, SuggestionOutcome] = {}
         self.menu: QMenu = QMenu(edit)
         _add_edit_button(edit, "choices", "Show the choices", self.open_menu)
 
     def open_menu(self) -> None:
         """Collect the suggestions in the background, then open the menu."""
-        if self._call is not None:
-            return
         try:
-            task = self._build_task()
+            self._collect(self._build_task(), self._show)
         except DipError as error:
             self._show(error.reason)
-            return
-        suggest = partial(self._list_suggestions, task)
-        self._call = start_call(suggest, self, self._show, activity="Listing", name=self._name)
+
+    def refuse_list(self, task: Task) -> Refusal:
+        """Refuse a value that asks for all suggestions; name them once they were collected."""
+        outcome, hint = self.outcomes.get(task), "They are being listed."
+        if isinstance(outcome, Fault):
+            return make_refusal(outcome.code, **outcome.facts)
+        if outcome is None:
+            self._collect(task, partial(self._keep, task))
+        else:
+            names = shorten(", ".join(outcome), _MAX_LIST_LENGTH, placeholder=" …")
+            hint = f"Choose one of: {names}; the arrow in its field shows all {len(outcome)}."
+        facts = {"field": self._line_edit.accessibleName(), "value": f"'{LIST_ALL}'"}
+        return make_refusal("setting-wrong", why="it asks for the choices", hint=hint, **facts)
+
+    def _collect(self, task: Task, on_ended: Callable[[SuggestionOutcome], object]) -> None:
+        if self._call is None:
+            suggest = partial(self._list_suggestions, task)
+            self._call = start_call(suggest, self, on_ended, activity="Listing", name=self._name)
+
+    def _keep(self, task: Task, outcome: SuggestionOutcome) -> None:
+        self._call, self.outcomes[task] = None, outcome
+        self.listed.emit()
 
     def _show(self, outcome: SuggestionOutcome) -> None:
         self._call = None
@@ -139,21 +164,18 @@ class SuggestionMenu(QObject):
                 action.triggered.connect(partial(self._choose, suggestion))
                 self.menu.addAction(action)
         self.menu.popup(self._line_edit.mapToGlobal(self._line_edit.rect().bottomLeft()))
+        self.listed.emit()  # a list that was asked for meanwhile can be collected now
 
     def _choose(self, text: str, _: bool = False) -> None:
         self._line_edit.setText(text)
 
 
 class _EditIcon(QObject):
-    """Event filter that draws the icon of a button in a line edit in the colour of its text.
-
-    Qt's own icons have colours of their own, and its arrow is black in the dark theme.
-    """
+    """Event filter that draws an icon in the colour of the text: Qt's own do not fit the themes."""
 
     def __init__(self, edit: QLineEdit, action: QAction, name: str) -> None:
         super().__init__(edit)
         self._line_edit, self._action, self._name = edit, action, name
-        self._colour = ""
         self._draw()
         edit.installEventFilter(self)
 
@@ -166,9 +188,7 @@ class _EditIcon(QObject):
     def _draw(self) -> None:
         palette = self._line_edit.palette()
         colour = palette.color(QPalette.ColorGroup.Active, QPalette.ColorRole.Text).name()
-        if colour != self._colour:
-            self._colour = colour
-            self._action.setIcon(make_icon(self._name, colour))
+        self._action.setIcon(make_icon(self._name, colour))
 
 
 def _add_edit_button(edit: QLineEdit, icon: str, tooltip: str, press: Callable[[], object]) -> None:

@@ -51,6 +51,7 @@ from napari_dip.qt.task.run_request import (
 )
 from napari_dip.qt.task.snapshot_history import HistorySlider, ValidationCurve
 from napari_dip.tasks import TASKS
+from napari_dip.tasks.network_import.loading import LIST_ALL
 from napari_dip.tasks.psf.psf_settings import get_pixel_size_nm
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.background_call import JobProgress
     from napari_dip.qt.shell.job_controller import JobController, JobRequest
     from napari_dip.qt.shell.layer_inputs import ExtraInputs, ImageChooser
+    from napari_dip.tasks import Task
 
 
 _PLAN_TOOLTIP = (
@@ -180,7 +182,15 @@ class TaskDock(QWidget):
             raise RefusedError("guide-in-image", image=header.name, **facts)
         recipe, extra_headers = self.form.build_recipe(), self.extra_inputs.read_headers()
         plan = raise_if_refused(preflight(recipe, header, get_allowed_machine(), extra_headers))
+        self._check_list_requests(recipe.task)
         return plan, self.extra_inputs.inspect_early(plan)
+
+    def _check_list_requests(self, task: Task) -> None:
+        """Refuse a setting that asks for its choices; these are then listed in the background."""
+        for name, menu in self.form.suggestion_menus.items():
+            if getattr(task, name).strip() == LIST_ALL:
+                raise RefusedError(menu.refuse_list(task))
+            menu.outcomes.clear()  # files may change
 
     def show_plan(self, _: object = None) -> None:
         """Update the plan above the buttons, unless a run is on."""
@@ -454,6 +464,8 @@ class TaskDock(QWidget):
         self.run_bar.add_pressed.connect(self._on_add)
         self.run_bar.selected_button.clicked.connect(self.start_selected)
         self.viewer.layers.selection.events.changed.connect(self._show_selected_button)
+        for menu in self.form.suggestion_menus.values():
+            menu.listed.connect(self.show_plan)
         self.form.changed.connect(self.show_plan)
         self.form.changed.connect(self.run_bar.remove_prepended)  # it was about other settings
         self.inputs.changed.connect(self.show_plan)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from napari_dip.io import AnyArray, Float32Array
 
+#: Name of a layer that asks for the names of all.
+LIST_ALL = "list"
 #: Maximum memory in bytes of loading and trial run. VGG-19, the largest classic network, has 0.6 GB
 #: of weights, of which three copies exist at once.
 MAX_LOADING_BYTES = 4 * 2**30
@@ -135,7 +137,7 @@ def load_network(
     ----------
     file : NetworkSource
     layer : str
-        Path of a module; "list" returns a refusal with the names of all.
+        Path of a module; `LIST_ALL` returns a refusal with the names of all.
     size : tuple of int
         Size of the image, along Y and X.
     memory : int
@@ -146,7 +148,7 @@ def load_network(
     RefusedError
         If the network cannot be used.
     """
-    if layer == "list":
+    if layer == LIST_ALL:
         layers = list_network_layers(file, size)
         details = ", ".join(f"{make_printable(path)} ({sizes})" for path, sizes in layers)[
             :_MAX_REFUSAL_LENGTH
