@@ -269,3 +269,12 @@ def test_a_blind_deblurring_gives_the_psf_as_a_second_layer(open_dock):
     (psf,) = (layer for layer in driver.viewer.layers if "PSF" in layer.name)
     assert psf.data.sum() == pytest.approx(1, abs=1e-3)
     assert psf.data.min() >= 0
+
+
+@pytest.mark.long
+def test_only_a_plan_with_a_slower_prior_explains_unusual_noise(open_dock):
+    for task, is_explained in (("denoise", True), ("inpaint", False)):
+        driver = open_dock(task)
+        label = driver.dock.plan_label
+        assert ("Unusual noise is" in label.toolTip()) is is_explained
+        assert label.toolTip().startswith("<qt>Time and memory of the run, at most.")

@@ -70,8 +70,9 @@ if TYPE_CHECKING:
     from napari_dip.tasks import Task
 
 
-_PLAN_TOOLTIP = (
-    "Time and memory of the run, at most. Unusual noise is weak, unreliable, or shared by "
+_PLAN_TOOLTIP = "Time and memory of the run, at most."
+_NOISE_TOOLTIP = (
+    " Unusual noise is weak, unreliable, or shared by "
     "neighbouring pixels, and takes a slower prior. It is measured when the run begins; "
     "Measure under Noise tells it before."
 )
@@ -105,7 +106,6 @@ class TaskDock(QWidget):
         self.plan_label: QLabel
         self.run_bar: RunBar
         self.plan_label, self.run_bar = make_message_label(), RunBar()
-        self.plan_label.setToolTip(f"<qt>{_PLAN_TOOLTIP}</qt>")
         self.inputs: LayerInputs = LayerInputs(viewer, TASKS[self.task].spec.inputs[1:], self)
         self.extra_inputs: ExtraInputs
         self.image_chooser: ImageChooser
@@ -209,6 +209,8 @@ class TaskDock(QWidget):
             layer, scheduler = self.image_chooser.get_layer(), get_scheduler()
             text = describe_plan(plan, layer, time, scheduler=scheduler)
             self.plan_label.setText("\n".join([text, *map(str, notes)]))
+            tooltip = f"{_PLAN_TOOLTIP}{_NOISE_TOOLTIP if plan.fallback_costs else ''}"
+            self.plan_label.setToolTip(f"<qt>{tooltip}</qt>")
         self.jobs.set_planned(not isinstance(answer, Refusal))
 
     def _show_relevant_settings(self) -> None:
