@@ -209,8 +209,9 @@ class TaskDock(QWidget):
             layer, scheduler = self.image_chooser.get_layer(), get_scheduler()
             text = describe_plan(plan, layer, time, scheduler=scheduler)
             self.plan_label.setText("\n".join([text, *map(str, notes)]))
-            tooltip = f"{_PLAN_TOOLTIP}{_NOISE_TOOLTIP if plan.fallback_costs else ''}"
-            self.plan_label.setToolTip(f"<qt>{tooltip}</qt>")
+        has_longer = not isinstance(answer, Refusal) and plan.fallback_costs is not None
+        tooltip = f"{_PLAN_TOOLTIP}{_NOISE_TOOLTIP if has_longer else ''}"
+        self.plan_label.setToolTip(f"<qt>{tooltip}</qt>")
         self.jobs.set_planned(not isinstance(answer, Refusal))
 
     def _show_relevant_settings(self) -> None:
