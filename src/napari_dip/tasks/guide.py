@@ -153,7 +153,10 @@ class Guide(Task):
             uses_previous_frame=self.temporal_smoothing > 0,
             noise_settings=make_noise_settings(self),
             blind_spot_shape=read_blind_spot(self.blind_spot_shape),
-            notes=(make_distant_planes_note(header),) if is_distant else (),
+            notes=(
+                make_note("guide-roles", image=header.name, guide=extra_headers["guide"].name),
+                *((make_distant_planes_note(header),) if is_distant else ()),
+            ),
         )
 
     def _refuse_guide(self, image_header: ImageHeader, guide_header: ImageHeader) -> Refusal | None:

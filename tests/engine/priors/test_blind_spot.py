@@ -8,7 +8,7 @@ from torch import nn
 
 from napari_dip.engine.networks.hourglass import Hourglass
 from napari_dip.engine.prior import dilate_centres, draw_validation_centres
-from napari_dip.engine.priors.blind_spot import BlindSpotPrior
+from napari_dip.engine.priors.blind_spot import BlindSpotPrior, smooth_weave
 from napari_dip.engine.priors.random_input import RandomInputPrior
 
 BLOCKS = [(1, 1), (1, 3), (5, 5), (7, 7), (5, 7), (3, 3, 3)]
@@ -180,3 +180,15 @@ def test_weights_come_from_the_generator_alone() -> None:
         nets.append(Hourglass(2, 1, 2, (4, 8), skip_channels=None, is_normalised=True, rng=rng))
     for weight, same in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert torch.equal(weight, same)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 12, 16), (1, 1, 3, 12, 16)])
+def test_smoothing_the_weave_fills_the_hole_between_neighbours(shape: tuple[int, ...]) -> None:
+    weave = torch.zeros(shape)
+    weave[..., ::2, ::2] = weave[..., 1::2, 1::2] = 1.0
+    smooth = smooth_weave(weave)
+    assert smooth.shape == weave.shape
+    inside = smooth[..., 1:-1, 1:-1]
+    assert inside.mean() == pytest.approx(0.5, abs=1e-4)
+    assert inside.std() < 0.4 * weave.std()
+    assert torch.allclose(smooth_weave(torch.full(shape, 7.0)), torch.full(shape, 7.0))

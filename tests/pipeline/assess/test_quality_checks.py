@@ -213,7 +213,7 @@ def test_detail_too_faint_to_be_seen_is_not_doubted():
 
 def test_without_validation_pixels_a_note_says_that_detail_was_not_checked():
     assert "was not tested" in list_sentences(detail=None, contrast=None)
-    assert "Compare another seed" in list_sentences(detail=None, contrast=None)
+    assert "another 'Seed'" in list_sentences(detail=None, contrast=None)
     assert "not checked" not in list_warnings(detail=None, contrast=None)  # the headline says it
 
 

@@ -85,6 +85,14 @@ def test_measure_makes_a_psf_of_the_beads_and_chooses_it_for_the_run(deblur_driv
 
 
 @pytest.mark.long
+def test_plot_and_message_go_with_the_layer_of_the_psf(deblur_driver):
+    section = measure(deblur_driver)
+    del deblur_driver.viewer.layers["beads PSF"]
+    assert section.plot.isHidden()
+    assert section.message_label.text().startswith("Choose a layer of beads")
+
+
+@pytest.mark.long
 def test_beads_that_were_selected_are_not_what_is_deblurred(deblur_driver):
     viewer, dock = deblur_driver.viewer, deblur_driver.dock
     viewer.layers["beads"].visible = True

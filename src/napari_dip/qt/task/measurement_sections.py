@@ -481,6 +481,7 @@ class PsfSection(MeasurementSection):
         tooltip = "Make a PSF from the beads, and choose it; nothing is restored."
         super().__init__("PSF from beads", page, tooltip, _BEADS_HINT)
         self._viewer, self._inputs, self._form = viewer, inputs, form
+        self._psf_name: str = ""  # of the layer that plot and message are about
         self.bead_chooser: QComboBox = make_combo("Beads", _BEADS_TIP, length=len(NO_LAYER))
         self.diameter_edit: QLineEdit = QLineEdit()
         self.diameter_edit.setAccessibleName("Bead diameter")
@@ -502,6 +503,7 @@ class PsfSection(MeasurementSection):
 
     def measure(self) -> None:
         """Measure the PSF of the chosen layer in the background."""
+        self.plot.setVisible(False)
         layer = find_layer(self._viewer, self.bead_chooser.currentText())
         if layer is None:
             self._show_message(_BEADS_HINT)
@@ -544,6 +546,7 @@ class PsfSection(MeasurementSection):
                 colormap="magma",
                 visible=False,  # it lies over a corner of the image
             )
+        self._psf_name = psf_layer.name
         self._inputs.extra_inputs.choose({"psf": psf_layer.name})
         self.plot.show_profiles(report)
         sentences = [f"The PSF is '{psf_layer.name}'.", *report.sentences]
@@ -566,6 +569,10 @@ class PsfSection(MeasurementSection):
         chosen = self.bead_chooser.currentText()
         chosen = chosen if chosen in names else next(iter(bead_names), NO_LAYER)
         fill_combo(self.bead_chooser, [NO_LAYER, *names], chosen)
+        if self._psf_name and self._psf_name not in self._viewer.layers:
+            self._psf_name = ""
+            self.plot.setVisible(False)
+            self._show_message(_BEADS_HINT)
 
 
 def _identify_image(layer: Image, axes: str) -> tuple[int, str]:
