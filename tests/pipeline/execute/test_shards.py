@@ -55,7 +55,7 @@ def test_a_file_in_tiles_is_shared_by_workers_that_would_be_idle(unshared_batch,
     progress = [step.event for step in events if step.event]
     parts = [event.fraction for event in progress]
     assert parts == sorted(parts) and parts[-1] == 1.0
-    assert any(event.message == "Restoring, tile 2 of 2, share 1 of 3" for event in progress)
+    assert any(event.message == "Restoring, tile 5 of 6, share 1 of 3" for event in progress)
     last = [event.message for event in progress[-6:]]
     assert last[0] == "Checking what was done before" and last[-1] == "Saving the result"
     assert not any("Restoring" in message for message in last)
@@ -227,7 +227,7 @@ def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monke
     progress = [step.event for step in events if step.event]
     parts = [event.fraction for event in progress]
     assert parts == sorted(parts)
-    assert not after or any(e.message == "Restoring, frame 8 of 8, share 1 of 2" for e in progress)
+    assert not after or any(e.message == "Restoring, frame 8 of 16, share 1 of 2" for e in progress)
     merging = [event for event in progress if "share" not in event.message]
     assert lost or not any("Restoring" in event.message for event in merging)
 

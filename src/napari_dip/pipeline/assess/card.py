@@ -309,7 +309,7 @@ def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Itera
         if halves.get("repeated") is not None:
             yield CardFigure(name="repeated", after=f"{halves['repeated']:.0%}")
     detail = checks.get("detail")
-    if detail and detail["slope_error"] <= MAX_DETAIL_ERROR:
+    if detail and 0 <= detail["slope_error"] <= MAX_DETAIL_ERROR:
         fraction = min(max(detail["regression_slope"], 0.0), 1.0)
         error = str(max(1, round(200 * detail["slope_error"])))  # no figure is exact
         yield CardFigure(name="detail", after=_join_figure(f"{100 * fraction:.0f}", error, "%"))
