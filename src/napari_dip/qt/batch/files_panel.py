@@ -350,8 +350,6 @@ class FileTableModel(QAbstractTableModel):
             reason = make_printable(row.messages[0]) if row.messages else ""
             if row.reason and row.verdict is None:
                 reason = row.reason
-            elif row.reason and row.verdict is Verdict.LOOK_CLOSER:  # the colour says the verdict
-                reason = f"{row.reason[:1].upper()}{row.reason[1:]}."
             return (label, format_file_state(row), reason)[index.column()]
         if role == Qt.ItemDataRole.ForegroundRole and index.column():
             is_lost = row.state in ("refused", "failed")

@@ -57,7 +57,7 @@ _RESULT_ONLY_KEYS = (
     "stop_reason",
     "stop_sentence",
 )
-_SINGLE_LOSS_HINT = "The loss was measured once, at iteration {}. Longer presets have a curve."
+_SINGLE_LOSS_HINT = "This fit has one measured loss, at iteration {}. Longer presets have a curve."
 _LOSS_TIP = (
     "Some pixels are hidden from the fit. While their loss, the validation loss, falls, the image "
     "gets better; when it rises, the network begins to copy noise. The dot marks the iteration "
