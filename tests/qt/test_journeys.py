@@ -182,7 +182,7 @@ def test_of_two_channels_the_clean_one_guides_the_weak_one(user):
     user.set(max_iterations="12")
     user.press("Run")
     user.wait_for_end()
-    result = viewer.layers[f"{weak.name} guided"]
+    result = viewer.layers[f"{weak.name} restored"]
     provenance = result.metadata[METADATA_KEY]
     assert provenance["inputs"]["guide"]["layer"] == "guide"
     assert provenance["report"]["prior"]["reason"]

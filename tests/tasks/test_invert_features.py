@@ -10,6 +10,7 @@ import pytest
 from skimage import data
 
 import napari_dip as dip
+from napari_dip.pipeline.assess.card import make_card
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +78,15 @@ def test_the_report_says_which_layer_of_which_file_and_that_no_pixel_was_fitted(
 
 
 @pytest.mark.long
+@pytest.mark.long
+def test_the_card_says_that_the_prior_filled_in_what_the_layer_leaves_open(inversions):
+    for result in inversions.values():
+        card = make_card(result.report)
+        assert card.headline == "Look closer: the prior filled in what the layer leaves open."
+        codes = {note.code for note in (*card.all_warnings, *card.details)}
+        assert codes.isdisjoint({"mean-off", "mean-kept", "detail-unchecked"})
+
+
 def test_the_mean_of_the_image_is_not_handed_over(network):
     # black and white told wrongly: the same activations then belong to another brightness
     settings = {**EXPECTS, **SMALL, "max_iterations": 25, "black": 0, "white": 2000}

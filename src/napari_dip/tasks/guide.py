@@ -97,7 +97,7 @@ class Guide(Task):
                 has_items=True,
             ),
         ),
-        result_suffix="guided",
+        result_suffix="restored",
         methods_phrase="restored with the help of a guide image",
         accepts_stacks=True,
         candidates=(PREFERRED_PRIOR.key, PREFERRED_PRIOR.unguided_key),

@@ -72,6 +72,7 @@ CLAIMS = {
     "contrast-small": {"detail": "unchecked"},
     "detail-finer": {},
     "detail-unchecked": {"detail": "unchecked"},
+    "network-only": {},
     "detail-doubtful": {"detail": "wrong"},
     "contrast-doubtful": {"detail": "wrong"},
     "holes-filled": {},

@@ -228,7 +228,7 @@ def test_a_second_channel_guides(open_dock, noisy):
     driver.viewer.add_image(noisy.astype(float) ** 0.5, name="clean")
     driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
     choose(driver, "guide", "clean")
-    result = run_and_get_result(driver, "cells guided")
+    result = run_and_get_result(driver, "cells restored")
     assert result.data.shape == (SIDE, SIDE)
 
 

@@ -70,7 +70,7 @@ def test_measure_shows_the_noise_as_text_in_the_fields_and_as_a_plot(driver):
         "variance" in noise.message_label.text() or "equally strong" in noise.message_label.text()
     )
     assert "pixels are hidden" in noise.message_label.text()
-    for name, ending in {"gain": ", measured", "read_noise": ", in the dark"}.items():
+    for name, ending in {"gain": ", measured", "read_noise": ", at most"}.items():
         assert placeholder(driver, name).endswith(ending)  # the detector's own may not be told
         float(placeholder(driver, name).partition(",")[0])
     assert noise.plot.isVisible()

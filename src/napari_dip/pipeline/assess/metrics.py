@@ -480,11 +480,12 @@ def _measure_brightness_changes(
     measured_residual = residual if measured_mask is None else residual[measured_mask]
     unexplained = max(result_mean - mean - lowered, 0.0) + min(result_mean - mean + raised, 0.0)
     spec = plan.recipe.task.spec
+    judges_mean = spec.keeps_mean and spec.explains_pixels  # activations may not tell it
     border_change = 0.0
     if spec.light_crosses_border:  # the operator brings light into the field of view, and out of it
         border_change, unexplained, clipped_mean = result_mean - mean, 0.0, mean
     return {
-        "bias": (clipped_mean - mean) / mean_height if spec.keeps_mean else None,
+        "bias": (clipped_mean - mean) / mean_height if judges_mean else None,
         "border_change": border_change / mean_height,
         "mean_correction": float(measured_residual.mean(dtype=np.float64)) / mean_height,
         "clipping_correction": 0.0

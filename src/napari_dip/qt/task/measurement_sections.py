@@ -408,7 +408,7 @@ class NoiseSection(MeasurementSection):
             for name, figure in (("gain", "gain"), ("read_noise", "darkest_std"))
         }
         # what is measured in the dark may exceed the read noise of the detector
-        origins = {"gain": "measured", "read_noise": "in the dark"}
+        origins = {"gain": "measured", "read_noise": "at most"}
         placeholders = {key: f"{value}, {origins[key]}" for key, value in figures.items()}
         self._form.show_measured_values(placeholders)
         self.plot.show_noise(report.channels)

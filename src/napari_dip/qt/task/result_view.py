@@ -95,8 +95,9 @@ _REPEAT_COLORMAP = Colormap(
 )
 _FIGURES_TOOLTIP = (
     "<qt>Error of a pixel: standard deviation of the noise of the input, and of the error of the "
-    "result.<br>Agreement with the image: correlation of the image with the result that is blurred "
-    "again. 1 explains all of the image; its noise lowers it.<br>"
+    "result: an estimate, which does not tell which preset is better.<br>"
+    "Agreement with the image: correlation of the image with the result that is blurred again. "
+    "1 explains all of the image; its noise lowers it.<br>"
     "Confirmed share of the detail shown: the part that pixels left out of the fit bear out. "
     "What is missing does not count.<br>"
     "σ: the noise of the input; a spot of 10 σ is ten times as high.</qt>"

@@ -427,7 +427,10 @@ class TaskDock(QWidget):
         """Show the card of the image as it was before the latest region."""
         self.result_view.card.setVisible(False)  # else it is taken for up to date
         self._show_card_of(self.result_view.get_result_layer())
-        self.run_bar.show_message("The latest region was undone.")
+        self.run_bar.show_message("")
+        self.run_bar.prepend_message(
+            "The latest region was undone."
+        )  # the next one takes its place
 
     def _show_undo_button(self) -> None:
         self.run_bar.undo_button.setVisible(self.history.update_discarded())
