@@ -69,7 +69,7 @@ def test_a_single_loss_is_a_sentence_and_no_plot_of_one_dot(show, qtbot):
     qtbot.addWidget(curve.hint_label)
     curve.extend([(1, 25, 3.0, 3.1)], 25)
     assert curve.isHidden() and not curve.hint_label.isHidden()
-    assert "once, at iteration 25" in curve.hint_label.text()
+    assert "one measured loss, at iteration 25" in curve.hint_label.text()
     curve.extend([(1, 50, 2.0, 2.2)], 50)
     assert not curve.isHidden() and curve.hint_label.isHidden()
     curve.restart()
