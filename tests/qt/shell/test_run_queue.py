@@ -106,7 +106,7 @@ def test_a_run_that_waits_can_be_discarded_and_leaves_the_first_alone(long_run, 
     long_run.press(second.run_bar.run_button)
     long_run.press(second.run_bar.discard_button)
     assert not second.is_busy and second.run_bar.state is JobState.PLANNED
-    assert "Discarded" in second.run_bar.message_label.text()
+    assert "Taken out of the queue" in second.run_bar.message_label.text()
     long_run.wait_for_fit()
     assert long_run.dock.run_bar.state is JobState.RUNNING
     long_run.press(second.run_bar.run_button)
