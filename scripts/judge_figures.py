@@ -30,7 +30,7 @@ def profile(viewer: napari.Viewer, dock: TaskDock) -> None:
     from screenshots import photograph, scroll_to
 
     chosen = viewer.layers.selection.active
-    line = np.array([[121, 71], [103, 100]])
+    line = np.array([[209.6, 246.0], [198.4, 274.0]])
     drawn = viewer.add_shapes(
         [line], shape_type="line", name="line profile", edge_color="orange", edge_width=2
     )
