@@ -257,7 +257,7 @@ ATTACKS = [
         "name that is a formula",
         run_batch_on("=cmd|' C calc'!A0.tif"),
         (0,),
-        find_damage=find_in_page(",=cmd", "batch.csv"),
+        find_damage=find_in_page('"=cmd', "batch.csv"),
     ),
     Attack(
         "name with signs for the terminal",

@@ -246,7 +246,7 @@ MUTATIONS = [
         "        self._worker = None\n        self._take()\n",
         '        self._worker = None\n        _OPEN.append(open("/dev/null"))\n'
         "        self._take()\n",
-        "long-life",
+        "leaks",
         "a few runs",
     ),
     Mutation(
@@ -254,7 +254,7 @@ MUTATIONS = [
         "qt/shell/run_bar.py",
         "        make_canvas_current(self._widget)\n",
         "        return\n",
-        "long-life",
+        "leaks",
         "runs in one drawn",
     ),
 ]
