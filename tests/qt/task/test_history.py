@@ -144,13 +144,18 @@ def test_discard_forgets_the_history_but_leaves_what_was_kept(long_run):
     assert history.isHidden() and not history.snapshot_buffer.snapshots
 
 
+def run_until_curve(driver):
+    """Run until there are snapshots and a curve."""
+    driver.run()
+    driver.wait_until(lambda: len(driver.dock.history.snapshot_buffer.snapshots) >= 2)
+    driver.wait_for_fit(2)
+
+
 @pytest.mark.long
 @pytest.mark.gl
 def test_the_plot_and_the_undo_of_a_discarded_run_go_with_its_input(long_run):
     dock = long_run.dock
-    long_run.run()
-    long_run.wait_until(lambda: len(dock.history.snapshot_buffer.snapshots) >= 2)
-    long_run.wait_for_fit(2)
+    run_until_curve(long_run)
     long_run.press(dock.run_bar.discard_button)
     assert "Undo Discard" in long_run.last_message
     long_run.viewer.add_image(np.zeros((8, 8)), name="other")
@@ -165,9 +170,7 @@ def test_the_plot_and_the_undo_of_a_discarded_run_go_with_its_input(long_run):
 @pytest.mark.gl
 def test_discard_offers_no_undo_without_the_input(long_run):
     dock = long_run.dock
-    long_run.run()
-    long_run.wait_until(lambda: len(dock.history.snapshot_buffer.snapshots) >= 2)
-    long_run.wait_for_fit(2)
+    run_until_curve(long_run)
     del long_run.viewer.layers["cells"]
     long_run.press(dock.run_bar.discard_button)
     assert dock.run_bar.undo_button.isHidden() and dock.validation_curve.isHidden()

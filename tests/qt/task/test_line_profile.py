@@ -203,12 +203,18 @@ def test_a_profile_that_appears_below_the_window_is_scrolled_into_sight(driver):
     driver.wait_until(lambda: fold.plot.visibleRegion().boundingRect() == fold.plot.rect())
 
 
-@pytest.mark.long
-@pytest.mark.gl
-def test_drawing_a_line_leaves_the_grid_where_it_would_have_a_cell_of_its_own(driver):
+def show_pair(driver):
+    """Return the viewer and the fold of profiles, with an input and a result."""
     viewer, fold = driver.viewer, driver.dock.result_view.profile
     cells = viewer.layers["cells"]
     fold.show_pair(cells, viewer.add_image(cells.data[::-1], name="cells denoised"))
+    return viewer, fold
+
+
+@pytest.mark.long
+@pytest.mark.gl
+def test_drawing_a_line_leaves_the_grid_where_it_would_have_a_cell_of_its_own(driver):
+    viewer, fold = show_pair(driver)
     viewer.window._qt_window.show()
     driver.press(fold.toggleButton())
     driver.wait_until(lambda: not fold.draw_button.visibleRegion().isEmpty())
@@ -221,9 +227,7 @@ def test_drawing_a_line_leaves_the_grid_where_it_would_have_a_cell_of_its_own(dr
 @pytest.mark.long
 @pytest.mark.gl
 def test_a_line_beside_the_image_is_answered_in_a_sentence(driver):
-    viewer, fold = driver.viewer, driver.dock.result_view.profile
-    cells = viewer.layers["cells"]
-    fold.show_pair(cells, viewer.add_image(cells.data[::-1], name="cells denoised"))
+    viewer, fold = show_pair(driver)
     fold.expand(animate=False)
     viewer.add_shapes([np.array([[300.0, 300.0], [300.0, 340.0]])], shape_type="line")
     driver.wait_until(

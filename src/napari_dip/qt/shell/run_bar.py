@@ -326,6 +326,11 @@ class RunBar(QWidget):
         """Show a text above the last message, until the next message."""
         self.message_area.show_text("\n".join(filter(None, [text, self._message])))
 
+    def show_passing_message(self, text: str) -> None:
+        """Show a text instead of the last message, until the next message or change of settings."""
+        self.show_message("")
+        self.prepend_message(text)
+
     def remove_prepended(self) -> None:
         """Remove the text above the last message."""
         self.prepend_message("")

@@ -72,9 +72,8 @@ if TYPE_CHECKING:
 
 _PLAN_TOOLTIP = "Time and memory of the run, at most."
 _NOISE_TOOLTIP = (
-    " Unusual noise is weak, unreliable, or shared by "
-    "neighbouring pixels, and takes a slower prior. It is measured when the run begins; "
-    "Measure under Noise tells it before."
+    " Unusual noise is weak, unreliable, or shared by neighbouring pixels, and takes a slower "
+    "prior. It is measured when the run begins; Measure under Noise tells it before."
 )
 
 
@@ -417,8 +416,7 @@ class TaskDock(QWidget):
         text = self.describe_discard()
         if is_offered:
             text = f"{text if self.history.has_kept_snapshot else 'Discarded.'} {UNDO_HINT}"
-        self.run_bar.show_message("")
-        self.run_bar.prepend_message(text)
+        self.run_bar.show_passing_message(text)
         self._show_undo_button()
         if self._get_latest_layer() not in self.viewer.layers:
             self.validation_curve.restart()
@@ -427,10 +425,7 @@ class TaskDock(QWidget):
         """Show the card of the image as it was before the latest region."""
         self.result_view.card.setVisible(False)  # else it is taken for up to date
         self._show_card_of(self.result_view.get_result_layer())
-        self.run_bar.show_message("")
-        self.run_bar.prepend_message(
-            "The latest region was undone."
-        )  # the next one takes its place
+        self.run_bar.show_passing_message("The latest region was undone.")
 
     def _show_undo_button(self) -> None:
         self.run_bar.undo_button.setVisible(self.history.update_discarded())
