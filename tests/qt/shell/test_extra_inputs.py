@@ -121,11 +121,12 @@ def test_shapes_are_drawn_onto_the_image_wherever_both_lie(viewer):
     np.testing.assert_allclose(inside.max(0), (8, 10), atol=1)
 
 
-def test_an_empty_shapes_layer_has_no_pixels(viewer, extra_inputs):
+def test_an_empty_shapes_layer_is_a_mask_as_large_as_the_image(viewer, extra_inputs):
     image = viewer.add_image(np.zeros((20, 30)), name="cells")
     viewer.add_shapes(name="drawing")
     extra_inputs.set_image(image)
-    assert extra_inputs.read_headers()["mask"].shape == (0, 0)
+    assert extra_inputs.read_headers()["mask"].shape == (20, 30)
+    assert not extra_inputs.read_pixels()["mask"].any()
 
 
 def test_the_list_of_an_optional_input_is_as_narrow_as_another_list(viewer, extra_inputs):
@@ -205,19 +206,44 @@ def test_a_long_label_stands_above_its_list_where_the_dock_is_narrow(viewer, qtb
     further.shut_down()
 
 
+def plan_with_mask(viewer, extra_inputs, name, **settings):
+    image = viewer.add_image(np.zeros((16, 16)), name="cells")
+    extra_inputs.set_image(image)
+    extra_inputs.choose({"mask": name})
+    headers = extra_inputs.read_headers()
+    recipe = make_recipe("inpaint", **settings)
+    return preflight(recipe, read_layer_header(image), get_allowed_machine(), headers)
+
+
+def test_shapes_that_mark_nothing_are_refused_before_run_until_one_is_on_the_image(
+    viewer, extra_inputs
+):
+    shapes = viewer.add_shapes(name="drawing")
+    plan = plan_with_mask(viewer, extra_inputs, "drawing")
+    inspect_early = return_refusal(extra_inputs.inspect_early)
+    assert inspect_early(plan).code == "mask-empty"
+    square = np.array([[2, 2], [2, 6], [6, 6], [6, 2]])
+    answers = []
+    extra_inputs.changed.connect(lambda: answers.append(inspect_early(plan)))
+    shapes.add_polygons(square - 40)  # beside the image
+    assert answers[-1].code == "mask-empty"
+    shapes.add_polygons(square)
+    assert answers[-1] == ()
+
+
+def test_a_label_that_does_not_occur_is_refused_before_run(viewer, extra_inputs):
+    viewer.add_labels(np.eye(16, dtype=int), name="holes")
+    plan = plan_with_mask(viewer, extra_inputs, "holes", label=7)
+    refusal = return_refusal(extra_inputs.inspect_early)(plan)
+    assert refusal.code == "mask-label"
+    assert refusal.facts["labels"] == "1"
+
+
 def test_a_mask_with_nothing_painted_is_refused_before_run_until_a_stroke(
     viewer, extra_inputs, qtbot
 ):
-    image = viewer.add_image(np.zeros((16, 16)), name="cells")
     holes = viewer.add_labels(np.zeros((16, 16), int), name="holes")
-    extra_inputs.set_image(image)
-    extra_inputs.choose({"mask": "holes"})
-    plan = preflight(
-        make_recipe("inpaint"),
-        read_layer_header(image),
-        get_allowed_machine(),
-        extra_inputs.read_headers(),
-    )
+    plan = plan_with_mask(viewer, extra_inputs, "holes")
     inspect_early = return_refusal(extra_inputs.inspect_early)
     assert inspect_early(plan).code == "mask-empty"
     answers = []

@@ -84,6 +84,26 @@ def test_measure_makes_a_psf_of_the_beads_and_chooses_it_for_the_run(deblur_driv
     assert "cells deblurred" in deblur_driver.names
 
 
+def test_a_bead_diameter_is_taken_out_by_a_pixel_size_that_is_typed_beside_it(deblur_driver):
+    deblur_driver.viewer.add_image(make_beads(), name="beads without scale", visible=False)
+    section = deblur_driver.dock.psf_section
+    expand(deblur_driver, section)
+    pixel_size = section.size_edits["pixel_size"]
+    assert pixel_size.isVisible()
+    assert pixel_size.placeholderText() == "65, stated"
+    assert section.size_edits["z_step"].isHidden()  # a plane has none
+    section.bead_chooser.setCurrentText("beads without scale")
+    section.bead_chooser.activated.emit(section.bead_chooser.currentIndex())
+    assert pixel_size.placeholderText() == "not stated"
+    deblur_driver.qtbot.keyClicks(section.diameter_edit, "100")
+    text = measure(deblur_driver).message_label.text()
+    assert "'Pixel size (nm)' of 'PSF from beads'" in text
+    deblur_driver.qtbot.keyClicks(pixel_size, "65,0")
+    text = measure(deblur_driver).message_label.text()
+    assert "The PSF is 'beads without scale PSF'." in text
+    assert " nm" in text  # the width, no longer in pixels
+
+
 @pytest.mark.long
 def test_plot_and_message_go_with_the_layer_of_the_psf(deblur_driver):
     section = measure(deblur_driver)

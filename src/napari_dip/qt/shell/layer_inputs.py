@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 from functools import partial
 from itertools import chain
+from math import prod
 from typing import TYPE_CHECKING, Any, TypeGuard
 from weakref import ref
 
@@ -56,8 +57,8 @@ if TYPE_CHECKING:
     from napari_dip.tasks import TaskInput
 
 _LAYER_TYPES = {"image": Image, "labels": Labels, "shapes": Shapes}
-#: Largest drawn mask, in pixels, that is checked with each plan; 2048 x 2048 pixels take some
-#: hundredths of a second.
+#: Largest drawn mask, in pixels, that is checked with each plan: labels of 2048 x 2048 pixels, or
+#: one shape on so many, take some hundredths of a second.
 _MAX_CHECKED_MASK_PIXELS = 2**22
 #: Milliseconds from a stroke to the next check.
 _STROKE_PAUSE_MS = 300
@@ -291,7 +292,7 @@ class ExtraInputs(QWidget):
         self._inputs = tuple(inputs)
         self._image: Image | None = None
         self._chosen_by_hand: set[str] = set()
-        self._watched_layers: list[Labels] = []
+        self._watched_layers: list[Labels | Shapes] = []
         self._is_blank = False
         self._stroke_timer = make_single_shot_timer(self, _STROKE_PAUSE_MS)
         self._stroke_timer.timeout.connect(self.changed)
@@ -387,15 +388,18 @@ class ExtraInputs(QWidget):
         RefusedError
             If an input cannot be used.
         """
-        drawn_masks = {
-            name: layer.data
+        drawn_masks: dict[str, Any] = {
+            name: rasterise_shapes(layer, self._image).any(0)
+            if isinstance(layer, Shapes)
+            else layer.data
             for name, layer in self.get_chosen_layers().items()
-            if _is_small(layer, Labels, _MAX_CHECKED_MASK_PIXELS)
+            if self._is_small_mask(layer)
         }
         marked_fractions = [float((pixels > 0).mean()) for pixels in drawn_masks.values()]
         self._is_blank = bool(marked_fractions) and not any(marked_fractions)
         # a usual mask is inspected with the image, in the run
         is_odd = self._is_blank or max(marked_fractions, default=0) > _MAX_USUAL_MASK_FRACTION
+        is_odd |= getattr(plan.recipe.task, "label", None) is not None  # it may not occur
         early_layers = {
             item.name: self.get_layer(item.name) for item in self._inputs if item.is_inspected_early
         }
@@ -444,12 +448,11 @@ class ExtraInputs(QWidget):
 
     def _watch_layers(self, layers: Iterable[Any]) -> None:
         """Connect to the drawing events of those of the layers that are small masks."""
-        watched_layers = [
-            layer for layer in layers if _is_small(layer, Labels, _MAX_CHECKED_MASK_PIXELS)
-        ]
+        watched_layers = [layer for layer in layers if self._is_small_mask(layer)]
         for watched in {*self._watched_layers, *watched_layers}:
             if (watched in self._watched_layers) != (watched in watched_layers):
-                for name in ("paint", "labels_update", "data", "set_data"):  # "set_data": undo
+                is_labels = isinstance(watched, Labels)  # "set_data": undo
+                for name in ("data", *("paint", "labels_update", "set_data")[: 3 * is_labels]):
                     signal = getattr(watched.events, name)
                     (signal.connect if watched in watched_layers else signal.disconnect)(
                         self._on_stroke
@@ -466,9 +469,16 @@ class ExtraInputs(QWidget):
         self._chosen_by_hand.add(name)
         self.changed.emit()
 
+    def _is_small_mask(self, layer: Any) -> bool:
+        """Whether a layer is a drawn mask that is small enough to be checked with each plan."""
+        if isinstance(layer, Shapes):
+            pixel_count = max(1, len(layer.data)) * prod(get_image_grid(self._image))
+            return pixel_count <= _MAX_CHECKED_MASK_PIXELS
+        return _is_small(layer, Labels, _MAX_CHECKED_MASK_PIXELS)
+
     def _describe_layer(self, layer: Any) -> ImageHeader:
         if isinstance(layer, Shapes):
-            grid = get_image_grid(self._image) if layer.nshapes else (0, 0)
+            grid = get_image_grid(self._image)
             return ImageHeader(name=layer.name, shape=grid, dtype="bool", axes="YX")
         if isinstance(layer, Image):
             return read_layer_header(layer)

@@ -353,9 +353,11 @@ class SettingsForm:
 
     def _read_field(self, field: SettingField) -> Any:
         value = self.widgets[field.name].value
-        if not field.is_optional:
-            return value
-        text = str(value).strip().replace(",", ".")
+        return self.read_number(field.name, str(value)) if field.is_optional else value
+
+    def read_number(self, name: str, typed: str) -> float | None:
+        """Return a number as the field of that setting takes it, or raise `RefusedError`."""
+        field, text = self._fields[name], typed.strip().replace(",", ".")
         if not text:
             return None
         try:
@@ -363,7 +365,7 @@ class SettingsForm:
         except ValueError:
             number_kind = "a whole number" if field.number_type is int else "a number"
             raise RefusedError(
-                _make_value_refusal(field, str(value).strip(), f"it is not {number_kind}")
+                _make_value_refusal(field, typed.strip(), f"it is not {number_kind}")
             ) from None
         minimum, maximum = field.limits
         if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):

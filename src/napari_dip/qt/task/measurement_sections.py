@@ -28,6 +28,7 @@ from napari_dip.errors import Fault, Refusal, RefusedError
 from napari_dip.pipeline.lazy_inputs import load_array
 from napari_dip.pipeline.measure.noise_report import NoiseReport, make_noise_report
 from napari_dip.pipeline.plan.layout import refuse_header
+from napari_dip.pipeline.recipe import list_settings
 from napari_dip.qt.shell.background_call import start_call
 from napari_dip.qt.shell.dock_plots import (
     TRAINING_COLOUR,
@@ -48,7 +49,8 @@ from napari_dip.qt.shell.layer_headers import get_full_resolution, read_layer_he
 from napari_dip.qt.shell.layer_inputs import NO_LAYER, is_original
 from napari_dip.qt.shell.napari_layers import find_layer, is_preview
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.settings_form import fill_combo, make_combo
+from napari_dip.qt.shell.settings_form import fill_combo, make_combo, make_field_widget
+from napari_dip.tasks.psf.psf_settings import get_pixel_size_nm
 from napari_dip.tasks.shared_settings import normalise_blind_spot, read_blind_spot
 
 if TYPE_CHECKING:
@@ -87,6 +89,8 @@ _DIAMETER_TIP = (
     "Diameter of the beads in nanometres: their size is taken out of the PSF. Needed where it is "
     "more than a third of the width. Empty: not taken out."
 )
+#: Settings of *Deblur* that are asked for beside the beads, too, and the axes that have them.
+_SIZE_AXES = {"pixel_size": "X", "z_step": "Z"}
 _FIELD_TIP = (
     "Make a PSF for each part of the field, of 7 × 7, where it changes from the middle to the rim. "
     "Beads must lie in all parts of the field, which is that of the image."
@@ -106,7 +110,7 @@ def _measure_layer_noise(header: ImageHeader, pixels: Any) -> NoiseReport:
 
 
 def _measure_layer_psf(
-    header: ImageHeader, pixels: Any, task: Task, bead_diameter: float, field: bool
+    header: ImageHeader, pixels: Any, task: Task, settings: dict[str, Any]
 ) -> PsfReport:
     """Measure the PSF from a layer of beads; its lazy pixels are computed in this thread."""
     from napari_dip.pipeline.measure.psf_measurement import (
@@ -114,8 +118,7 @@ def _measure_layer_psf(
         make_psf_report,
     )
 
-    settings: dict[str, Any] = {"bead_diameter": bead_diameter, "field": field}
-    settings |= list_microscope_settings(task, header)
+    settings = list_microscope_settings(task, header) | settings
     return make_psf_report(header, partial(load_array, header.name, pixels), **settings)
 
 
@@ -379,14 +382,8 @@ class NoiseSection(MeasurementSection):
         self._measured_image: tuple[int, str] | None = None
         self.plot: PhotonTransferPlot = PhotonTransferPlot()
         self.blind_spot_page: BlindSpotPage = BlindSpotPage(form)
-        rows = [
-            form.noise_page,
-            self.measure_button,
-            self.plot,
-            self.message_label,
-            self.blind_spot_page,
-        ]
-        fill_grid(page, [[widget] for widget in rows])
+        rows = (form.noise_page, self.measure_button, self.plot, self.message_label)
+        fill_grid(page, [[widget] for widget in (*rows, self.blind_spot_page)])
         form.noise_page.setVisible(True)
         self.measure_button.clicked.connect(self.measure)
         image_chooser.changed.connect(self._on_image)
@@ -454,10 +451,8 @@ class PsfPlot(DockPlot):
         if report.computed_psf is not None:
             entries.append((_COMPUTED_COLOUR, "┅", "without aberrations"))
         self.legend: str = make_legend(*entries)
-        self.labels: tuple[str, str] = (
-            "nm" if report.has_pixel_sizes else "Pixels",
-            self.labels[1],
-        )
+        unit = "nm" if report.has_pixel_sizes else "Pixels"
+        self.labels: tuple[str, str] = (unit, self.labels[1])
         self.update_labels()
         self.setXRange(-report.profile_reach, report.profile_reach, padding=0)
         self.setYRange(0, 1, padding=0.05)
@@ -492,11 +487,19 @@ class PsfSection(MeasurementSection):
         rows = make_form(fields)
         rows.addRow("Beads", self.bead_chooser)
         rows.addRow("Bead diameter (nm)", self.diameter_edit)
+        fields_of_sizes = [list_settings("deblur")[name] for name in _SIZE_AXES]
+        sizes = {field.name: make_field_widget(field) for field in fields_of_sizes}
+        self.size_edits: dict[str, QLineEdit] = {name: w.native for name, w in sizes.items()}
+        for field in fields_of_sizes:
+            rows.addRow(field.setting.label, self.size_edits[field.name])
         self.field_box: QCheckBox = QCheckBox("PSF changes over the field")
         self.field_box.setToolTip(f"<qt>{_FIELD_TIP}</qt>")
         rows.addRow(self.field_box)
         fill_grid(page, [[fields], [self.measure_button], [self.plot], [self.message_label]])
+        self._z_step_label: Any = rows.labelForField(self.size_edits["z_step"])
+        self._sized_layer: str = ""  # whose sizes are in sight
         self.measure_button.clicked.connect(self.measure)
+        self.bead_chooser.activated.connect(self._show_sizes)
         self._connections = Connections()
         self._connections.follow_layers(self._refresh, viewer)
         self._refresh()
@@ -514,19 +517,14 @@ class PsfSection(MeasurementSection):
             self._show_message(f"The bead diameter '{self.diameter_edit.text()}' is not a number.")
             return
         try:
-            task = self._form.build_recipe().task
+            task, sizes = self._form.build_recipe().task, self._read_sizes()
         except RefusedError as error:
             self._show_message(error.reason.message)
             return
         header = read_layer_header(layer)
-        work = partial(
-            _measure_layer_psf,
-            header,
-            get_full_resolution(layer),
-            task,
-            diameter,
-            self.field_box.isChecked(),
-        )
+        settings = {"bead_diameter": diameter, "field": self.field_box.isChecked(), **sizes}
+        pixels = get_full_resolution(layer)
+        work = partial(_measure_layer_psf, header, pixels, task, settings)
         self._start(work, partial(self._show_report, layer), "Measuring the PSF of", header.name)
 
     def shut_down(self) -> None:
@@ -569,10 +567,31 @@ class PsfSection(MeasurementSection):
         chosen = self.bead_chooser.currentText()
         chosen = chosen if chosen in names else next(iter(bead_names), NO_LAYER)
         fill_combo(self.bead_chooser, [NO_LAYER, *names], chosen)
+        self._show_sizes()
         if self._psf_name and self._psf_name not in self._viewer.layers:
             self._psf_name = ""
             self.plot.setVisible(False)
             self._show_message(_BEADS_HINT)
+
+    def _show_sizes(self, _: object = None) -> None:
+        """Show the sizes that the chosen layer states; those typed were of the layer before."""
+        name = self.bead_chooser.currentText()
+        layer = find_layer(self._viewer, name)
+        header = None if layer is None else read_layer_header(layer)
+        for setting, edit in self.size_edits.items():
+            size = None if header is None else get_pixel_size_nm(header, _SIZE_AXES[setting])
+            edit.setPlaceholderText(f"{size:.6g}, stated" if size else "not stated")
+            edit.setText(edit.text() if name == self._sized_layer else "")
+        self._sized_layer = name
+        has_planes = header is not None and "Z" in header.axes and header.get_sizes("Z") > (1,)
+        for widget in (self.size_edits["z_step"], self._z_step_label):
+            widget.setVisible(has_planes)
+        self.adjust_page_height()
+
+    def _read_sizes(self) -> dict[str, float]:
+        """Return the sizes that were typed; those of the layer are in its header."""
+        sizes = {n: self._form.read_number(n, edit.text()) for n, edit in self.size_edits.items()}
+        return {name: size for name, size in sizes.items() if size is not None}
 
 
 def _identify_image(layer: Image, axes: str) -> tuple[int, str]:
