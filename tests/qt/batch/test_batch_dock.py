@@ -39,6 +39,7 @@ from napari_dip.qt.task.run_request import (
     read_result_provenance,
 )
 from napari_dip.samples import MITOCHONDRIA
+from programs import make_entries, make_small_program, write_archive
 from scale.batch.test_plates import make_plate, read_tree, validate_plate
 
 #: The first run of a session also imports torch.
@@ -549,3 +550,16 @@ def test_a_colour_result_has_no_white_thumbnail(qtbot):
     BatchLayers(viewer, parent)._on_opened(((dask.array.from_array(colours), attributes),))
     qtbot.waitUntil(lambda: len(viewer.layers) == 1)
     assert viewer.layers[0].thumbnail[16, 16, :3].tolist() == pytest.approx([20, 60, 120], abs=2)
+
+
+@pytest.mark.long
+def test_a_recipe_that_asks_for_the_layers_is_refused_with_them_before_run(qtbot, scene, tmp_path):
+    bench = Bench(qtbot)
+    network = write_archive(tmp_path / "net.pt2", make_entries(*make_small_program()))
+    recipe = dip.make_recipe("invert-features", network=str(network), layer="list")
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+    bench.dock.recipe_chooser.load(str(tmp_path / "recipe.json"))
+    bench.dock.results_folder.setText(str(tmp_path / "out"))
+    bench.dock.files_edit.add(str(scene / "in" / GOOD[0]))
+    bench.wait(lambda: "Choose one of: body.0" in bench.dock.plan_label.text())
+    assert not bench.bar.run_button.isEnabled()

@@ -74,6 +74,27 @@ def test_the_plan_refuses_the_word_list_with_the_layers_before_run(qtbot, tmp_pa
     dock.shut_down()
 
 
+@pytest.mark.long
+def test_the_plan_refuses_a_layer_that_the_network_lacks_and_names_those_it_has(qtbot, tmp_path):
+    viewer = ViewerModel()
+    viewer.add_image(np.arange(4096, dtype="uint8").reshape(64, 64), name="cells")
+    dock = make_dock_class("invert-features")(viewer)
+    qtbot.addWidget(dock)
+    path = write_archive(tmp_path / "net.pt2", make_entries(*make_small_program()))
+    dock.form.widgets["network"].value = str(path)
+    dock.form.widgets["layer"].value = "body.7"
+    run_button = dock.run_bar.run_button
+    qtbot.waitUntil(lambda: "no layer" in dock.plan_label.text(), timeout=60_000)
+    assert "The setting 'Layer' cannot be 'body.7'" in dock.plan_label.text()
+    assert "body.3" in dock.plan_label.text() and not run_button.isEnabled()
+    dock.form.widgets["layer"].value = "body.2"
+    assert run_button.isEnabled()
+    (menu,) = dock.form.suggestion_menus.values()
+    qtbot.waitUntil(lambda: bool(menu.outcomes), timeout=60_000)
+    assert "of memory" in dock.plan_label.text() and run_button.isEnabled()
+    dock.shut_down()
+
+
 def test_icons_of_text_fields_take_the_colour_of_the_text_in_both_themes(form):
     for theme in ("dark", "light"):
         form.basic_page.setStyleSheet(get_stylesheet(theme))

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QLabel, QWidget
 
-from napari_dip.errors import Fault, Refusal, RefusedError
+from napari_dip.errors import Fault, Refusal, RefusedError, raise_if_refused
 from napari_dip.pipeline.events import Event, map_generator
 from napari_dip.pipeline.interactive_run import Control
-from napari_dip.pipeline.recipe import load_recipe
+from napari_dip.pipeline.recipe import list_settings, load_recipe
 from napari_dip.qt.batch.batch_settings import (
     BatchOptions,
     FilesEdit,
@@ -48,6 +48,7 @@ from napari_dip.scale.batch_run import (
 )
 from napari_dip.scale.cluster.dask_cluster import start_workers
 from napari_dip.tasks import TASKS
+from napari_dip.tasks.network_import.loading import LIST_ALL, refuse_unlisted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -130,6 +131,10 @@ def read_batch(
     options
         As for `plan_batch`.
     """
+    for name, field in list_settings(recipe.task.spec.name).items():
+        suggest = field.setting.list_suggestions
+        if suggest is not None and (value := getattr(recipe.task, name).strip()) == LIST_ALL:
+            raise_if_refused(refuse_unlisted(field.setting.label, value, suggest(recipe.task)))
     plan = plan_batch(recipe, inputs, folder, resume=True, process_count=process_count, **options)
     return BatchPlanView(
         plan=plan,

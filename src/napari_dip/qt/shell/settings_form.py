@@ -6,7 +6,6 @@ from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from html import escape
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from magicgui.widgets import create_widget
@@ -34,7 +33,7 @@ from napari_dip.qt.shell.background_call import start_call
 from napari_dip.qt.shell.dock_widget import COLOUR_EVENTS, guard_wheel, make_form
 from napari_dip.qt.shell.run_bar import make_icon
 from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, UNSIZED_AXES
-from napari_dip.tasks.network_import.loading import LIST_ALL
+from napari_dip.tasks.network_import.loading import LIST_ALL, WHY_LISTED, refuse_unlisted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -51,8 +50,6 @@ if TYPE_CHECKING:
 
 #: Longest entry of a suggestion menu, in characters; a refusal is shown as such an entry.
 _MAX_ENTRY_LENGTH = 90
-#: Longest list of suggestions in the plan, in characters: eight lines of a dock.
-_MAX_LIST_LENGTH = 320
 #: Decimal places of a number field whose setting has no step.
 _DECIMALS = 4
 #: Smallest number of visible characters of lists of choices: fits beside the longest label.
@@ -104,7 +101,7 @@ class SuggestionMenu(QObject):
         Returns the task with the present settings; raises `DipError` if they are not valid.
     """
 
-    listed: Signal = Signal()  # there is an outcome for `refuse_list`
+    listed: Signal = Signal()  # there is an outcome for `refuse_value`
 
     def __init__(
         self,
@@ -128,18 +125,20 @@ class SuggestionMenu(QObject):
         except DipError as error:
             self._show(error.reason)
 
-    def refuse_list(self, task: Task) -> Refusal:
-        """Refuse a value that asks for all suggestions; name them once they were collected."""
-        outcome, hint = self.outcomes.get(task), "They are being listed."
-        if isinstance(outcome, Fault):
-            return make_refusal(outcome.code, **outcome.facts)
+    def refuse_value(self, task: Task) -> Refusal | None:
+        """Refuse a value that asks for the suggestions, or is none once they were collected."""
+        value, task = getattr(task, self._name).strip(), replace(task, **{self._name: ""})
+        field, is_request = self._line_edit.accessibleName(), value == LIST_ALL
+        outcome = self.outcomes.get(task)
         if outcome is None:
             self._collect(task, partial(self._keep, task))
-        else:
-            names = shorten(", ".join(outcome), _MAX_LIST_LENGTH, placeholder=" …")
-            hint = f"Choose one of: {names}; the arrow in its field shows all {len(outcome)}."
-        facts = {"field": self._line_edit.accessibleName(), "value": f"'{LIST_ALL}'"}
-        return make_refusal("setting-wrong", why="it asks for the choices", hint=hint, **facts)
+            facts = {"why": WHY_LISTED, "hint": "They are being listed."}
+            refusal = make_refusal("setting-wrong", field=field, value=f"'{value}'", **facts)
+            return refusal if is_request else None
+        if isinstance(outcome, Fault):  # the network may take another image than that of the list
+            return make_refusal(outcome.code, **outcome.facts) if is_request else None
+        hint = f"the arrow in its field shows all {len(outcome)}"
+        return refuse_unlisted(field, value, outcome, hint)
 
     def _collect(self, task: Task, on_ended: Callable[[SuggestionOutcome], object]) -> None:
         if self._call is None:

@@ -51,7 +51,6 @@ from napari_dip.qt.task.run_request import (
 )
 from napari_dip.qt.task.snapshot_history import HistorySlider, ValidationCurve
 from napari_dip.tasks import TASKS
-from napari_dip.tasks.network_import.loading import LIST_ALL
 from napari_dip.tasks.psf.psf_settings import get_pixel_size_nm
 
 if TYPE_CHECKING:
@@ -181,15 +180,10 @@ class TaskDock(QWidget):
             raise RefusedError("guide-in-image", image=header.name, **facts)
         recipe, extra_headers = self.form.build_recipe(), self.extra_inputs.read_headers()
         plan = raise_if_refused(preflight(recipe, header, get_allowed_machine(), extra_headers))
-        self._check_list_requests(recipe.task)
+        for menu in self.form.suggestion_menus.values():
+            if (refusal := menu.refuse_value(recipe.task)) is not None:
+                raise RefusedError(refusal)
         return plan, self.extra_inputs.inspect_early(plan)
-
-    def _check_list_requests(self, task: Task) -> None:
-        """Refuse a setting that asks for its choices; these are then listed in the background."""
-        for name, menu in self.form.suggestion_menus.items():
-            if getattr(task, name).strip() == LIST_ALL:
-                raise RefusedError(menu.refuse_list(task))
-            menu.outcomes.clear()  # files may change
 
     def show_plan(self, _: object = None) -> None:
         """Update the plan above the buttons, unless a run is on."""
@@ -438,6 +432,12 @@ class TaskDock(QWidget):
         self.run_bar.show_message(self._results.add_waiting())
         self.run_bar.add_button.setVisible(self._results.has_waiting)
 
+    def _on_form(self) -> None:
+        """Show another plan, for which suggestions are listed again: files may have changed."""
+        for menu in self.form.suggestion_menus.values():
+            menu.outcomes.clear()
+        self.show_plan()
+
     def _on_new_mask(self, input_name: str, _: bool = False) -> None:
         """Add an empty mask on the pixels of the image, and choose it, for the user to paint."""
         image = self.image_chooser.get_layer()
@@ -467,7 +467,7 @@ class TaskDock(QWidget):
         self.viewer.layers.selection.events.changed.connect(self._show_selected_button)
         for menu in self.form.suggestion_menus.values():
             menu.listed.connect(self.show_plan)
-        self.form.changed.connect(self.show_plan)
+        self.form.changed.connect(self._on_form)
         self.form.changed.connect(self.run_bar.remove_prepended)  # it was about other settings
         self.inputs.changed.connect(self.show_plan)
         self.inputs.message_outdated.connect(self.run_bar.clear_message)

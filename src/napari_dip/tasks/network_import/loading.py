@@ -8,8 +8,10 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 
 #: Name of a layer that asks for the names of all.
 LIST_ALL = "list"
+#: Why `LIST_ALL` is no value of its setting.
+WHY_LISTED = "it asks for the choices"
+#: Longest list of layers in the plan, in characters: eight lines of a dock.
+_MAX_LIST_LENGTH = 320
 #: Maximum memory in bytes of loading and trial run. VGG-19, the largest classic network, has 0.6 GB
 #: of weights, of which three copies exist at once.
 MAX_LOADING_BYTES = 4 * 2**30
@@ -158,6 +164,35 @@ def load_network(
     network = _load_network_or_layers(file, layer, size, memory)
     assert not isinstance(network, tuple)
     return network
+
+
+def refuse_unlisted(
+    field: str, value: str, names: tuple[str, ...], hint: str = ""
+) -> Refusal | None:
+    """Refuse a value that asks for the layers, or is none of them, and name them.
+
+    Parameters
+    ----------
+    field : str
+        Label of the setting.
+    value : str
+    names : tuple of str
+        Of the layers; the nearest come first in the refusal of another one.
+    hint : str
+        Where else they are listed.
+    """
+    if value in names:
+        return None
+    is_request = value == LIST_ALL
+    nearest = names if is_request else get_close_matches(value, names, len(names), cutoff=0)
+    listed = shorten(", ".join(nearest), _MAX_LIST_LENGTH, placeholder=" …")
+    return make_refusal(
+        "setting-wrong",
+        field=field,
+        value=f"'{value}'",
+        why=WHY_LISTED if is_request else "the network has no layer of that name",
+        hint=f"Choose one of: {'; '.join(filter(None, (listed, hint)))}.",
+    )
 
 
 def list_network_layers(file: NetworkSource, size: tuple[int, ...]) -> tuple[tuple[str, str], ...]:
