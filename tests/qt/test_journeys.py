@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 from qtpy.QtCore import QPoint, Qt, QThreadPool
-from qtpy.QtWidgets import QAbstractButton, QApplication, QFileDialog, QScrollArea
+from qtpy.QtWidgets import QAbstractButton, QApplication, QFileDialog, QScrollArea, QTabBar
 
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.card import make_card
@@ -227,6 +227,10 @@ def test_the_window_stays_as_high_as_it_was_with_all_docks_of_the_menu_open(user
         assert (window.width(), window.height()) == (1280, 720), entry
         assert not any(other.visibleRegion().intersects(frame.rect()) for other in docks[:-1])
     assert set(window.tabifiedDockWidgets(docks[0])) == set(docks[1:])
+    (tab_bar,) = (bar for bar in window.findChildren(QTabBar) if bar.count() == len(entries))
+    assert sorted(map(tab_bar.tabText, range(tab_bar.count()))) == sorted(entries)
+    assert tab_bar.elideMode() is Qt.TextElideMode.ElideNone
+    assert [frame.name for frame in docks] == [f"{entry} (napari-dip)" for entry in entries]
     # the check of the computer tries PyTorch in the background
     user.wait_until(lambda: not QThreadPool.globalInstance().activeThreadCount())
 

@@ -167,3 +167,21 @@ def test_a_disconnected_chooser_hears_nothing(viewer, image_chooser, qtbot):
     layer.data = make_image()[:20, :24]
     viewer.add_image(make_image(), name="more")
     assert not heard
+
+
+def test_axes_too_long_for_a_narrow_dock_end_in_an_ellipsis(viewer, image_chooser):
+    viewer.add_image(np.zeros((128, 32, 40), np.float32), name="stack")
+    combo = image_chooser.axes_combo
+    edit = combo.lineEdit()
+    assert edit.text() == "ZYX: 128 planes"
+    combo.setFixedWidth(110)
+    image_chooser.show()
+    combo.clearFocus()  # who types needs the whole text
+    assert edit.fontMetrics().horizontalAdvance(edit.text()) > edit.width()
+    drawn = edit.grab().toImage()
+    entries = [f"{edit.text()[:end]}…" for end in range(1, len(edit.text()))]
+    images = []
+    for entry in entries:
+        edit.setText(entry)
+        images.append(edit.grab().toImage())
+    assert drawn in images

@@ -10,21 +10,31 @@ import traceback
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakSet
 
 from qtpy.QtCore import QObject, QThreadPool, Signal
+from qtpy.QtGui import QAction
+from qtpy.QtWidgets import QLineEdit, QMenu
 from superqt.utils import GeneratorWorker, create_worker
 
 from napari_dip.errors import DipError, Fault, make_refusal
 from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.machine import is_memory_error
+from napari_dip.tasks.network_import.loading import LIST_ALL, WHY_LISTED, refuse_unlisted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from napari_dip.errors import Refusal
     from napari_dip.pipeline.events import Event
+    from napari_dip.tasks import Task
 
+    SuggestionOutcome = tuple[str, ...] | Fault
+
+#: Longest entry of a suggestion menu, in characters; a refusal is shown as such an entry.
+_MAX_ENTRY_LENGTH = 90
 #: Shortest time between two updates of a dock, in seconds.
 MIN_UPDATE_SECONDS = 0.2
 #: Longest time between two updates.
@@ -297,6 +307,88 @@ def start_call(
     call.ended.connect(on_ended)
     call.start()
     return call
+
+
+class SuggestionMenu(QObject):
+    """A menu in a line edit that lists suggestions, which are collected in the background.
+
+    Parameters
+    ----------
+    edit : QLineEdit
+        Its text becomes the chosen suggestion.
+    name : str
+        The name of the setting.
+    list_suggestions : callable
+        As `Setting.list_suggestions`.
+    build_task : callable
+        Returns the task with the present settings; raises `DipError` if they are not valid.
+    """
+
+    listed: Signal = Signal()  # there is an outcome for `refuse_value`
+
+    def __init__(
+        self,
+        edit: QLineEdit,
+        name: str,
+        list_suggestions: Callable[[Task], tuple[str, ...]],
+        build_task: Callable[[], Task],
+    ) -> None:
+        super().__init__(edit)
+        self._line_edit, self._name = edit, name
+        self._list_suggestions, self._build_task = list_suggestions, build_task
+        self._call: BackgroundCall | None = None
+        self.outcomes: dict[Task, SuggestionOutcome] = {}
+        self.menu: QMenu = QMenu(edit)
+
+    def open_menu(self) -> None:
+        """Collect the suggestions in the background, then open the menu."""
+        try:
+            self._collect(self._build_task(), self._show)
+        except DipError as error:
+            self._show(error.reason)
+
+    def refuse_value(self, task: Any) -> Refusal | None:
+        """Refuse a value that asks for the suggestions, or is none once they were collected."""
+        value, task = getattr(task, self._name).strip(), replace(task, **{self._name: ""})
+        field, is_request = self._line_edit.accessibleName(), value == LIST_ALL
+        outcome = self.outcomes.get(task)
+        if outcome is None:
+            self._collect(task, partial(self._keep, task))
+            facts = {"why": WHY_LISTED, "hint": "They are being listed."}
+            refusal = make_refusal("setting-wrong", field=field, value=f"'{value}'", **facts)
+            return refusal if is_request else None
+        if isinstance(outcome, Fault):  # the network may take another image than that of the list
+            return make_refusal(outcome.code, **outcome.facts) if is_request else None
+        hint = f"the arrow in its field shows all {len(outcome)}"
+        return refuse_unlisted(field, value, outcome, hint)
+
+    def _collect(self, task: Task, on_ended: Callable[[SuggestionOutcome], object]) -> None:
+        if self._call is None:
+            suggest = partial(self._list_suggestions, task)
+            self._call = start_call(suggest, self, on_ended, activity="Listing", name=self._name)
+
+    def _keep(self, task: Task, outcome: SuggestionOutcome) -> None:
+        self._call, self.outcomes[task] = None, outcome
+        self.listed.emit()
+
+    def _show(self, outcome: SuggestionOutcome) -> None:
+        self._call = None
+        self.menu.clear()
+        if isinstance(outcome, Fault):
+            ellipsis = "…" if len(outcome.sentence) > _MAX_ENTRY_LENGTH else ""
+            refusal_action = QAction(outcome.sentence[:_MAX_ENTRY_LENGTH] + ellipsis, self.menu)
+            refusal_action.setEnabled(False)
+            self.menu.addAction(refusal_action)
+        else:
+            for suggestion in outcome:
+                action = QAction(suggestion, self.menu)
+                action.triggered.connect(partial(self._choose, suggestion))
+                self.menu.addAction(action)
+        self.menu.popup(self._line_edit.mapToGlobal(self._line_edit.rect().bottomLeft()))
+        self.listed.emit()  # a list that was asked for meanwhile can be collected now
+
+    def _choose(self, text: str, _: bool = False) -> None:
+        self._line_edit.setText(text)
 
 
 @atexit.register

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QMainWindow,
     QPushButton,
     QScrollArea,
+    QTabBar,
     QTableView,
     QTextBrowser,
     QVBoxLayout,
@@ -108,13 +109,9 @@ class CollapsibleSection(QCollapsible):
         page = self.content()
         page.setVisible(is_expanded)
         # with some themes, number fields would shrink below the height of their text
-        page.setMinimumHeight(_measure_page_height(page) if is_expanded else 0)
+        height = max(page.sizeHint().height(), _measure_wrapped_height(page))
+        page.setMinimumHeight(height if is_expanded else 0)
         page.setMaximumHeight(_MAX_WIDGET_SIZE if is_expanded else 0)
-
-
-def _measure_page_height(page: QWidget) -> int:
-    """Return the height that a page needs at its present width."""
-    return max(page.sizeHint().height(), _measure_wrapped_height(page))
 
 
 def _measure_wrapped_height(page: QWidget) -> int:
@@ -174,12 +171,12 @@ class DockLifecycle(QObject):
         if watched is not self._dock:
             with suppress(RuntimeError):  # Qt hides the frame of a dock that is deleted
                 self._watch_frame(kind)
-        elif (
-            kind == QEvent.Type.ParentChange
-        ):  # on closing, napari takes the widget from its parent
+        elif kind == QEvent.Type.ParentChange:  # when closing, napari takes the parent away
             if self.frame is not None:
                 self._is_docked, self._last_frame = True, self.frame
                 if isinstance(self.frame, QDockWidget):
+                    title = self.frame.windowTitle()  # a tab has no room for the plugin's name
+                    self.frame.setWindowTitle(title.rpartition(" (")[0] or title)
                     self.frame.dockLocationChanged.connect(self._tabify)
                     self.frame.visibilityChanged.connect(self._on_visibility)
                     self.frame.installEventFilter(self)
@@ -195,6 +192,10 @@ class DockLifecycle(QObject):
 
     def _on_visibility(self, is_in_front: bool) -> None:
         self._is_in_front = is_in_front
+        window = None if self.frame is None else self.frame.parentWidget()
+        for tab_bar in () if window is None else window.findChildren(QTabBar):
+            if tab_bar.parent() is window:  # arrows scroll tabs for which there is no room
+                tab_bar.setElideMode(Qt.TextElideMode.ElideNone)
 
     def _watch_frame(self, kind: QEvent.Type | None) -> None:
         """Raise the dock if napari's menu has hidden it, and not a button of its title bar."""
@@ -312,8 +313,7 @@ def guard_wheel(*widgets: QWidget) -> None:
 def unwrap_viewer(viewer: Any) -> Any:
     """Return the viewer behind the proxy that napari passes to a dock opened from a menu.
 
-    The proxy returns a new object for a layer at each access. Such an object has another identity
-    each time, and a weak reference to it is dead at once.
+    The proxy returns a layer as a new object each time, to which a weak reference is dead at once.
     """
     return getattr(viewer, "__wrapped__", viewer)
 
@@ -561,9 +561,8 @@ def style_table(table: QTableView, row_height: int) -> None:
 
 def copy_text(text: str) -> None:
     """Copy a text to the clipboard."""
-    clipboard = QApplication.clipboard()
-    assert clipboard is not None  # there is an application, since there is a widget
-    clipboard.setText(text)
+    if (clipboard := QApplication.clipboard()) is not None:
+        clipboard.setText(text)
 
 
 def make_form(page: QWidget | None = None) -> QFormLayout:

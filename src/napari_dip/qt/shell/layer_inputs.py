@@ -43,7 +43,7 @@ from napari_dip.qt.shell.layer_headers import (
     read_layer_header,
 )
 from napari_dip.qt.shell.napari_layers import find_layer, is_preview, read_layer_provenance
-from napari_dip.qt.shell.settings_form import fill_combo, make_combo
+from napari_dip.qt.shell.settings_form import fill_combo, make_combo, make_combo_editable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -108,8 +108,7 @@ class ImageChooser(QWidget):
             "unless that is a result.",
         )
         self.axes_combo: QComboBox = make_combo("Axes", _AXES_TOOLTIP)
-        self.axes_combo.setEditable(True)
-        self.axes_combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        make_combo_editable(self.axes_combo)
         guard_wheel(self.axes_combo)
         self._axes_label = QLabel("Axes")
         self.source_label: QLabel = QLabel()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
-from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -19,7 +18,6 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QLabel,
     QLineEdit,
-    QMenu,
     QStyle,
     QStyleOptionComboBox,
     QStylePainter,
@@ -27,29 +25,21 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors import DipError, Fault, RefusedError, make_refusal
+from napari_dip.errors import RefusedError, make_refusal
 from napari_dip.pipeline.recipe import Recipe, RunSettings, list_settings, make_recipe
-from napari_dip.qt.shell.background_call import start_call
+from napari_dip.qt.shell.background_call import SuggestionMenu
 from napari_dip.qt.shell.dock_widget import COLOUR_EVENTS, guard_wheel, make_form
 from napari_dip.qt.shell.run_bar import make_icon
 from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, UNSIZED_AXES
-from napari_dip.tasks.network_import.loading import LIST_ALL, WHY_LISTED, refuse_unlisted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from magicgui.widgets.bases import ValueWidget
 
-    from napari_dip.errors import Refusal
     from napari_dip.pipeline.recipe import SettingField
-    from napari_dip.qt.shell.background_call import BackgroundCall
-    from napari_dip.tasks import Task
     from napari_dip.tasks.base import Setting
 
-    SuggestionOutcome = tuple[str, ...] | Fault
-
-#: Longest entry of a suggestion menu, in characters; a refusal is shown as such an entry.
-_MAX_ENTRY_LENGTH = 90
 #: Decimal places of a number field whose setting has no step.
 _DECIMALS = 4
 #: Smallest number of visible characters of lists of choices: fits beside the longest label.
@@ -84,89 +74,6 @@ def add_path_button(edit: QLineEdit, label: str, file_filter: str = "") -> None:
 
     tooltip = "Open a file" if file_filter else "Choose a folder"
     _add_edit_button(edit, "folder", tooltip, choose)
-
-
-class SuggestionMenu(QObject):
-    """A menu in a line edit that lists suggestions, which are collected in the background.
-
-    Parameters
-    ----------
-    edit : QLineEdit
-        Its text becomes the chosen suggestion.
-    name : str
-        The name of the setting.
-    list_suggestions : callable
-        As `Setting.list_suggestions`.
-    build_task : callable
-        Returns the task with the present settings; raises `DipError` if they are not valid.
-    """
-
-    listed: Signal = Signal()  # there is an outcome for `refuse_value`
-
-    def __init__(
-        self,
-        edit: QLineEdit,
-        name: str,
-        list_suggestions: Callable[[Task], tuple[str, ...]],
-        build_task: Callable[[], Task],
-    ) -> None:
-        super().__init__(edit)
-        self._line_edit, self._name = edit, name
-        self._list_suggestions, self._build_task = list_suggestions, build_task
-        self._call: BackgroundCall | None = None
-        self.outcomes: dict[Task, SuggestionOutcome] = {}
-        self.menu: QMenu = QMenu(edit)
-        _add_edit_button(edit, "choices", "Show the choices", self.open_menu)
-
-    def open_menu(self) -> None:
-        """Collect the suggestions in the background, then open the menu."""
-        try:
-            self._collect(self._build_task(), self._show)
-        except DipError as error:
-            self._show(error.reason)
-
-    def refuse_value(self, task: Task) -> Refusal | None:
-        """Refuse a value that asks for the suggestions, or is none once they were collected."""
-        value, task = getattr(task, self._name).strip(), replace(task, **{self._name: ""})
-        field, is_request = self._line_edit.accessibleName(), value == LIST_ALL
-        outcome = self.outcomes.get(task)
-        if outcome is None:
-            self._collect(task, partial(self._keep, task))
-            facts = {"why": WHY_LISTED, "hint": "They are being listed."}
-            refusal = make_refusal("setting-wrong", field=field, value=f"'{value}'", **facts)
-            return refusal if is_request else None
-        if isinstance(outcome, Fault):  # the network may take another image than that of the list
-            return make_refusal(outcome.code, **outcome.facts) if is_request else None
-        hint = f"the arrow in its field shows all {len(outcome)}"
-        return refuse_unlisted(field, value, outcome, hint)
-
-    def _collect(self, task: Task, on_ended: Callable[[SuggestionOutcome], object]) -> None:
-        if self._call is None:
-            suggest = partial(self._list_suggestions, task)
-            self._call = start_call(suggest, self, on_ended, activity="Listing", name=self._name)
-
-    def _keep(self, task: Task, outcome: SuggestionOutcome) -> None:
-        self._call, self.outcomes[task] = None, outcome
-        self.listed.emit()
-
-    def _show(self, outcome: SuggestionOutcome) -> None:
-        self._call = None
-        self.menu.clear()
-        if isinstance(outcome, Fault):
-            ellipsis = "…" if len(outcome.sentence) > _MAX_ENTRY_LENGTH else ""
-            refusal_action = QAction(outcome.sentence[:_MAX_ENTRY_LENGTH] + ellipsis, self.menu)
-            refusal_action.setEnabled(False)
-            self.menu.addAction(refusal_action)
-        else:
-            for suggestion in outcome:
-                action = QAction(suggestion, self.menu)
-                action.triggered.connect(partial(self._choose, suggestion))
-                self.menu.addAction(action)
-        self.menu.popup(self._line_edit.mapToGlobal(self._line_edit.rect().bottomLeft()))
-        self.listed.emit()  # a list that was asked for meanwhile can be collected now
-
-    def _choose(self, text: str, _: bool = False) -> None:
-        self._line_edit.setText(text)
 
 
 class _EditIcon(QObject):
@@ -234,6 +141,9 @@ class SettingsForm:
             for name, field in self._fields.items()
             if (suggest := field.setting.list_suggestions)
         }
+        for name, menu in self.suggestion_menus.items():
+            edit = self.widgets[name].native
+            _add_edit_button(edit, "choices", "Show the choices", menu.open_menu)
         for widget in self.widgets.values():
             widget.changed.connect(self._notify)
         noise_fields = NOISE_FIELDS if set(MEASURED_FIELDS) <= set(self._fields) else ()
@@ -429,6 +339,8 @@ class ComboElision(QObject):
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Draw the list as Qt does, but for the length of the text, and complete its tooltip."""
         is_paint = event is not None and event.type() == QEvent.Type.Paint
+        if isinstance(watched, QLineEdit):
+            return is_paint and not watched.hasFocus() and _draw_elided(watched)
         is_tooltip = isinstance(event, QHelpEvent)
         if not isinstance(watched, QComboBox) or not (is_paint or is_tooltip):
             return False
@@ -454,6 +366,17 @@ class ComboElision(QObject):
         return True
 
 
+def _draw_elided(edit: QLineEdit) -> bool:
+    """Draw the text of an editable list, if it is too long; return whether it is."""
+    rect = edit.rect().adjusted(2, 0, -2, 0)  # Qt's margins
+    text = edit.fontMetrics().elidedText(edit.text(), Qt.TextElideMode.ElideRight, rect.width())
+    if is_elided := text != edit.text():
+        painter = QStylePainter(edit)
+        painter.setPen(edit.palette().color(QPalette.ColorRole.Text))
+        painter.drawText(rect, Qt.AlignmentFlag.AlignVCenter, text)
+    return is_elided
+
+
 def style_combo(combo: QComboBox, name: str, tooltip: str, *, length: int | None) -> QComboBox:
     """Style a list as `make_combo` does, and return it."""
     combo.installEventFilter(ComboElision(combo))
@@ -465,6 +388,14 @@ def style_combo(combo: QComboBox, name: str, tooltip: str, *, length: int | None
     if length is not None:
         combo.setMinimumContentsLength(length)
     return combo
+
+
+def make_combo_editable(combo: QComboBox) -> None:
+    """Let the user type into a list; a text that is too long ends in an ellipsis until then."""
+    combo.setEditable(True)
+    combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+    if (edit := combo.lineEdit()) is not None:
+        edit.installEventFilter(ComboElision(combo))  # whose wrapper in Python stays
 
 
 def fill_combo(

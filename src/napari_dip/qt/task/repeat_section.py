@@ -39,7 +39,12 @@ from napari_dip.qt.shell.layer_headers import get_full_resolution, rasterise_sha
 from napari_dip.qt.shell.napari_layers import METADATA_KEY, REGION, find_layer
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.settings_form import fill_combo, make_combo, update_combo
+from napari_dip.qt.shell.settings_form import (
+    fill_combo,
+    make_combo,
+    make_combo_editable,
+    update_combo,
+)
 from napari_dip.qt.task.result_export import apply_header
 from napari_dip.qt.task.run_request import (
     build_repetition,
@@ -143,8 +148,7 @@ class UserPresetsWidget(QWidget):
             "Preset of your own",
             "Choose one of your presets, or type a name for the settings as they are now.",
         )
-        self.combo.setEditable(True)
-        self.combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        make_combo_editable(self.combo)
         line_edit = self.combo.lineEdit()
         assert line_edit is not None  # the list is editable
         self.name_edit = line_edit

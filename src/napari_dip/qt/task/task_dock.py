@@ -66,7 +66,6 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.background_call import JobProgress
     from napari_dip.qt.shell.job_controller import JobController, JobRequest
     from napari_dip.qt.shell.layer_inputs import ExtraInputs, ImageChooser
-    from napari_dip.tasks import Task
 
 
 _PLAN_TOOLTIP = "Time and memory of the run, at most."
