@@ -130,6 +130,51 @@ def test_the_posterior_mean_of_a_poor_fit_is_the_measurement() -> None:
     assert float((answer.mean - measurement).abs().max()) < 0.5
 
 
+def test_a_missed_rod_in_a_volume_comes_back_and_its_error_is_said() -> None:
+    measured = NoiseVariance(gain=constant(0.0), intercept=constant(4.0), floor=constant(1e-3))
+    truth = torch.full((1, 1, 9, 48, 48), 10.0)
+    truth[..., 3:6, 20:26, :] += 8.0
+    mean = torch.full_like(truth, 10.0)
+    noise = 2.0 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    answer = compute_posterior(
+        measured,
+        truth + noise,
+        Estimate(mean, torch.full_like(mean, -30.0)),
+        assumed_noise_fraction=0.6,
+        validation_mask=torch.zeros_like(mean),
+    )
+    rod, far = truth > 11, torch.zeros_like(truth, dtype=torch.bool)
+    far[..., :12, :] = True
+    squared_error = (answer.mean - truth) ** 2
+    assert answer.log_variance is not None
+    claimed = answer.log_variance.exp()
+    assert float(squared_error[rod].mean()) < 6.0  # 64 in the prediction
+    assert float(claimed[rod].mean()) > 0.5 * float(squared_error[rod].mean())
+    assert float(squared_error[far].mean()) < 0.1  # 4 in the measurement
+
+
+def test_voxels_that_were_not_measured_do_not_raise_the_variance_of_a_volume() -> None:
+    measured = NoiseVariance(gain=constant(0.0), intercept=constant(4.0), floor=constant(1e-3))
+    mean = torch.full((1, 1, 5, 40, 40), 10.0)
+    measurement = mean + 2.0 * torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(mean)
+    mask[..., 10:14, 10:14] = 0
+    blind = Estimate(mean, torch.full_like(mean, 0.47))  # 0.6 times 4 + 1.6 is the noise
+    answers = [
+        compute_posterior(
+            measured,
+            image,
+            blind,
+            assumed_noise_fraction=0.6,
+            validation_mask=torch.zeros_like(mean),
+            residual_mask=mask,
+        )
+        for image in (measurement, measurement * mask - 1000.0 * (1 - mask))
+    ]
+    near = answers[0].mean[mask > 0], answers[1].mean[mask > 0]
+    assert torch.equal(*near)
+
+
 def test_an_estimate_without_doubt_is_its_own_posterior() -> None:
     blind = Estimate(torch.rand(1, 1, 4, 4))
     answer = compute_posterior(

@@ -13,6 +13,7 @@ from napari_dip.pipeline.assess.quality_checks import is_doubtful
 from napari_dip.pipeline.assess.validation_evidence import (
     combine_validation_evidence,
     compute_validation_evidence,
+    compute_variance_factor,
 )
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.execute.fit_setup import prepare_fit
@@ -81,3 +82,14 @@ def test_pixels_of_the_refit_are_no_evidence(scene):
     fit, image = scene
     released = replace(fit, schedule=replace(fit.schedule, refit_iterations=10))
     assert compute_evidence(released, image) == ()
+
+
+def test_the_error_of_a_volume_is_not_raised_twice():
+    # its posterior was raised to the residuals before
+    array = np.stack([make_noisy(48)] * 8).astype(np.float32)
+    image = calibrate_image(plan_for(array, "ZYX"), {"image": array})
+    fit = prepare_fit(image, image.run_plan.units[0])
+    measurement = fit.fit_input.measurement
+    poor = Estimate(torch.zeros_like(measurement), torch.full_like(measurement, -20.0))
+    operator = fit.problem.main_term.operator
+    assert float(compute_variance_factor(fit.fit_input, operator, poor)) == 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from napari_dip.engine.noise import predict_variance
 from napari_dip.engine.operators.imaging import find_fft_length
@@ -29,6 +30,9 @@ MAX_NOISE_RATIO = 1.5
 #: Lower bound of a prediction's variance, in units of the noise variance: even in a flat region, a
 #: prediction is the mean of about fifty noisy neighbours.
 MIN_PREDICTION_VARIANCE_RATIO = 0.02
+#: Size, in voxels, of the window whose residuals correct the variance of a volume's voxel. Larger
+#: ones miss thin structure, smaller ones take in noise (docs/constants.md).
+RESIDUAL_WINDOW = (3, 9, 9)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -193,6 +197,7 @@ def compute_posterior(
     validation_mask: Tensor,
     uses_measured_pixel: bool = True,
     pixel_weights: Tensor | None = None,
+    residual_mask: Tensor | None = None,
 ) -> Estimate:
     """Return the posterior mean and variance of each pixel, given the blind-spot prediction.
 
@@ -200,9 +205,10 @@ def compute_posterior(
     posterior is a Gaussian of mean u + v / (v + s) (y - u) and variance v s / (v + s).
 
     Two corrections come first. The total variance v + s is raised until it explains the
-    validation pixels, since a fit that ended early underestimates its error. Then s is corrected
-    at each brightness, where the measured noise variance may be wrong by up to a half. In flat
-    regions the total variance is all noise, so its low quantile replaces s within bounds.
+    validation pixels, since a fit that ended early underestimates its error. In a volume, which no
+    filter refines, it is raised around each voxel before. Then s is corrected at each brightness,
+    where the measured noise variance may be wrong by up to a half. In flat regions the total
+    variance is all noise, so its low quantile replaces s within bounds.
 
     Parameters
     ----------
@@ -222,6 +228,8 @@ def compute_posterior(
         Whether to return the posterior. False: return the predicted mean with its variance v.
     pixel_weights : Tensor or None
         (1, 1, *grid), noise variance of a typical pixel divided by that of each pixel; None: 1.
+    residual_mask : Tensor or None
+        (1, 1, *grid), 1 at measured pixels of usual noise; None: all are.
 
     References
     ----------
@@ -233,8 +241,11 @@ def compute_posterior(
     mean = estimate.mean
     measured = noise_variance.compute_variance(mean)
     total = estimate.log_variance.exp() + assumed_noise_fraction * measured
-    squared_error = ((measurement - mean) ** 2 * validation_mask).sum()
-    total = total * (squared_error / (total * validation_mask).sum().clamp(min=1e-30)).clamp(min=1)
+    squared_residuals = (measurement - mean) ** 2
+    if mean.ndim == 2 + len(RESIDUAL_WINDOW):
+        total = _raise_to_local_residuals(total, squared_residuals, residual_mask)
+    validated = (squared_residuals * validation_mask).sum()
+    total = total * (validated / (total * validation_mask).sum().clamp(min=1e-30)).clamp(min=1)
     pixel_variance = measured * _estimate_flat_ratio(mean, total / measured).clamp(
         assumed_noise_fraction, MAX_NOISE_RATIO
     )
@@ -247,6 +258,22 @@ def compute_posterior(
         pixel_variance = pixel_variance / pixel_weights
     fraction = prediction_variance / (prediction_variance + pixel_variance)
     return Estimate(mean + fraction * (measurement - mean), (fraction * pixel_variance).log())
+
+
+def _raise_to_local_residuals(
+    total: Tensor, squared_residuals: Tensor, residual_mask: Tensor | None
+) -> Tensor:
+    """Return the variance of a volume, raised to the mean square of the residuals around a voxel.
+
+    The mean is unbiased, since a voxel's own noise has no part in its prediction.
+    """
+    mask = torch.ones_like(total[:1, :1]) if residual_mask is None else residual_mask
+    padding = tuple(side // 2 for side in RESIDUAL_WINDOW)
+    local_residuals, local_total = (
+        F.avg_pool3d(values * mask, RESIDUAL_WINDOW, 1, padding)
+        for values in (squared_residuals, total)
+    )
+    return total * (local_residuals / local_total.clamp(min=1e-30)).clamp(min=1)
 
 
 def _estimate_flat_ratio(mean: Tensor, ratio: Tensor) -> Tensor:

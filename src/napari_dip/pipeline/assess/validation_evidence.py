@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from napari_dip.engine.likelihood.fidelity import RESIDUAL_WINDOW
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -175,7 +177,8 @@ def compute_variance_factor(
 
     Where the network predicts a variance of its own, the squared residuals are compared with that
     variance plus its share of the noise. Otherwise, the noise variance is subtracted from the
-    squared residuals first. The ratio is 1 if there are no validation pixels.
+    squared residuals first. The ratio is 1 if there are no validation pixels. The posterior of a
+    volume has been raised to its residuals before, so that there the ratio is at most 1.
     """
     assert network_estimate.log_variance is not None
     predicted = operator(network_estimate.mean)
@@ -187,6 +190,8 @@ def compute_variance_factor(
         factor = squared_residuals.sum() / (
             predicted_variance + fit_input.noise.assumed_fraction * noise * validation_mask
         ).sum().clamp(min=1e-30)
+        if fit_input.measurement.ndim == 2 + len(RESIDUAL_WINDOW):
+            factor = factor.clamp(max=1)
     else:
         factor = (squared_residuals - noise * validation_mask).sum() / predicted_variance.expand_as(
             squared_residuals

@@ -152,6 +152,7 @@ def build_blind_spot_problem(
             validation_mask=fit_input.masks.validation,
             uses_measured_pixel=uses_measured_pixel,
             pixel_weights=fit_input.masks.pixel_weights,
+            residual_mask=fit_input.masks.low_noise,
         )
 
     refine = make_nl_bayes_refinement(fit_input, postprocess) if uses_measured_pixel else None
