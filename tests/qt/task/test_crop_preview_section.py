@@ -304,17 +304,21 @@ def test_a_region_is_merged_into_the_latest_result_and_can_be_undone(large_image
 
 
 @pytest.mark.long
-def test_undoing_a_region_brings_back_the_card_of_the_result(large_image):
+def test_undoing_a_region_brings_back_card_and_layers_of_the_result(large_image):
     trying, card = large_image.dock.crop_preview, large_image.dock.result_view.card
     large_image.run()
     large_image.wait_for_end()
     headline = card.headline.text()
     draw_rectangle(large_image, 40, 48, 80, 88)
     large_image.set(max_iterations="8")
+    large_image.dock.result_view.extra_layer_chooser.boxes["residual"].setChecked(True)
+    residuals = {name for name in large_image.names if "residual" in name}
     large_image.press(trying.restore_button)
     large_image.wait_for_end()
+    assert len(residuals) < sum("residual" in name for name in large_image.names)
     assert ", only rows" in card.name_label.text()
     large_image.press(trying.undo_button)
+    assert {name for name in large_image.names if "residual" in name} == residuals
     assert (card.name_label.text(), card.headline.text()) == ("cells denoised", headline)
     assert not card.isHidden()
 

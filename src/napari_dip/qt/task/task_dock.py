@@ -29,7 +29,11 @@ from napari_dip.qt.shell.dock_widget import (
 from napari_dip.qt.shell.job_controller import DISCARDED_MESSAGE
 from napari_dip.qt.shell.layer_headers import get_full_resolution
 from napari_dip.qt.shell.layer_inputs import LayerInputs, is_original
-from napari_dip.qt.shell.napari_layers import PLACEMENT_KEYS, copy_layer_attributes
+from napari_dip.qt.shell.napari_layers import (
+    PLACEMENT_KEYS,
+    copy_layer_attributes,
+    read_layer_provenance,
+)
 from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset, get_scheduler
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
 from napari_dip.qt.shell.settings_form import SettingsForm, align_forms, has_noise_settings
@@ -38,7 +42,7 @@ from napari_dip.qt.task.interrupted_runs import InterruptedRunPanel
 from napari_dip.qt.task.measurement_sections import NoiseSection, PsfSection
 from napari_dip.qt.task.repeat_section import RepeatSection
 from napari_dip.qt.task.result_export import recognise_result
-from napari_dip.qt.task.result_view import ResultView
+from napari_dip.qt.task.result_view import EXTRA_LAYERS, REPEATABILITY_LAYERS, ResultView
 from napari_dip.qt.task.run_request import (
     NO_IMAGE_MESSAGE,
     SNAPSHOTS_KEPT_MESSAGE,
@@ -54,7 +58,7 @@ from napari_dip.tasks import TASKS
 from napari_dip.tasks.psf.psf_settings import get_pixel_size_nm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import napari.viewer
     from napari.layers import Image
@@ -110,6 +114,7 @@ class TaskDock(QWidget):
         self.result_view: ResultView = ResultView(viewer)
         self._results = ResultQueue(viewer, self._on_result)
         self._get_latest_layer: Callable[[], Any] = lambda: None
+        self._latest_report: Mapping[str, Any] = {}
         self.form: SettingsForm = SettingsForm(self.task)
         self.repeat_section: RepeatSection = RepeatSection(viewer, self.form, self.inputs)
         self.validation_curve: ValidationCurve = ValidationCurve()
@@ -343,6 +348,7 @@ class TaskDock(QWidget):
         message = self._results.add(pending, self._remarks)
         self.run_bar.add_button.setVisible(self._results.has_waiting)
         self.crop_preview.offer_undo(request)
+        self._latest_report = outcome.report
         return message
 
     def release_job(self) -> str:
@@ -415,7 +421,12 @@ class TaskDock(QWidget):
             self.validation_curve.restart()
 
     def _on_region_undone(self) -> None:
-        """Show the card of the image as it was before the latest region."""
+        """Show the card of the image as it was before the latest region, and drop its layers."""
+        for layer in [*self.viewer.layers]:
+            provenance = read_layer_provenance(layer)
+            is_extra = provenance.get("shows") in {*EXTRA_LAYERS, *REPEATABILITY_LAYERS}
+            if is_extra and provenance["report"] == self._latest_report:
+                self.viewer.layers.remove(layer)
         self.result_view.card.setVisible(False)  # else it is taken for up to date
         self._show_card_of(self.result_view.get_result_layer())
         self.run_bar.show_passing_message("The latest region was undone.")
