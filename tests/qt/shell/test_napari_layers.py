@@ -202,6 +202,7 @@ def test_a_psf_that_was_found_lies_beside_the_image_in_pixels_of_its_size(
     result = add_result(viewer, make_target(rotated_layer), answer)
     assert [layer.name for layer in viewer.layers][-2:] == ["turned PSF", result.name]
     layer = viewer.layers["turned PSF"]
+    assert not layer.visible  # it would lie over a corner of the image
     np.testing.assert_array_equal(layer.data, psf)
     np.testing.assert_allclose(layer.scale[-2:], rotated_layer.scale)
     assert layer.metadata[METADATA_KEY]["recipe"]["task"] == "blind-deblur"

@@ -110,8 +110,11 @@ def test_a_saved_result_opens_as_it_was_is_judged_and_runs_again(
     assert "All is set" in driver.last_message
     assert viewer.layers["cells"].scale == pytest.approx((0.2, 0.2))
     assert driver.dock.form.build_recipe().to_dict() == recipe
+    assert driver.names == ["cells", opened.name]  # the input does not cover its result
+    assert viewer.layers.selection.active is opened
     driver.run()
     driver.wait_for_end()
+    assert driver.names == ["cells", opened.name, "cells denoised"]
     np.testing.assert_array_equal(viewer.layers["cells denoised"].data, pixels)
 
 

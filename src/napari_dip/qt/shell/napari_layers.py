@@ -400,8 +400,7 @@ def add_result(
 def follow_thumbnail(layer: Image) -> None:
     """Show a colour image in napari's layer list as on the canvas, also after later changes.
 
-    napari draws RGB there without the contrast limits, and floats above 1 as white (napari 0.9;
-    its issue 1545 is about the canvas, which was mended).
+    napari 0.9 draws RGB there without the contrast limits, and floats above 1 as white.
     """
     if layer.rgb and np.dtype(layer.dtype).kind == "f":
         draw = partial(_draw_thumbnail, ref(layer))
@@ -445,7 +444,8 @@ def _add_extra_output(
     units = layer_attributes.get("units")
     placement = {"scale": scale} | ({"units": units} if units and len(units) == len(scale) else {})
     provenance = {**metadata, METADATA_KEY: {**metadata[METADATA_KEY], "shows": "found"}}
-    viewer.add_image(image, name=name, **placement, colormap="magma", metadata=provenance)
+    attributes = {**placement, "colormap": "magma", "metadata": provenance}
+    viewer.add_image(image, name=name, **attributes, visible=False)  # it would cover a corner
 
 
 class Preview:

@@ -34,6 +34,7 @@ from napari_dip.qt.shell.dock_widget import (
     make_button,
     make_form,
     make_single_shot_timer,
+    preserve_view,
 )
 from napari_dip.qt.shell.layer_headers import get_full_resolution, rasterise_shapes
 from napari_dip.qt.shell.napari_layers import METADATA_KEY, REGION, find_layer
@@ -403,9 +404,10 @@ class RepeatSection(CollapsibleSection):
         self._form.show_recipe(recipe)
         recorded = read_recorded_inputs(provenance)
         image = recorded.pop("image")
-        self._open_input(image, provenance["report"].get("fit", {}))
-        for record in recorded.values():
-            self._open_input(record, {})
+        with preserve_view(self._viewer):  # the result stays selected
+            self._open_input(image, result, provenance["report"].get("fit", {}))
+            for record in recorded.values():
+                self._open_input(record, result)
         is_chosen = self._image_chooser.choose(
             image["layer"], image.get("axes", provenance["report"]["axes"])
         )
@@ -417,8 +419,10 @@ class RepeatSection(CollapsibleSection):
             raise RefusedError("repeat-layer-gone", result=result, layer=layer)
         return f"All is set as for '{result}'. Press Run to make it again."
 
-    def _open_input(self, record: Mapping[str, Any], fit: Mapping[str, Any]) -> None:
-        """Open the file of an input that is not among the layers, as for a saved result.
+    def _open_input(
+        self, record: Mapping[str, Any], result: str, fit: Mapping[str, Any] | None = None
+    ) -> None:
+        """Open the file of an input that is not among the layers, and place it below the result.
 
         The pixel size is that of the run, if `fit` has it: the user may have changed the file's.
         """
@@ -428,10 +432,13 @@ class RepeatSection(CollapsibleSection):
         failure_text = f"'{path}' could not be opened"
         layers, _ = try_call(lambda: self._viewer.open(path, plugin="napari"), failure_text)
         for layer in (layers or ())[:1]:
+            all_layers = self._viewer.layers
+            all_layers.move(all_layers.index(layer), all_layers.index(result))
+            layer.visible = fit is not None  # a PSF would lie over a corner of the image
             layer.name = record["layer"]
             with suppress(DipError):
                 header = read_header(path)
-                if fit.get("scale") and fit.get("units"):
+                if fit and fit.get("scale") and fit.get("units"):
                     header = replace(header, scale=tuple(fit["scale"]), units=tuple(fit["units"]))
                 apply_header(layer, header)
 
