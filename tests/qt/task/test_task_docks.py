@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_dip.pipeline.assess.card import VERDICT_COLOURS
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 from napari_dip.qt.task.task_dock import make_dock_class
 
@@ -144,10 +145,14 @@ def test_an_empty_mask_is_refused_with_a_message(open_dock):
     driver = open_dock("inpaint")
     driver.viewer.add_labels(np.zeros((SIDE, SIDE), int), name="nothing")
     choose(driver, "mask", "nothing")
-    assert "The mask marks no pixel of 'cells'." in driver.dock.plan_label.text()
+    plan_label = driver.dock.plan_label
+    assert "The mask marks no pixel of 'cells'." in plan_label.text()
+    assert VERDICT_COLOURS["do-not-use"] in plan_label.styleSheet()
     assert not driver.dock.run_bar.run_button.isEnabled()
     driver.viewer.layers["nothing"].paint((9, 9), 1)
-    assert driver.dock.run_bar.run_button.isEnabled()
+    assert driver.dock.run_bar.run_button.isEnabled() and not plan_label.styleSheet()
+    driver.viewer.layers.clear()
+    assert not driver.dock.run_bar.run_button.isEnabled() and not plan_label.styleSheet()
 
 
 def test_a_finer_image_lies_exactly_over_its_input(open_dock):

@@ -35,7 +35,7 @@ from napari_dip.qt.shell.dock_widget import (
 )
 from napari_dip.qt.shell.job_controller import JobController, JobRequest
 from napari_dip.qt.shell.preferences import get_allowed_machine
-from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
+from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label, show_refusal
 from napari_dip.qt.task.task_dock import TaskDock
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch.records import MANIFEST_FILE, read_earlier_batch
@@ -395,7 +395,7 @@ class BatchDock(QWidget):
             self.show_plan()
             return
         if isinstance(plan_view, Fault):
-            self.plan_label.setText(plan_view.message)
+            show_refusal(self.plan_label, plan_view.message)
             self.files_panel.clear_contents()
             return
         # a file that the last batch refused for its pixels has a header that can be planned

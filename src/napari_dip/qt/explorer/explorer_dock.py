@@ -23,7 +23,7 @@ from napari_dip.qt.shell.dock_widget import (
 from napari_dip.qt.shell.job_controller import DISCARDED_MESSAGE
 from napari_dip.qt.shell.layer_inputs import LayerInputs
 from napari_dip.qt.shell.napari_layers import Preview
-from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
+from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label, show_refusal
 from napari_dip.qt.shell.settings_form import align_forms
 from napari_dip.tasks import TaskInput
 
@@ -134,9 +134,13 @@ class ExplorerDock(QWidget):
         if self.is_busy:
             return
         planned = self.plan_request()
-        is_refused = isinstance(planned, Refusal)
-        self.plan_label.setText(planned.message if isinstance(planned, Refusal) else planned[1])
-        self.jobs.set_planned(not is_refused)
+        if isinstance(planned, Refusal):
+            show_refusal(self.plan_label, planned.message)
+            if planned.code == "image-none":  # an empty viewer is no mistake
+                self.plan_label.setText(planned.message)
+        else:
+            self.plan_label.setText(planned[1])
+        self.jobs.set_planned(not isinstance(planned, Refusal))
 
     def start(self) -> None:
         """Start the experiment, or add it to the queue."""

@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dip.errors.templates import format_duration, make_lines_printable
+from napari_dip.pipeline.assess.card import VERDICT_COLOURS
 from napari_dip.pipeline.events import Event
 from napari_dip.qt.shell.background_call import call_reporting_errors
 from napari_dip.qt.shell.dock_widget import fill_grid, make_button, unwrap_viewer
@@ -214,15 +215,14 @@ class RunBar(QWidget):
         self._stop_label, self._can_discard = stop_label, can_discard
         self._start_label = "Run"
         self.state: JobState = JobState.IDLE
-        self._last_event_time = 0.0
-        self._message = ""
+        self._last_event_time, self._message = 0.0, ""
         self._last_shown_event: tuple[Event, tuple[str, ...]] | None = None
         self._second_timer = QTimer(self)
         self._second_timer.setInterval(1000)
         self._second_timer.timeout.connect(self._on_second)
         self.run_button: QPushButton = QPushButton("Run")
         self.pause_button: QPushButton = QPushButton("Pause")
-        self.discard_button: QPushButton = QPushButton("Discard")
+        self.discard_button: QPushButton = make_button("Discard", "Stop and throw the image away")
         self.add_button: QPushButton = QPushButton("Add the result")
         self.selected_button: QPushButton = make_button("", _SELECTED_TOOLTIP)
         self.undo_button: QPushButton = make_button(
@@ -297,9 +297,8 @@ class RunBar(QWidget):
     def show_event(self, event: Event, remarks: Iterable[str] = ()) -> None:
         """Update progress bar and message, with the remarks below.
 
-        While the fraction is 0, the seconds are counted instead. An animated bar redraws the whole
-        window 25 times a second: 31 % of a core without a GPU, against 3 % for the seconds
-        (window of 1280 x 720 with Mesa's llvmpipe).
+        While the fraction is 0, seconds are counted: they take 3 % of a core without a GPU, and an
+        animated bar 31 % (window of 1280 x 720 with Mesa's llvmpipe).
         """
         if self.state is not JobState.RUNNING:
             return
@@ -364,7 +363,6 @@ class RunBar(QWidget):
             button.setVisible(False)
         self.add_button.setToolTip("Try again to add the restored image as a layer")
         self.pause_button.setToolTip("Hold the computation; the image so far stays")
-        self.discard_button.setToolTip("Stop and throw the image away")
 
 
 def make_icon(name: str, colour: str) -> QIcon:
@@ -394,6 +392,15 @@ def remove_option_names(text: str) -> str:
 class _MessageLabel(QLabel):
     def setText(self, text: str | None) -> None:
         super().setText(make_lines_printable(remove_option_names(text or "")))
+        if self.styleSheet():  # of a refusal that was shown before
+            self.setStyleSheet("")
+
+
+def show_refusal(label: QLabel, text: str) -> None:
+    """Show why something cannot be done, marked as a result that should not be used is."""
+    label.setText(text)
+    colour = VERDICT_COLOURS["do-not-use"]
+    label.setStyleSheet(f"QLabel {{ padding-left: 6px; border-left: 4px solid {colour}; }}")
 
 
 def make_message_label() -> QLabel:
@@ -409,9 +416,8 @@ def make_message_label() -> QLabel:
 class Activity:
     """A progress bar in napari's activity dock, in percent, with a label.
 
-    The spinning wheel in the corner of napari's window is stopped: it redraws the whole window 25
-    times a second. On one core without a GPU, a fit of 7 s then lasted 57 s (256 x 256 pixels, 60
-    iterations).
+    The spinning wheel in the corner of napari's window is stopped: it redraws the window 25 times a
+    second. On one core without a GPU, a fit of 7 s then lasted 57 s (256 x 256, 60 iterations).
     """
 
     def __init__(self, label: str, window: QWidget | None) -> None:
@@ -581,6 +587,7 @@ class JobPanel(QObject):
         QApplication.alert(self._widget.window())
 
     def _on_refused(self, fault: Fault) -> None:
+        show_refusal(self._run_bar.message_label, self._run_bar.message_label.text())
         show_error(remove_option_names(fault.message))
 
     def _on_removing(self, _: object) -> None:

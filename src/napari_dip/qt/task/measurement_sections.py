@@ -48,7 +48,7 @@ from napari_dip.qt.shell.dock_widget import (
 from napari_dip.qt.shell.layer_headers import get_full_resolution, read_layer_header
 from napari_dip.qt.shell.layer_inputs import NO_LAYER, is_original
 from napari_dip.qt.shell.napari_layers import find_layer, is_preview
-from napari_dip.qt.shell.run_bar import make_message_label
+from napari_dip.qt.shell.run_bar import make_message_label, show_refusal
 from napari_dip.qt.shell.settings_form import fill_combo, make_combo, make_field_widget
 from napari_dip.tasks.psf.psf_settings import get_pixel_size_nm
 from napari_dip.tasks.shared_settings import normalise_blind_spot, read_blind_spot
@@ -342,6 +342,7 @@ class MeasurementSection(CollapsibleSection):
             self._reset()
             if isinstance(outcome, Fault):
                 self._show_message(outcome.message)
+                show_refusal(self.message_label, outcome.message)
             else:
                 on_measured(outcome)
 

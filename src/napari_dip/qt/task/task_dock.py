@@ -35,7 +35,7 @@ from napari_dip.qt.shell.napari_layers import (
     read_layer_provenance,
 )
 from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset, get_scheduler
-from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
+from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label, show_refusal
 from napari_dip.qt.shell.settings_form import SettingsForm, align_forms, has_noise_settings
 from napari_dip.qt.task.crop_preview_section import CropPreviewSection, read_preview_provenance
 from napari_dip.qt.task.interrupted_runs import InterruptedRunPanel
@@ -196,7 +196,9 @@ class TaskDock(QWidget):
         self._show_relevant_settings()
         answer = self._make_plan_with_notes()
         if isinstance(answer, Refusal):
-            self.plan_label.setText(answer.message)
+            show_refusal(self.plan_label, answer.message)
+            if answer.code == "image-none":  # an empty viewer is no mistake
+                self.plan_label.setText(answer.message)
         else:
             plan, notes = answer
             self.result_view.extra_layer_chooser.boxes["residual"].setHidden(
