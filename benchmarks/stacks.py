@@ -4,6 +4,7 @@ Usage: python benchmarks/stacks.py [--preset fast] [--planes 16] [--side 96] [--
            [--only PART-OF-A-CROP'S-NAME]
 Crops of the shared stacks and movies, with noise of our own: Poisson at a peak of 30, and a normal
 one of standard deviation 2, default_rng(0). Resumable: rows that are there already are kept.
+The true error is also given in units of the error that the result states.
 
 Flicker is the standard deviation over time of result less truth, over that half of the pixels
 whose truth changes least.
@@ -108,6 +109,11 @@ def compute_psnr(image: npt.NDArray[Any], truth: Volume) -> float:
     return float(10 * np.log10(PEAK**2 / np.mean((image - truth) ** 2)))
 
 
+def compute_rms(values: npt.NDArray[Any]) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+
+
 def measure_flicker(image: npt.NDArray[Any], truth: Volume) -> float:
     """Give the standard deviation over time of the error where the truth changes least."""
     change = truth.std(0)
@@ -127,7 +133,7 @@ def time_restoration(
     began = time.process_time()
     result = dip.denoise(noisy, axes=axes, progress=note, **settings)
     ends[max(ends)] = time.process_time()
-    return result.image, list(np.diff([began, *ends.values()]))
+    return result, list(np.diff([began, *ends.values()]))
 
 
 def run_case(
@@ -142,10 +148,14 @@ def run_case(
     noisy = (rng.poisson(truth) + rng.normal(0, READ, truth.shape)).astype(np.float32)
     if variant.endswith("cold"):
         alone = [time_restoration(image, "YX", preset=options.preset) for image in noisy]
-        image = np.stack([image for image, _ in alone])
+        image, stated = (
+            np.stack([getattr(result, name) for result, _ in alone])
+            for name in ("image", "uncertainty")
+        )
         seconds = [sum(each) for _, each in alone]
     else:
-        image, seconds = time_restoration(noisy, crop.axes, preset=options.preset, **settings)
+        result, seconds = time_restoration(noisy, crop.axes, preset=options.preset, **settings)
+        image, stated = result.image, result.uncertainty
     frames = [compute_psnr(frame, real) for frame, real in zip(image, truth, strict=True)]
     return {
         "crop": f"{crop.name}, {'×'.join(map(str, truth.shape))}",
@@ -153,6 +163,7 @@ def run_case(
         "input dB": compute_psnr(noisy, truth),
         "dB": float(np.mean(frames)),
         "worst frame dB": min(frames),
+        "error by stated error": compute_rms(image - truth) / compute_rms(stated),
         "flicker": measure_flicker(image, truth) if movie else "",
         "first s": seconds[0],
         "each later s": float(np.mean(seconds[1:])) if len(seconds) > 1 else "",

@@ -15,7 +15,9 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import tifffile
 
 from napari_dip.pipeline.recipe import make_recipe, recipe_from_json
 from napari_dip.tasks import TASKS
@@ -297,6 +299,18 @@ def test_neither_torch_nor_qt_is_loaded_by(code):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "slow: []"
+
+
+def test_measuring_white_noise_loads_no_scipy(tmp_path):
+    """Its filters take as long to load as all else of the command, PyTorch apart."""
+    pixels = np.random.default_rng(0).normal(100, 5, (64, 64)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "shot.tif", pixels)
+    code = (
+        "import sys; from napari_dip.cli import main\n"
+        "assert main(['noise', 'shot.tif']) == 0\n"
+        "sys.exit('scipy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=100).returncode == 0
 
 
 def test_the_package_is_imported_within_300_milliseconds():

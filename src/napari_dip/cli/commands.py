@@ -50,7 +50,6 @@ from napari_dip.pipeline.machine import (
 )
 from napari_dip.pipeline.measure.camera_maps import measure_camera_maps, resolve_camera_map_folder
 from napari_dip.pipeline.measure.noise_report import format_interval, measure_noise
-from napari_dip.pipeline.measure.psf_measurement import measure_psf, resolve_psf_outputs
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import (
     OLD_EXPERIMENT_SETTINGS,
@@ -392,6 +391,9 @@ def run_psf_command(
     RefusedError, FailedError
         As `napari_dip.pipeline.measure.psf_measurement`.
     """
+    # needed here alone: SciPy's filters take 0.25 s of CPU time to import
+    from napari_dip.pipeline.measure.psf_measurement import measure_psf, resolve_psf_outputs
+
     read_header(image, axes)  # refuse the image before the paths of the results
     if report is not None:
         report_path = resolve_output(report, (image,), overwrite, suffixes=JSON_SUFFIXES)
