@@ -57,6 +57,15 @@ def test_holes_that_hold_the_truth_are_not_called_smooth(side, noise):
     assert find_smooth_fill(noisy, measured, [noise**2]) is None
 
 
+def test_a_round_hole_is_as_wide_as_its_diameter():
+    truth = make_textured()
+    rows, columns = np.ogrid[:96, :96]
+    measured = np.ones(truth.shape, bool)
+    measured[0, 0] = np.hypot(rows - 48, columns - 48) >= 10  # 19 pixels across
+    smooth = find_smooth_fill(fill_smoothly(truth, measured, 3), measured, [0.0])
+    assert smooth is not None and abs(smooth.widest - 19) <= 1
+
+
 def test_where_there_is_no_detail_around_none_is_missed_in_holes():
     flat = np.full((1, 1, 96, 96), 1000.0) + np.linspace(0, 400, 96)
     measured = mask_squares(flat.shape, 14)

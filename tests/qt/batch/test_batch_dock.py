@@ -384,10 +384,12 @@ def test_what_is_wrong_with_the_whole_is_said_above_run(bench, scene, tmp_path):
     assert not bench.bar.run_button.isEnabled()
     dock.results_folder.setText(str(scene / "in"))
     bench.wait(lambda: "would replace its own input" in dock.plan_label.text())
+    bench.bar.prepend_message("Opened: 4 results.")
     dock.recipe_chooser.task_combo.setCurrentIndex(
         dock.recipe_chooser.task_combo.findText("Restore with a guide")
     )
     assert list(dock.recipe_chooser.extra_input_edits) == ["guide"]
+    assert not bench.last_message  # it was about the results of another task
     dock.recipe_chooser.load(str(scene / "in" / "bad.tif"))
     assert "recipe" in bench.last_message
 

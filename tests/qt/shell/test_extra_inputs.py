@@ -231,6 +231,12 @@ def test_shapes_that_mark_nothing_are_refused_before_run_until_one_is_on_the_ima
     assert answers[-1] == ()
 
 
+def test_an_image_that_marks_nothing_is_refused_before_run(viewer, extra_inputs):
+    viewer.add_image(np.zeros((16, 16), np.uint8), name="opened mask")
+    plan = plan_with_mask(viewer, extra_inputs, "opened mask")
+    assert return_refusal(extra_inputs.inspect_early)(plan).code == "mask-empty"
+
+
 def test_a_label_that_does_not_occur_is_refused_before_run(viewer, extra_inputs):
     viewer.add_labels(np.eye(16, dtype=int), name="holes")
     plan = plan_with_mask(viewer, extra_inputs, "holes", label=7)

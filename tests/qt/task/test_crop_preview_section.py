@@ -14,6 +14,7 @@ from napari_dip.pipeline.assess.card import make_card
 from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 from napari_dip.qt.task.crop_preview_section import _CHOOSE_PREVIEW_MESSAGE
+from napari_dip.qt.task.result_export import collect_panels
 
 pytestmark = pytest.mark.gl
 
@@ -317,6 +318,8 @@ def test_undoing_a_region_brings_back_card_and_layers_of_the_result(large_image)
     large_image.wait_for_end()
     assert len(residuals) < sum("residual" in name for name in large_image.names)
     assert ", only rows" in card.name_label.text()
+    panels = collect_panels(large_image.viewer, large_image.viewer.layers["cells denoised"])
+    assert "Residual" not in dict(panels)  # that of the region shows a part of the image alone
     large_image.press(trying.undo_button)
     assert {name for name in large_image.names if "residual" in name} == residuals
     assert (card.name_label.text(), card.headline.text()) == ("cells denoised", headline)

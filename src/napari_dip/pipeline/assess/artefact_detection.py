@@ -317,7 +317,8 @@ def find_smooth_fill(
         ]
         ratio = sqrt(sum(ratios) / len(ratios))
         if ratio < MAX_SMOOTH_RATIO:
-            widest = 2 * int(depth.max())
+            item = missing[int(depth.max(axis=tuple(range(1, depth.ndim))).argmax())]
+            widest = int(2 * ndimage.distance_transform_edt(item).max())
             return SmoothFill(width=2 * (least - 1), detail_ratio=ratio, widest=widest)
     return None
 

@@ -221,6 +221,7 @@ class BatchDock(QWidget):
         self._plan_view: BatchPlanView | None = None
         self._call: BackgroundCall | None = None
         self._is_stale = False
+        self._task = ""
         self._last_rows: dict[Path, FileRow] = {}
         self._typing_timer = make_single_shot_timer(self, _TYPING_PAUSE_MS)
         self.files_edit: FilesEdit = FilesEdit()
@@ -346,6 +347,9 @@ class BatchDock(QWidget):
     def _on_task(self) -> None:
         """Offer joint training and maps of the camera if the task takes them."""
         task = self.recipe_chooser.task
+        if task != self._task and not self.is_busy:
+            self.run_bar.clear_message()  # about another task's results
+        self._task = task
         self.joint_training.update_for_task(task)
         self.maps_section.setVisible(any(each.is_detector_map for each in TASKS[task].spec.inputs))
         self.maps_section.adjust_page_height()

@@ -291,7 +291,7 @@ class ExtraInputs(QWidget):
         self._inputs = tuple(inputs)
         self._image: Image | None = None
         self._chosen_by_hand: set[str] = set()
-        self._watched_layers: list[Labels | Shapes] = []
+        self._watched_layers: list[Labels | Shapes | Image] = []
         self._is_blank = False
         self._stroke_timer = make_single_shot_timer(self, _STROKE_PAUSE_MS)
         self._stroke_timer.timeout.connect(self.changed)
@@ -388,11 +388,11 @@ class ExtraInputs(QWidget):
             If an input cannot be used.
         """
         drawn_masks: dict[str, Any] = {
-            name: rasterise_shapes(layer, self._image).any(0)
-            if isinstance(layer, Shapes)
+            item.name: rasterise_shapes(layer, self._image).any(0)
+            if isinstance(layer := self.get_layer(item.name), Shapes)
             else layer.data
-            for name, layer in self.get_chosen_layers().items()
-            if self._is_small_mask(layer)
+            for item in self._inputs
+            if "labels" in item.layer_types and self._is_small_mask(self.get_layer(item.name))
         }
         marked_fractions = [float((pixels > 0).mean()) for pixels in drawn_masks.values()]
         self._is_blank = bool(marked_fractions) and not any(marked_fractions)
@@ -469,11 +469,11 @@ class ExtraInputs(QWidget):
         self.changed.emit()
 
     def _is_small_mask(self, layer: Any) -> bool:
-        """Whether a layer is a drawn mask that is small enough to be checked with each plan."""
+        """Whether a layer can be a mask that is small enough to be checked with each plan."""
         if isinstance(layer, Shapes):
             pixel_count = max(1, len(layer.data)) * prod(get_image_grid(self._image))
             return pixel_count <= _MAX_CHECKED_MASK_PIXELS
-        return _is_small(layer, Labels, _MAX_CHECKED_MASK_PIXELS)
+        return _is_small(layer, (Labels, Image), _MAX_CHECKED_MASK_PIXELS)
 
     def _describe_layer(self, layer: Any) -> ImageHeader:
         if isinstance(layer, Shapes):

@@ -263,7 +263,9 @@ def collect_panels(viewer: Viewer, result: Image) -> list[tuple[str, list[PanelI
             continue
         if layer.name == source:
             panels["Input"] = layer, result
-        elif record.get("report", {}).get("output_sha256", layer) == digest:
+        elif record.get("report", {}).get("output_sha256", layer) == digest and _has_same_frame(
+            layer, result
+        ):
             panels[_PANEL_TITLES.get(record.get("shows", ""), "")] = layer, layer
         elif not record and is_selected and layer.data.shape == result.data.shape:
             panels["Reference"] = layer, result
@@ -276,6 +278,12 @@ def collect_panels(viewer: Viewer, result: Image) -> list[tuple[str, list[PanelI
     if repeated := images.get(_PANEL_TITLES["repeated"]):  # it is see-through
         repeated.insert(0, images["Result"][0])
     return list(images.items())
+
+
+def _has_same_frame(layer: Image, result: Image) -> bool:
+    """Whether a layer covers the plane of the result, and not a region of it alone."""
+    edges, others = (each.extent.world[:, -2:] for each in (layer, result))
+    return bool(np.allclose(edges, others, atol=float(max(layer.scale[-2:]))))
 
 
 def _make_panel_image(layer: Image, like: Image, point: tuple[float, ...]) -> PanelImage:
