@@ -67,6 +67,16 @@ def test_a_residual_that_is_stronger_along_edges_holds_structure():
     assert "along the edges" in message and "1.8 times" in message
 
 
+@pytest.mark.parametrize(("excess", "ratio"), [(0.0, 1.8), (0.5, 1.0)])
+def test_behind_a_psf_structure_in_the_residual_is_not_called_lost(excess, ratio):
+    residual = ResidualMetrics(
+        excess=excess, noise_ratio=1.0, pixel_count=256 * 256, edge_variance_ratio=ratio
+    )
+    assert "are missing from the result" in list_warnings(residual=residual)
+    message = list_warnings(residual=residual, agreement=0.99)
+    assert "missing" not in message and "PSF or the factor may be wrong" in message
+
+
 def test_edges_in_a_residual_of_half_a_grey_level_are_no_warning():
     residual = ResidualMetrics(
         excess=0.0,

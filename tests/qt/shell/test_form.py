@@ -116,15 +116,19 @@ def test_a_wrong_value_is_refused_under_the_name_that_the_dock_shows(form, name,
     assert "empty" in refused.value.reason.remedy
 
 
-def test_a_field_that_may_be_needed_is_not_to_be_left_empty(qtbot):
+@pytest.mark.parametrize(
+    ("name", "label", "text"),
+    [("na", "Numerical aperture", "14"), ("gaussian_sigma", "Gaussian sigma (px)", "abc")],
+)
+def test_a_field_that_may_be_needed_is_not_to_be_left_empty(qtbot, name, label, text):
     form = SettingsForm("deblur")
     qtbot.addWidget(form.basic_page)
     qtbot.addWidget(form.advanced_page)
     form.widgets["microscope"].value = "widefield"
-    form.widgets["na"].value = "14"
+    form.widgets[name].value = text
     with pytest.raises(RefusedError) as refused:
         form.build_recipe()
-    assert "'Numerical aperture' cannot be '14'" in refused.value.reason.sentence
+    assert f"'{label}' cannot be '{text}'" in refused.value.reason.sentence
     assert refused.value.reason.remedy == "Type another value."
 
 

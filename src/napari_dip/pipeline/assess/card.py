@@ -46,6 +46,7 @@ _REASONS = {
     "contrast-doubtful": "contrast-doubtful",
     "residual-edges": "residual-edges",
     "residual-correlated": "residual-correlated",
+    "residual-unexplained": "residual-unexplained",
     "detail-doubtful": "detail-doubtful",
     "residual-strong": "residual-strong",
     "mean-off": "mean-off",
@@ -86,6 +87,7 @@ _OVERRULED = {
     "pattern-lost": {"residual-noise"},
     "residual-correlated": {"residual-noise", "residual-no-edges"},
     "residual-edges": {"residual-noise", "residual-no-edges"},
+    "residual-unexplained": {"residual-noise", "residual-no-edges", "measurement-explained"},
     "residual-strong": {"residual-noise"},
     "residual-weak": {"residual-noise"},
     "clipping-corrected": {"pixels-saturated", "pixels-darkest"},
@@ -258,7 +260,7 @@ def _judge(ranked: list[Note], notes: list[Note]) -> tuple[Verdict, str, str]:
 
 def _is_failure(note: Note) -> bool:
     """Return whether a note says that the result has failed."""
-    if note.code == "residual-edges":
+    if note.code in {"residual-edges", "residual-unexplained"}:
         return float(str(note.facts["ratio"])) >= MIN_LOST_EDGE_RATIO
     is_certain = not note.facts.get("weak")
     return note.code == "brightness-off" or (note.code == "contrast-doubtful" and is_certain)

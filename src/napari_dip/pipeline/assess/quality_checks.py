@@ -181,7 +181,10 @@ def _assess_residual(metrics: ResultMetrics) -> Iterator[Note]:
 
 def _assess_residual_structure(metrics: ResultMetrics, residual: ResidualMetrics) -> Note:
     """Return the worst that structure and strength of a residual tell."""
+    has_operator = metrics.agreement is not None
     if residual.is_noise_reliable and residual.excess > compute_correlation_limit(residual):
+        if has_operator:
+            return make_note("residual-unexplained", ratio=1.0)
         excess_text, limit_text = _format_distinct_figures(
             residual.excess, compute_correlation_limit(residual)
         )
@@ -189,12 +192,13 @@ def _assess_residual_structure(metrics: ResultMetrics, residual: ResidualMetrics
     if (
         residual.relative_rms <= MAX_UNCHANGED_RESIDUAL
         and not residual.is_noise_reliable
-        and metrics.agreement is None  # behind an operator, a small residual is the aim
+        and not has_operator  # behind an operator, a small residual is the aim
     ):
         return make_note("input-kept", share=residual.relative_rms, guessed=True)
     loses_edges = residual.edge_variance_ratio > compute_edge_variance_limit(residual)
     if loses_edges and residual.relative_rms >= MIN_VISIBLE_RESIDUAL:
-        return make_note("residual-edges", ratio=residual.edge_variance_ratio)
+        code = "residual-unexplained" if has_operator else "residual-edges"
+        return make_note(code, ratio=residual.edge_variance_ratio)
     if not residual.is_noise_reliable:
         return make_note("residual-no-edges")
     if residual.noise_ratio > MAX_RESIDUAL_STRENGTH:

@@ -520,11 +520,11 @@ def _format_tooltip(text: str) -> str:
 
 
 def _make_value_refusal(field: SettingField, value: str, why: str) -> Any:
-    may_be_needed = field.setting.is_required is not None
+    has_default = field.setting.is_required is None and format_placeholder(field) != "none"
     return make_refusal(
         "setting-wrong",
         field=field.setting.label,
         value=f"'{value}'",
         why=why,
-        hint="Type another value." if may_be_needed else "Leave it empty for the automatic value.",
+        hint="Leave it empty for the automatic value." if has_default else "Type another value.",
     )

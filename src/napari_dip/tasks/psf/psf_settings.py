@@ -44,7 +44,7 @@ def _has_optics(values: Mapping[str, Any]) -> bool:
 GaussianSigma = Annotated[
     _Width | None,
     Setting(
-        "Gaussian sigma (pixels)",
+        "Gaussian sigma (px)",
         "Standard deviation of a Gaussian blur in pixels: its full width at half maximum divided "
         "by 2.35, instead of a microscope. Empty: none.",
         is_advanced=False,
