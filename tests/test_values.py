@@ -163,6 +163,8 @@ def test_a_report_tells_why_the_fit_ended() -> None:
     read = read_report_stop(serialise_stop(stop))
     assert (read.reason, str(read)) == (StopReason.PLATEAU, str(stop))
     assert parse_stop(stop.to_dict()) == stop
+    earlier = {"reason": "iterations", "facts": {"count": 20}}
+    assert str(parse_stop(earlier)) == "all 20 iterations were used"
     assert set(STOPS) == set(StopReason)
 
 

@@ -154,7 +154,10 @@ def make_stop(reason: StopReason, **facts: object) -> Stop:
 
 def parse_stop(raw: Mapping[str, Any]) -> Stop:
     """Read a `Stop` from the JSON of its `to_dict`."""
-    return make_stop(StopReason(raw["reason"]), **raw["facts"])
+    reason = StopReason(raw["reason"])
+    # earlier checkpoints do not have it
+    missing = {"several": False} if reason is StopReason.ITERATIONS else {}
+    return make_stop(reason, **(missing | raw["facts"]))
 
 
 def read_report_stop(report: Mapping[str, Any]) -> Stop:

@@ -327,6 +327,20 @@ def test_undoing_a_region_brings_back_card_and_layers_of_the_result(large_image)
 
 
 @pytest.mark.long
+def test_a_region_whose_layer_was_deleted_is_not_offered_to_be_undone(large_image):
+    trying, viewer = large_image.dock.crop_preview, large_image.viewer
+    large_image.run()
+    large_image.wait_for_end()
+    draw_rectangle(large_image, 40, 48, 80, 88)
+    large_image.set(max_iterations="8")
+    large_image.press(trying.restore_button)
+    large_image.wait_for_end()
+    assert not trying.undo_button.isHidden()
+    viewer.layers.remove("cells denoised")
+    assert trying.undo_button.isHidden()
+
+
+@pytest.mark.long
 def test_a_region_without_a_result_is_merged_into_a_copy_of_the_image(large_image):
     trying, viewer = large_image.dock.crop_preview, large_image.viewer
     draw_rectangle(large_image, 40, 48, 80, 88)

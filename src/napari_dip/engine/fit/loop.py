@@ -111,7 +111,7 @@ def _complete_stop_reason(stop: Stop | None, state: FitState) -> Stop:
     schedule, iteration = state.trainer.schedule, state.trainer.iteration
     if stop is not None and state.last_validation_iteration < schedule.last_iteration:
         return stop
-    return make_stop(StopReason.ITERATIONS, count=iteration)
+    return make_stop(StopReason.ITERATIONS, count=iteration, several=False)
 
 
 def _refit_on_all_pixels(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -194,6 +194,8 @@ class ResultMerger:
         stop = (last_outcome if last_outcome.is_ended_by_user else first_outcome).stop
         if is_timed_out:
             stop = make_stop(StopReason.TIME, limit=self._run_plan.recipe.run_settings.time_limit)
+        elif stop.reason is StopReason.ITERATIONS:
+            stop = replace(stop, facts={**stop.facts, "several": len(own_outcomes) > 1})
         unfinished_notes = (
             *unrestored_notes,
             *make_unrestored_items_notes(self.calibrated_image, self.result_counts == 0),

@@ -302,7 +302,7 @@ class CropPreviewSection(CollapsibleSection):
             "Restore this part for good: blend it into the latest result, else a copy of the image",
         )
         self.undo_button: QPushButton = make_button("Undo region", "Undo the latest region")
-        self._unmerge: Callable[[], object] | None = None
+        self._unmerge: partial[None] | None = None
         self.apply_button: QPushButton = make_button(
             "Apply to all", "Run on the whole image with the settings of this preview"
         )
@@ -356,10 +356,10 @@ class CropPreviewSection(CollapsibleSection):
 
     def undo_region(self) -> None:
         """Give the layer of the latest region back what it had before."""
-        unmerge, self._unmerge = self._unmerge, None
-        self.undo_button.setVisible(False)
-        if unmerge is not None:
-            unmerge()
+        if self._unmerge is not None:
+            self._unmerge()
+        self._unmerge = None
+        self.refresh()
 
     def offer_undo(self, request: JobRequest) -> None:
         """Offer to undo the region that a request merged, and hide previews that cover it."""
@@ -370,9 +370,8 @@ class CropPreviewSection(CollapsibleSection):
         layer = None if target is None else target.get_merged_layer()
         if target is not None and layer is not None and layer in self._viewer.layers:
             metadata = {**layer.metadata, METADATA_KEY: dict(target.merged_provenance)}
-            earlier = request.inputs[MERGE_INPUT]
-            self._unmerge = partial(_set_pixels, ref(layer), earlier, metadata)
-        self.undo_button.setVisible(self._unmerge is not None)
+            self._unmerge = partial(_set_pixels, ref(layer), request.inputs[MERGE_INPUT], metadata)
+        self.refresh()
 
     def apply(self) -> None:
         """Set the form to the chosen crop preview, and emit `applied`."""
@@ -460,10 +459,12 @@ class CropPreviewSection(CollapsibleSection):
     def refresh(self, _: object = None) -> None:
         """Update both lists to the layers of the viewer; a new layer is chosen."""
         layers = list(self._viewer.layers)[::-1]
-        shapes_layers = (layer for layer in layers if isinstance(layer, Shapes))
-        drawn = [layer.name for layer in shapes_layers if not is_preview(layer)]
+        drawn = [each.name for each in layers if isinstance(each, Shapes) and not is_preview(each)]
         update_combo(self.region_combo, [VISIBLE_REGION_LABEL, *drawn], drawn)
         names = [layer.name for layer in layers if read_preview_provenance(layer) is not None]
+        if self._unmerge is not None and self._unmerge.args[0]() not in layers:
+            self._unmerge = None
+        self.undo_button.setVisible(self._unmerge is not None)
         active = self._viewer.layers.selection.active
         update_combo(self.preview_combo, names, names, active.name if active is not None else "")
         self._preview_page.setVisible(bool(names))
@@ -584,7 +585,6 @@ class CropPreviewSection(CollapsibleSection):
         buttons = [self.apply_button, self.remove_button]
         fill_grid(self._preview_page, ([preview], [self.cost_label], buttons))
         fill_grid(page, rows).setRowStretch(len(rows), 1)
-        self.undo_button.setVisible(False)
 
 
 def _set_pixels(
