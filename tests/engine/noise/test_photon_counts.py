@@ -69,3 +69,11 @@ def test_grey_values_off_the_grid_are_no_counts():
     assert find_photon_step(values) == pytest.approx(0.5)
     assert find_photon_step(values * 2.0**0.5 + 0.1) is None
     assert find_photon_step(values - 1) is None
+
+
+def test_photon_counts_of_a_bright_texture_are_recognised():
+    rng = np.random.default_rng(0)
+    texture = gaussian_filter(rng.normal(size=(SIDE, SIDE)), 0.8)
+    light = np.full((SIDE, SIDE), 2.0)
+    light[: SIDE // 2] = (20 + 8 * texture / texture.std()).clip(0)[: SIDE // 2]
+    assert estimate(rng.poisson(light).astype(np.float64)).counts_photons
