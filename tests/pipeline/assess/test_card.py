@@ -9,7 +9,7 @@ import pytest
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import FIGURES, HEADLINES, NOTES, REASONS, WARNINGS, render
 from napari_dip.pipeline.assess import card as card_module
-from napari_dip.pipeline.assess.card import MAX_CARD_WARNINGS, Verdict, make_card
+from napari_dip.pipeline.assess.card import MAX_CARD_WARNINGS, Verdict, format_traces, make_card
 
 #: Facts that suit every template.
 FACTS = {
@@ -317,3 +317,18 @@ def test_no_confirmed_share_is_stated_as_exact():
     report = make_report("mean-kept")
     report["verdict"]["figures"]["detail"] = {"regression_slope": 0.99, "slope_error": 0.001}
     assert "99\u00a0±\u00a01\u00a0%" in make_card(report).figure_line
+
+
+def test_a_delay_of_nothing_has_no_minus():
+    traces = {
+        "slope": 1.0,
+        "slope_uncertainty": 0.0,
+        "delay": -0.001,
+        "delay_uncertainty": 0.0,
+    }
+    assert "-" not in format_traces(traces)
+
+
+def test_that_finer_detail_is_unconfirmed_stands_on_the_card_itself():
+    card = make_card({"verdict": {"codes": [{"code": "detail-finer", "facts": {}}]}})
+    assert [note.code for note in card.findings] == ["detail-finer"]

@@ -93,9 +93,9 @@ COUNT_CLASSES = 4
 #: of the mean: 0.93 to 1.37 with up to 10 photons at white on 299 channels, and no image without
 #: noise of that collection lies within (docs/constants.md).
 DISPERSION_LIMITS = (0.85, 1.3)
-#: Upper limit in the other classes, which hold texture: 1.54 on real stacks with 30 photons at
+#: Upper limit in the other classes, which hold texture: 1.71 on a real stack with 30 photons at
 #: white (docs/constants.md).
-MAX_BRIGHT_DISPERSION = 1.6
+MAX_BRIGHT_DISPERSION = 1.8
 #: Fewest blocks in a brightness class of an image of counted photons.
 MIN_COUNT_BLOCKS = 8
 #: Values that are examined, spread over the image.

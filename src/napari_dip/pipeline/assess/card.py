@@ -70,7 +70,7 @@ _UNCHECKED = {"residual-unchecked", "residual-no-edges", "input-kept"}
 #: Names of the samples of a colour image.
 _COLOURS = ("Red", "Green", "Blue")
 #: Beginnings of the codes of what a run found out.
-_FINDINGS = ("blur-", "guide-u", "holes-filled")
+_FINDINGS = ("blur-", "guide-u", "holes-filled", "detail-finer")
 #: Codes that a worse one makes untrue, or that would contradict it.
 _OVERRULED = {
     "brightness-off": {
@@ -337,7 +337,7 @@ def format_traces(traces: Mapping[str, float]) -> str:
         for name, scale in (("slope", 100), ("delay", 1))
     )
     share = _join_figure(f"{slope[0]:.0f}", f"{slope[1]:.0f}", "%")
-    return f"{share}, delay {_join_figure(f'{delay[0]:.2f}', f'{delay[1]:.2f}', 'frames')}"
+    return f"{share}, delay {_join_figure(f'{delay[0]:z.2f}', f'{delay[1]:.2f}', 'frames')}"
 
 
 def _join_figure(value: str, error: str, unit: str) -> str:

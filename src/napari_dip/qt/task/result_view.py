@@ -71,8 +71,8 @@ EXTRA_LAYERS = {
     ),
     "residual": (
         "Residual",
-        "What was taken out of the image, grey where that is nothing. It should look like noise: "
-        "lines and spots in it are structure that was lost. "
+        "What was taken out of the image, grey where that is nothing. It should look like noise, "
+        "stronger where it is bright; lines and spots in it are structure that was lost. "
         "The layer comes hidden; its eye in the layer list shows it.",
     ),
 }
