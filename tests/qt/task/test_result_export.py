@@ -258,7 +258,7 @@ def test_a_result_of_the_command_line_is_judged_and_its_input_is_found(file_driv
     (opened,) = viewer.open(result)
     assert not driver.dock.result_view.card.isHidden()
     driver.press(driver.dock.repeat_section.again_button)
-    assert driver.names == ["rest", "out", "cells"]
+    assert driver.names == ["rest", "cells", "out"]
     driver.run()
     driver.wait_for_end()
     np.testing.assert_array_equal(viewer.layers["cells denoised"].data, opened.data)
