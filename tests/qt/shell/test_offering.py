@@ -51,14 +51,19 @@ def test_without_a_network_the_list_says_so(form, qtbot):
     assert "No network is named" in entry.text() and not entry.isEnabled()
 
 
-@pytest.mark.long
-def test_the_plan_refuses_the_word_list_with_the_layers_before_run(qtbot, tmp_path):
+def open_dock_with_network(qtbot, tmp_path):
     viewer = ViewerModel()
     viewer.add_image(np.arange(4096, dtype="uint8").reshape(64, 64), name="cells")
     dock = make_dock_class("invert-features")(viewer)
     qtbot.addWidget(dock)
     path = write_archive(tmp_path / "net.pt2", make_entries(*make_small_program()))
     dock.form.widgets["network"].value = str(path)
+    return dock, path
+
+
+@pytest.mark.long
+def test_the_plan_refuses_the_word_list_with_the_layers_before_run(qtbot, tmp_path):
+    dock, path = open_dock_with_network(qtbot, tmp_path)
     dock.form.widgets["layer"].value = "list"
     run_button = dock.run_bar.run_button
     assert "being listed" in dock.plan_label.text() and not run_button.isEnabled()
@@ -76,12 +81,7 @@ def test_the_plan_refuses_the_word_list_with_the_layers_before_run(qtbot, tmp_pa
 
 @pytest.mark.long
 def test_the_plan_refuses_a_layer_that_the_network_lacks_and_names_those_it_has(qtbot, tmp_path):
-    viewer = ViewerModel()
-    viewer.add_image(np.arange(4096, dtype="uint8").reshape(64, 64), name="cells")
-    dock = make_dock_class("invert-features")(viewer)
-    qtbot.addWidget(dock)
-    path = write_archive(tmp_path / "net.pt2", make_entries(*make_small_program()))
-    dock.form.widgets["network"].value = str(path)
+    dock, _ = open_dock_with_network(qtbot, tmp_path)
     dock.form.widgets["layer"].value = "body.7"
     run_button = dock.run_bar.run_button
     qtbot.waitUntil(lambda: "no layer" in dock.plan_label.text(), timeout=60_000)

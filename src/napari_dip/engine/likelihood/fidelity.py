@@ -242,7 +242,7 @@ def compute_posterior(
     measured = noise_variance.compute_variance(mean)
     total = estimate.log_variance.exp() + assumed_noise_fraction * measured
     squared_residuals = (measurement - mean) ** 2
-    if mean.ndim == 2 + len(RESIDUAL_WINDOW):
+    if mean.ndim > 4:
         total = _raise_to_local_residuals(total, squared_residuals, residual_mask)
     validated = (squared_residuals * validation_mask).sum()
     total = total * (validated / (total * validation_mask).sum().clamp(min=1e-30)).clamp(min=1)

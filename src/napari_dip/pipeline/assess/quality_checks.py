@@ -247,7 +247,7 @@ def _assess_intensity(metrics: ResultMetrics) -> Iterator[Note]:
     # the change of the result, or that before clipping if it is greater
     bias = max(metrics.bias, metrics.unexplained_bias, key=abs)
     if metrics.agreement is not None:
-        yield make_note("measurement-explained", correlation=metrics.agreement)
+        yield make_note("measurement-explained")
     if abs(metrics.border_change) > MAX_MEAN_CHANGE:  # light came in from outside the image
         change = metrics.border_change
         yield make_note("border-crossed", share=abs(change), brighter=change > 0)

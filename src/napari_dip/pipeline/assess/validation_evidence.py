@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from napari_dip.engine.likelihood.fidelity import RESIDUAL_WINDOW
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -190,7 +188,7 @@ def compute_variance_factor(
         factor = squared_residuals.sum() / (
             predicted_variance + fit_input.noise.assumed_fraction * noise * validation_mask
         ).sum().clamp(min=1e-30)
-        if fit_input.measurement.ndim == 2 + len(RESIDUAL_WINDOW):
+        if fit_input.measurement.ndim > 4:
             factor = factor.clamp(max=1)
     else:
         factor = (squared_residuals - noise * validation_mask).sum() / predicted_variance.expand_as(
