@@ -205,10 +205,8 @@ def _split_inputs(task: str, settings: Mapping[str, Any]) -> tuple[Recipe, dict[
     task_inputs = TASKS[task].spec.inputs[1:] if task in TASKS else ()
     names = {*(item.name for item in task_inputs), *OLD_INPUTS, "network_file"}
     inputs = {name: value for name, value in settings.items() if name in names}
-    recipe = make_recipe(
-        task, **{name: value for name, value in settings.items() if name not in names}
-    )
-    return recipe, accept_old_names(inputs, OLD_INPUTS)
+    other_settings = {name: value for name, value in settings.items() if name not in names}
+    return make_recipe(task, **other_settings), accept_old_names(inputs, OLD_INPUTS)
 
 
 def _plan_with_readers(
@@ -221,7 +219,9 @@ def _plan_with_readers(
 
     given_inputs = {name: value for name, value in inputs.items() if value is not None}
     network = pop_network_file(given_inputs)
-    _check_input_names(recipe, given_inputs)
+    names = [task_input.name for task_input in recipe.task.spec.inputs]
+    if unknown := set(given_inputs) - set(names):
+        raise RefusedError(make_unknown_refusal(min(unknown), names))
     header, read_image = open_input("image", image, axes)
     opened = {name: open_input(name, value, None) for name, value in given_inputs.items()}
     headers = {name: extra_header for name, (extra_header, _) in opened.items()}
@@ -592,9 +592,3 @@ def invert_features(
     """
     settings.setdefault("layer", "list")
     return _restore_by_keywords("invert-features", image, progress, axes, settings)
-
-
-def _check_input_names(recipe: Recipe, inputs: Mapping[str, Any]) -> None:
-    names = [task_input.name for task_input in recipe.task.spec.inputs]
-    if unknown := set(inputs) - set(names):
-        raise RefusedError(make_unknown_refusal(min(unknown), names))

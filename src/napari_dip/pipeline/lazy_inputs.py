@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_dip.errors import DipError, RefusedError
-from napari_dip.errors.notes import make_note, parse_report_notes, serialise_notes
+from napari_dip.errors.notes import make_note
 from napari_dip.io import ImageHeader, guess_axes
 from napari_dip.io.header import split_pixel_sizes
 from napari_dip.io.paths import describe_exception, make_file_stamp
 from napari_dip.io.reading import open_pixels, read_header, read_pixels
-from napari_dip.pipeline.assess.report import compute_sha256
+from napari_dip.pipeline.assess.report import add_notes, compute_sha256
 from napari_dip.pipeline.machine import is_memory_error
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from napari_dip.io import AnyArray
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.restoration import Restoration
-    from napari_dip.public_types import Report
 
 
 #: Axis of each name that a dimension of a labelled array may have, in small letters.
@@ -176,8 +175,8 @@ def add_change_notes(
         return result
     # tiles are read one after another, so some may show the changed pixels
     code = "input-changed-in-tiles" if plan.tiles else "input-changed"
-    notes = (*parse_report_notes(result.report), *(make_note(code, name=name) for name in changed))
-    return replace(result, report=cast("Report", {**result.report, **serialise_notes(notes)}))
+    notes = [make_note(code, name=name) for name in changed]
+    return replace(result, report=add_notes(result.report, notes))
 
 
 def hash_file_pixels(path: str, shape: tuple[int, ...]) -> str:
@@ -210,9 +209,9 @@ def parse_axes(axes: object) -> str | None:
     RefusedError
         If they are neither a text nor a list of texts.
     """
-    letters = axes if isinstance(axes, list | tuple) else [axes]
     if axes is None:
         return None
+    letters = axes if isinstance(axes, list | tuple) else [axes]
     if not all(isinstance(letter, str) for letter in letters):
         why = "it should be one letter for each axis"
         hint = "Give a text such as 'ZYX', or a list of such letters."

@@ -200,10 +200,10 @@ def read_max_threads() -> int:
 
 def get_torch_version() -> str:
     """Return the version of the installed torch, "" if none."""
-    try:
-        return metadata.version("torch")
-    except metadata.PackageNotFoundError:  # frozen programs may lack package metadata
-        return str(load_torch().__version__) if find_spec("torch") else ""
+    version = _get_package_version("torch")
+    if not version and find_spec("torch"):  # frozen programs may lack package metadata
+        return str(load_torch().__version__)
+    return version
 
 
 def _detect_devices(version: str) -> tuple[tuple[str, ...], str]:
@@ -330,15 +330,8 @@ def examine_installation() -> InstallationReport:
     machine = detect_machine()
     torch, problem = _probe_torch() if machine.torch_version else ({}, "PyTorch is not installed")
     devices = tuple(torch.get("devices", ()))
-    no_gpu_reason = (
-        ""
-        if set(devices) - {"cpu"}
-        else machine.no_gpu_reason or problem or _UNUSABLE_DRIVER_MESSAGE
-    )
-    napari = _get_package_version("napari")
-    qt = next(
-        (f"{name} {_get_package_version(name)}" for name in QT_BINDINGS if find_spec(name)), ""
-    )
+    no_gpu_reason = machine.no_gpu_reason or problem or _UNUSABLE_DRIVER_MESSAGE
+    bindings = [f"{name} {_get_package_version(name)}" for name in QT_BINDINGS if find_spec(name)]
     return InstallationReport(
         version=__version__,
         python=f"{platform.python_version()} at {sys.executable}",
@@ -347,41 +340,33 @@ def examine_installation() -> InstallationReport:
         build=torch.get("build", ""),
         devices=devices,
         gpus=tuple(torch.get("names", ())),
-        no_gpu_reason=no_gpu_reason,
+        no_gpu_reason="" if set(devices) - {"cpu"} else no_gpu_reason,
         cores=machine.cores,
         memory_bytes=machine.memory_bytes,
-        napari=napari,
-        qt=qt,
+        napari=_get_package_version("napari"),
+        qt=bindings[0] if bindings else "",
         repairs=tuple(_list_repairs(machine, devices, problem)),
     )
 
 
 def _list_repairs(machine: Machine, devices: tuple[str, ...], problem: str) -> list[Repair]:
     pip = f'"{sys.executable}" -m pip install'
-    repairs = []
+    commands = {}
     if not machine.torch_version:
-        repairs.append(Repair(problem="PyTorch is not installed", command=f"{pip} torch"))
+        commands["PyTorch is not installed"] = f"{pip} torch"
     elif not devices:
-        repairs.append(
-            Repair(
-                problem=f"PyTorch does not work: {problem}",
-                command=f"{pip} --force-reinstall torch",
-            )
-        )
+        commands[f"PyTorch does not work: {problem}"] = f"{pip} --force-reinstall torch"
     elif "cuda" in machine.devices and "cuda" not in devices:
-        repairs.append(Repair(problem=_UNUSABLE_DRIVER_MESSAGE, command="nvidia-smi"))
+        commands[_UNUSABLE_DRIVER_MESSAGE] = "nvidia-smi"
     elif machine.no_gpu_reason and is_cpu_build(machine.torch_version) and has_nvidia_driver():
         # uv reads the driver's version and chooses the matching build
         command = f'{pip} uv && "{sys.executable}" -m uv pip install --python "{sys.executable}"'
         command += " --reinstall-package torch --torch-backend=auto torch"
-        repairs.append(
-            Repair(problem="There is an NVIDIA card, but PyTorch cannot use it", command=command)
-        )
+        commands["There is an NVIDIA card, but PyTorch cannot use it"] = command
     if missing := find_missing_dock_package():
         extra = "qt" if missing in DOCK_PACKAGES else "app"
-        command = f'{pip} "napari-dip[{extra}]"'
-        repairs.append(Repair(problem=f"{missing} is not installed", command=command))
-    return repairs
+        commands[f"{missing} is not installed"] = f'{pip} "napari-dip[{extra}]"'
+    return [Repair(problem=problem, command=command) for problem, command in commands.items()]
 
 
 def find_missing_dock_package() -> str:

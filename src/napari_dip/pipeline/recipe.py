@@ -211,14 +211,10 @@ class Recipe:
 
     def __repr__(self) -> str:
         """Return the task, and the settings that differ from their defaults."""
-        fields = self.to_dict()
-        settings = fields["settings"] | {
-            name: value
-            for name, value in fields.items()
-            if name not in ("schema", "task", "settings")
-        }
+        run_settings = self.run_settings.model_dump(exclude_defaults=True)
+        settings = {**self.task.to_dict(), **run_settings}
         changes = "".join(f", {name}={value!r}" for name, value in settings.items())
-        return f"<Recipe: {fields['task']}{changes}>"
+        return f"<Recipe: {self.task.spec.name}{changes}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe in plain JSON types, without settings that have their default value."""
@@ -235,12 +231,8 @@ class Recipe:
 
     def replace_run_settings(self, **changes: Any) -> Recipe:
         """Return the recipe with changed run settings, which are validated."""
-        return replace(
-            self,
-            run_settings=_validate_settings(
-                RunSettings, {**self.run_settings.model_dump(), **changes}
-            ),
-        )
+        settings = {**self.run_settings.model_dump(), **changes}
+        return replace(self, run_settings=_validate_settings(RunSettings, settings))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -476,16 +468,10 @@ def rename_keys(
     for old, new in names.items():
         if old in values_by_name and new in values_by_name:
             why = f"'{new}' is another name of it and stands there as well"
-            raise RefusedError(
-                "setting-wrong",
-                field=old,
-                value=shorten_repr(values_by_name[old]),
-                why=why,
-                hint=f"Leave '{old}' out.",
-            )
-    notes = tuple(
-        f"'{old}' is called '{names[old]}' now." for old in values_by_name if old in names
-    )
+            value, hint = shorten_repr(values_by_name[old]), f"Leave '{old}' out."
+            raise RefusedError("setting-wrong", field=old, value=value, why=why, hint=hint)
+    renamed = [old for old in values_by_name if old in names]
+    notes = tuple(f"'{old}' is called '{names[old]}' now." for old in renamed)
     return {names.get(key, key): value for key, value in values_by_name.items()}, notes
 
 

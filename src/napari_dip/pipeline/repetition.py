@@ -74,18 +74,12 @@ class Repetition:
         out, since they would become arguments of a call.
         """
         joint_training = self.report.get("fit", {}).get("joint_training", {})
-        network_file = (
-            {NETWORK_FILE_INPUT: str(joint_training["network_file"])}
-            if "network_file" in joint_training
-            else {}
-        )
-        names = {
-            NETWORK_FILE_INPUT,
-            *(task_input.name for task_input in self.recipe.task.spec.inputs),
-        }
-        return {
-            name: path for name, path in {**network_file, **self.paths}.items() if name in names
-        }
+        paths = dict(self.paths)
+        if "network_file" in joint_training:
+            paths = {NETWORK_FILE_INPUT: str(joint_training["network_file"]), **paths}
+        names = {task_input.name for task_input in self.recipe.task.spec.inputs}
+        names.add(NETWORK_FILE_INPUT)
+        return {name: path for name, path in paths.items() if name in names}
 
     @property
     def axes(self) -> str:
@@ -109,18 +103,14 @@ class Repetition:
     def unreliable_reason(self) -> str:
         """Why the repetition may give other pixels; "" if there is no reason."""
         fit = self.report.get("fit", {})
-        if (
-            "network_file" in (joint_training := fit.get("joint_training", {}))
-            and NETWORK_FILE_INPUT not in self.paths
-        ):
-            return MISSING_NETWORK_NOTE.format(
-                name=joint_training["network_file"], digest=joint_training["sha256"]
-            )
+        network = fit.get("joint_training", {})
+        if "network_file" in network and NETWORK_FILE_INPUT not in self.paths:
+            name, digest = network["network_file"], network["sha256"]
+            return MISSING_NETWORK_NOTE.format(name=name, digest=digest)
         if not fit.get("stopped_fit_count"):
             return ""
-        if fit["finished_fit_count"] + fit["stopped_fit_count"] > 1 or list_candidates(
-            self.recipe.task
-        ):
+        fit_count = fit["finished_fit_count"] + fit["stopped_fit_count"]
+        if fit_count > 1 or list_candidates(self.recipe.task):
             return (
                 "The run had several fits and was ended by hand, which only a run of one fit "
                 "repeats to the pixel."
@@ -136,10 +126,9 @@ class Repetition:
 def collect_settings(recipe: Recipe) -> dict[str, Any]:
     """Return preset, seed, and all other settings that differ from their defaults."""
     run_settings = recipe.run_settings
-    common_settings = {"preset": run_settings.preset, "seed": run_settings.seed}
     return {
         **recipe.task.to_dict(),
-        **common_settings,
+        **run_settings.model_dump(include={"preset", "seed"}),
         **run_settings.model_dump(exclude_defaults=True),
     }
 
@@ -169,14 +158,8 @@ def format_command_line(repetition: Repetition) -> str:
 def build_command(repetition: Repetition) -> list[str]:
     """Return the command as a list of arguments."""
     recipe = repetition.recipe
-    arguments = [
-        "napari-dip",
-        recipe.task.spec.name,
-        repetition.paths["image"],
-        "--output",
-        repetition.result,
-    ]
-    arguments += ["--axes", repetition.axes]
+    arguments = ["napari-dip", recipe.task.spec.name, repetition.paths["image"]]
+    arguments += ["--output", repetition.result, "--axes", repetition.axes]
     for name, path in repetition.files.items():
         if name != "image":
             arguments += [_format_option(name), path]
@@ -201,25 +184,19 @@ def write_python_script(repetition: Repetition) -> str:
     as one-line comments, never as code.
     """
     report, recipe = repetition.report, repetition.recipe
-    settings = [
-        f"{name}={_format_literal(value)}" for name, value in collect_settings(recipe).items()
-    ]
-    paths = {name: path for name, path in repetition.files.items() if name != "image"}
-    restore_arguments = [
-        _format_literal(repetition.paths["image"]),
-        "recipe",
-        f"axes={_format_literal(repetition.axes)}",
-    ]
-    restore_arguments += [f"{name}={_format_literal(path)}" for name, path in paths.items()]
+    settings = [_format_literal(recipe.task.spec.name)]
+    for name, value in collect_settings(recipe).items():
+        settings.append(f"{name}={_format_literal(value)}")
+    axes = _format_literal(repetition.axes)
+    restore_arguments = [_format_literal(repetition.paths["image"]), "recipe", f"axes={axes}"]
+    for name, path in repetition.files.items():
+        if name != "image":
+            restore_arguments.append(f"{name}={_format_literal(path)}")
     if repetition.kept_iteration is not None:
         restore_arguments.append(f"keep_after={repetition.kept_iteration}")
     photometric = "rgb" if "S" in repetition.axes else "minisblack"
-    write_arguments = [
-        _format_literal(repetition.result),
-        "result.image",
-        f"photometric={_format_literal(photometric)}",
-    ]
-    write_arguments.append(f'metadata={{"axes": {_format_literal(repetition.axes)}}}')
+    write_arguments = [_format_literal(repetition.result), "result.image"]
+    write_arguments += [f'photometric="{photometric}"', f'metadata={{"axes": {axes}}}']
     threads = "1 thread" if report["threads"] == 1 else f"{report['threads']} threads"
     environment = f"{report['device']} with {threads} and PyTorch {report['torch']}"
     remarks = [
@@ -227,7 +204,7 @@ def write_python_script(repetition: Repetition) -> str:
         f"Computed then on {environment}.",
         *([repetition.unreliable_reason] if repetition.unreliable_reason else []),
     ]
-    digests = {"before": report["input_sha256"], "after": report["output_sha256"]}
+    before, after = (_format_literal(str(report[f"{end}_sha256"])) for end in ("input", "output"))
     lines = [
         *(f"# {make_printable(remark)}" for remark in remarks),  # one line each
         "",
@@ -235,15 +212,11 @@ def write_python_script(repetition: Repetition) -> str:
         "",
         "import napari_dip as dip",
         "",
-        _format_call(
-            "recipe = dip.make_recipe", [_format_literal(recipe.task.spec.name), *settings]
-        ),
+        _format_call("recipe = dip.make_recipe", settings),
         _format_call("result = dip.restore", restore_arguments),
         _format_call("tifffile.imwrite", write_arguments),
         "",
-        _CHECK_TEMPLATE.format(
-            **{name: _format_literal(str(digest)) for name, digest in digests.items()}
-        ),
+        _CHECK_TEMPLATE.format(before=before, after=after),
     ]
     return "\n".join(lines)
 

@@ -242,7 +242,7 @@ def use_default_torch_state(threads: int | None = None) -> Iterator[None]:
         exit_stack.enter_context(torch.enable_grad())
         if torch.get_default_device().type != "cpu":
             exit_stack.enter_context(torch.device("cpu"))
-        for read, write, default in (*_iter_global_settings(threads), *_iter_backend_settings()):
+        for read, write, default in _iter_settings(threads):
             _change_setting(exit_stack, read, write, default)
         # NumPy's defaults; "raise" for underflow would end a run
         errors = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
@@ -261,7 +261,8 @@ def _change_setting(exit_stack: ExitStack, read: Callable[[], Any], write: Any, 
         exit_stack.callback(write, before)
 
 
-def _iter_global_settings(threads: int | None) -> Iterator[Setting]:
+def _iter_settings(threads: int | None) -> Iterator[Setting]:
+    """Yield (read, write, value) of each setting, the ones that others depend on first."""
     import torch
 
     if threads is not None:
@@ -279,17 +280,10 @@ def _iter_global_settings(threads: int | None) -> Iterator[Setting]:
         torch.use_deterministic_algorithms(mode[0], warn_only=mode[1])
 
     yield deterministic, set_deterministic, (False, False)
-
-
-def _iter_backend_settings() -> Iterator[Setting]:
-    """Yield (read, write, value) of each backend setting, the ones that others depend on first."""
-    import torch
-
-    # setting it changes those of single devices, too, which are restored after it
-    mode = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
     for path, name, default in _BACKEND_DEFAULTS:
         module: Any = torch.backends
         for submodule in filter(None, path.split(".")):
             module = getattr(module, submodule, None)
         yield partial(getattr, module, name), partial(setattr, module, name), default
-    yield *mode, "highest"
+    # setting it changes those of single devices, too, which are restored after it
+    yield torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"

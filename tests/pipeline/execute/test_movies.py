@@ -133,7 +133,7 @@ def test_planes_of_a_stack_see_each_other_as_they_lie_and_nothing_is_steadied() 
     merge = ResultMerger(image)
     frames = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[1], "blind-spot")
     np.testing.assert_array_equal(frames.neighbours, image.stack[[0, 2], 0])
-    assert frames.previous_image is None
+    assert frames.previous is None
 
 
 def test_one_frame_of_planes_has_neighbours_in_depth() -> None:
@@ -150,7 +150,7 @@ def test_at_an_end_of_the_movie_the_one_neighbour_stands_for_both() -> None:
     first = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[0], "blind-spot")
     assert first.neighbours is not None
     np.testing.assert_array_equal(first.neighbours, image.stack[[1, 1], 0])
-    assert first.previous_image is None
+    assert first.previous is None
 
 
 def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> None:
@@ -172,8 +172,8 @@ def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> N
     merge.add(plan.units[0], UnitResult(outcomes=(done,), estimates=estimates))
     frames = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[1], "blind-spot")
     np.testing.assert_array_equal(frames.neighbours, image.stack[[0, 2], 0])
-    np.testing.assert_allclose(frames.previous_image, pixels)
-    np.testing.assert_allclose(frames.previous_std, pixels / 7)
+    np.testing.assert_allclose(frames.previous.image, pixels)
+    np.testing.assert_allclose(frames.previous.std, pixels / 7)
 
 
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
@@ -270,9 +270,7 @@ def test_the_first_frame_of_a_segment_is_drawn_to_none() -> None:
     merge.result_counts[...] = 1
     frames = NeighbourFrameProvider(merge)
     estimating = [unit for unit in plan.units if unit.has_estimate]
-    drawn = [
-        frames.get_neighbour_frames(unit, "r2r").previous_image is not None for unit in estimating
-    ]
+    drawn = [frames.get_neighbour_frames(unit, "r2r").previous is not None for unit in estimating]
     assert [part for part, is_drawn in enumerate(drawn) if not is_drawn] == [0, 17]
 
 

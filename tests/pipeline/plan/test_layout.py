@@ -28,10 +28,10 @@ def test_a_volume_runs_along_depth_and_time_is_worked_frame_by_frame() -> None:
     layout = make_layout(header, is_volume=True)
     assert (layout.item_axes, layout.channel_axis, layout.grid_axes) == ("T", "C", "ZYX")
     assert layout.count_items(header) == 2
-    assert layout.get_depth_sizes(header) == (3,)
+    assert header.get_sizes(layout.grid_axes[:-2]) == (3,)
 
 
 def test_axes_of_one_element_make_no_stack() -> None:
     header = ImageHeader(name="a", shape=(1, 1, 5, 6), dtype="float32", axes="TZYX")
     layout = make_layout(header, is_volume=True)
-    assert (layout.count_items(header), layout.get_depth_sizes(header)) == (1, ())
+    assert (layout.count_items(header), layout.grid_axes) == (1, "YX")

@@ -25,7 +25,7 @@ from napari_dip.pipeline.calibrate.channel_noise import (
     select_spread_planes,
 )
 from napari_dip.pipeline.calibrate.types import compute_validation_fraction
-from napari_dip.pipeline.plan.layout import to_stack
+from napari_dip.pipeline.plan.layout import cut_into_blocks, to_stack
 from napari_dip.tasks.priors.masked_input import compute_hole_depths
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
@@ -161,24 +161,14 @@ def detect_pattern(residual: AnyArray, measured: AnyArray) -> PeriodicPattern | 
     peak = np.unravel_index(int(ratio.argmax()), ratio.shape)
     if ratio[peak] < MIN_PATTERN_POWER_RATIO:
         return None
-    peak_area = np.ix_(
-        *(
-            _list_peak_indices(int(coordinate), size)
-            for coordinate, size in zip(peak, power.shape, strict=True)
-        )
-    )
-    has_mirror_peak = any(
-        2 * int(coordinate) % size for coordinate, size in zip(peak, power.shape, strict=True)
-    )
-    peak_power = (1 + has_mirror_peak) * float(power[peak_area].sum())
-    total_power = float(power.sum())
-    fraction = peak_power / total_power if total_power else 0.0
-    measured_power = np.mean(
-        [_compute_windowed_power(measured[index]) for index in plane_indices], 0
-    )
-    removed_fraction = float(
-        power[peak_area].sum() / max(float(measured_power[peak_area].sum()), 1e-300)
-    )
+    coordinates = [(int(place), size) for place, size in zip(peak, power.shape, strict=True)]
+    reach = np.arange(-_PEAK_RADIUS, _PEAK_RADIUS + 1)
+    peak_area = np.ix_(*((place + reach) % size for place, size in coordinates))
+    has_mirror_peak = any(2 * place % size for place, size in coordinates)
+    peak_power, total_power = float(power[peak_area].sum()), float(power.sum())
+    fraction = (1 + has_mirror_peak) * peak_power / total_power if total_power else 0.0
+    measured_power = np.mean([_compute_windowed_power(measured[i]) for i in plane_indices], 0)
+    removed_fraction = peak_power / max(float(measured_power[peak_area].sum()), 1e-300)
     if fraction < MIN_PATTERN_FRACTION or removed_fraction < MIN_PATTERN_LOSS:
         return None
     return PeriodicPattern(
@@ -202,14 +192,8 @@ def _estimate_background_power(power: Power) -> Power:
     raise whole lines of frequencies, which are not a periodic pattern.
     """
     width = 2 * _BACKGROUND_RADIUS + 1
-    return np.asarray(
-        np.maximum.reduce(
-            [
-                _average_without_peak(power, size)
-                for size in ((width, width), (4 * width, 1), (1, 4 * width))
-            ]
-        )
-    )
+    sizes = (width, width), (4 * width, 1), (1, 4 * width)
+    return np.asarray(np.maximum.reduce([_average_without_peak(power, size) for size in sizes]))
 
 
 def _average_without_peak(power: Power, size: tuple[int, int]) -> Power:
@@ -230,10 +214,6 @@ def _sum_box(power: Power, size: Sequence[int]) -> Power:
         )
         power = end_sums - start_sums
     return power
-
-
-def _list_peak_indices(place: int, size: int) -> npt.NDArray[np.int64]:
-    return np.arange(place - _PEAK_RADIUS, place + _PEAK_RADIUS + 1) % size
 
 
 def find_strongest_pattern(residual: AnyArray, stack: Float32Array) -> PeriodicPattern | None:
@@ -420,21 +400,15 @@ def _detect_plateau(flat: AnyArray, value: float, span: float, *, is_limit: bool
         return ClippedPixels(fraction=0.0, value=value)
     typical_count = 0.0
     for span_fraction in PLATEAU_COMPARISON_SPANS:
-        nearby_range = sorted((value, value + span_fraction * span))
-        nearby_values = flat[
-            (flat >= nearby_range[0]) & (flat <= nearby_range[1]) & (flat != value)
-        ]
+        low, high = sorted((value, value + span_fraction * span))
+        nearby_values = flat[(flat >= low) & (flat <= high) & (flat != value)]
         counts = np.unique(nearby_values, return_counts=True)[1]
         if counts.size >= MIN_COMPARISON_VALUES:
             # one frequent value beside a plateau, or a long tail, should not hide it
             typical_count = float(min(np.median(counts), counts.mean()))
             break
-    return ClippedPixels(
-        fraction=fraction
-        if is_limit or value_count > MIN_PLATEAU_PIXEL_RATIO * typical_count
-        else 0.0,
-        value=value,
-    )
+    is_plateau = is_limit or value_count > MIN_PLATEAU_PIXEL_RATIO * typical_count
+    return ClippedPixels(fraction=fraction if is_plateau else 0.0, value=value)
 
 
 def measure_biased_areas(
@@ -453,34 +427,24 @@ def measure_biased_areas(
     measured_mask : ndarray of bool or None
         True at measured pixels; None: everywhere. Areas with missing pixels are ignored.
     """
-    sub_area_side = LOCAL_AREA_SIDE // SUB_AREAS_PER_SIDE
-    rows, columns = (side // LOCAL_AREA_SIDE for side in residual.shape[-2:])
+    sub_area = SUB_AREAS_PER_SIDE, LOCAL_AREA_SIDE // SUB_AREAS_PER_SIDE
 
     def compute_sub_area_means(image: npt.NDArray[np.floating]) -> FloatArray:
-        cropped = image[..., : rows * LOCAL_AREA_SIDE, : columns * LOCAL_AREA_SIDE]
-        shape = (
-            *cropped.shape[:-2],
-            rows,
-            SUB_AREAS_PER_SIDE,
-            sub_area_side,
-            columns,
-            SUB_AREAS_PER_SIDE,
-            sub_area_side,
-        )
-        means = cropped.reshape(shape).mean((-4, -1), dtype=np.float64)
-        return np.asarray(np.moveaxis(means, -3, -2).reshape(-1, SUB_AREAS_PER_SIDE**2), np.float64)
+        areas = cut_into_blocks(image, LOCAL_AREA_SIDE)
+        *items, rows, _, columns, _ = areas.shape
+        sub_areas = areas.reshape(*items, rows, *sub_area, columns, *sub_area)
+        means = np.moveaxis(sub_areas.mean((-4, -1), dtype=np.float64), -3, -2)
+        return np.asarray(means.reshape(-1, SUB_AREAS_PER_SIDE**2), np.float64)
 
     means = compute_sub_area_means(residual)
     if measured_mask is not None:
-        means = means[
-            compute_sub_area_means(measured_mask.astype(np.float32)).min(1, initial=1.0) == 1
-        ]
+        measured_shares = compute_sub_area_means(measured_mask.astype(np.float32))
+        means = means[measured_shares.min(1, initial=1.0) == 1]
     if not len(means):
         return 0.0, 0.0, 0
     min_error = _find_event(residual + prediction) / LOCAL_AREA_SIDE**2
-    standard_errors = np.maximum(
-        means.std(1, ddof=1) / SUB_AREAS_PER_SIDE, max(min_error, float(np.finfo(np.float32).tiny))
-    )
+    min_error = max(min_error, float(np.finfo(np.float32).tiny))
+    standard_errors = np.maximum(means.std(1, ddof=1) / SUB_AREAS_PER_SIDE, min_error)
     bias = means.mean(1)
     low, high = np.percentile(prediction, (0.5, 99.5))
     least = np.maximum(BIAS_STANDARD_ERRORS * standard_errors, MIN_VISIBLE_BIAS * (high - low))
@@ -499,9 +463,8 @@ def compute_biased_limit(area_count: int) -> float:
     """Return the maximum share of biased areas, raised by three standard errors for few areas."""
     if area_count < MIN_LOCAL_AREAS:
         return 1.0
-    return MAX_BIASED_FRACTION + 3 * sqrt(
-        MAX_BIASED_FRACTION * (1 - MAX_BIASED_FRACTION) / area_count
-    )
+    variance = MAX_BIASED_FRACTION * (1 - MAX_BIASED_FRACTION) / area_count
+    return MAX_BIASED_FRACTION + 3 * sqrt(variance)
 
 
 def calibrate_for_weaker_noise(
@@ -520,17 +483,10 @@ def calibrate_for_weaker_noise(
     is_excluded = noise_settings.model != "auto" or noise_settings.has_entered_noise
     # with random input, a fit learns detail late, whatever noise was measured
     is_excluded |= not PRIOR_SPECS[run_plan.fit_config.prior_key].input_traits.contains_image
-    has_noise_inputs = (
-        calibration.repeated_exposure is not None or calibration.camera_correction is not None
-    )
-    if (
-        is_excluded
-        or has_noise_inputs
-        or calibration.measured_mask is not None
-        or not run_plan.recipe.task.spec.reports_unreliable_noise
-    ):
-        return None
-    if result.residual is None or result.failure_score < 1:
+    is_excluded |= not run_plan.recipe.task.spec.reports_unreliable_noise
+    noise_inputs = calibration.repeated_exposure, calibration.camera_correction
+    is_excluded |= any(each is not None for each in (*noise_inputs, calibration.measured_mask))
+    if is_excluded or result.residual is None or result.failure_score < 1:
         return None
     if all(estimate.counts_photons for estimate in calibration.noise):
         return None  # the noise is known exactly
@@ -558,17 +514,10 @@ def _weaken_noise(
     noise_estimate: NoiseEstimate, mean: float, residual: Float32Array
 ) -> NoiseEstimate:
     """Return white noise with a reduced variance, at most that of smooth areas of the residual."""
-    rows, columns = (side // LOCAL_AREA_SIDE for side in residual.shape[-2:])
-    cropped = residual[..., : rows * LOCAL_AREA_SIDE, : columns * LOCAL_AREA_SIDE]
-    areas = cropped.reshape(*cropped.shape[:-2], rows, LOCAL_AREA_SIDE, columns, LOCAL_AREA_SIDE)
+    areas = cut_into_blocks(residual, LOCAL_AREA_SIDE)
     smooth_variance = float(np.quantile(areas.var((-3, -1), dtype=np.float64), CALM_AREA_QUANTILE))
-    fraction = min(
-        MAX_RETRY_VARIANCE_FRACTION,
-        max(
-            smooth_variance / float(compute_noise_variance(noise_estimate, mean)),
-            MIN_RETRY_VARIANCE_FRACTION,
-        ),
-    )
+    fraction = smooth_variance / float(compute_noise_variance(noise_estimate, mean))
+    fraction = min(MAX_RETRY_VARIANCE_FRACTION, max(fraction, MIN_RETRY_VARIANCE_FRACTION))
     return replace(
         noise_estimate.scale_to_white(fraction),
         unreliable_reason=noise_estimate.unreliable_reason or UnreliableReason.TEXTURE,

@@ -189,7 +189,11 @@ class ResultMerger:
             Notes on unrestored areas that are not items, such as tiles.
         """
         pixels = self._merge_pixels()
-        own_outcomes = self._list_own_outcomes() or self.outcomes
+        has_file = self._run_plan.network is not None  # its outcomes are not those of this run
+        own_outcomes = [
+            outcome for outcome in self.outcomes if outcome.has_estimate or not has_file
+        ]
+        own_outcomes = own_outcomes or self.outcomes
         first_outcome, last_outcome = own_outcomes[0], own_outcomes[-1]
         stop = (last_outcome if last_outcome.is_ended_by_user else first_outcome).stop
         if is_timed_out:
@@ -209,6 +213,9 @@ class ResultMerger:
             [outcome.evidence for outcome in self.outcomes],
         )
         assessed_items = select_assessed_items(pixels.residual)
+        deviations = {}
+        if metrics.residual:
+            deviations = {"deviation": self._compute_deviations(pixels, assessed_items)}
         report_entries: dict[str, Any] = {
             "iterations": sum(outcome.iterations for outcome in own_outcomes),
             "best_iteration": first_outcome.best_iteration,
@@ -225,11 +232,7 @@ class ResultMerger:
                 pixels.prediction[assessed_items],
                 self._calibration,
             ),
-            **(
-                {"deviation": self._compute_deviations(pixels, assessed_items)}
-                if metrics.residual
-                else {}
-            ),
+            **deviations,
             "verdict": assess_quality(metrics, unfinished_notes),
             "input_sha256": compute_sha256(self._input_pixels),
             "output_sha256": compute_sha256(pixels.image),
@@ -258,12 +261,10 @@ class ResultMerger:
 
     def _compute_deviations(self, pixels: _MergedPixels, items: Any) -> dict[str, float]:
         """Return the RMS of the noise's standard deviation, and of that of the result."""
-        noise = self._calibration.noise
+        excess = self._calibration.excess_variance
         variances = [
-            compute_noise_variance(
-                noise[channel], pixels.prediction[items, channel], self._calibration.excess_variance
-            )
-            for channel in range(len(noise))
+            compute_noise_variance(noise, pixels.prediction[items, channel], excess)
+            for channel, noise in enumerate(self._calibration.noise)
         ]
         deviations = np.sqrt(np.mean(variances)), np.sqrt(np.mean(pixels.std[items] ** 2.0))
         return dict(zip(("noise", "result"), map(round_to_six_digits, deviations), strict=True))
@@ -283,12 +284,9 @@ class ResultMerger:
             result = np.where(preserved_mask, self._stack, result)
             noise = np.stack([self._compute_noise_std(c) for c in range(mean.shape[1])], 1)
             std = np.where(preserved_mask, noise, std)
-        input_image = self._correct_input()
+        input_image, copied_mask = self._correct_input(), self._make_input_mask(preserved_mask)
         image = convert_to_input_dtype(
-            self._to_result_axes(result),
-            input_image,
-            self._run_plan,
-            self._make_input_mask(preserved_mask),
+            self._to_result_axes(result), input_image, self._run_plan, copied_mask
         )
         if image.dtype != np.float32:  # assess the values after rounding and clipping
             result = to_stack(image, self._header.axes, self._layout)
@@ -326,14 +324,6 @@ class ResultMerger:
             outliers &= measured_mask
         return outliers
 
-    def _list_own_outcomes(self) -> list[UnitOutcome]:
-        """Return the outcomes of this run, without those read from a network file."""
-        return [
-            outcome
-            for outcome in self.outcomes
-            if outcome.has_estimate or self._run_plan.network is None
-        ]
-
     def _compute_mean(self) -> FloatArray:
         """Return the mean image so far; the input where there is no result."""
         count = self._get_counts()
@@ -341,30 +331,25 @@ class ResultMerger:
 
     def _get_preserved_mask(self) -> BoolArray | None:
         """Return a mask of measured pixels that the task keeps unchanged; None if it keeps none."""
-        return (
-            self._calibration.measured_mask
-            if self._run_plan.task_plan.keeps_measured_pixels
-            else None
-        )
+        keeps_pixels = self._run_plan.task_plan.keeps_measured_pixels
+        return self._calibration.measured_mask if keeps_pixels else None
 
     def _make_input_mask(self, preserved_mask: BoolArray | None) -> BoolArray:
         """Return a mask, in the shape of the result, of pixels that are copies of the input."""
         input_mask = np.zeros(self._upscaled_stack.shape, np.bool_)
         input_mask[self.result_counts == 0] = True
         input_mask[:, list(self._calibration.constant_channels)] = True
-        return self._to_result_axes(
-            input_mask if preserved_mask is None else input_mask | preserved_mask
-        )
+        if preserved_mask is not None:
+            input_mask |= preserved_mask
+        return self._to_result_axes(input_mask)
 
     def _has_precision_loss(self, preserved_mask: BoolArray) -> bool:
         """Return whether float32 rounds measured pixels that the result keeps."""
-        if (
-            self._run_plan.recipe.run_settings.dtype != "float32"
-            or self._input_pixels.dtype.itemsize < 4
-        ):
+        pixels = self._input_pixels
+        if self._run_plan.recipe.run_settings.dtype != "float32" or pixels.dtype.itemsize < 4:
             return False
         with np.errstate(invalid="ignore"):
-            is_rounded = self._input_pixels != self._input_pixels.astype(np.float32)
+            is_rounded = pixels != pixels.astype(np.float32)
         return bool(np.any(is_rounded & self._to_result_axes(preserved_mask)))
 
     def _average_prediction(self) -> FloatArray:
@@ -376,14 +361,11 @@ class ResultMerger:
         """Return the residual, 0 where nothing was measured, and its mean for each channel."""
         residual = self._zero_unmeasured(self._stack - prediction)
         measured_mask, grid = self._calibration.measured_mask, tuple(range(2, residual.ndim))
-        measured_count = (
-            prod(residual.shape[2:])
-            if measured_mask is None
-            else measured_mask.sum(grid, keepdims=True)
-        )
-        return residual, zero_residual_outliers(residual).sum(grid, keepdims=True) / np.maximum(
-            measured_count, 1
-        )
+        count: Any = prod(residual.shape[2:])
+        if measured_mask is not None:
+            count = measured_mask.sum(grid, keepdims=True)
+        total = zero_residual_outliers(residual).sum(grid, keepdims=True)
+        return residual, total / np.maximum(count, 1)
 
     def _zero_unmeasured(self, values: FloatArray) -> FloatArray:
         measured_mask = self._calibration.measured_mask
@@ -409,11 +391,8 @@ class ResultMerger:
         """Return learned parameters, averaged over restarts and stacked over separate channels."""
         means: dict[str, list[Float32Array]] = {}
         for name, channel in sorted(self.learned_parameters, key=lambda key: key[1]):
-            total, count = (
-                self.learned_parameters[name, channel],
-                self.result_counts[:, channel].sum(),
-            )
-            mean = np.asarray(total / max(1, count), np.float32)
+            count = max(1, self.result_counts[:, channel].sum())
+            mean = np.asarray(self.learned_parameters[name, channel] / count, np.float32)
             means.setdefault(name, []).append(mean)
         return {
             name: arrays[0] if len(arrays) == 1 else np.stack(arrays)
@@ -440,9 +419,8 @@ class ResultMerger:
     def _compute_noise_std(self, channel: int) -> Float32Array:
         """Return the noise's standard deviation at each pixel of a channel of the result."""
         noise, signal = self._calibration.noise[channel], self._upscaled_stack[:, channel]
-        return np.sqrt(
-            compute_noise_variance(noise, signal, self._calibration.excess_variance)
-        ).astype(np.float32)
+        variance = compute_noise_variance(noise, signal, self._calibration.excess_variance)
+        return np.sqrt(variance).astype(np.float32)
 
     def _serialise_prior(self) -> dict[str, str]:
         """Return the prior of the first fit with its reason, which also names fits that differ."""
@@ -451,12 +429,9 @@ class ResultMerger:
         plan_reason = fit_config.prior_reason if chosen_key == fit_config.prior_key else ""
         reason = plan_reason or self._explain_prior(chosen_key)
         for prior_key in other_keys:
-            unit_ids = ", ".join(
-                outcome.unit_id for outcome in self.outcomes if outcome.prior_key == prior_key
-            )
-            reason += (
-                f"; in part {unit_ids} '{prior_key}' ran, since {self._explain_prior(prior_key)}"
-            )
+            unit_ids = ", ".join(o.unit_id for o in self.outcomes if o.prior_key == prior_key)
+            other_reason = self._explain_prior(prior_key)
+            reason += f"; in part {unit_ids} '{prior_key}' ran, since {other_reason}"
         return {"key": chosen_key, "reason": reason}
 
     def _explain_prior(self, prior_key: str) -> str:
@@ -472,15 +447,12 @@ class ResultMerger:
             *self._calibration.notes,
         ]
         notes += [note for outcome in self.outcomes for note in outcome.notes]
-        if (preserved_mask := self._get_preserved_mask()) is not None and self._has_precision_loss(
-            preserved_mask
-        ):
+        preserved_mask = self._get_preserved_mask()
+        if preserved_mask is not None and self._has_precision_loss(preserved_mask):
             notes.append(make_note("type-shortened", dtype=self._input_pixels.dtype.name))
         height, width = self._calibration.blind_spot_size[-2:]
-        if (
-            height * width > 1
-            and PRIOR_SPECS[self._run_plan.fit_config.prior_key].input_traits.has_masked_pixels
-        ):
+        input_traits = PRIOR_SPECS[self._run_plan.fit_config.prior_key].input_traits
+        if height * width > 1 and input_traits.has_masked_pixels:
             notes.append(make_note("noise-correlated", width=width, height=height))
         notes += [
             make_note("channel-constant", channel=channel + 1)

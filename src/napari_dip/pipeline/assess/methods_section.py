@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors.notes import StopReason, parse_report_notes, read_report_stop
 from napari_dip.errors.templates import METHODS, make_printable, render
-from napari_dip.pipeline.recipe import RunSettings, recipe_from_dict
-from napari_dip.tasks import TASKS, Setting
+from napari_dip.pipeline.recipe import RunSettings, list_settings, recipe_from_dict
+from napari_dip.tasks import TASKS
 from napari_dip.tasks.noise_models.camera_correction import CAMERA_MAP_INPUTS
 from napari_dip.tasks.noise_models.registry import get_noise_model
 from napari_dip.tasks.priors.registry import get_prior_spec
@@ -21,6 +21,7 @@ from napari_dip.tasks.priors.registry import get_prior_spec
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from napari_dip.tasks import Setting
     from napari_dip.tasks.priors.prior_spec import PriorSpec
 
     Report = Mapping[str, Any]
@@ -336,18 +337,13 @@ def _describe_blind_spot(report: Report) -> str:
     size = report["noise"]["blind_spot_size"]
     shape = str(report["recipe"].get("settings", {}).get("blind_spot_shape", ""))
     template_key = "hidden-single" if all(side == 1 for side in size) else "hidden-blocks"
-    sizes = " × ".join(map(str, reversed(size)))
-    return _write(
-        "hidden-shape" if "0" in shape else template_key, size=sizes, count=shape.count("1")
-    )
+    template_key = "hidden-shape" if "0" in shape else template_key
+    return _write(template_key, size=" × ".join(map(str, size[::-1])), count=shape.count("1"))
 
 
 def _describe_iterations(report: Report) -> str:
-    fit = report.get("fit", {})
-    count, limit = (
-        fit.get("finished_fit_count", 1) + fit.get("stopped_fit_count", 0),
-        fit.get("max_iterations"),
-    )
+    fit, count = report.get("fit", {}), _count_fits(report)
+    limit = fit.get("max_iterations")
     fitted = _write(
         "fitted",
         network=get_report_prior_spec(report).has_network,
@@ -370,6 +366,11 @@ def _describe_iterations(report: Report) -> str:
     )
 
 
+def _count_fits(report: Report) -> int:
+    fit = report.get("fit", {})
+    return int(fit.get("finished_fit_count", 1) + fit.get("stopped_fit_count", 0))
+
+
 def _describe_refit(iterations: int | None, fit_count: int) -> str:
     """Return a phrase on the iterations of the refit; "" if there was none."""
     if not iterations:
@@ -384,9 +385,7 @@ def describe_result_iteration(report: Report) -> str:
     It is told where it is later than that of the lowest validation loss, and where all iterations
     were used but the last was not the best.
     """
-    fit, losses = report.get("fit", {}), report.get("validation_loss")
-    is_single = fit.get("finished_fit_count", 1) + fit.get("stopped_fit_count", 0) == 1
-    if not is_single or not losses:
+    if _count_fits(report) != 1 or not report.get("validation_loss"):
         return ""
     text = _choose_output_text(report)
     is_earlier = (
@@ -441,17 +440,14 @@ def _describe_refinement(report: Report) -> str:
 def _describe_other_settings(report: Report) -> str:
     """Return a sentence on settings that differ from their defaults, labelled as in the dock."""
     recipe = recipe_from_dict(report["recipe"])
-    task_settings = recipe.task.to_dict()  # without defaults
     run_settings = recipe.run_settings.model_dump(exclude_defaults=True)
-    descriptions = []
-    for kind, values in ((type(recipe.task), task_settings), (RunSettings, run_settings)):
-        for name, value in values.items():
-            if name not in _NAMED_SETTINGS:
-                setting = _get_setting_metadata(kind, name)
-                label_and_value = f"{setting.label}: {_format_setting_value(value, setting)}"
-                descriptions.append(
-                    _strip_citation_marks(setting.report_template.format(value) or label_and_value)
-                )
+    fields, descriptions = list_settings(recipe.task.spec.name), []
+    for name, value in {**recipe.task.to_dict(), **run_settings}.items():  # without defaults
+        if name not in _NAMED_SETTINGS:
+            setting = fields[name].setting
+            label_and_value = f"{setting.label}: {_format_setting_value(value, setting)}"
+            description = setting.report_template.format(value) or label_and_value
+            descriptions.append(_strip_citation_marks(description))
     return _write("settings", settings="; ".join(descriptions)) if descriptions else ""
 
 
@@ -472,11 +468,6 @@ def _describe_region(report: Report) -> str:
     notes = parse_report_notes(report)
     facts = next((note.facts for note in notes if note.code == "region-merged"), None)
     return "" if facts is None else _write("region-merged", **facts)
-
-
-def _get_setting_metadata(kind: Any, name: str) -> Setting:
-    marks = kind.__pydantic_fields__[name].metadata
-    return next(mark for mark in marks if isinstance(mark, Setting))
 
 
 def _format_setting_value(value: Any, setting: Setting) -> str:

@@ -115,11 +115,8 @@ def correlate_rings(
 
 def make_taper(size: int) -> FloatArray:
     """Return a Tukey window."""
-    edge = (
-        np.minimum(np.arange(size) + 0.5, size - np.arange(size) - 0.5)
-        / size
-        / WINDOW_TAPER_FRACTION
-    )
+    positions = np.arange(size)
+    edge = np.minimum(positions + 0.5, size - positions - 0.5) / size / WINDOW_TAPER_FRACTION
     return np.asarray(0.5 - 0.5 * np.cos(np.pi * np.minimum(edge, 1)))
 
 
@@ -140,10 +137,8 @@ def find_resolution(frequencies: FloatArray, correlation: FloatArray) -> float |
     It is at least that of two pixels; None if no ring correlates.
     """
     is_above = np.append(correlation >= FRC_CRITERION, [False] * CONFIRMING_RINGS)
-    following = [
-        is_above[shift : shift + len(correlation)] for shift in range(CONFIRMING_RINGS + 1)
-    ]
-    below = np.flatnonzero(~np.any(following, axis=0))
+    following = np.lib.stride_tricks.sliding_window_view(is_above, CONFIRMING_RINGS + 1)
+    below = np.flatnonzero(~following.any(1))
     if not len(below):
         return float(1 / frequencies[-1])
     index = below[0]
@@ -190,9 +185,9 @@ def measure_resolution(
         smoothed = smooth_rings(correlation)
         if is_thinned and is_restored:
             smoothed = (smoothed - SHARED_CORRELATION) / (1 - SHARED_CORRELATION)
-        return find_resolution(
-            frequencies, correct_for_doubled_noise(smoothed) if is_thinned else smoothed
-        )
+        if is_thinned:
+            smoothed = correct_for_doubled_noise(smoothed)
+        return find_resolution(frequencies, smoothed)
 
     return (measure(-1), measure(0)) if is_volume else (measure(None), None)
 

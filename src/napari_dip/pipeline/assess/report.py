@@ -8,11 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from napari_dip.errors.notes import StopReason, make_note
+from napari_dip.errors.notes import (
+    StopReason,
+    make_note,
+    parse_report_notes,
+    serialise_notes,
+)
 from napari_dip.io.lazy_images import iter_chunks
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.machine import get_torch_version
@@ -65,24 +71,16 @@ def measure_peak_bytes() -> int:
 
 def serialise_noise(calibration: Calibration) -> dict[str, Any]:
     """Return the measured noise in plain types: image units, one value for each channel."""
-    offsets = [noise.offset for noise in calibration.noise]
-    read_noises = [noise.read_noise for noise in calibration.noise]
+    camera = calibration.camera_noise
     deviations = [round_to_six_digits(noise.relative_deviation) for noise in calibration.noise]
     return {
         "model": calibration.noise_model,
-        **(
-            {}
-            if calibration.camera_noise is None
-            else {"camera": calibration.camera_noise.to_dict()}
-        ),
+        **({} if camera is None else {"camera": camera.to_dict()}),
         **({"relative_deviation": deviations} if any(deviations) else {}),
         "gain": [round_to_six_digits(noise.gain) for noise in calibration.noise],
         "intercept": [round_to_six_digits(noise.intercept) for noise in calibration.noise],
-        "offset": [None if offset is None else round_to_six_digits(offset) for offset in offsets],
-        "read_noise": [
-            None if read_noise is None else round_to_six_digits(read_noise)
-            for read_noise in read_noises
-        ],
+        "offset": [round_if_known(noise.offset) for noise in calibration.noise],
+        "read_noise": [round_if_known(noise.read_noise) for noise in calibration.noise],
         "unreliable_reason": [
             noise.unreliable_reason and noise.unreliable_reason.value for noise in calibration.noise
         ],
@@ -105,11 +103,8 @@ def serialise_fit(
     calibrated_image : CalibratedImage
     outcomes : sequence of UnitOutcome
     """
-    header, run_plan, fit_config = (
-        calibrated_image.header,
-        calibrated_image.run_plan,
-        calibrated_image.run_plan.fit_config,
-    )
+    header, run_plan = calibrated_image.header, calibrated_image.run_plan
+    fit_config = run_plan.fit_config
     joint_training = summarise_joint_training(outcomes)
     if run_plan.network is not None:
         joint_training["joint_training"] |= run_plan.network.report_fields
@@ -240,6 +235,17 @@ def round_to_six_digits(value: float) -> float:
     return float(f"{value:.6g}")
 
 
+def add_notes(report: Mapping[str, Any], notes: Iterable[Note], **fields: Any) -> Report:
+    """Return a report with further notes and further fields."""
+    all_notes = (*parse_report_notes(report), *notes)
+    return cast("Report", {**report, **fields, **serialise_notes(all_notes)})
+
+
+def round_if_known(value: float | None) -> float | None:
+    """Round to six digits; None for a value that is None or infinite."""
+    return None if value is None or value == inf else round_to_six_digits(value)
+
+
 def make_early_end_notes(
     calibrated_image: CalibratedImage, outcomes: Sequence[UnitOutcome]
 ) -> tuple[Note, ...]:
@@ -253,30 +259,29 @@ def make_early_end_notes(
     calibrated_image : CalibratedImage
     outcomes : sequence of UnitOutcome
     """
-    first_restart_ids = {unit.id: unit.first_restart_id for unit in calibrated_image.run_plan.units}
+    units = {unit.id: unit for unit in calibrated_image.run_plan.units}
+    first_restart_ids = {unit.id: unit.first_restart_id for unit in units.values()}
     completed_ids = {
         first_restart_ids.get(outcome.unit_id)
         for outcome in outcomes
         if outcome.has_estimate and not outcome.is_ended_by_user
     }
-    ended = (outcome for outcome in outcomes if outcome.is_ended_by_user)
     early = [
         outcome
-        for outcome in ended
-        if outcome.stop.reason is StopReason.USER
+        for outcome in outcomes
+        if outcome.is_ended_by_user
+        and outcome.stop.reason is StopReason.USER
         and first_restart_ids.get(outcome.unit_id) not in completed_ids
     ]
     if not early:
         return ()
-    units = {unit.id: unit for unit in calibrated_image.run_plan.units}
     unit, count = units.get(early[0].unit_id), early[0].iterations
     if len(early) > 1 or unit is None:
         return (make_note("fits-ended-early", count=len(early), several=len(early) > 1),)
     most = unit.iterations + calibrated_image.run_plan.fit_config.refit_iterations
+    part = _describe_fitted_item(calibrated_image, unit)
     facts = {"count": count, "most": most, "before_end": count < most}
-    return (
-        make_note("fit-ended-early", part=_describe_fitted_item(calibrated_image, unit), **facts),
-    )
+    return (make_note("fit-ended-early", part=part, **facts),)
 
 
 def _describe_fitted_item(calibrated_image: CalibratedImage, unit: WorkUnit) -> str:
@@ -291,12 +296,8 @@ def _describe_fitted_item(calibrated_image: CalibratedImage, unit: WorkUnit) -> 
 
 def _get_item_axes(calibrated_image: CalibratedImage) -> str:
     """Return the axes along which the image has more than one item."""
-    header = calibrated_image.header
-    return "".join(
-        axis
-        for axis in calibrated_image.layout.item_axes
-        if header.shape[header.axes.index(axis)] > 1
-    )
+    header, item_axes = calibrated_image.header, calibrated_image.layout.item_axes
+    return "".join(axis for axis in item_axes if header.get_sizes(axis)[0] > 1)
 
 
 def make_unrestored_items_notes(
@@ -327,11 +328,8 @@ def make_unrestored_tiles_notes(missing_count: int, count: int) -> tuple[Note, .
     """Return a note on the number of tiles that were not restored; empty if there are none."""
     if not missing_count:
         return ()
-    return (
-        make_note(
-            "tiles-unrestored", missing=missing_count, count=count, several=missing_count > 1
-        ),
-    )
+    facts = {"missing": missing_count, "count": count, "several": missing_count > 1}
+    return (make_note("tiles-unrestored", **facts),)
 
 
 def _make_unrestored_notes(
@@ -341,16 +339,11 @@ def _make_unrestored_notes(
     item_axes = _get_item_axes(calibrated_image)
     if len(item_axes) < 2:
         return _format_unrestored(ITEM_NAMES.get(item_axes, "part"), items, **facts)
-    plane_count = calibrated_image.header.shape[
-        calibrated_image.header.axes.index(calibrated_image.layout.item_axes[1])
-    ]
+    plane_count = calibrated_image.header.get_sizes(calibrated_image.layout.item_axes)[1]
     frames, planes = np.divmod(items, plane_count)
-    unrestored_frames = [
-        frame_index
-        for frame_index in np.unique(frames)
-        if (frames == frame_index).sum() == plane_count
-    ]
-    notes = _format_unrestored(ITEM_NAMES["T"], np.array(unrestored_frames, np.intp), **facts)
+    frame_indices, plane_counts = np.unique(frames, return_counts=True)
+    unrestored_frames = frame_indices[plane_counts == plane_count]
+    notes = _format_unrestored(ITEM_NAMES["T"], unrestored_frames, **facts)
     for frame in np.setdiff1d(frames, unrestored_frames):
         notes += _format_unrestored(ITEM_NAMES["Z"], planes[frames == frame], frame + 1, **facts)
     return notes

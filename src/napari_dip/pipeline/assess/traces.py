@@ -100,13 +100,12 @@ def measure_region_traces(
     """
     variance = estimate_trace_noise(measured, counts, noise).ravel()
     measured, restored = (traces.reshape(len(traces), -1) for traces in (measured, restored))
-    each = (slice(index, index + 1) for index in range(measured.shape[1]))
     return RegionTraces(
         measured=measured,
         restored=restored,
         comparisons=tuple(
-            compare_traces(measured[:, region], restored[:, region], variance[region])
-            for region in each
+            compare_traces(measured[:, i : i + 1], restored[:, i : i + 1], variance[i : i + 1])
+            for i in range(measured.shape[1])
         ),
         pooled=compare_traces(measured, restored, variance),
     )
@@ -142,12 +141,10 @@ def compare_grid_traces(
         means = np.add.reduceat(sums, edges["X"], -1) / counts
         ordered = _order_axes(from_stack(means, header.axes, shape, layout), header.axes)
         traces.append(ordered.reshape(*ordered.shape[:2], -1))
-    measured, result = traces
-    variance = estimate_trace_noise(measured, np.tile(counts.ravel(), sizes.get("Z", 1)), noise)
-    frames = len(measured)
-    return compare_traces(
-        measured.reshape(frames, -1), result.reshape(frames, -1), variance.ravel()
-    )
+    counts = np.tile(counts.ravel(), sizes.get("Z", 1))
+    variance = estimate_trace_noise(traces[0], counts, noise)
+    measured, result = (trace.reshape(len(trace), -1) for trace in traces)
+    return compare_traces(measured, result, variance.ravel())
 
 
 def _split_side(size: int) -> AnyArray:

@@ -83,10 +83,8 @@ def compute_validation_evidence(
     sums = torch.zeros(2, _SUM_COUNT, dtype=torch.float64)
     for term in problem.terms:
         prediction = term.operator(network_estimate.mean)
-        if (
-            not bool(term.validation_mask.any())
-            or prediction.shape[1:] != term.measurement.shape[1:]
-        ):
+        has_same_grid = prediction.shape[1:] == term.measurement.shape[1:]
+        if not has_same_grid or not bool(term.validation_mask.any()):
             continue
         local_mean = _average_window(prediction)
         weight = term.validation_mask / noise_variance.compute_variance(prediction)
@@ -184,18 +182,15 @@ def compute_variance_factor(
     noise = fit_input.noise.noise_variance.compute_variance(predicted)
     squared_residuals = (fit_input.measurement - predicted) ** 2 * validation_mask
     predicted_variance = operator(network_estimate.log_variance.exp()) * validation_mask
+    if not float(validation_mask.sum()):
+        return squared_residuals.new_ones(())
     if fit_input.noise.assumed_fraction < 1:
-        factor = squared_residuals.sum() / (
-            predicted_variance + fit_input.noise.assumed_fraction * noise * validation_mask
-        ).sum().clamp(min=1e-30)
+        assumed_noise = fit_input.noise.assumed_fraction * noise * validation_mask
+        total = (predicted_variance + assumed_noise).sum()
+        factor = squared_residuals.sum() / total.clamp(min=1e-30)
         if fit_input.measurement.ndim > 4:
             factor = factor.clamp(max=1)
     else:
-        factor = (squared_residuals - noise * validation_mask).sum() / predicted_variance.expand_as(
-            squared_residuals
-        ).sum().clamp(min=1e-30)
-    return (
-        factor.clamp(*UNCERTAINTY_FACTOR_LIMITS)
-        if float(validation_mask.sum())
-        else factor.new_ones(())
-    )
+        total = predicted_variance.expand_as(squared_residuals).sum()
+        factor = (squared_residuals - noise * validation_mask).sum() / total.clamp(min=1e-30)
+    return factor.clamp(*UNCERTAINTY_FACTOR_LIMITS)

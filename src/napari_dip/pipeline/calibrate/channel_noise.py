@@ -92,10 +92,8 @@ def identify_noise_model(
     """Return the noise model: that of an artefact, Gaussian or Poisson-Gaussian."""
     if not NOISE_MODELS[noise_settings.model].has_variance_model:
         return noise_settings.model
-    model = (
-        GAUSSIAN if all(estimate.gain == 0 for estimate in noise_estimates) else POISSON_GAUSSIAN
-    )
-    return model.key
+    has_photon_noise = any(estimate.gain != 0 for estimate in noise_estimates)
+    return POISSON_GAUSSIAN.key if has_photon_noise else GAUSSIAN.key
 
 
 def measure_channel_noise(
@@ -202,11 +200,9 @@ def measure_single_exposure(
             measured = replace(measured, caution=NoiseCaution.LINE_OFFSETS)
     if noise_model.convert_noise:
         return noise_model.convert_noise(measured, planes)
-    return _apply_user_noise(
-        extract_white_variance(measured) if noise_settings.is_white else measured,
-        planes,
-        noise_settings,
-    )
+    if noise_settings.is_white:
+        measured = extract_white_variance(measured)
+    return _apply_user_noise(measured, planes, noise_settings)
 
 
 def _measure_exposure_pair(
@@ -296,9 +292,8 @@ def _apply_user_noise(
         dark_variance = noise_settings.read_noise**2
     if gain == noise_estimate.gain and noise_settings.read_noise is None:
         return noise_estimate
-    floor = dark_variance
-    if noise_settings.read_noise is None:
-        floor = min(noise_estimate.floor, dark_variance)
+    is_floor_known = noise_settings.read_noise is not None
+    floor = dark_variance if is_floor_known else min(noise_estimate.floor, dark_variance)
     intercept = compute_intercept(gain, dark_signal, dark_variance)
     return replace(noise_estimate, gain=gain, intercept=intercept, floor=floor)
 
@@ -412,18 +407,15 @@ def detect_camera_noise(
         return None
     camera, texture = measured
     channel_means = planes.mean((0, 2, 3)).tolist()
-    fine_deviation = np.mean(
-        [
-            compute_noise_variance(estimate, mean) ** 0.5
-            for estimate, mean in zip(noise_estimates, channel_means, strict=True)
-        ]
-    )
+    deviations = [
+        compute_noise_variance(estimate, mean) ** 0.5
+        for estimate, mean in zip(noise_estimates, channel_means, strict=True)
+    ]
+    fine_deviation = float(np.mean(deviations))
     min_deviation = max(
-        MIN_LUMINANCE_STD * grey_level_step, MIN_LUMINANCE_NOISE_RATIO * float(fine_deviation)
+        MIN_LUMINANCE_STD * grey_level_step, MIN_LUMINANCE_NOISE_RATIO * fine_deviation
     )
-    if camera.std[0] < min_deviation or not _is_camera_noise(
-        camera, texture, float(fine_deviation)
-    ):
+    if camera.std[0] < min_deviation or not _is_camera_noise(camera, texture, fine_deviation):
         return None
     return _confirm_camera_noise(planes, camera)
 
@@ -437,15 +429,13 @@ def _is_camera_noise(
         sum(colours) >= 2 * MIN_COLOUR_NOISE_FRACTION * luminance
         and luminance >= MIN_FINE_NOISE_RATIO * fine_deviation
     )
+    min_correlation = (
+        MIN_COLOUR_NEIGHBOUR_CORRELATION if has_strong_colour_noise else MIN_NEIGHBOUR_CORRELATION
+    )
     return (
         texture.block_ratio <= MAX_BLOCK_NOISE_RATIO
         and texture.brightness_ratio <= MAX_BRIGHTNESS_RATIO
-        and texture.correlation
-        >= (
-            MIN_COLOUR_NEIGHBOUR_CORRELATION
-            if has_strong_colour_noise
-            else MIN_NEIGHBOUR_CORRELATION
-        )
+        and texture.correlation >= min_correlation
     )
 
 
@@ -453,18 +443,13 @@ def _confirm_camera_noise(planes: torch.Tensor, camera: CameraNoise) -> CameraNo
     """Filter a central crop, and accept the noise if the residual has no texture."""
     from napari_dip.engine.refinement import filter_camera_noise
 
-    centre_slices = [
-        slice(
-            (side - min(side, RESIDUAL_CROP_SIDE)) // 2, (side + min(side, RESIDUAL_CROP_SIDE)) // 2
-        )
-        for side in planes.shape[-2:]
-    ]
-    crop = planes[len(planes) // 2, :, centre_slices[0], centre_slices[1]][None].float()
+    sizes = [(side, min(side, RESIDUAL_CROP_SIDE)) for side in planes.shape[-2:]]
+    y, x = (slice((side - size) // 2, (side + size) // 2) for side, size in sizes)
+    crop = planes[len(planes) // 2, :, y, x][None].float()
     for _ in range(1 + MAX_NOISE_RETRIES):
         residual = (crop - filter_camera_noise(crop, camera).mean).mean((0, 1))
-        if compute_distant_correlation(
-            residual
-        ) <= MAX_DISTANT_CORRELATION * RESIDUAL_CROP_SIDE / min(residual.shape):
+        max_correlation = MAX_DISTANT_CORRELATION * RESIDUAL_CROP_SIDE / min(residual.shape)
+        if compute_distant_correlation(residual) <= max_correlation:
             return camera
         camera = camera.convert_units(1 / NOISE_RETRY_FACTOR)
     return None
@@ -477,23 +462,15 @@ def compute_distant_correlation(residual: torch.Tensor) -> float:
     """
     import torch
 
+    middle = MAX_CORRELATION_DISTANCE
     spectrum = torch.fft.rfft2(residual - residual.mean()).abs().square()
     autocorrelation = torch.fft.irfft2(spectrum, s=residual.shape)
     autocorrelation = torch.roll(
-        autocorrelation / autocorrelation[0, 0].clamp(min=1e-12),
-        (MAX_CORRELATION_DISTANCE, MAX_CORRELATION_DISTANCE),
-        (0, 1),
-    )
-    autocorrelation = autocorrelation[
-        : 2 * MAX_CORRELATION_DISTANCE + 1, : 2 * MAX_CORRELATION_DISTANCE + 1
-    ]
+        autocorrelation / autocorrelation[0, 0].clamp(min=1e-12), (middle, middle), (0, 1)
+    )[: 2 * middle + 1, : 2 * middle + 1]
     is_distant = torch.ones_like(autocorrelation, dtype=torch.bool)
-    is_distant[
-        MAX_CORRELATION_DISTANCE - MIN_CORRELATION_DISTANCE + 1 : MAX_CORRELATION_DISTANCE
-        + MIN_CORRELATION_DISTANCE,
-        MAX_CORRELATION_DISTANCE - MIN_CORRELATION_DISTANCE + 1 : MAX_CORRELATION_DISTANCE
-        + MIN_CORRELATION_DISTANCE,
-    ] = False
+    near = slice(middle - MIN_CORRELATION_DISTANCE + 1, middle + MIN_CORRELATION_DISTANCE)
+    is_distant[near, near] = False
     return float(autocorrelation[is_distant].square().mean().sqrt())
 
 
@@ -552,12 +529,10 @@ def measure_colour_noise(
         Noise of red, green and blue.
     """
     camera = detect_camera_noise(stack, noise_estimates, grey_level_step)
+    if camera is not None:
+        return camera, replace_channel_noise(camera, noise_estimates)
     height, width = stack.shape[-2:]
-    return camera, (
-        replace_channel_noise(camera, noise_estimates)
-        if camera
-        else flag_correlated_colours(noise_estimates, (height, width))
-    )
+    return None, flag_correlated_colours(noise_estimates, (height, width))
 
 
 def make_camera_note(camera: CameraNoise) -> Note:

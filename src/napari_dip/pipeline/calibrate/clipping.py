@@ -19,9 +19,10 @@ import numpy as np
 
 from napari_dip.engine.noise import predict_variance
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
+from napari_dip.pipeline.plan.layout import cut_into_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
@@ -78,40 +79,42 @@ def compute_clipped_mean(noise_estimate: NoiseEstimate, signals: FloatArray) -> 
     Foi, Clipped noisy images: heteroskedastic modeling and practical denoising, Signal Processing
     89(12), 2009, doi:10.1016/j.sigpro.2009.04.035.
     """
-    low, high = noise_estimate.clipping_limits
     means = signals.astype(np.float64)
-    if isfinite(low):
-        means = means + noise_estimate.clipping_weights[0] * _compute_black_clipping_bias(
-            noise_estimate, signals, low
-        )
-    if isfinite(high):
-        excess = _compute_mean_excess(
-            signals - high, np.sqrt(compute_noise_variance(noise_estimate, signals))
-        )
-        means = means - noise_estimate.clipping_weights[1] * excess
+    for side, sign in enumerate((1, -1)):
+        if isfinite(noise_estimate.clipping_limits[side]):
+            excess = _average_over_noise(noise_estimate, signals, side, _compute_mean_excess)
+            means = means + sign * noise_estimate.clipping_weights[side] * excess
     return means
 
 
-def _compute_black_clipping_bias(
-    noise_estimate: NoiseEstimate, signals: FloatArray, low: float
+def _average_over_noise(
+    noise_estimate: NoiseEstimate,
+    signals: FloatArray,
+    side: int,
+    compute: Callable[[FloatArray, FloatArray], FloatArray],
 ) -> FloatArray:
-    """Return the increase of the mean of each signal by clipping at black."""
-    dark_std = _compute_black_std(noise_estimate, low)
-    light = np.maximum(signals - low, 0)
+    """Return the mean of what normal noise beyond a limit gives, over the noise of each signal.
+
+    Parameters
+    ----------
+    noise_estimate, signals
+        As for `compute_clipped_mean`.
+    side : int
+        0: black, 1: white.
+    compute : callable
+        Function of the distances of normal values beyond the limit, and of their standard
+        deviations.
+    """
+    limit, gain = noise_estimate.clipping_limits[side], noise_estimate.gain
+    if side == 1:
+        return compute(signals - limit, np.sqrt(compute_noise_variance(noise_estimate, signals)))
+    light, dark_std = np.maximum(signals - limit, 0), _compute_black_std(noise_estimate, limit)
     if not dark_std:
         return np.zeros_like(light)
-    if _has_many_photons(noise_estimate, dark_std):
-        return _compute_mean_excess(-light, np.sqrt(dark_std**2 + noise_estimate.gain * light))
+    if gain * MAX_PHOTON_COUNTS < CLIPPING_SIGMAS * dark_std:  # photon noise is normal near black
+        return compute(-light, np.sqrt(dark_std**2 + gain * light))
     probabilities, counts = _compute_poisson_probabilities(noise_estimate, dark_std, light)
-    bias: FloatArray = probabilities @ _compute_mean_excess(
-        -noise_estimate.gain * counts, np.full(len(counts), dark_std, np.float64)
-    )
-    return bias
-
-
-def _has_many_photons(noise_estimate: NoiseEstimate, dark_std: float) -> bool:
-    """Return whether photon counts are so large near black that their noise is normal."""
-    return noise_estimate.gain * MAX_PHOTON_COUNTS < CLIPPING_SIGMAS * dark_std
+    return np.asarray(probabilities @ compute(-gain * counts, np.full(len(counts), dark_std)))
 
 
 def _compute_poisson_probabilities(
@@ -140,11 +143,11 @@ def _compute_mean_excess(above: FloatArray, std: FloatArray) -> FloatArray:
     return excess
 
 
-def _compute_normal_tail(distance: FloatArray) -> FloatArray:
-    """Return the cumulative distribution function of the standard normal distribution."""
+def _compute_normal_tail(above: FloatArray, std: FloatArray) -> FloatArray:
+    """Return the fraction beyond a limit of normal values with means `above` the limit."""
     import torch
 
-    fraction: FloatArray = torch.special.ndtr(torch.from_numpy(np.asarray(distance))).numpy()
+    fraction: FloatArray = torch.special.ndtr(torch.from_numpy(above / std)).numpy()
     return fraction
 
 
@@ -175,18 +178,14 @@ def estimate_clipping_weights(
     weights = [1.0, 1.0]
     for side, limit in enumerate(noise_estimate.clipping_limits):
         if isfinite(limit):
-            measured_fraction = float(
-                ((pixels <= limit) if side == 0 else (pixels >= limit)).mean()
+            is_clipped = pixels >= limit if side else pixels <= limit
+            fractions = _average_over_noise(
+                noise_estimate, table.signals, side, _compute_normal_tail
             )
-            fractions = np.interp(
-                signals,
-                table.signals,
-                _compute_clipped_fraction(noise_estimate, table.signals, side),
-            )
-            predicted_fraction = float(fractions.mean()) if len(fractions) else 0.0
-            weights[side] = (
-                min(1.0, measured_fraction / predicted_fraction) if predicted_fraction > 0 else 1.0
-            )
+            predicted = np.interp(signals, table.signals, fractions)
+            predicted_fraction = float(predicted.mean()) if len(predicted) else 0.0
+            if predicted_fraction > 0:
+                weights[side] = min(1.0, float(is_clipped.mean()) / predicted_fraction)
     return replace(noise_estimate, clipping_weights=(weights[0], weights[1]))
 
 
@@ -194,36 +193,13 @@ def _average_measured_blocks(
     planes: ImageArray, measured_mask: npt.NDArray[np.bool_] | None
 ) -> FloatArray:
     """Return the means of all completely measured blocks of (..., Y, X)."""
-    rows, columns = (side // _BLOCK_SIDE for side in planes.shape[-2:])
 
     def cut_blocks(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        cropped = pixels[..., : rows * _BLOCK_SIDE, : columns * _BLOCK_SIDE]
-        split = cropped.reshape(*cropped.shape[:-2], rows, _BLOCK_SIDE, columns, _BLOCK_SIDE)
-        return np.moveaxis(split, -2, -3).reshape(-1, _BLOCK_SIDE**2)
+        blocks = cut_into_blocks(pixels, _BLOCK_SIDE)
+        return np.moveaxis(blocks, -2, -3).reshape(-1, _BLOCK_SIDE**2)
 
     means = cut_blocks(planes).mean(1, dtype=np.float64)
     return np.asarray(means if measured_mask is None else means[cut_blocks(measured_mask).all(1)])
-
-
-def _compute_clipped_fraction(
-    noise_estimate: NoiseEstimate, signals: FloatArray, side: int
-) -> FloatArray:
-    """Return the expected share of clipped pixels at each signal; side 0: black, 1: white."""
-    limit = noise_estimate.clipping_limits[side]
-    if side == 1:
-        return _compute_normal_tail(
-            (signals - limit) / np.sqrt(compute_noise_variance(noise_estimate, signals))
-        )
-    light, dark_std = np.maximum(signals - limit, 0), _compute_black_std(noise_estimate, limit)
-    if not dark_std:
-        return np.zeros_like(light)
-    if _has_many_photons(noise_estimate, dark_std):
-        return _compute_normal_tail(-light / np.sqrt(dark_std**2 + noise_estimate.gain * light))
-    probabilities, counts = _compute_poisson_probabilities(noise_estimate, dark_std, light)
-    fractions: FloatArray = probabilities @ _compute_normal_tail(
-        -noise_estimate.gain * counts / dark_std
-    )
-    return fractions
 
 
 def bound_clipping_bias(
@@ -252,9 +228,8 @@ def bound_clipping_bias(
         if isfinite(low):
             raised += float((pixels <= low).mean()) * _compute_black_std(noise, low)
         if isfinite(high):
-            lowered += float((pixels >= high).mean()) * float(
-                np.sqrt(compute_noise_variance(noise, high))
-            )
+            white_std = float(np.sqrt(compute_noise_variance(noise, high)))
+            lowered += float((pixels >= high).mean()) * white_std
     return HALF_NORMAL_MEAN * raised / stack.shape[1], HALF_NORMAL_MEAN * lowered / stack.shape[1]
 
 
@@ -338,15 +313,8 @@ def _make_clipping_table(
     for limit, side in zip(noise_estimate.clipping_limits, (1.0, -1.0), strict=True):
         if isfinite(limit):
             max_distance = abs(limit - (ends[1] if side > 0 else ends[0]))
-            signals.append(
-                limit
-                + side
-                * np.linspace(
-                    0,
-                    _find_clipping_distance(noise_estimate, limit, side, max_distance),
-                    CLIPPING_TABLE_POINTS,
-                )
-            )
+            distance = _find_clipping_distance(noise_estimate, limit, side, max_distance)
+            signals.append(limit + side * np.linspace(0, distance, CLIPPING_TABLE_POINTS))
     table_signals = np.unique(np.clip(np.concatenate(signals), min(ends), max(ends)))
     return ClippingTable(
         table_signals, np.maximum.accumulate(compute_clipped_mean(noise_estimate, table_signals))
@@ -364,9 +332,8 @@ def _find_clipping_distance(
     lower, upper = 0.0, max(max_distance, 1e-300)
     for _ in range(_BISECTION_STEPS):
         middle = (lower + upper) / 2
-        if middle < CLIPPING_SIGMAS * float(
-            np.sqrt(compute_noise_variance(noise_estimate, limit + side * middle))
-        ):
+        variance = compute_noise_variance(noise_estimate, limit + side * middle)
+        if middle < CLIPPING_SIGMAS * float(np.sqrt(variance)):
             lower = middle
         else:
             upper = middle

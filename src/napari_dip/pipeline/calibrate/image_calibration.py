@@ -110,21 +110,18 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
         channel_means = np.array(offset, np.float32).reshape(-1, *[1] * (stack.ndim - 2))
         stack = np.where(measured_mask, stack, channel_means)
     if inputs.repeated_exposure is not None:
-        inputs = replace(
-            inputs,
-            repeated_exposure=fill_outliers(inputs.repeated_exposure, None, outlier_limits)[0],
-        )
+        repeated, _ = fill_outliers(inputs.repeated_exposure, None, outlier_limits)
+        inputs = replace(inputs, repeated_exposure=repeated)
     noise, camera_noise, repeated_exposure = _measure_noise(
         task_plan, inputs, stack, constant_channels, is_tiled=bool(plan.tiles)
     )
     varied_noise = [estimate for c, estimate in enumerate(noise) if c not in constant_channels]
     # detectors record plane by plane, so noise is assumed white along depth and time
-    rows = task_plan.blind_spot_shape
-    blind_spot_size = (1,) * (stack.ndim - 4) + (
-        (len(rows), len(rows[0]))
-        if rows
-        else compute_blind_spot_size(varied_noise, plan.header.grid)
-    )
+    if rows := task_plan.blind_spot_shape:
+        plane_size = len(rows), len(rows[0])
+    else:
+        plane_size = compute_blind_spot_size(varied_noise, plan.header.grid)
+    blind_spot_size = (1,) * (stack.ndim - 4) + plane_size
     converted_inputs, input_notes = inputs.inspection.convert_inputs(
         stack[0], inputs.extra_inputs, {"image": plan.header, **plan.extra_headers}
     )
@@ -133,12 +130,9 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
     )
     half_resolution = None
     if task_plan.uses_half_resolution and _is_single_complete_plane(inputs):
+        is_camera = camera_noise is not None
         half_resolution = halve_oversampled(
-            stack,
-            noise,
-            blind_spot_size,
-            constant_channels,
-            is_camera=camera_noise is not None,
+            stack, noise, blind_spot_size, constant_channels, is_camera=is_camera
         )
     correction = inputs.camera_correction
     notes: list[Note] = []
@@ -369,16 +363,12 @@ def halve_oversampled(
         estimate if c in constant_channels else halve_noise_estimate(estimate)
         for c, estimate in enumerate(noise_estimates)
     )
-    half_size_blind_spot = compute_blind_spot_size(
-        [half_size_noise[c] for c in varied_channels],
-        (half_size_stack.shape[-2], half_size_stack.shape[-1]),
-    )
+    height, width = half_size_stack.shape[-2:]
+    sides = compute_blind_spot_size([half_size_noise[c] for c in varied_channels], (height, width))
     return HalfResolutionStack(
         stack=half_size_stack,
         noise=half_size_noise,
-        blind_spot_size=tuple(
-            min(side, MAX_HALF_RESOLUTION_BLIND_SPOT) for side in half_size_blind_spot
-        ),
+        blind_spot_size=tuple(min(side, MAX_HALF_RESOLUTION_BLIND_SPOT) for side in sides),
     )
 
 
@@ -476,11 +466,8 @@ def zero_residual_outliers(residual: npt.NDArray[np.float64]) -> npt.NDArray[np.
     sample = residual[:: -(-len(residual) // MAX_QUANTILE_PLANES)].reshape(-1)
     sizes = np.abs(sample[:: -(-sample.size // MAX_QUANTILE_PIXELS)])
     sizes = sizes[sizes > 0]  # zeros are not measured, or in constant channels
-    max_size = (
-        MAX_RESIDUAL_SIZE_RATIO * float(np.quantile(sizes, RESIDUAL_SIZE_QUANTILE))
-        if sizes.size
-        else 0.0
-    )
+    usual_size = float(np.quantile(sizes, RESIDUAL_SIZE_QUANTILE)) if sizes.size else 0.0
+    max_size = MAX_RESIDUAL_SIZE_RATIO * usual_size
     has_outliers = 0 < max_size < max(float(residual.max()), -float(residual.min()))
     return np.where(np.abs(residual) > max_size, 0.0, residual) if has_outliers else residual
 

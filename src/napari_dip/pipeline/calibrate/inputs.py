@@ -8,8 +8,9 @@ import numpy as np
 
 from napari_dip.errors import RefusedError, make_refusal, raise_if_refused
 from napari_dip.io.header import match_axes
-from napari_dip.pipeline.calibrate.types import RunInputs
+from napari_dip.pipeline.calibrate.types import RunInputs, get_grey_level_step
 from napari_dip.pipeline.plan.layout import (
+    cut_into_blocks,
     get_stacked_axes,
     make_layout,
     to_stack,
@@ -60,14 +61,11 @@ def arrange_inputs(plan: Plan, inputs: Mapping[str, npt.NDArray[Any]]) -> RunInp
         name: _copy_as_float32(inputs[name], is_mask=name in overlays)
         for name in plan.extra_headers
     }
-    exposure_name = next(
-        (
-            task_input.name
-            for task_input in task_inputs
-            if task_input.is_repeated_exposure and task_input.name in extra_inputs
-        ),
-        None,
-    )
+    exposure_names = [
+        task_input.name
+        for task_input in task_inputs
+        if task_input.is_repeated_exposure and task_input.name in extra_inputs
+    ]
     for key, header in plan.extra_headers.items():
         raise_if_refused(refuse_infinite(extra_inputs[key], header.name))
     layout, stack, inspection = _choose_measured_layout(plan, image, extra_inputs)
@@ -80,18 +78,17 @@ def arrange_inputs(plan: Plan, inputs: Mapping[str, npt.NDArray[Any]]) -> RunInp
     if camera_correction is not None:
         stack = camera_correction.correct(stack)
     repeated_exposure = None
-    if exposure_name is not None:
+    for exposure_name in exposure_names:  # one at most
         repeated_exposure = to_stack(extra_inputs.pop(exposure_name), plan.header.axes, layout)
         names = plan.extra_headers[exposure_name].name, plan.header.name
         raise_if_refused(refuse_exposure_pixels(stack, repeated_exposure, *names))
         if camera_correction is not None:
             repeated_exposure = camera_correction.correct(repeated_exposure)
-    grey_level_step = 1.0 if image.dtype.kind in "iu" else 0.0
     return RunInputs(
         stack=stack,
         extra_inputs=_arrange_overlays(plan, extra_inputs, layout),
         measured_mask=measured_mask,
-        grey_level_step=grey_level_step,
+        grey_level_step=get_grey_level_step(image.dtype),
         layout=layout,
         inspection=inspection,
         repeated_exposure=repeated_exposure,
@@ -199,16 +196,13 @@ def _count_empty_items(measured_mask: npt.NDArray[np.bool_]) -> int:
 
 def _list_alternative_layouts(plan: Plan) -> list[Layout]:
     """List the other layouts that fit planes together, along depth first."""
+    min_depth = plan.recipe.task.spec.min_depth
     layouts = [
         make_layout(plan.header, is_volume=True, depth_axis=axis)
         for axis in get_stacked_axes(plan.header)[::-1]
+        if plan.header.get_sizes(axis)[0] >= min_depth
     ]
-    min_depth = plan.recipe.task.spec.min_depth
-    return [
-        layout
-        for layout in layouts
-        if layout != plan.layout and min(layout.get_depth_sizes(plan.header)) >= min_depth
-    ]
+    return [layout for layout in layouts if layout != plan.layout]
 
 
 def refuse_infinite(array: Float32Array, name: str) -> Refusal | None:
@@ -251,9 +245,9 @@ def refuse_exposure_pixels(
 
 def _correlate_block_means(first: Float32Array, second: Float32Array) -> float | None:
     """Return the correlation of block means; None if the first image is constant."""
-    x, y = (_compute_block_means(volume) for volume in (first, second))
     if first.min() == first.max():  # constant channels are not fitted
         return None
+    x, y = (_compute_block_means(volume) for volume in (first, second))
     x, y = x - x.mean(), y - y.mean()
     power = float((x**2).sum() * (y**2).sum())
     return float((x * y).sum()) / power**0.5 if power > 0 else 0.0
@@ -261,13 +255,8 @@ def _correlate_block_means(first: Float32Array, second: Float32Array) -> float |
 
 def _compute_block_means(volume: Float32Array) -> npt.NDArray[np.float64]:
     """Return the means of blocks of (..., Y, X), subsampled evenly if there are very many."""
-    height, width = (side // COMPARISON_BLOCK_SIDE for side in volume.shape[-2:])
-    planes = volume.reshape(-1, *volume.shape[-2:])[
-        :, : height * COMPARISON_BLOCK_SIDE, : width * COMPARISON_BLOCK_SIDE
-    ]
-    stride = max(1, len(planes) * height * width // MAX_COMPARED_BLOCKS)
-    selected = planes[:: min(stride, max(1, len(planes)))]
-    blocks = selected.reshape(
-        len(selected), height, COMPARISON_BLOCK_SIDE, width, COMPARISON_BLOCK_SIDE
-    ).astype(np.float64)
-    return np.asarray(blocks.mean((2, 4))).ravel()
+    blocks = cut_into_blocks(volume.reshape(-1, *volume.shape[-2:]), COMPARISON_BLOCK_SIDE)
+    count, rows, _, columns, _ = blocks.shape
+    stride = max(1, count * rows * columns // MAX_COMPARED_BLOCKS)
+    selected = blocks[:: min(stride, max(1, count))].astype(np.float64)
+    return np.asarray(selected.mean((2, 4))).ravel()

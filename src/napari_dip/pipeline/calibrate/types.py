@@ -85,6 +85,11 @@ class RunInputs:
     camera_correction: CameraCorrection | None = None
 
 
+def get_grey_level_step(dtype: np.dtype[Any]) -> float:
+    """Return the distance of neighbouring grey values; 0 for floating-point images."""
+    return 1.0 if dtype.kind in "iu" else 0.0
+
+
 def compute_validation_fraction(blind_spot_size: tuple[int, ...], pixel_count: int) -> float:
     """Return the share of validation pixels, within the limits above.
 
@@ -173,10 +178,10 @@ class Calibration:
     @property
     def excess_variance(self) -> Float32Array | float:
         """Variance of each pixel in excess of the channel's noise, (Y, X); 0 without maps."""
-        variance = (
-            None if self.camera_correction is None else self.camera_correction.excess_variance
-        )
-        return 0.0 if variance is None else variance
+        correction = self.camera_correction
+        if correction is None or correction.excess_variance is None:
+            return 0.0
+        return correction.excess_variance
 
     def get_fit_calibration(self) -> Calibration:
         """Return the calibration of the fitted pixels, which may have half the resolution."""

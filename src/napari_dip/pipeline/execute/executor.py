@@ -131,16 +131,13 @@ def _is_better_fit(fit: FinishedFit, other: FinishedFit, min_standard_errors: fl
     fit_input = fit.prepared_fit.fit_input
     prediction, other_prediction = fit.predict_measurement(), other.predict_measurement()
     noise = fit_input.noise.noise_variance.compute_variance((prediction + other_prediction) / 2)
-    score_difference = (fit_input.measurement - other_prediction) ** 2 - (
-        fit_input.measurement - prediction
-    ) ** 2
-    score_difference = (score_difference / noise)[
-        fit_input.masks.measured.expand_as(score_difference) > 0
-    ]
-    min_difference = (
-        min_standard_errors * float(score_difference.std()) / sqrt(score_difference.numel())
+    error, other_error = (
+        (fit_input.measurement - predicted) ** 2 for predicted in (prediction, other_prediction)
     )
-    return float(score_difference.mean()) > min_difference
+    difference = (other_error - error) / noise
+    difference = difference[fit_input.masks.measured.expand_as(difference) > 0]
+    min_difference = min_standard_errors * float(difference.std()) / sqrt(difference.numel())
+    return float(difference.mean()) > min_difference
 
 
 def is_whole_item_inference(unit: WorkUnit) -> bool:
@@ -276,7 +273,7 @@ class Executor:
         """
         outcomes = {outcome.unit_id: outcome for outcome in self._merger.outcomes}
         units = [
-            unit.drop_channels(self._calibration.constant_channels)
+            unit
             for unit in self._run_plan.units
             if unit.has_estimate
             and unit.id in outcomes
@@ -284,8 +281,8 @@ class Executor:
         ]
         if self._weights is None or not units:
             return None
-        unit, fit_calibration = units[-1], self._calibration.get_fit_calibration()
-        outcome = outcomes[unit.id]
+        unit = units[-1].drop_channels(self._calibration.constant_channels)
+        outcome, fit_calibration = outcomes[unit.id], self._calibration.get_fit_calibration()
         if not PRIOR_SPECS[outcome.prior_key].has_network:
             return None
         frames = self._frame_provider.get_neighbour_frames(unit, outcome.prior_key)
@@ -318,17 +315,15 @@ class Executor:
         unit = apply_probe_outcome(unit, self._merger.outcomes)
         if unit.role == INFERENCE and unit.iterations and self._poll_control() is Control.KEEP:
             unit = replace(unit, iterations=0)
-        attempt = partial(self._fit_candidates, unit, number)
-        return (
-            yield from retry_fit(
-                attempt,
-                checkpoint,
-                self._recovery,
-                planned_window_side=self._run_plan.fit_config.window_side,
-                side=max(self._calibrated_image.stack.shape[2:]),
-                outcomes=self._merger.outcomes,
-            )
+        control = yield from retry_fit(
+            partial(self._fit_candidates, unit, number),
+            checkpoint,
+            self._recovery,
+            planned_window_side=self._run_plan.fit_config.window_side,
+            side=max(self._calibrated_image.stack.shape[2:]),
+            outcomes=self._merger.outcomes,
         )
+        return control
 
     def _fit_candidates(
         self, unit: WorkUnit, number: int, checkpoint: Checkpoint | None
@@ -344,8 +339,7 @@ class Executor:
         self._is_selecting = len(prior_keys) > 1
         finished_fits = []
         for index, prior_key in enumerate(prior_keys):
-            candidate = index if self._is_selecting else None
-            self._monitor.start_fit(number, first_iteration, candidate)
+            self._monitor.start_fit(number, first_iteration, index if self._is_selecting else None)
             finished_fits.append((yield from self._run_fit(unit, prior_key, checkpoint)))
             if finished_fits[-1].is_ended_by_user:
                 break
@@ -359,21 +353,19 @@ class Executor:
         ended_by_user, control = finished_fits[-1].is_ended_by_user, finished_fits[-1].control
         if ended_by_user and control is Control.DISCARD:
             return control
-        candidates = [
-            finished_fit for finished_fit in finished_fits if not finished_fit.is_ended_by_user
-        ] or [fit for fit in finished_fits if fit.result is not None]
+        complete = [fit for fit in finished_fits if not fit.is_ended_by_user]
+        candidates = complete or [fit for fit in finished_fits if fit.result is not None]
         if unit.role == FINE_TUNE_PROBE and ended_by_user:
             # the jointly trained network still gives all units a result
             return control if self._is_network_required else Control.GO
         if not candidates:
             return control
-        is_plane = (
-            not self._calibrated_image.layout.is_volume and len(self._calibrated_image.stack) == 1
-        )
+        image = self._calibrated_image
+        is_plane = not image.layout.is_volume and len(image.stack) == 1
         finished_fit = select_best_fit(
             candidates, MIN_SELECTION_STANDARD_ERRORS if is_plane else MIN_SERIES_STANDARD_ERRORS
         )
-        finished_fit.check_convergence(self._calibrated_image.header.name)
+        finished_fit.check_convergence(image.header.name)
         if not unit.has_estimate:
             return self._record_network(unit, finished_fit)
         control = self._record_result(unit, finished_fit)
@@ -392,10 +384,8 @@ class Executor:
         earlier_id = unit.first_restart_id if unit.restart else unit.start_unit_id
         if not fit_config.other_candidates or not earlier_id:
             return candidates
-        prior_key_by_unit = {
-            outcome.unit_id: outcome.prior_key for outcome in self._merger.outcomes
-        }
-        earlier_key = prior_key_by_unit.get(earlier_id, fit_config.prior_key)
+        prior_keys = {outcome.unit_id: outcome.prior_key for outcome in self._merger.outcomes}
+        earlier_key = prior_keys.get(earlier_id, fit_config.prior_key)
         keeps_prior = unit.restart or earlier_key == fit_config.prior_key
         return (earlier_key,) if keeps_prior else candidates
 
@@ -500,21 +490,15 @@ class Executor:
             self._weights_unit_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
         else:
             assert self._weights is not None
-            outcome = replace(
-                outcome,
-                log_likelihood_gain=compute_validation_gain(prepared_fit, self._weights, result),
-            )
-            probe_gain = compute_fine_tune_gain(
-                (*self._merger.outcomes, outcome), unit.joint_network_name
-            )
+            gain = compute_validation_gain(prepared_fit, self._weights, result)
+            outcome = replace(outcome, log_likelihood_gain=gain)
+            name, outcomes = unit.joint_network_name, (*self._merger.outcomes, outcome)
+            probe_gain = compute_fine_tune_gain(outcomes, name)
             is_worthwhile = probe_gain is not None and probe_gain.is_worthwhile
-            self._monitor.expect_fine_tuning(unit.joint_network_name, is_worthwhile=is_worthwhile)
-            if probe_gain is not None and probe_gain.probe_count == self._count_probes(
-                unit.joint_network_name
-            ):
-                outcome = replace(
-                    outcome, notes=(*outcome.notes, make_fine_tuning_note(probe_gain))
-                )
+            self._monitor.expect_fine_tuning(name, is_worthwhile=is_worthwhile)
+            if probe_gain is not None and probe_gain.probe_count == self._count_probes(name):
+                notes = (*outcome.notes, make_fine_tuning_note(probe_gain))
+                outcome = replace(outcome, notes=notes)
         if result.is_ended_by_user and self._checkpoints is not None:
             self._checkpoints.write_after_user_stop()
         self._merger.outcomes.append(outcome)

@@ -16,8 +16,7 @@ from napari_dip.pipeline.execute.fit_setup import (
     assemble_fit,
     make_fit_input,
 )
-from napari_dip.pipeline.plan.joint_training import MAX_JOINT_VALIDATIONS
-from napari_dip.pipeline.plan.types import JOINT
+from napari_dip.pipeline.plan.types import JOINT, MAX_JOINT_VALIDATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,12 +81,9 @@ def prepare_joint_fit(
     )
     if unit.role != JOINT:
         return replace(prepared_fit, problem=problem)
-    validation_interval = max(
-        prepared_fit.schedule.validation_interval, unit.iterations // MAX_JOINT_VALIDATIONS
-    )
-    schedule = replace(
-        prepared_fit.schedule, validation_interval=validation_interval, has_final_inference=False
-    )
+    schedule = prepared_fit.schedule
+    interval = max(schedule.validation_interval, unit.iterations // MAX_JOINT_VALIDATIONS)
+    schedule = replace(schedule, validation_interval=interval, has_final_inference=False)
     return replace(prepared_fit, problem=problem, schedule=schedule)
 
 
@@ -152,39 +148,31 @@ def _crop_training_region(
         )
 
     def crop(pixels: npt.NDArray[np.float32], downscaling: int = 1) -> npt.NDArray[np.float32]:
-        return pixels[
-            training_region.item : training_region.item + 1,
-            :,
-            *_make_region_slices(training_region, downscaling),
-        ]
+        item = slice(training_region.item, training_region.item + 1)
+        return pixels[item, :, *_make_region_slices(training_region, downscaling)]
 
     repeated_exposure, half_resolution = calibration.repeated_exposure, calibration.half_resolution
+    camera_correction = calibration.camera_correction
     if repeated_exposure is not None:
-        calibration = replace(
-            calibration,
-            repeated_exposure=replace(repeated_exposure, stack=crop(repeated_exposure.stack)),
-        )
-    if calibration.camera_correction is not None and training_region.size:
-        camera_correction = calibration.camera_correction.crop(
-            _make_region_slices(training_region)[-2:]
-        )
-        calibration = replace(calibration, camera_correction=camera_correction)
+        repeated_exposure = replace(repeated_exposure, stack=crop(repeated_exposure.stack))
+    if camera_correction is not None and training_region.size:
+        camera_correction = camera_correction.crop(_make_region_slices(training_region)[-2:])
     if half_resolution is not None:
-        calibration = replace(
-            calibration,
-            half_resolution=replace(half_resolution, stack=crop(half_resolution.stack, 2)),
-        )
+        half_resolution = replace(half_resolution, stack=crop(half_resolution.stack, 2))
+    calibration = replace(
+        calibration,
+        repeated_exposure=repeated_exposure,
+        camera_correction=camera_correction,
+        half_resolution=half_resolution,
+    )
     return replace(calibrated_image, calibration=calibration, stack=crop(stack))
 
 
 def _stack_fit_inputs(fit_inputs: list[FitInput], *, has_separate_noise: bool) -> FitInput:
     """Stack fit inputs of one size to (B, C, *grid), with one noise model or with separate ones."""
     first, masks = fit_inputs[0], [fit_input.masks for fit_input in fit_inputs]
-    neighbours = [
-        fit_input.series.neighbours
-        for fit_input in fit_inputs
-        if fit_input.series.neighbours is not None
-    ]
+    series = [fit_input.series.neighbours for fit_input in fit_inputs]
+    neighbours = [frames for frames in series if frames is not None]
     rms_std = sum(fit_input.noise.rms_std for fit_input in fit_inputs) / len(fit_inputs)
     noise = replace(first.noise, rms_std=rms_std)
     if has_separate_noise:
@@ -215,11 +203,8 @@ def _average_correlation(
     fit_inputs: list[FitInput],
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Return the noise autocorrelation, averaged over fit inputs; white noise counts as 0."""
-    correlations = [
-        fit_input.noise.correlation
-        for fit_input in fit_inputs
-        if fit_input.noise.correlation is not None
-    ]
+    measured = (fit_input.noise.correlation for fit_input in fit_inputs)
+    correlations = [correlation for correlation in measured if correlation is not None]
     if not correlations:
         return None
     y, x = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -105,13 +105,29 @@ def estimate_drift(calibrated_image: CalibratedImage, frame: int, other: int) ->
     from skimage.filters import gaussian
 
     fixed, moving = (
-        gaussian(calibrated_image, COMPARISON_BLUR_SIGMA, mode="nearest")  # type: ignore[no-untyped-call]
-        for calibrated_image in (fixed, moving)
+        gaussian(image, COMPARISON_BLUR_SIGMA, mode="nearest")  # type: ignore[no-untyped-call]
+        for image in (fixed, moving)
     )
     error_reduction = (fixed - moving) ** 2 - (fixed - drift.apply(moving[None])[0]) ** 2
     block_reductions = _average_plane_blocks(error_reduction * drift.make_visible_mask(fixed.shape))
     error = float(block_reductions.std()) / max(1, block_reductions.size - 1) ** 0.5
     return drift if float(block_reductions.mean()) > MIN_SHIFT_STANDARD_ERRORS * error else no_drift
+
+
+class RegisteredFrame(NamedTuple):
+    """The restored previous frame, registered onto the frame of a work unit.
+
+    Attributes
+    ----------
+    image, std : ndarray
+        (C, *grid): the frame and its standard deviation.
+    mask : ndarray
+        (*grid): 1 where the previous frame covers this one.
+    """
+
+    image: Float32Array
+    std: Float32Array
+    mask: Float32Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,16 +139,11 @@ class NeighbourFrames:
     neighbours : ndarray or None
         (2 C, *grid): the noisy frames, or planes of a Z stack, before and after. The first and the
         last frame have their only neighbour twice.
-    previous_image, previous_std : ndarray or None
-        (C, *grid): the restored previous frame and its standard deviation.
-    previous_mask : ndarray or None
-        (*grid): 1 where the previous frame covers this one.
+    previous : RegisteredFrame or None
     """
 
     neighbours: Float32Array | None = None
-    previous_image: Float32Array | None = None
-    previous_std: Float32Array | None = None
-    previous_mask: Float32Array | None = None
+    previous: RegisteredFrame | None = None
 
 
 #: Value for images that are neither in a Z stack nor in a movie.
@@ -170,15 +181,12 @@ class NeighbourFrameProvider:
         has_previous = unit.has_estimate and not unit.is_segment_start
         if is_smoothed and has_previous and unit.previous_item is not None:
             image, std = self._merger.get_finished_item(unit.previous_item, channels)
-            drift = self._get_drift(unit, unit.previous_item).rescale(
-                stack.shape[2:], image.shape[1:]
+            grid = image.shape[1:]
+            drift = self._get_drift(unit, unit.previous_item).rescale(stack.shape[2:], grid)
+            previous = RegisteredFrame(
+                drift.apply(image), np.abs(drift.apply(std)), drift.make_visible_mask(grid)
             )
-            frames = replace(
-                frames,
-                previous_image=drift.apply(image),
-                previous_std=np.abs(drift.apply(std)),
-                previous_mask=drift.make_visible_mask(image.shape[1:]),
-            )
+            frames = replace(frames, previous=previous)
         return frames
 
     def _get_drift(self, unit: WorkUnit, other_item: int) -> Drift:
@@ -187,8 +195,8 @@ class NeighbourFrameProvider:
             return Drift(shift=(0.0,) * (self._stack.ndim - 2))
         earlier, later = sorted((unit.item, other_item))
         if (earlier, later) not in self._drifts:
-            estimate = estimate_drift(self._merger.calibrated_image, later, earlier)
-            self._drifts[earlier, later] = estimate
+            image = self._merger.calibrated_image
+            self._drifts[earlier, later] = estimate_drift(image, later, earlier)
         drift = self._drifts[earlier, later]
         return drift if unit.item == later else drift.invert()
 

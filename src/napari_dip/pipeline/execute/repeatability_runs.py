@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.engine.noise.correlation import subtract_image_correlation
 from napari_dip.engine.noise.flat_blocks import NO_CLIPPING
-from napari_dip.errors.notes import make_note, parse_report_notes, serialise_notes
+from napari_dip.errors.notes import make_note
 from napari_dip.io.header import get_unit_symbol
 from napari_dip.io.paths import describe_exception
 from napari_dip.pipeline.assess.merge import ResultMerger
@@ -32,6 +32,7 @@ from napari_dip.pipeline.assess.repeatability import (
     measure_resolution,
     smooth_rings,
 )
+from napari_dip.pipeline.assess.report import add_notes
 from napari_dip.pipeline.calibrate.channel_noise import (
     compute_noise_variance,
     select_spread_planes,
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.restoration import Restoration
-    from napari_dip.public_types import Report
 
 #: Distance of the seeds of image and repeatability runs, larger than those of tiles and channels.
 SEED_STEP = 500_000_003
@@ -277,11 +277,10 @@ def perform_repeatability_runs(
     except Exception as error:  # must not cost the result
         note = make_note("repeatability-failed", why=describe_exception(error))
         return _add_findings(restoration, note)
+    if ended is Control.DISCARD:
+        return None
     if ended is not Control.GO:
-        is_discarded = ended is Control.DISCARD
-        return (
-            None if is_discarded else _add_findings(restoration, make_note("repeatability-ended"))
-        )
+        return _add_findings(restoration, make_note("repeatability-ended"))
     period = DEFAULT_PERIOD
     if "first" in results:
         halves = check_images["first"], check_images["second"]
@@ -385,10 +384,9 @@ def add_half_comparison(
     repeats[:, channels] = map_repeats(
         first, second, whole[:, channels], period, is_thinned=is_thinned
     )
-    visible = repeats[~np.isnan(repeats)]
-    repeated_fraction = (
-        float((visible >= MIN_REPEATED_CORRELATION).mean()) if len(visible) else None
-    )
+    repeated_fraction = None
+    if len(visible := repeats[~np.isnan(repeats)]):
+        repeated_fraction = float((visible >= MIN_REPEATED_CORRELATION).mean())
     unit, axial_unit = (get_unit_symbol(name) or name for name in (units[-1], units[0]))
     fields: dict[str, Any] = {
         "resolution": {"input": measured[0], "result": restored[0]},
@@ -457,9 +455,7 @@ def add_null_control(
 
 def _add_findings(restoration: Restoration, note: Note, **fields: Any) -> Restoration:
     """Return the restoration with a further note and further fields in its report."""
-    notes = serialise_notes((*parse_report_notes(restoration.report), note))
-    report = cast("Report", {**restoration.report, **fields, **notes})
-    return replace(restoration, report=report)
+    return replace(restoration, report=add_notes(restoration.report, [note], **fields))
 
 
 def restore_repeatability_image(
@@ -475,19 +471,16 @@ def restore_repeatability_image(
     parent : RunMonitor
         That of the whole run.
     """
-    shift = number * SEED_STEP
-    units = tuple(
-        replace(unit, seed=(unit.seed + shift) % 2**31) for unit in calibrated_image.run_plan.units
-    )
-    recipe = calibrated_image.run_plan.recipe.replace_run_settings(
-        seed=(calibrated_image.run_plan.recipe.run_settings.seed + shift) % 2**31,
+    run_plan, shift = calibrated_image.run_plan, number * SEED_STEP
+    units = tuple(replace(unit, seed=(unit.seed + shift) % 2**31) for unit in run_plan.units)
+    recipe = run_plan.recipe.replace_run_settings(
+        seed=(run_plan.recipe.run_settings.seed + shift) % 2**31,
         halves=False,
         null_control=False,
         time_limit=None,
     )
-    run_plan = replace(calibrated_image.run_plan, units=units, recipe=recipe)
+    run_plan = replace(run_plan, units=units, recipe=recipe)
     merger = ResultMerger(replace(calibrated_image, run_plan=run_plan))
-    control = yield from Executor(merger, RunMonitor(run_plan, parent.poll_control, None)).run(
-        units
-    )
+    monitor = RunMonitor(run_plan, parent.poll_control, None)
+    control = yield from Executor(merger, monitor).run(units)
     return control, merger.get_estimates()[0]

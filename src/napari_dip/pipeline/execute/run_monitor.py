@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import nan
 from typing import TYPE_CHECKING, NamedTuple
 
-from napari_dip.engine.fit.stopping import Control, ValidationRecord
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError
 from napari_dip.pipeline.assess.report_fields import convert_nan_to_none
 from napari_dip.pipeline.events import Event
@@ -77,7 +76,6 @@ class RunMonitor:
         monotonic: Callable[[], float] | None = None,
     ) -> None:
         self._clock = PausableClock(poll_control, monotonic)
-        self.is_timed_out: bool
         self.is_timed_out = self.is_ended = False
         self._time_limit = plan.recipe.run_settings.time_limit
         self._preview_seconds = preview_seconds
@@ -126,25 +124,20 @@ class RunMonitor:
         """Add the steps of a unit's fits, one for each candidate prior."""
         unit, costs, fit_config = self._units[index], self._plan.costs, self._plan.fit_config
         is_last = index == len(self._units) - 1
-        fits = []
+        inference_seconds = unit.has_estimate * costs.inference_seconds
+        refinement_seconds = unit.has_estimate * costs.refinement_seconds
+        fits, add_step = [], self._tracker.add_step
         for _ in (fit_config.prior_key, *fit_config.other_candidates):
-            fits.append(
-                FitSteps(
-                    self._tracker.add_step(f"fit {unit.role}", 0.0),
-                    self._tracker.add_step(
-                        "inference", unit.has_estimate * costs.inference_seconds
-                    ),
-                    self._tracker.add_step(
-                        "ending",
-                        unit.has_estimate * costs.refinement_seconds,
-                        0.0 if is_last else None,
-                    ),
-                )
+            fit = FitSteps(
+                add_step(f"fit {unit.role}", 0.0),
+                add_step("inference", inference_seconds),
+                add_step("ending", refinement_seconds, 0.0 if is_last else None),
             )
-            self._plan_iterations(fits[-1], index)
+            self._plan_iterations(fit, index)
             if unit.role == INFERENCE:  # probes decide whether it is fine-tuned
                 fine_tuning = costs.estimate_fit(unit.fine_tune_iterations)
-                fits[-1].iterations.planned += FINE_TUNING_FRACTION * fine_tuning
+                fit.iterations.planned += FINE_TUNING_FRACTION * fine_tuning
+            fits.append(fit)
         return fits
 
     @property
@@ -246,12 +239,8 @@ class RunMonitor:
 
     def poll_control(self) -> Control:
         """Return the control of the user; KEEP once the time limit is reached."""
-        control = self._clock.poll_control()
-        if (
-            self._time_limit is not None
-            and control is Control.GO
-            and self.seconds > self._time_limit
-        ):
+        control, limit = self._clock.poll_control(), self._time_limit
+        if limit is not None and control is Control.GO and self.seconds > limit:
             self.is_timed_out = True
             return Control.KEEP
         return control
@@ -305,21 +294,18 @@ class RunMonitor:
             Preview to send along.
         """
         self._record(progress)
-        validation_record = progress.validation_record
-        if self._candidate_index:  # the loss curve on display belongs to the first prior
-            validation_record = ValidationRecord(
-                iteration=0, training_loss=nan, validation_loss=nan
-            )
-        else:
+        training_loss = validation_loss = None
+        if not self._candidate_index:  # the loss curve on display belongs to the first prior
             self._best_iteration = progress.best_iteration
+            training_loss = convert_nan_to_none(progress.validation_record.training_loss)
+            validation_loss = convert_nan_to_none(progress.validation_record.validation_loss)
+        message = self._describe(progress) if progress.note is None else str(progress.note)
         return replace(
-            self.make_message_event(
-                self._describe(progress) if progress.note is None else str(progress.note)
-            ),
+            self.make_message_event(message),
             iteration=progress.iteration,
             iterations=self._iterations[self._unit_number - 1],
-            training_loss=convert_nan_to_none(validation_record.training_loss),
-            validation_loss=convert_nan_to_none(validation_record.validation_loss),
+            training_loss=training_loss,
+            validation_loss=validation_loss,
             best_iteration=self._best_iteration,
             preview=preview,
             unit=self._unit_number,

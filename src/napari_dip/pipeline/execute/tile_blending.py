@@ -181,21 +181,19 @@ class TileBlender:
                 if run_plan.recipe.task.spec.keeps_pixel_grid:
                     image = np.where(is_outlier, blended.measurement, image)
                     input_mask = input_mask | is_outlier
-            result_pixels = arrange_axes(self._run_plan, image, result_band)
+            result_pixels = arrange_axes(run_plan, image, result_band)
             residual = filled_stack[0] - blended.prediction - offset
             residual[list(self._constant_channels)] = 0
             array = band.read_pixels(self._image, run_plan.header.axes)
-            copied_mask = arrange_axes(self._run_plan, input_mask, result_band) > 0
-            for output, band_pixels, target_region in (
-                (
-                    images[0],
-                    convert_to_input_dtype(result_pixels, array, run_plan, copied_mask),
-                    result_band,
-                ),
-                (images[1], arrange_axes(self._run_plan, blended.std, result_band), result_band),
-                (images[2], arrange_axes(self._run_plan, residual, band), band),
-            ):
-                output[target_region.get_slices(run_plan.header.axes)] = band_pixels
+            copied_mask = arrange_axes(run_plan, input_mask, result_band) > 0
+            result_slices = result_band.get_slices(run_plan.header.axes)
+            images[0][result_slices] = convert_to_input_dtype(
+                result_pixels, array, run_plan, copied_mask
+            )
+            images[1][result_slices] = arrange_axes(run_plan, blended.std, result_band)
+            images[2][band.get_slices(run_plan.header.axes)] = arrange_axes(
+                run_plan, residual, band
+            )
         return images
 
     def _iter_bands(self) -> Iterator[Tile]:
@@ -203,19 +201,15 @@ class TileBlender:
         has_depth = self._run_plan.tiles[0].z is not None
         depth = self._run_plan.header.get_sizes("Z")[0] if has_depth else 1
         planes = min(MAX_BAND_PLANES, depth)
-        values_per_row = (
-            prod(self._run_plan.result_shape) // (height * self._factors[0]) // depth * planes
-        )
+        result_rows = height * self._factors[0]
+        values_per_row = prod(self._run_plan.result_shape) // result_rows // depth * planes
         rows = max(1, MAX_BAND_VALUES // (values_per_row * self._factors[0]))
         for z in range(0, depth, planes):
             for row in range(0, height, rows):
                 start = (z, row, 0)
                 size = (min(planes, depth - z), min(rows, height - row), width)
-                yield (
-                    make_tile_without_halo(start, size)
-                    if has_depth
-                    else make_tile_without_halo(start[1:], size[1:])
-                )
+                dims = 3 if has_depth else 2
+                yield make_tile_without_halo(start[-dims:], size[-dims:])
 
     def _substitute_input(
         self, measurement: npt.NDArray[Any], region_slices: tuple[slice, ...]
@@ -293,34 +287,36 @@ def assemble_restoration(
     restoration = sample_merger.make_restoration(
         monitor.seconds, is_timed_out=monitor.is_timed_out, unrestored_notes=missing_notes
     )
-    report: dict[str, Any] = dict(restoration.report)
-    *depth, height, width = find_largest_tile(run_plan.tiles).size
-    notes = list(parse_report_notes(report))
+    notes = list(parse_report_notes(restoration.report))
     if len(blender.outliers):
-        notes.append(
-            make_outlier_note(blender.outliers, put_back=run_plan.recipe.task.spec.keeps_pixel_grid)
-        )
+        put_back = run_plan.recipe.task.spec.keeps_pixel_grid
+        notes.append(make_outlier_note(blender.outliers, put_back=put_back))
     if len(run_plan.regions) > 1:
         notes.append(make_note("regions-sampled", count=len(run_plan.regions)))
-    restored, std, residual = (_load_if_small(image) for image in images)
-    report |= {
-        "shape": list(run_plan.header.shape),
-        "axes": run_plan.header.axes,
+    header = run_plan.header
+    *depth, height, width = find_largest_tile(run_plan.tiles).size
+    report: dict[str, Any] = {
+        **restoration.report,
+        "shape": list(header.shape),
+        "axes": header.axes,
         "input_sha256": input_sha256,
         "output_sha256": compute_sha256(images[0]),
+        "fit": {
+            **restoration.report["fit"],
+            "scale": None if header.scale is None else list(header.scale),
+            "axes": run_plan.layout.grid_axes,
+            "units": None if header.units is None else list(header.units),
+        },
         **serialise_notes(dict.fromkeys(notes)),
         "tiles": {
             "count": len(run_plan.tiles),
             "height": height,
             "width": width,
             "first": tile_order[0],
-        }
-        | ({"depth": depth[0]} if depth else {}),
+            **({"depth": depth[0]} if depth else {}),
+        },
     }
-    scale = run_plan.header.scale
-    report["fit"] = {**report["fit"], "scale": None if scale is None else list(scale)}
-    report["fit"]["axes"] = run_plan.layout.grid_axes
-    report["fit"]["units"] = None if run_plan.header.units is None else list(run_plan.header.units)
+    restored, std, residual = (_load_if_small(image) for image in images)
     return replace(
         restoration,
         image=restored,

@@ -14,7 +14,7 @@ from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels, halve_oversampled
 from napari_dip.pipeline.calibrate.inputs import inspect_pixels, refuse_infinite
 from napari_dip.pipeline.calibrate.run_plan import make_run_plan
-from napari_dip.pipeline.calibrate.types import CalibratedImage, RunInputs
+from napari_dip.pipeline.calibrate.types import CalibratedImage, RunInputs, get_grey_level_step
 from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, make_tile_without_halo, to_stack
 from napari_dip.pipeline.plan.tiling import (
     MAX_MEASURED_PIXELS,
@@ -106,11 +106,8 @@ def select_sample_regions(plan: Plan, tile_std: npt.NDArray[np.float64]) -> tupl
     size = min(SAMPLE_REGION_SIDE, grid[0]), min(SAMPLE_REGION_SIDE, grid[1])
     count = SAMPLE_REGION_COUNT
     if depth:  # small planes need more regions
-        count = min(
-            depth,
-            MAX_SAMPLE_REGION_COUNT,
-            max(SAMPLE_REGION_COUNT, MAX_MEASURED_PIXELS // prod(size)),
-        )
+        needed = max(SAMPLE_REGION_COUNT, MAX_MEASURED_PIXELS // prod(size))
+        count = min(depth, MAX_SAMPLE_REGION_COUNT, needed)
     y_fractions = [(index + 0.5) / count for index in range(count)]
     x_fractions = [(index * _SAMPLE_STRIDE % count + 0.5) / count for index in range(count)]
     centres = [
@@ -156,12 +153,11 @@ def read_sample_regions(
     for name, header in plan.extra_headers.items():
         raise_if_refused(refuse_infinite(extra_inputs[name], header.name))
     inspection = inspect_pixels(plan, array, stack, extra_inputs)
-    grey_level_step = 1.0 if array.dtype.kind in "iu" else 0.0
     return RunInputs(
         stack=stack,
         extra_inputs=extra_inputs,
         measured_mask=None,
-        grey_level_step=grey_level_step,
+        grey_level_step=get_grey_level_step(array.dtype),
         layout=plan.layout,
         inspection=inspection,
     ), array

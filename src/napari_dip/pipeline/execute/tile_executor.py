@@ -137,11 +137,8 @@ class TileExecutor:
             return Control.GO
         merger = ResultMerger(self._regions_image)
         checkpoint = _read_tile_checkpoint(self._checkpoints, "sample", merger)
-        merger.outcomes[:] = [
-            outcome
-            for outcome in merger.outcomes
-            if self._unit_results.load_weights(outcome.joint_network_name)
-        ]
+        load_weights = self._unit_results.load_weights
+        merger.outcomes[:] = [o for o in merger.outcomes if load_weights(o.joint_network_name)]
         control = yield from self._make_executor(merger).run(units, checkpoint)
         if control is not Control.GO:
             return control

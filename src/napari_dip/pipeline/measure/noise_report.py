@@ -14,13 +14,13 @@ from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import UNRELIABLE_REASONS
 from napari_dip.pipeline.assess.artefact_detection import ClippedPixels, detect_clipped_pixels
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
-from napari_dip.pipeline.assess.report import round_to_six_digits
+from napari_dip.pipeline.assess.report import round_if_known, round_to_six_digits
 from napari_dip.pipeline.calibrate.channel_noise import (
     compute_noise_variance,
     measure_channel_noise,
     measure_flat_blocks,
 )
-from napari_dip.pipeline.calibrate.types import RunInputs
+from napari_dip.pipeline.calibrate.types import RunInputs, get_grey_level_step
 from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.plan.layout import make_layout, refuse_header, to_stack
 from napari_dip.pipeline.torch_state import load_torch, use_default_torch_state
@@ -91,15 +91,15 @@ class ChannelNoise:
     def to_dict(self) -> dict[str, Any]:
         """Return the figures in plain JSON types, rounded; None where they are not known."""
         return {
-            "gain": _round_known(self.gain),
-            "gain_error": _round_known(self.gain_error),
-            "intercept": _round_known(self.intercept),
-            "darkest_std": _round_known(self.darkest_std),
-            "offset": _round_known(self.offset),
-            "read_noise": _round_known(self.read_noise),
-            "offset_error": None if self.offset is None else _round_known(self.offset_error),
+            "gain": round_if_known(self.gain),
+            "gain_error": round_if_known(self.gain_error),
+            "intercept": round_if_known(self.intercept),
+            "darkest_std": round_if_known(self.darkest_std),
+            "offset": round_if_known(self.offset),
+            "read_noise": round_if_known(self.read_noise),
+            "offset_error": None if self.offset is None else round_if_known(self.offset_error),
             "read_noise_error": (
-                None if self.read_noise is None else _round_known(self.read_noise_error)
+                None if self.read_noise is None else round_if_known(self.read_noise_error)
             ),
             "doubt": self.unreliable_reason,
             "caution": self.caution,
@@ -306,13 +306,12 @@ def _measure_report(
     raise_if_refused(refuse_content(measured, header.name))
     if mask is not None:
         stack = np.where(mask, stack, np.nanmean(stack)).astype(np.float32)
-    grey_level_step = 1.0 if array.dtype.kind in "iu" else 0.0
     constant = tuple(c for c in range(stack.shape[1]) if stack[:, c].min() == stack[:, c].max())
     inputs = RunInputs(
         stack=stack,
         extra_inputs={},
         measured_mask=mask,
-        grey_level_step=grey_level_step,
+        grey_level_step=get_grey_level_step(array.dtype),
         layout=layout,
         inspection=Inspection(measured_mask=mask),
     )
@@ -387,10 +386,6 @@ def format_interval(figure: float, error: float) -> str:
     return f"{figure:.4g} ± {2 * error:.2g}" if 0 < error < inf else f"{figure:.4g}"
 
 
-def _round_known(value: float | None) -> float | None:
-    return None if value is None or value == inf else round_to_six_digits(value)
-
-
 def _make_channel_noise(
     noise_estimate: NoiseEstimate, planes: Float32Array, measured_mask: BoolArray | None
 ) -> Any:
@@ -443,22 +438,18 @@ class DetectorCalibration:
 
     def apply_to(self, noise_estimate: NoiseEstimate) -> NoiseEstimate:
         """Return the noise estimate of an image with the figures of the detector put in."""
-        gain = noise_estimate.gain if self.gain is None else self.gain
-        intercept = self.intercept
-        if intercept is None and self.offset is not None and self.read_noise is not None:
-            intercept = compute_intercept(gain, self.offset, self.read_noise**2)
-        return replace(
-            noise_estimate,
-            gain=gain,
-            intercept=noise_estimate.intercept if intercept is None else intercept,
-            floor=noise_estimate.floor if not self.read_noise else self.read_noise**2,
-            unreliable_reason=noise_estimate.unreliable_reason if self.gain is None else None,
-            gain_error=noise_estimate.gain_error if self.gain is None else 0.0,
-            offset_error=noise_estimate.offset_error if self.offset is None else 0.0,
-            read_noise_error=noise_estimate.read_noise_error if self.read_noise is None else 0.0,
-            offset=noise_estimate.offset if self.offset is None else self.offset,
-            read_noise=noise_estimate.read_noise if self.read_noise is None else self.read_noise,
-        )
+        changes: dict[str, Any] = {}
+        if self.gain is not None:
+            changes = {"gain": self.gain, "gain_error": 0.0, "unreliable_reason": None}
+        if self.offset is not None and self.read_noise is not None:  # from the same dark frames
+            changes |= {"offset": self.offset, "offset_error": 0.0}
+            changes |= {"read_noise": self.read_noise, "read_noise_error": 0.0}
+            changes["floor"] = self.read_noise**2 or noise_estimate.floor
+            gain = changes.get("gain", noise_estimate.gain)
+            changes["intercept"] = compute_intercept(gain, self.offset, self.read_noise**2)
+        if self.intercept is not None:
+            changes["intercept"] = self.intercept
+        return replace(noise_estimate, **changes)
 
 
 def measure_detector(

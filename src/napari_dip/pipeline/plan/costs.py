@@ -149,16 +149,12 @@ def compute_batch_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
         Size of the network's output.
     fit_config : FitConfig
     """
-    pixel_count = prod(grid)
-    if len(grid) > 2:
-        planes = max(MAX_BATCH_PIXELS, prod(grid[-2:]))
-        return (
-            min(pixel_count, planes)
-            if PRIOR_SPECS[fit_config.prior_key].network_traits.is_planewise
-            else pixel_count
-        )
-    is_local = PRIOR_SPECS[fit_config.prior_key].network_traits.is_local
-    return count_max_tile_pixels(pixel_count, len(fit_config.widths)) if is_local else pixel_count
+    pixel_count, traits = prod(grid), PRIOR_SPECS[fit_config.prior_key].network_traits
+    if len(grid) > 2 and traits.is_planewise:
+        return min(pixel_count, max(MAX_BATCH_PIXELS, prod(grid[-2:])))
+    if len(grid) == 2 and traits.is_local:
+        return count_max_tile_pixels(pixel_count, len(fit_config.widths))
+    return pixel_count
 
 
 def count_channels(header: ImageHeader) -> int:
@@ -233,30 +229,26 @@ def estimate_fit_memory(
     features = sum(width * shrink**scale for scale, width in enumerate(fit_config.widths))
     is_bfloat16 = uses_bfloat16 and _uses_bfloat16(grid, fit_config)
     prior_spec = PRIOR_SPECS[fit_config.prior_key]
-    feature_bytes = (
-        is_bfloat16 and prior_spec.cost.bfloat16_step_bytes
-    ) or prior_spec.cost.float32_step_bytes
+    feature_bytes = prior_spec.cost.float32_step_bytes
+    if is_bfloat16:
+        feature_bytes = prior_spec.cost.bfloat16_step_bytes or feature_bytes
     step_bytes = _count_step_pixels(grid, fit_config) * features * feature_bytes
     batch_pixels = compute_batch_pixels(grid, fit_config)
     base_bytes = START_BYTES
     retained_bytes = 0.0
     if len(grid) == 2:
-        retained_bytes = step_bytes * (
-            RETAINED_HALF_STEP_FRACTION if is_bfloat16 else RETAINED_STEP_FRACTION
-        )
-        pixel_bytes = (
-            INFERENCE_PIXEL_BYTES if batch_pixels == grid_pixels else TILED_INFERENCE_PIXEL_BYTES
-        )
+        retained = RETAINED_HALF_STEP_FRACTION if is_bfloat16 else RETAINED_STEP_FRACTION
+        retained_bytes = step_bytes * retained
+        is_whole = batch_pixels == grid_pixels
+        pixel_bytes = INFERENCE_PIXEL_BYTES if is_whole else TILED_INFERENCE_PIXEL_BYTES
     else:
         pixel_bytes, base_bytes = VOLUME_INFERENCE_PIXEL_BYTES * channel_count, VOLUME_START_BYTES
         if not fit_config.widths[0]:
             pixel_bytes = ESTIMATE_PIXEL_BYTES * channel_count
         if prior_spec.network_traits.is_planewise:
             pixel_bytes = Z_STACK_INFERENCE_PIXEL_BYTES * channel_count
-    fit_bytes = (
-        max(step_bytes, batch_pixels * features * INFERENCE_FEATURE_BYTES + retained_bytes)
-        + grid_pixels * pixel_bytes
-    )
+    inference_bytes = batch_pixels * features * INFERENCE_FEATURE_BYTES + retained_bytes
+    fit_bytes = max(step_bytes, inference_bytes) + grid_pixels * pixel_bytes
     if len(grid) == 2 and prior_spec.has_refinement:
         fit_bytes = max(fit_bytes, channel_count * grid_pixels * REFINEMENT_PIXEL_BYTES)
     return int(base_bytes + fit_bytes)
@@ -290,17 +282,15 @@ def estimate_costs(
     dims, fits = _count_network_dims(grid, fit_config), len(units)
     prior_spec = PRIOR_SPECS[fit_config.prior_key]
     operations: float = 2 * _count_multiplications(fit_config.widths, dims)
-    pixel_seconds = operations * (
-        _estimate_operation_seconds(fit_config, dims, cpu.thread_flops) / threads
-        if device == "cpu"
-        else 1 / GPU_FLOPS
-    )
+    operation_seconds, speedup = 1 / GPU_FLOPS, 1.0
+    if device == "cpu":
+        operation_seconds = (
+            _estimate_operation_seconds(fit_config, dims, cpu.thread_flops) / threads
+        )
+        if cpu.has_bfloat16 and _uses_bfloat16(grid, fit_config):
+            speedup = HALF_PRECISION_RATE_FACTOR
+    pixel_seconds = operations * operation_seconds
     pass_seconds = pixel_seconds * prod(grid) if prior_spec.input_traits.contains_image else 0.0
-    speedup = (
-        HALF_PRECISION_RATE_FACTOR
-        if cpu.has_bfloat16 and device == "cpu" and _uses_bfloat16(grid, fit_config)
-        else 1.0
-    )
     channels = sum(len(unit.channels) for unit in units)
     candidates = 1 + len(fit_config.other_candidates)
     refinement_seconds = 0.0

@@ -42,8 +42,6 @@ MIN_WARM_START_ITERATIONS = 25
 #: Settings of a task that may differ from those of the network, since they concern only frames and
 #: planes.
 IGNORED_SETTINGS = ("neighbouring_frames", "temporal_smoothing", "series_training")
-#: Maximum number of validations of a joint fit; each predicts all its training regions.
-MAX_JOINT_VALIDATIONS = 10
 #: Number of fine-tuning probes, on evenly spread training regions.
 FINE_TUNE_PROBE_COUNT = 3
 #: Minimum gain of fine-tuning at validation pixels, in standard errors. A probe counts its best of
@@ -153,15 +151,13 @@ def choose_probe_regions(
     training_regions: tuple[TrainingRegion, ...],
 ) -> tuple[TrainingRegion, ...]:
     """Choose the regions of the fine-tuning probes, evenly spread."""
+    if not training_regions:
+        return ()
     indices = [
         (2 * index + 1) * len(training_regions) // (2 * FINE_TUNE_PROBE_COUNT)
         for index in range(FINE_TUNE_PROBE_COUNT)
     ]
-    return (
-        tuple(dict.fromkeys(training_regions[index] for index in indices))
-        if training_regions
-        else ()
-    )
+    return tuple(dict.fromkeys(training_regions[index] for index in indices))
 
 
 def make_joint_units(
@@ -224,12 +220,8 @@ def apply_probe_outcome(unit: WorkUnit, outcomes: Iterable[UnitOutcome]) -> Work
     if unit.role != INFERENCE:
         return unit
     probe_gain = compute_fine_tune_gain(outcomes, unit.joint_network_name)
-    return replace(
-        unit,
-        iterations=unit.fine_tune_iterations
-        if probe_gain is not None and probe_gain.is_worthwhile
-        else 0,
-    )
+    is_worthwhile = probe_gain is not None and probe_gain.is_worthwhile
+    return replace(unit, iterations=unit.fine_tune_iterations if is_worthwhile else 0)
 
 
 def compute_fine_tune_gain(
@@ -256,13 +248,13 @@ def compute_fine_tune_gain(
 
 def make_fine_tuning_note(probe_gain: FineTuneGain) -> Note:
     """Return a note on what the probes decided."""
-    facts = {
-        "probes": probe_gain.probe_count,
-        "mean": probe_gain.mean,
-        "error": probe_gain.error,
-        "pays": probe_gain.is_worthwhile,
-    }
-    return make_note("fine-tuning-tried", **facts)
+    return make_note(
+        "fine-tuning-tried",
+        probes=probe_gain.probe_count,
+        mean=probe_gain.mean,
+        error=probe_gain.error,
+        pays=probe_gain.is_worthwhile,
+    )
 
 
 def summarise_joint_training(outcomes: Iterable[UnitOutcome]) -> dict[str, dict[str, object]]:
@@ -277,15 +269,14 @@ def summarise_joint_training(outcomes: Iterable[UnitOutcome]) -> dict[str, dict[
         "iterations": joint_outcome.iterations,
         "inference": sum(outcome.role == INFERENCE for outcome in all_outcomes),
     }
-    if probe_gain is None:
-        return {"joint_training": facts}
-    probe_fields = {
-        "probe_count": probe_gain.probe_count,
-        "gain": probe_gain.mean,
-        "error": probe_gain.error,
-        "fine_tuned": probe_gain.is_worthwhile,
-    }
-    return {"joint_training": facts | probe_fields}
+    if probe_gain is not None:
+        facts |= {
+            "probe_count": probe_gain.probe_count,
+            "gain": probe_gain.mean,
+            "error": probe_gain.error,
+            "fine_tuned": probe_gain.is_worthwhile,
+        }
+    return {"joint_training": facts}
 
 
 def make_inference_units(
@@ -402,16 +393,11 @@ def _refuse_network(
         plan_value = plan_settings.get(field, "the default")
         network_value = network_settings.get(field, "the default")
         if plan_value != network_value and field not in IGNORED_SETTINGS:
-            facts = {
-                "path": path,
-                "field": field,
-                "actual": repr(network_value),
-                "wanted": repr(plan_value),
-            }
-            return make_refusal("joint-settings", **facts)
+            facts = {"actual": repr(network_value), "wanted": repr(plan_value)}
+            return make_refusal("joint-settings", path=path, field=field, **facts)
     if fit_config.restarts > network.restarts:
-        facts = {"actual": network.restarts, "wanted": fit_config.restarts}
-        return make_refusal("joint-repeats", path=path, **facts)
+        have, want = network.restarts, fit_config.restarts
+        return make_refusal("joint-repeats", path=path, actual=have, wanted=want)
     return refuse_channels(image_plan.task_plan, image_plan.header, network.groups)
 
 
@@ -422,11 +408,8 @@ def refuse_channels(
     image_groups = tuple(group_channels(task_plan, header))
     if image_groups == groups:
         return None
-    facts = {
-        "actual": _describe_channel_groups(image_groups),
-        "wanted": _describe_channel_groups(groups),
-    }
-    return make_refusal("joint-channels", name=header.name, **facts)
+    actual, wanted = map(_describe_channel_groups, (image_groups, groups))
+    return make_refusal("joint-channels", name=header.name, actual=actual, wanted=wanted)
 
 
 def _describe_channel_groups(groups: tuple[tuple[int, ...], ...]) -> str:

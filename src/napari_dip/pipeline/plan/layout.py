@@ -70,9 +70,7 @@ class Layout:
 
     def count_items(self, header: ImageHeader) -> int:
         """Return the number of items."""
-        return int(
-            np.prod([header.shape[header.axes.index(axis)] for axis in self.item_axes], dtype=int)
-        )
+        return prod(header.get_sizes(self.item_axes))
 
     def get_neighbour_axis(self, header: ImageHeader) -> str:
         """Return the axis of neighbouring items, time before depth; "" for a single item."""
@@ -84,20 +82,12 @@ class Layout:
         if not axis:
             return 0
         # of the items' axes, time comes first and depth last
-        return (
-            self.count_items(header) // header.shape[header.axes.index(axis)] if axis == "T" else 1
-        )
-
-    def get_depth_sizes(self, header: ImageHeader) -> tuple[int, ...]:
-        """Return the sizes of the axes before Y and X that are fitted together: depth or time."""
-        return tuple(header.shape[header.axes.index(axis)] for axis in self.grid_axes[:-2])
+        return self.count_items(header) // header.get_sizes("T")[0] if axis == "T" else 1
 
 
 def get_stacked_axes(header: ImageHeader) -> str:
     """Return the axes T and Z with more than one plane, time first."""
-    return "".join(
-        axis for axis in "TZ" if axis in header.axes and header.shape[header.axes.index(axis)] > 1
-    )
+    return "".join(axis for axis in "TZ" if axis in header.axes and header.get_sizes(axis)[0] > 1)
 
 
 def make_layout(header: ImageHeader, *, is_volume: bool, depth_axis: str = "") -> Layout:
@@ -123,10 +113,7 @@ def to_stack(array: AnyArray, axes: str, layout: Layout) -> Float32Array:
     channels_start = len(layout.item_axes)
     grid_start = channels_start + len(layout.channel_axis)
     shape = ordered.shape
-    counts = [
-        int(np.prod(shape[:channels_start], dtype=int)),
-        int(np.prod(shape[channels_start:grid_start], dtype=int)),
-    ]
+    counts = prod(shape[:channels_start]), prod(shape[channels_start:grid_start])
     return np.array(ordered.reshape(*counts, *shape[grid_start:]), dtype=np.float32, order="C")
 
 
@@ -135,6 +122,13 @@ def from_stack(stack: AnyArray, axes: str, shape: tuple[int, ...], layout: Layou
     order = [axes.index(axis) for axis in layout.order]
     ordered = stack.reshape([shape[axis] for axis in order])
     return np.ascontiguousarray(np.transpose(ordered, np.argsort(order)))
+
+
+def cut_into_blocks(planes: AnyArray, side: int) -> AnyArray:
+    """Cut (..., Y, X) into complete blocks: (..., rows, side, columns, side)."""
+    rows, columns = (length // side for length in planes.shape[-2:])
+    cropped = planes[..., : rows * side, : columns * side]
+    return cropped.reshape(*cropped.shape[:-2], rows, side, columns, side)
 
 
 def plan_task(
@@ -156,7 +150,8 @@ def refuse_header(header: ImageHeader, *, accepts_stacks: bool = True) -> Refusa
     """Refuse a header whose axes, shape or type cannot be restored."""
     name, shape, axes = header.name, header.shape, header.axes
     if len(shape) < 2:
-        return _make_axis_count_refusal(header)
+        facts = {"count": shape[0]} if shape else {}
+        return make_refusal("image-line" if shape else "image-scalar", name=name, **facts)
     if len(axes) != len(shape) or len(set(axes)) != len(axes) or set(axes) - set("TCZYXS"):
         return make_refusal(
             "axes-wrong", axes=axes, name=name, count=len(shape), shape=_format_sizes(shape)
@@ -167,24 +162,17 @@ def refuse_header(header: ImageHeader, *, accepts_stacks: bool = True) -> Refusa
         return make_refusal("image-empty", name=name, shape=_format_sizes(shape))
     if refusal := _refuse_dtype(header):
         return refusal
-    is_colour_image = (
-        len(shape) == 3 and shape[-1] == 3 and "S" not in axes
-    )  # would be read as a stack
-    if (
-        (get_stacked_axes(header) and not accepts_stacks)
-        or {"C", "S"} <= set(axes)
-        or is_colour_image
-    ):
+    has_unwanted_stack = get_stacked_axes(header) and not accepts_stacks
+    has_unnamed_colours = len(shape) == 3 and shape[-1] == 3 and "S" not in axes
+    if has_unwanted_stack or {"C", "S"} <= set(axes) or has_unnamed_colours:
         hint = _make_channels_hint(shape, axes)
         return make_refusal(
             "image-stack", name=name, axes=axes, shape=_format_sizes(shape), hint=hint
         )
     if "S" in axes and shape[axes.index("S")] != 3:
         return make_refusal("image-channels", name=name, count=shape[axes.index("S")])
-    if (
-        prod(count for axis, count in zip(axes, shape, strict=True) if axis in "TCZ")
-        > MAX_IMAGE_PLANES
-    ):
+    plane_count = prod(n for axis, n in zip(axes, shape, strict=True) if axis in "TCZ")
+    if plane_count > MAX_IMAGE_PLANES:
         return make_refusal("planes-many", name=name, most=f"{MAX_IMAGE_PLANES:,}")
     height, width = header.grid
     if min(height, width) < MIN_IMAGE_SIDE:
@@ -194,18 +182,13 @@ def refuse_header(header: ImageHeader, *, accepts_stacks: bool = True) -> Refusa
     return None
 
 
-def _make_axis_count_refusal(header: ImageHeader) -> Refusal:
-    """Return the refusal of an array with fewer than two axes."""
-    if not header.shape:
-        return make_refusal("image-scalar", name=header.name)
-    return make_refusal("image-line", name=header.name, count=header.shape[0])
-
-
 def refuse_extra_headers(task_spec: TaskSpec, extra_headers: Headers) -> Refusal | None:
     """Refuse extra inputs that are missing or unsuitable by their headers."""
     for task_input in task_spec.inputs[1:]:
         header = extra_headers.get(task_input.name)
-        if header is None and not task_input.is_optional:
+        if header is None:
+            if task_input.is_optional:
+                continue
             return make_refusal(
                 "input-missing",
                 label=task_input.label.lower(),
@@ -213,11 +196,11 @@ def refuse_extra_headers(task_spec: TaskSpec, extra_headers: Headers) -> Refusal
                 task=task_spec.title.lower(),
                 option=task_input.name.replace("_", "-"),
             )
-        if header is not None and not header.shape:
+        if not header.shape:
             return make_refusal("image-scalar", name=header.name)
-        if header is not None and 0 in header.shape:
+        if 0 in header.shape:
             return make_refusal("image-empty", name=header.name, shape=_format_sizes(header.shape))
-        if header is not None and not header.dtype.startswith(("bool", "int", "uint", "float")):
+        if not header.dtype.startswith(("bool", "int", "uint", "float")):
             return make_refusal("image-text", name=header.name, dtype=header.dtype)
     return None
 
@@ -258,15 +241,11 @@ def make_assumed_depth_note(header: ImageHeader) -> Note:
 def list_other_axes(header: ImageHeader) -> str:
     """Return the axes of an image for other meanings of Z, for the user: "CYX for channels"."""
     may_be_colours = header.get_sizes("Z")[0] == 3 and "C" not in header.axes
-    unused_letters = [
-        letter
-        for letter in _AXIS_MEANINGS
-        if letter not in header.axes and (letter != "S" or may_be_colours)
-    ]
-    alternatives = [
-        (header.axes.replace("Z", axis), _AXIS_MEANINGS[axis]) for axis in unused_letters
-    ]
-    return ", ".join(f"{axes} for {content}" for axes, content in alternatives)
+    return ", ".join(
+        f"{header.axes.replace('Z', axis)} for {meaning}"
+        for axis, meaning in _AXIS_MEANINGS.items()
+        if axis not in header.axes and (axis != "S" or may_be_colours)
+    )
 
 
 def describe_batch_axes(headers: Sequence[ImageHeader]) -> tuple[Note, ...]:

@@ -223,7 +223,7 @@ def _choose_volume(
 ) -> tuple[bool, tuple[Note, ...]]:
     """Return whether planes are fitted together as a volume, and notes on the Z stack."""
     volume_layout = make_layout(header, is_volume=True)
-    depth = volume_layout.get_depth_sizes(header)
+    depth = header.get_sizes(volume_layout.grid_axes[:-2])
     if not depth:
         return False, ()
     notes: tuple[Note, ...] = ()

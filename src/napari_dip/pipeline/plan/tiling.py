@@ -143,10 +143,9 @@ def find_largest_tile(tiles: tuple[Tile, ...]) -> Tile:
 def _cut_axis(count: int, side: int, halo: int, alignment: int = TILE_ALIGNMENT) -> list[Span]:
     """Cut an axis into spans with halos; cuts lie at multiples of `alignment` pixels."""
     tile_count = ceil(count / side)
-    cuts = [
-        round(count * index / tile_count / alignment) * alignment for index in range(tile_count)
-    ] + [count]
-    pairs = list(pairwise(cuts))
+    positions = (count * index / tile_count for index in range(tile_count))
+    cuts = [round(position / alignment) * alignment for position in positions]
+    pairs = list(pairwise([*cuts, count]))
     # only two tiles may share a pixel along an axis
     half_side = min((last - first) // 2 for first, last in pairs)
     halo = min(halo, half_side // alignment * alignment)
@@ -221,10 +220,9 @@ def _iter_tilings(
     # The halo is CONTEXT_RADIUS plus the radius of a PSF. For volumes, VOLUME_OVERLAP_PIXELS takes
     # the place of the first; the second is kept in full.
     psf_halo = ceil((halo - CONTEXT_RADIUS) / TILE_ALIGNMENT) * TILE_ALIGNMENT
-    for depth, side in (
-        ((VOLUME_TILE_SIZES[0][0], side_setting),) if side_setting else VOLUME_TILE_SIZES
-    ):
-        overlap = psf_halo + VOLUME_OVERLAP_PLANES, psf_halo + VOLUME_OVERLAP_PIXELS
+    overlap = psf_halo + VOLUME_OVERLAP_PLANES, psf_halo + VOLUME_OVERLAP_PIXELS
+    largest_depth, _ = VOLUME_TILE_SIZES[0]
+    for depth, side in ((largest_depth, side_setting),) if side_setting else VOLUME_TILE_SIZES:
         sides = (
             max(depth, MIN_OVERLAPS_PER_TILE * psf_halo),
             max(side, MIN_OVERLAPS_PER_TILE * overlap[1]),
@@ -240,13 +238,9 @@ def cut_half_resolution_tiles(
     It takes no more memory, since a fit has a quarter of the pixels.
     """
     halo = ceil(2 * halo / TILE_ALIGNMENT) * TILE_ALIGNMENT
-    widest = max(
-        max(tile.y.core_stop - tile.y.core_start, tile.x.core_stop - tile.x.core_start)
-        for tile in tiles
-    )
-    return cut_plane_tiles(
-        header.grid, max(widest, MIN_HALF_RESOLUTION_SIDE, MIN_OVERLAPS_PER_TILE * halo), halo
-    )
+    widest = max(max(tile.core.size[-2:]) for tile in tiles)
+    side = max(widest, MIN_HALF_RESOLUTION_SIDE, MIN_OVERLAPS_PER_TILE * halo)
+    return cut_plane_tiles(header.grid, side, halo)
 
 
 def estimate_memory(
@@ -291,10 +285,8 @@ def estimate_memory(
         )
         result_bytes = min(4 * header.pixel_count, MAX_IN_MEMORY_RESULT_BYTES)
         total_bytes += RESULT_IMAGE_COUNT * result_bytes
-        total_bytes = max(
-            total_bytes,
-            MEASUREMENT_PIXEL_BYTES * min(header.pixel_count, count * MAX_MEASURED_PIXELS),
-        )
+        measured_pixels = min(header.pixel_count, count * MAX_MEASURED_PIXELS)
+        total_bytes = max(total_bytes, MEASUREMENT_PIXEL_BYTES * measured_pixels)
     return image_bytes, total_bytes
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 #: Iterations between two validations, as in the engine's schedule.
 ITERATIONS_PER_VALIDATION = 25
-#: Validations of a joint fit.
-JOINT_VALIDATIONS = 10
+#: Maximum number of validations of a joint fit; each predicts all its training regions.
+MAX_JOINT_VALIDATIONS = 10
 #: The time of the fallback prior is named from this multiple of the usual time on; `fast` has 3.
 MIN_NAMED_TIME_RATIO = 1.5
 
@@ -117,7 +117,8 @@ class CostEstimate:
 
     def estimate_fit(self, iterations: int, region_count: int = 0) -> float:
         """Estimate the seconds of one fit; a joint fit validates on all its regions."""
-        validations = max(iterations / ITERATIONS_PER_VALIDATION, JOINT_VALIDATIONS * region_count)
+        validations = iterations / ITERATIONS_PER_VALIDATION
+        validations = max(validations, MAX_JOINT_VALIDATIONS * region_count)
         return iterations * self.seconds_per_iteration + validations * self.validation_seconds
 
 
@@ -496,18 +497,15 @@ class Plan(ImagePlan):
             " × ".join(str(shape[index]) for index in indices)
             for shape in (self.header.shape, self.result_shape)
         )
-        threads = f" ({self.threads} threads)" if self.threads > 1 else ""
-        device = {
-            "cpu": f"CPU{threads}",
-            "cuda": "NVIDIA GPU",
-            "mps": "Apple GPU",
-        }[self.device]
+        device = {"cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Apple GPU"}[self.device]
+        if self.device == "cpu" and self.threads > 1:
+            device += f" ({self.threads} threads)"
         count = len(self.units)
         single_channels = {unit.channels for unit in self.units if len(unit.channels) == 1}
         unit_name = "channel" if len(single_channels) == count else self.item_name
         is_named = unit_name != "part" and all(unit.has_estimate for unit in self.units)
-        fits_clause = f", {count} {unit_name}s one after another" if is_named else f", {count} fits"
-        fits = fits_clause if count > 1 else ""
+        fits = f", {count} {unit_name}s one after another" if is_named else f", {count} fits"
+        fits *= count > 1
         kind = {"Z": " as one volume", "T": " as one movie"}.get(self.layout.grid_axes[0], "")
         kind = kind or " as a movie" * ("T" in get_stacked_axes(self.header))
         return f"{' becomes '.join(sizes)} pixels{kind}{fits} on the {device}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors.notes import make_note
@@ -59,13 +60,11 @@ def compute_segment(item: int, item_count: int, stride: int) -> int:
 
 def list_segment_starts(item_count: int, stride: int) -> tuple[int, ...]:
     """Return the first frame of each segment but the first, 0-based."""
-    items_per_frame = max(1, stride)
     segments = [
-        compute_segment(frame * items_per_frame, item_count, stride)
-        for frame in range(item_count // items_per_frame)
+        compute_segment(item, item_count, stride) for item in range(0, item_count, max(1, stride))
     ]
     return tuple(
-        frame for frame in range(1, len(segments)) if segments[frame] != segments[frame - 1]
+        frame for frame, (last, segment) in enumerate(pairwise(segments), 1) if last != segment
     )
 
 
@@ -159,9 +158,8 @@ def assign_joint_network(
     for unit in units:
         name = unit.weights_name
         if name not in units_by_network:
-            units_by_network[name] = make_joint_units(
-                unit, fit_config, training_regions, probe_candidates
-            )
+            joint_units = make_joint_units(unit, fit_config, training_regions, probe_candidates)
+            units_by_network[name] = joint_units
         units_by_network[name] += make_inference_units((unit,), fit_config)
     return [unit for network_units in units_by_network.values() for unit in network_units]
 
@@ -332,15 +330,11 @@ def select_shard_units(shard: Shard, plan: Plan) -> tuple[WorkUnit, ...]:
     otherwise, each shard trains them itself.
     """
     joint_groups = list_joint_unit_groups(plan)
+    chains = joint_groups if shard.is_joint_training else list_unit_chains(plan)
+    shard_chains = [chain for number, chain in enumerate(chains, 1) if shard.includes(number)]
+    shard_units = tuple(unit for chain in shard_chains for unit in chain)
     if shard.is_joint_training:
-        return tuple(
-            u
-            for number, chain in enumerate(joint_groups, 1)
-            if shard.includes(number)
-            for u in chain
-        )
-    chains = enumerate(list_unit_chains(plan), 1)
-    shard_units = [unit for number, chain in chains if shard.includes(number) for unit in chain]
+        return shard_units
     needed_networks = {unit.joint_network_name for unit in shard_units}
     return (
         *(u for group in joint_groups for u in group if u.joint_network_name in needed_networks),

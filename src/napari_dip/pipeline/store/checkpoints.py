@@ -188,8 +188,6 @@ class CheckpointStore:
 
     def record_fit(self, checkpoint: Checkpoint, unit_id: str) -> None:
         """Record a checkpoint of the current fit, and write it if one is due."""
-        if not checkpoint.history:
-            return
         self._latest_checkpoint = (checkpoint, unit_id)
         self.write_if_due()
 

@@ -246,6 +246,7 @@ class RunNetwork:
             script = _make_torchscript(module, source, output)
         arrays = {"test_input.npy": source.numpy(), "test_output.npy": output.numpy()}
         model = self._serialise_model(*(array.shape for array in arrays.values()))
+        units = zip(self.unit.channels, self.offset, self.scale, strict=True)
         page = render_text(
             "network-page",
             title=model["name"],
@@ -256,10 +257,7 @@ class RunNetwork:
             output=model["outputs"][0]["description"],
             left_out="\n".join(f"- {sentence}" for sentence in self._list_left_out()),
             units="\n".join(
-                f"| {channel + 1} | {offset!r} | {scale!r} |"
-                for channel, offset, scale in zip(
-                    self.unit.channels, self.offset, self.scale, strict=True
-                )
+                f"| {channel + 1} | {offset!r} | {scale!r} |" for channel, offset, scale in units
             ),
             noise=format_json(self.report["noise"]),
             recipe=format_json(self.report["recipe"]),
@@ -279,21 +277,16 @@ class RunNetwork:
         stem = re.sub(r"[^\w.-]+", " ", self.run_plan.header.name, flags=re.ASCII)[:80].strip()
         traits = PRIOR_SPECS[self.outcome.prior_key].input_traits
         kind = "network-input-noise" if traits.is_random_noise else "network-input-image"
-        tensors = {
-            "input": (render_text(kind), source_shape),
-            "output": (render_text("network-output"), shape),
-        }
+        tensors = ("input", kind, source_shape), ("output", "network-output", shape)
         inputs, outputs = (
-            [
-                {
-                    "id": name,
-                    "description": description,
-                    "axes": self._serialise_axes(tensor_shape),
-                    "test_tensor": {"source": f"test_{name}.npy"},
-                    "data": {"type": "float32"},
-                }
-            ]
-            for name, (description, tensor_shape) in tensors.items()
+            {
+                "id": name,
+                "description": render_text(text_key),
+                "axes": self._serialise_axes(tensor_shape),
+                "test_tensor": {"source": f"test_{name}.npy"},
+                "data": {"type": "float32"},
+            }
+            for name, text_key, tensor_shape in tensors
         )
         papers = [PAPERS[key] for key in list_paper_keys(self.report)]
         return {
@@ -312,8 +305,8 @@ class RunNetwork:
                 if (match := _DOI_PATTERN.search(paper))
             ],
             "tags": ["napari-dip", "deep-image-prior", task],
-            "inputs": inputs,
-            "outputs": outputs,
+            "inputs": [inputs],
+            "outputs": [outputs],
             "weights": {
                 "torchscript": {"source": "weights.pt", "pytorch_version": torch.__version__}
             },

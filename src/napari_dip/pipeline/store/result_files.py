@@ -136,15 +136,10 @@ def iter_output_writers(
         if image is not None or name in ("uncertainty", "residual"):
             yield name, make_image_writer(image, image_header, scale, name)
     for name in result.recipe.task.spec.extra_outputs:
-        plane_header = make_plane_header(
-            header, result.learned_parameters[name].shape, plan.layout.grid_axes
-        )
-        yield (
-            f"{name}_out",
-            make_image_writer(
-                result.learned_parameters[name], plane_header, plane_header.scale, "found"
-            ),
-        )
+        learned = result.learned_parameters[name]
+        plane_header = make_plane_header(header, learned.shape, plan.layout.grid_axes)
+        write_learned = make_image_writer(learned, plane_header, plane_header.scale, "found")
+        yield f"{name}_out", write_learned
     yield "report", make_text_writer(format_json(result.report))
     yield "recipe", make_text_writer(result.recipe.to_json())
     yield "save_network", lambda path: result.network.write(path, overwrite=overwrite)
@@ -302,10 +297,9 @@ def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restorat
         The same error, with a note on where the image was saved.
     """
     failed = convert_to_failure(failure, output)
-    target_folders = (
-        [output.parent] if failed.reason.code in ("save-taken", "save-unexpected") else []
-    )
-    folders = (*target_folders, *list_rescue_folders(plan))
+    folders = list_rescue_folders(plan)
+    if failed.reason.code in ("save-taken", "save-unexpected"):
+        folders.insert(0, output.parent)
     for folder in folders:
         path = choose_free_name(folder / output.name, "rescued")
         with suppress(Exception), _restrict_permissions(folder):  # else try the next folder

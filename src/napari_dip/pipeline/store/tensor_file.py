@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -65,8 +65,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str,
     try:
         with write_atomically(path, overwrite=True) as temporary_path:
             save_file(tensors, temporary_path, metadata=texts)
-            with temporary_path.open("rb+") as file:
-                _sort_metadata(file)
+            _sort_metadata(temporary_path)
     except SafetensorError as error:  # raised for a full disk, too
         match = re.search(r"os error (\d+)", str(error))
         number = int(match[1]) if match else errno.EIO
@@ -141,20 +140,19 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         return json.loads(file.read(count)), 8 + count
 
 
-def _sort_metadata(file: BinaryIO) -> None:
+def _sort_metadata(path: Path) -> None:
     """Sort the metadata in a file's header, so that the same content always has the same bytes.
 
     If sorting would change the length of the header, the file is left unchanged.
     """
-    count = int.from_bytes(file.read(8), "little")
-    header = json.loads(file.read(count))
+    header, data_start = _read_header(path)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    sorted_header = (
-        json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(count)
-    )
-    if len(sorted_header) == count:
-        file.seek(8)
-        file.write(sorted_header)
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
+    sorted_header = text.encode().ljust(data_start - 8)
+    if len(sorted_header) == data_start - 8:
+        with path.open("rb+") as file:
+            file.seek(8)
+            file.write(sorted_header)
 
 
 def _compute_digest(tensors: Mapping[str, Any], text: str) -> str:

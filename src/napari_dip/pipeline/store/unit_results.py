@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -161,10 +162,9 @@ class ResultStore:
             if self._is_valid(_make_entry_name(group[0].joint_network_name))
         )
         groups = (*joint_groups, *list_unit_chains(plan))
-        finished_groups = (
-            units for units in groups if all(self._is_valid(unit.id) for unit in units)
-        )
-        return frozenset(unit.id for finished in finished_groups for unit in finished)
+        unit_ids = ([unit.id for unit in group] for group in groups)
+        finished_ids = (ids for ids in unit_ids if all(map(self._is_valid, ids)))
+        return frozenset(chain.from_iterable(finished_ids))
 
     def merge_result(self, unit: WorkUnit, merger: ResultMerger) -> None:
         """Add the stored result of a unit to a merger."""
