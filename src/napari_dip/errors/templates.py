@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 #: Maximum characters of an unshortened text: a file name has up to 255, the list of all
 #: architectures 560.
@@ -164,6 +164,11 @@ def shorten_middle(text: str) -> str:
 def shorten_repr(value: object) -> str:
     """Return Python's representation of a value, shortened if it is long or deeply nested."""
     return _SHORT_REPR.repr(value)
+
+
+def format_sizes(sizes: Iterable[int]) -> str:
+    """Format sizes along axes, such as "256 × 512"."""
+    return " × ".join(map(str, sizes))
 
 
 def format_bytes(count: float, round_to_int: Callable[[float], int] = ceil) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from napari_dip.errors import RefusedError
+from napari_dip.errors.templates import format_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -202,6 +203,5 @@ class Restoration:
 
     def __repr__(self) -> str:
         """Return one line: task, shape, type and stop reason."""
-        size = " × ".join(map(str, self.image.shape))
-        task = self.recipe.task.spec.name
+        size, task = format_sizes(self.image.shape), self.recipe.task.spec.name
         return f"<Restoration: {task}, {size}, {self.image.dtype}; ended since {self.stop}>"

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from napari_dip.engine.problem import Operator
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import Float32Array, ImageHeader
@@ -178,6 +179,7 @@ class BlindDeblur(Task):
                 axes_refusal = make_refusal("blind-planes", name=header.name, count=planes["Z"])
         sizes = (side, side) if axes == "YX" else (min(side, TYPICAL_VOLUME_SIDE),) * 3
         grid = header.get_sizes(axes)
+        search_seconds = SEARCH_SECONDS[self.blur] + SEARCH_PIXEL_SECONDS * prod(grid)
         return refuse_size(header, (side, side), "YX") or TaskPlan(
             axes_refusal=axes_refusal,
             stacks="volume" if planes.get("Z", 1) > 1 else "auto",
@@ -187,9 +189,7 @@ class BlindDeblur(Task):
             noise_settings=make_noise_settings(self),
             # blur alone correlates neighbouring pixels, independent of the noise
             blind_spot_shape=SINGLE_PIXEL,
-            setup_seconds=SEARCH_SECONDS[self.blur] + SEARCH_PIXEL_SECONDS * prod(grid)
-            if axes == "YX"
-            else 0.0,
+            setup_seconds=search_seconds if axes == "YX" else 0.0,
         )
 
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
@@ -206,11 +206,7 @@ class BlindDeblur(Task):
         if len(fit_input.grid) > 2:
             return self._setup_volume(fit_input, rng)
         kernel, blur = self._find_kernel(fit_input)
-        extra_inputs = {**fit_input.extra_inputs, "psf": kernel}
-        setup = self._deblur_task.setup(replace(fit_input, extra_inputs=extra_inputs), rng)
-        operator = LearnedConvolution(blur).to(fit_input.measurement.device)
-        terms = tuple(replace(term, operator=operator) for term in setup.problem.terms)
-        return replace(setup, problem=replace(setup.problem, terms=terms))
+        return self._setup_deblurring(fit_input, rng, kernel, LearnedConvolution(blur))
 
     def _setup_volume(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Estimate the Gaussian blur of a stack, which is fixed during the fit."""
@@ -234,17 +230,21 @@ class BlindDeblur(Task):
             for most, sigma in zip(sides, sigmas, strict=True)
         )
         kernel = sample_gaussian_psf(sigmas, sizes).to(measurement.device)
-        extra_inputs = {**fit_input.extra_inputs, "psf": kernel}
-        setup = self._deblur_task.setup(replace(fit_input, extra_inputs=extra_inputs), rng)
         parameters = {"psf": sample_gaussian_psf(sigmas, sides), "sigmas": torch.tensor(sigmas)}
         margin = compute_object_margin(fit_input.grid, sizes)
-        operator = EstimatedConvolution(kernel, margin, parameters).to(measurement.device)
+        operator = EstimatedConvolution(kernel, margin, parameters)
+        return self._setup_deblurring(fit_input, rng, kernel, operator)
+
+    def _setup_deblurring(
+        self, fit_input: FitInput, rng: torch.Generator, kernel: Tensor, operator: Operator
+    ) -> TaskSetup:
+        """Set up as for a known PSF, with an operator that holds the estimated one."""
+        task = Deblur(noise=self.noise, read_noise=self.read_noise, gain=self.gain)
+        extra_inputs = {**fit_input.extra_inputs, "psf": kernel}
+        setup = task.setup(replace(fit_input, extra_inputs=extra_inputs), rng)
+        operator = operator.to(fit_input.measurement.device)
         terms = tuple(replace(term, operator=operator) for term in setup.problem.terms)
         return replace(setup, problem=replace(setup.problem, terms=terms))
-
-    @property
-    def _deblur_task(self) -> Deblur:
-        return Deblur(noise=self.noise, read_noise=self.read_noise, gain=self.gain)
 
     def _estimate_free_kernel(self, fit_input: FitInput) -> tuple[Tensor, nn.Module]:
         """Estimate a kernel of any shape, and build a network that refines it during the fit."""
@@ -268,10 +268,8 @@ class BlindDeblur(Task):
         from napari_dip.engine.deconvolution.edges import estimate_aberrations
 
         measurement = fit_input.measurement
-        variance = fit_input.noise.noise_variance.compute_variance(measurement).mean()
-        lens = estimate_aberrations(
-            measurement, float(variance) / measurement.shape[1], self._psf_side
-        )
+        variance = float(fit_input.noise.noise_variance.compute_variance(measurement).mean())
+        lens = estimate_aberrations(measurement, variance / measurement.shape[1], self._psf_side)
         return lens().detach(), lens.requires_grad_(False)
 
     def _find_kernel(self, fit_input: FitInput) -> tuple[Tensor, nn.Module]:
@@ -296,9 +294,8 @@ class BlindDeblur(Task):
         loss, kernel, blur = min(fits, key=lambda fit: fit[0])
         free_kernel, free_blur = self._estimate_free_kernel(fit_input)
         logits = compute_kernel_logits(free_kernel)
-        free_loss, _ = self._fit_spectrum(
-            fit_input, [lambda: SoftmaxKernel(logits).requires_grad_(False)]
-        )
+        fixed_kernel = SoftmaxKernel(logits).requires_grad_(False)
+        free_loss, _ = self._fit_spectrum(fit_input, [lambda: fixed_kernel])
         frequencies = prod(fit_input.grid) / 2
         min_evidence = FREE_KERNEL_PARAMETERS / 2 * log(frequencies) / frequencies
         is_free = free_loss < loss - min_evidence
@@ -334,11 +331,8 @@ class BlindDeblur(Task):
             widths.append(width)
             width *= WIDTH_STEP_FACTOR
         if kind == "gaussian":  # wider ones would be truncated below three standard deviations
-            return [
-                partial(GaussianKernel, sizes, width)
-                for width in widths
-                if width <= self._psf_side / 6
-            ]
+            most = self._psf_side / 6
+            return [partial(GaussianKernel, sizes, width) for width in widths if width <= most]
         if kind == "defocus":  # a disc below half a pixel is a point, without gradient
             return [partial(DefocusKernel, sizes, width) for width in widths if width > 0.7]
         return [

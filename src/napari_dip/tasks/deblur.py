@@ -211,13 +211,11 @@ class Deblur(Task):
         psf_source, psf_header = get_psf_source(self), extra_headers.get("psf")
         if refusal := psf_source.refuse_source(header, psf_header):
             return refusal
-        is_volume = get_fit_axes(header, 3) == "ZYX" and psf_source.is_volumetric(
-            header, psf_header
-        )
+        has_depth = get_fit_axes(header, 3) == "ZYX"
+        is_volume = has_depth and psf_source.is_volumetric(psf_header)
         stacks: Literal["planes", "volume"] = "volume" if is_volume else "planes"
-        if refusal := psf_source.refuse_axes(header, psf_header, axes):
-            return TaskPlan(axes_refusal=refusal, stacks=stacks)
-        if refusal := refuse_factor_depth(self.factor, header, axes):
+        refusal = psf_source.refuse_axes(header, psf_header, axes)
+        if refusal := refusal or refuse_factor_depth(self.factor, header, axes):
             return TaskPlan(axes_refusal=refusal, stacks=stacks)
         factors = get_axis_factors(self.factor, axes)
         coarse_sizes = psf_source.compute_psf_sizes(header, psf_header, axes)
@@ -230,11 +228,9 @@ class Deblur(Task):
         grid_sizes = psf_source.compute_psf_sizes(
             header, psf_header, axes, is_centred=len(axes) > 2
         )
-        margin = (
-            compute_object_margin(field_size, upscale_sizes(grid_sizes, factors))
-            if is_open
-            else (0,) * len(axes)
-        )
+        margin: tuple[int, ...] = (0,) * len(axes)
+        if is_open:
+            margin = compute_object_margin(field_size, upscale_sizes(grid_sizes, factors))
         return TaskPlan(
             axes_refusal=None if psf_header else refuse_size(header, coarse_sizes, axes),
             stacks=stacks,
@@ -277,13 +273,10 @@ class Deblur(Task):
             images.append(checked.image)
             notes += checked.notes
         if not is_field:
-            return Inspection(
-                notes=tuple(notes), convert_inputs=partial(self._make_kernel, images[0])
-            )
-        field = np.reshape(images, (*cells, *sizes))
-        return Inspection(
-            notes=keep_first_notes(notes), convert_inputs=partial(self._make_field_psf, field)
-        )
+            make_kernel = partial(self._make_kernel, images[0])
+            return Inspection(notes=tuple(notes), convert_inputs=make_kernel)
+        make_field_psf = partial(self._make_field_psf, np.reshape(images, (*cells, *sizes)))
+        return Inspection(notes=keep_first_notes(notes), convert_inputs=make_field_psf)
 
     def _make_kernel(
         self,
@@ -317,10 +310,8 @@ class Deblur(Task):
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem: the blurred prediction explains the image."""
         operator, dark_level = self._make_operator(fit_input), self._compute_dark_level(fit_input)
-        random_input, initial = (
-            RandomInputOptions(grid=operator.compute_object_grid(fit_input.grid)),
-            None,
-        )
+        random_input = RandomInputOptions(grid=operator.compute_object_grid(fit_input.grid))
+        initial = None
         if self.initial_estimate != "none":
             initial = compute_initial_estimate(
                 fit_input, operator, dark_level, is_regularised=self._is_regularised(fit_input)
@@ -387,10 +378,8 @@ class Deblur(Task):
 
     def _compute_power_floor(self, fit_input: FitInput) -> float:
         """Return the floor of the blur's power, at which noise outweighs the image."""
-        return max(
-            MIN_BLUR_POWER,
-            fit_input.noise.rms_std**2 / max(float(fit_input.measurement.var()), 1e-12),
-        )
+        image_variance = max(float(fit_input.measurement.var()), 1e-12)
+        return max(MIN_BLUR_POWER, fit_input.noise.rms_std**2 / image_variance)
 
     def _compute_dark_level(self, fit_input: FitInput) -> Tensor:
         """Return the value of a pixel without light, in network units: (1, C, 1, ...)."""

@@ -12,6 +12,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import make_refusal
+from napari_dip.errors.templates import format_sizes
 from napari_dip.tasks.base import (
     IMAGE_AXES,
     IMAGE_INPUT,
@@ -156,13 +157,13 @@ class Denoise(Task):
 
     def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose prior, layout and noise; refuse what the noise model cannot take."""
-        model = self._noise_model
-        refusal = model.refuse_header(header, extra_headers) or self._refuse_architecture()
-        refusal = refusal or refuse_maps(
-            header, extra_headers, has_variance_model=model.has_variance_model
+        model, exposure = self._noise_model, extra_headers.get("repeated_exposure")
+        refusal = (
+            model.refuse_header(header, extra_headers)
+            or self._refuse_architecture()
+            or refuse_maps(header, extra_headers, has_variance_model=model.has_variance_model)
+            or (exposure and refuse_exposure_header(header, exposure))
         )
-        if not refusal and "repeated_exposure" in extra_headers:
-            refusal = refuse_exposure_header(header, extra_headers["repeated_exposure"])
         if refusal:
             return refusal
         code = model.volume_refusal
@@ -208,11 +209,8 @@ class Denoise(Task):
         if self.prior != AUTOMATIC:
             return DENOISING_PRIORS.select(self.prior)[0]
         if self.architecture != DEFAULT_ARCHITECTURE:
-            return next(
-                prior_spec
-                for prior_spec in DENOISING_PRIORS.select()
-                if prior_spec.input_traits.is_random_noise
-            )
+            priors = DENOISING_PRIORS.select()
+            return next(prior for prior in priors if prior.input_traits.is_random_noise)
         if self._noise_model.prior_key:
             return PRIOR_SPECS[self._noise_model.prior_key]
         return _get_preferred_prior(knows_noise=self._allows_added_noise(header, is_volume))
@@ -221,10 +219,8 @@ class Denoise(Task):
         """Refuse an architecture together with a prior or noise model that has its own network."""
         if self.architecture == DEFAULT_ARCHITECTURE:
             return None
-        if not any(
-            prior_spec.input_traits.is_random_noise
-            for prior_spec in DENOISING_PRIORS.select(self.prior)
-        ):
+        priors = DENOISING_PRIORS.select(self.prior)
+        if not any(prior_spec.input_traits.is_random_noise for prior_spec in priors):
             return make_architecture_refusal(self.architecture, f"the prior '{self.prior}'")
         if not self._noise_model.has_variance_model:
             return make_architecture_refusal(self.architecture, f"the noise model '{self.noise}'")
@@ -270,18 +266,15 @@ class Denoise(Task):
             refusal = refuse_content(pixels.image, name)
         if refusal := refusal or model.refuse_pixels(name, pixels.stack):
             return refusal
+        inspection = Inspection(convert_inputs=model.convert_inputs)
         if measured_mask is not None:
             notes = (make_impulses_note(measured_mask),)
-            return Inspection(
-                measured_mask=measured_mask, notes=notes, convert_inputs=model.convert_inputs
-            )
+            return replace(inspection, measured_mask=measured_mask, notes=notes)
         if not (model.fills_missing_pixels and plan.prior_key == model.prior_key):
-            return Inspection(convert_inputs=model.convert_inputs)
-        return Inspection(
-            prior_key=_get_preferred_prior(knows_noise=False).key,
-            prior_reason="no impulses were found, so there is nothing to fill in",
-            convert_inputs=model.convert_inputs,
-        )
+            return inspection
+        key = _get_preferred_prior(knows_noise=False).key
+        reason = "no impulses were found, so there is nothing to fill in"
+        return replace(inspection, prior_key=key, prior_reason=reason)
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the chosen prior, and the problem: the measurement is the image plus noise."""
@@ -303,9 +296,8 @@ class Denoise(Task):
 
         Postprocessing ends with upscaling, temporal smoothing and what the noise model adds.
         """
-        build_problem = (
-            self._noise_model.problem_factory or PRIOR_SPECS[fit_input.prior_key].problem_factory
-        )
+        prior_spec = PRIOR_SPECS[fit_input.prior_key]
+        build_problem = self._noise_model.problem_factory or prior_spec.problem_factory
         assert build_problem is not None
         problem = append_upscaling(fit_input, build_problem(fit_input, options))
         problem = add_temporal_smoothing(problem, fit_input, self.temporal_smoothing)
@@ -333,13 +325,8 @@ def refuse_exposure_header(
     if exposure_header.shape == image_header.shape and has_same_axes:
         return None
     image_size, exposure_size = (
-        f"{' × '.join(map(str, header.shape))} ({header.axes})"
+        f"{format_sizes(header.shape)} ({header.axes})"
         for header in (image_header, exposure_header)
     )
-    return make_refusal(
-        "repeated-exposure-size",
-        name=exposure_header.name,
-        image=image_header.name,
-        size=exposure_size,
-        other=image_size,
-    )
+    facts = {"name": exposure_header.name, "image": image_header.name}
+    return make_refusal("repeated-exposure-size", **facts, size=exposure_size, other=image_size)

@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import format_sizes
 from napari_dip.tasks.base import (
     IMAGE_INPUT,
     FitInput,
@@ -162,7 +163,7 @@ class Guide(Task):
     def _refuse_guide(self, image_header: ImageHeader, guide_header: ImageHeader) -> Refusal | None:
         """Refuse a guide of another size, or with planes that the image does not have."""
         axes, shape = self._get_guide_axes(image_header, guide_header), guide_header.shape
-        facts = {"name": guide_header.name, "axes": guide_header.axes, "shape": _join_sizes(shape)}
+        facts = {"name": guide_header.name, "axes": guide_header.axes, "shape": format_sizes(shape)}
         if len(axes) != len(shape) or not {"Y", "X"} <= set(axes):
             return make_refusal("guide-stack", **facts)
         long_axes = {axis for axis, count in zip(axes, shape, strict=True) if count > 1}
@@ -171,19 +172,13 @@ class Guide(Task):
             return make_refusal("guide-stack", **facts)
         grid = tuple(shape[axes.index(axis)] for axis in "YX")
         if grid != image_header.grid:
-            sizes = {
-                "height": grid[0],
-                "width": grid[1],
-                "other_height": image_header.grid[0],
-                "other_width": image_header.grid[1],
-            }
-            return make_refusal(
-                "guide-size", name=guide_header.name, image=image_header.name, **sizes
-            )
+            sizes = dict(zip(("height", "width"), grid, strict=True))
+            sizes |= dict(zip(("other_height", "other_width"), image_header.grid, strict=True))
+            names = {"name": guide_header.name, "image": image_header.name}
+            return make_refusal("guide-size", **names, **sizes)
         if any(shape[axes.index(axis)] != planes[axis] for axis in long_axes & set(planes)):
-            image = image_header.name
-            other = _join_sizes(image_header.shape)
-            return make_refusal("guide-planes", image=image, other=other, **facts)
+            facts |= {"image": image_header.name, "other": format_sizes(image_header.shape)}
+            return make_refusal("guide-planes", **facts)
         return None
 
     def _list_prior_reasons(self) -> dict[str, str]:
@@ -258,10 +253,6 @@ def _get_planes(header: ImageHeader) -> dict[str, int]:
     return {axis: sizes[axis] for axis in "TZ" if sizes.get(axis, 1) > 1}
 
 
-def _join_sizes(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape))
-
-
 def _arrange_guide(
     guide: Float32Array, axes: str, header: ImageHeader, *, is_volume: bool
 ) -> Float32Array:
@@ -301,9 +292,8 @@ def _normalise_range(channel: Float32Array) -> Float32Array:
     if high <= low:  # almost constant, such as a few bright points on black
         low, high = float(channel.min()), float(channel.max())
     span = high - low
-    clipped = np.clip(
-        channel.astype(np.float64), low - MAX_GUIDE_OUTLIER * span, high + MAX_GUIDE_OUTLIER * span
-    )
+    margin = MAX_GUIDE_OUTLIER * span
+    clipped = np.clip(channel.astype(np.float64), low - margin, high + margin)
     return np.asarray((clipped - clipped.mean()) / span, np.float32)
 
 

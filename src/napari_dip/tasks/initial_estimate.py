@@ -6,6 +6,7 @@ Planes use Richardson-Lucy deconvolution; volumes also use a smoothness-regulari
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from operator import le
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -115,12 +116,9 @@ def compute_smooth_deconvolution(
     def iterate_sharper(valid: Tensor) -> Iterator[Tensor]:
         return iterate_richardson_lucy(operator, signal, background, valid, RICHARDSON_LUCY_STEPS)
 
-    smooth = _validate_estimates(
-        fit_input, operator, signal, variance, iterate_smooth, prefers_sharp=True
-    )
-    sharper = _validate_estimates(
-        fit_input, operator, signal, variance, iterate_sharper, prefers_sharp=False
-    )
+    validate = partial(_validate_estimates, fit_input, operator, signal, variance)
+    smooth = validate(iterate_smooth, prefers_sharp=True)
+    sharper = validate(iterate_sharper, prefers_sharp=False)
     if min(map(_average, sharper.losses)) < min(map(_average, smooth.losses)):
         iterate, estimates, index = iterate_sharper, sharper.estimates, _find_smoothest(sharper)
     else:
@@ -171,17 +169,12 @@ def make_validated_mixture(
     def mix(estimate: Estimate) -> Estimate:
         with torch.no_grad():
             step = operator(estimate.mean) - expected
-        numerator = (
-            (fit_input.measurement - expected) * step * precision
-        ).sum() + PRIOR_NETWORK_FRACTION * NETWORK_FRACTION_PRECISION
-        network_weight = (
-            numerator / ((step.square() * precision).sum() + NETWORK_FRACTION_PRECISION)
-        ).clamp(0, 1)
-        mean = (
-            deconvolution.estimate
-            + network_weight * (estimate.mean - deconvolution.estimate)
-            + validation_change
-        )
+        evidence = ((fit_input.measurement - expected) * step * precision).sum()
+        numerator = evidence + PRIOR_NETWORK_FRACTION * NETWORK_FRACTION_PRECISION
+        denominator = (step.square() * precision).sum() + NETWORK_FRACTION_PRECISION
+        network_change = estimate.mean - deconvolution.estimate
+        change = (numerator / denominator).clamp(0, 1) * network_change
+        mean = deconvolution.estimate + change + validation_change
         return estimate._replace(mean=mean if dark_level is None else mean.maximum(dark_level))
 
     return mix
@@ -386,6 +379,5 @@ def make_proximity_penalty(deconvolution: SmoothDeconvolution) -> tuple[float, P
     """Return the penalty on the distance to the regularised estimate, with its weight."""
     from napari_dip.engine.likelihood.penalties import make_quadratic_proximity
 
-    return PROXIMITY_WEIGHT, make_quadratic_proximity(
-        deconvolution.estimate, deconvolution.uncertainty
-    )
+    estimate, uncertainty = deconvolution.estimate, deconvolution.uncertainty
+    return PROXIMITY_WEIGHT, make_quadratic_proximity(estimate, uncertainty)

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import format_sizes
 from napari_dip.io.header import match_axes
 from napari_dip.tasks.base import (
     EXTRA_INPUTS,
@@ -34,17 +35,15 @@ from napari_dip.tasks.priors.masked_input import (
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.random_input import validate_by_squared_error
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
-from napari_dip.tasks.shared_settings import SINGLE_PIXEL
+from napari_dip.tasks.shared_settings import SINGLE_PIXEL, count_planes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
     from torch import Tensor
 
     from napari_dip.engine.problem import Estimate
     from napari_dip.errors.notes import Note
-    from napari_dip.io import AnyArray, BoolArray, Float32Array, ImageHeader
+    from napari_dip.io import AnyArray, BoolArray, ImageHeader
     from napari_dip.io.header import Headers
 
 #: Depth of a hole in pixels from which on its surroundings do not predict its interior; deeper than
@@ -163,17 +162,18 @@ class Inpaint(Task):
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Find the marked and NaN pixels, and choose the prior by them."""
         name, extra_inputs = pixels.header.name, pixels.extra_inputs
-        marked = self._make_hole_mask(extra_inputs) if "mask" in extra_inputs else None
-        if marked is not None and (
-            refusal := refuse_holes(extra_inputs["mask"], name, self.label, marked)
-        ):
-            return refusal
+        mask = extra_inputs.get("mask")
         missing = dilate_holes(np.isnan(pixels.stack), self.grow)
-        missing = missing if marked is None else missing | marked
+        if mask is not None:
+            marked = parse_mask(mask, self.label, is_inverted=self.invert_mask)
+            marked = dilate_holes(marked, self.grow)
+            if refusal := refuse_holes(mask, name, self.label, marked):
+                return refusal
+            missing = missing | marked
         if not missing.any():
             return make_refusal("holes-none", name=name)
         prior_key, reason = self._choose_prior(plan.prior_key, ~missing)
-        notes = [] if marked is None else _list_reversed_mask_notes(missing)
+        notes = [] if mask is None else _list_reversed_mask_notes(missing)
         planes, total = count_missing_planes(~missing)
         if planes:
             notes.append(make_note("planes-missing", count=planes, total=total))
@@ -201,17 +201,12 @@ class Inpaint(Task):
         if self.prior != AUTOMATIC:
             return narrow_key, "you chose it; the holes have a shape, copies of which are hidden"
         deepest = max(map(measure_hole_depth, holes))
+        edge = "to be predicted from its edge"
         if deepest > MIN_DEEP_HOLE:
-            return (
-                _get_suitable_prior("wide"),
-                f"a hole is more than {2 * MIN_DEEP_HOLE} pixels wide, too wide to be "
-                "predicted from its edge",
-            )
-        return (
-            narrow_key,
-            f"the widest hole is about {2 * deepest} pixels wide, narrow enough to be predicted "
-            "from its edge",
-        )
+            reason = f"a hole is more than {2 * MIN_DEEP_HOLE} pixels wide, too wide {edge}"
+            return _get_suitable_prior("wide"), reason
+        reason = f"the widest hole is about {2 * deepest} pixels wide, narrow enough {edge}"
+        return narrow_key, reason
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem of the measured pixels alone."""
@@ -235,10 +230,6 @@ class Inpaint(Task):
             setup, problem=replace(problem, postprocess=postprocess, full_postprocess=None)
         )
 
-    def _make_hole_mask(self, extra_inputs: Mapping[str, Float32Array]) -> BoolArray:
-        holes = parse_mask(extra_inputs["mask"], self.label, is_inverted=self.invert_mask)
-        return dilate_holes(holes, self.grow)
-
     def _insert_measured_pixels(
         self, fit_input: FitInput, predicted: Estimate, restored: Estimate | None
     ) -> Estimate:
@@ -246,10 +237,8 @@ class Inpaint(Task):
         from torch import where
 
         mask, estimate_type = fit_input.masks.measured > 0, type(predicted)
-        measured = restored or estimate_type(
-            fit_input.measurement,
-            fit_input.noise.noise_variance.compute_variance(fit_input.measurement).log(),
-        )
+        noise_variance = fit_input.noise.noise_variance.compute_variance(fit_input.measurement)
+        measured = restored or estimate_type(fit_input.measurement, noise_variance.log())
         mean = where(mask, measured.mean, predicted.mean)
         if measured.log_variance is None or predicted.log_variance is None:
             return estimate_type(mean)
@@ -298,9 +287,7 @@ def _list_mask_notes(
     """Return a note if a mask of one plane is applied to all planes."""
     if mask_header is None or prod(mask_header.shape) > prod(image_header.grid):
         return ()
-    count = prod(
-        image_header.get_sizes("".join(axis for axis in image_header.axes if axis in "TZ"))
-    )
+    count = count_planes(image_header)
     return (make_note("mask-one-plane", count=count),) * (count > 1)
 
 
@@ -324,26 +311,15 @@ def refuse_mask_header(image_header: ImageHeader, mask_header: ImageHeader) -> R
     """
     if match_axes(image_header, mask_header.shape):
         return None
-    sizes, expected = (" × ".join(map(str, header.shape)) for header in (mask_header, image_header))
-    axes = [
-        axis
-        for axis, n in zip(mask_header.axes, mask_header.shape, strict=False)
-        if n > 1 or axis in "YX"
-    ]
-    if (
-        len(mask_header.axes) != len(mask_header.shape)
-        or not {"Y", "X"} <= set(axes)
-        or "S" in axes
-    ):
-        return make_refusal("mask-planes", name=mask_header.name, shape=sizes)
+    facts = {"name": mask_header.name, "shape": format_sizes(mask_header.shape)}
+    axis_sizes = zip(mask_header.axes, mask_header.shape, strict=False)
+    axes = [axis for axis, n in axis_sizes if n > 1 or axis in "YX"]
+    is_unnamed = len(mask_header.axes) != len(mask_header.shape)
+    if is_unnamed or not {"Y", "X"} <= set(axes) or "S" in axes:
+        return make_refusal("mask-planes", **facts)
     if len(axes) > 2:
         is_stack = prod(image_header.shape) > prod(image_header.grid)
-        facts = {
-            "name": mask_header.name,
-            "shape": sizes,
-            "image": image_header.name,
-            "want": expected,
-        }
+        facts |= {"image": image_header.name, "want": format_sizes(image_header.shape)}
         return make_refusal("mask-stack" if is_stack else "mask-planes", **facts)
     sides = dict(zip(("height", "width"), mask_header.grid, strict=True))
     sides |= dict(zip(("image_height", "image_width"), image_header.grid, strict=True))
@@ -400,10 +376,10 @@ def refuse_holes(mask: AnyArray, name: str, label: int | None, holes: BoolArray)
     """
     if label is not None and not (mask == label).any():
         labels = [f"{value:g}" for value in np.unique(mask) if value != 0]
-        label_list = ", ".join(labels[:MAX_LISTED_LABELS]) + (
-            " and more" if len(labels) > MAX_LISTED_LABELS else ""
-        )
-        return make_refusal("mask-label", name=name, label=label, labels=label_list or "none")
+        label_list = ", ".join(labels[:MAX_LISTED_LABELS]) or "none"
+        if len(labels) > MAX_LISTED_LABELS:
+            label_list += " and more"
+        return make_refusal("mask-label", name=name, label=label, labels=label_list)
     if not holes.any():
         return make_refusal("mask-empty", name=name)
     if holes.all():

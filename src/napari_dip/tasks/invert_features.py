@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal, return_refusal
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import format_sizes
 from napari_dip.tasks.base import (
     DEFAULT_PRIOR,
     FitInput,
@@ -200,16 +201,11 @@ class InvertFeatures(Task):
         if count not in (1, network.channels) and network.channels != 1:
             facts = {"wanted": network.channels, "name": pixels.header.name, "count": count}
             return make_refusal("network-channels", **facts)
-        constant_channels = [
-            c for c in range(count) if pixels.stack[:, c].min() == pixels.stack[:, c].max()
-        ]
-        if constant_channels:  # they would not be fitted, but the network needs all channels
-            return make_refusal(
-                "network-constant", name=pixels.header.name, channel=constant_channels[0] + 1
-            )
-        return self._choose_normalisation(network).refuse_values(network.channels) or Inspection(
-            convert_inputs=self._make_range
-        )
+        for number, channel in enumerate(pixels.stack.swapaxes(0, 1), 1):
+            if channel.min() == channel.max():  # not fitted, but the network needs all channels
+                return make_refusal("network-constant", name=pixels.header.name, channel=number)
+        refusal = self._choose_normalisation(network).refuse_values(network.channels)
+        return refusal or Inspection(convert_inputs=self._make_range)
 
     def _make_range(
         self, image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
@@ -382,4 +378,4 @@ def describe_layer_size(task: Task, size: tuple[int, ...]) -> str:
     """
     assert isinstance(task, InvertFeatures)
     network = load_network(get_network_file(task), task.layer.strip(), size)
-    return " × ".join(map(str, network.shape))
+    return format_sizes(network.shape)

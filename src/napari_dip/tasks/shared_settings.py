@@ -241,13 +241,12 @@ def average_exposures(fit_input: FitInput) -> FitInput:
     pixel_variance = noise_variance.compute_variance(fit_input.measurement)
     precision = 1 / pixel_variance.mean(axes, keepdim=True)  # (B, C, 1, ...)
     weight = precision / precision.sum(0, keepdim=True)
-    squared_weight = weight**2
     mean = (weight * fit_input.measurement).sum(0, keepdim=True)
-    mean_noise = NoiseVariance(
-        gain=(squared_weight * noise_variance.gain).sum(0, keepdim=True),
-        intercept=(squared_weight * noise_variance.intercept).sum(0, keepdim=True),
-        floor=(squared_weight * noise_variance.floor).sum(0, keepdim=True),
+    gain, intercept, floor = (
+        (weight**2 * values).sum(0, keepdim=True)
+        for values in (noise_variance.gain, noise_variance.intercept, noise_variance.floor)
     )
+    mean_noise = NoiseVariance(gain=gain, intercept=intercept, floor=floor)
     level = float(mean_noise.compute_variance(mean).mean().sqrt())
     noise = replace(fit_input.noise, noise_variance=mean_noise, rms_std=level)
     return replace(fit_input, measurement=mean, noise=noise)
@@ -398,14 +397,9 @@ def normalise_factor(value: object, *, allows_one: bool) -> str:
     PydanticCustomError
         If a factor is not allowed.
     """
-    factors: list[Any]
-    if isinstance(value, str):
-        factors = [text.strip() for text in value.split(",")]
-    elif isinstance(value, list | tuple):
-        factors = list(value)
-    else:
-        factors = [value]
-    texts = [str(factor) for factor in factors]
+    texts = [text.strip() for text in str(value).split(",")]
+    if isinstance(value, list | tuple):
+        texts = [str(factor) for factor in value]
     numbers = [int(text) for text in texts if text in map(str, ALLOWED_FACTORS)]
     is_allowed = len(numbers) == len(texts) and len(numbers) in (1, 2, 3)
     if not is_allowed or (max(numbers) == 1 and not allows_one):

@@ -169,25 +169,18 @@ class SuperResolve(Task):
     def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose prior and fine grid; refuse what has no coarser scales, or planes for a volume."""
         priors = SUPER_RESOLUTION_PRIORS.select(self.prior)
+        others = tuple(p for p in priors if not p.input_traits.trains_on_coarser_copies)
         if not self._has_scales(header):
-            priors = tuple(
-                prior_spec
-                for prior_spec in priors
-                if not prior_spec.input_traits.trains_on_coarser_copies
-            )
+            priors = others
         if not priors:
             return make_refusal("scales-none", name=header.name)
         is_volume = self._has_depth and get_fit_axes(header, 3) == "ZYX"
-        suitable = (
-            prior_spec
-            for prior_spec in priors
-            if len(axes) == 2 or not prior_spec.input_traits.trains_on_coarser_copies
-        )
+        suitable = priors if len(axes) == 2 else (*others, *priors)
         sizes = multiply_sizes(header.get_sizes(axes), self._get_factors(axes))
         return TaskPlan(
             axes_refusal=self._refuse_axes(header, axes),
             stacks="volume" if is_volume else "planes",  # which cost less
-            prior_key=next(suitable, priors[0]).key,
+            prior_key=suitable[0].key,
             prior_reasons={
                 prior_spec.key: "it learns on the image, made coarser still, "
                 "what finer pixels look like"
@@ -230,12 +223,8 @@ class SuperResolve(Task):
         factors = self._get_factors(header.axes)
         if max(factors) == 1:  # the factor is along an axis that the image does not have
             return False
-        has_no_psf = not (self.psf_sigma or self.psf_sigma_z)
-        return (
-            has_no_psf
-            and split_into_stages(factors) is not None
-            and min(header.grid) >= MIN_ZSSR_SIDE
-        )
+        is_usable = split_into_stages(factors) is not None and min(header.grid) >= MIN_ZSSR_SIDE
+        return is_usable and not (self.psf_sigma or self.psf_sigma_z)
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem: the downsampled prediction explains the pixels."""
@@ -320,11 +309,8 @@ class SuperResolve(Task):
     def _make_downsampling(self, factors: tuple[int, ...]) -> Operator:
         from napari_dip.engine.operators.imaging import BinnedDownsample, LanczosDownsample
 
-        return (
-            LanczosDownsample(factors)
-            if self.downsampling == "lanczos"
-            else BinnedDownsample(factors)
-        )
+        is_lanczos = self.downsampling == "lanczos"
+        return LanczosDownsample(factors) if is_lanczos else BinnedDownsample(factors)
 
     def _upsample(self, fit_input: FitInput, coarse: Tensor) -> Tensor:
         from torch.nn import functional
@@ -332,12 +318,9 @@ class SuperResolve(Task):
         from napari_dip.engine.operators.imaging import interpolate_cubic
 
         axes = get_spatial_axes(fit_input)
-        sides = [
-            side for margin in reversed(self._compute_margin(axes)) for side in (margin, margin)
-        ]
-        return functional.pad(
-            interpolate_cubic(coarse, self._get_factors(axes)), sides, mode="replicate"
-        )
+        sides = [margin for margin in reversed(self._compute_margin(axes)) for _ in range(2)]
+        interpolated = interpolate_cubic(coarse, self._get_factors(axes))
+        return functional.pad(interpolated, sides, mode="replicate")
 
     def _fit_interpolation(
         self, fit_input: FitInput, downsample: Operator, visible: Tensor
@@ -373,12 +356,6 @@ def _add_estimates(
     random_input = replace(random_input, extra_input_jitter=INTERPOLATED_INPUT_JITTER)
     if baseline is None:
         return replace(random_input, extra_input=cat([interpolated, backprojected], 1))
-    correction_range = CORRECTION_RANGE_FACTOR * float(
-        (baseline - interpolated).square().mean().sqrt()
-    )
-    return replace(
-        random_input,
-        extra_input=interpolated,
-        baseline=baseline,
-        output_scale=max(correction_range, MIN_CORRECTION_RANGE),
-    )
+    rms_change = float((baseline - interpolated).square().mean().sqrt())
+    scale = max(CORRECTION_RANGE_FACTOR * rms_change, MIN_CORRECTION_RANGE)
+    return replace(random_input, extra_input=interpolated, baseline=baseline, output_scale=scale)

@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_dip.engine.noise import predict_variance
 from napari_dip.errors import RefusedError, raise_if_refused
+from napari_dip.errors.templates import format_sizes
 from napari_dip.io.outputs import resolve_output, resolve_output_folder
 from napari_dip.io.paths import make_folder
 from napari_dip.io.reading import open_pixels
@@ -303,10 +304,8 @@ def _check_frames(header: ImageHeader, first: ImageHeader) -> None:
     """Refuse a stack whose header is wrong, or whose frame size is not that of the first."""
     raise_if_refused(refuse_header(header))
     if header.grid != first.grid:
-        sizes = [" × ".join(map(str, each.grid)) for each in (header, first)]
-        raise RefusedError(
-            "frames-size", name=header.name, size=sizes[0], other=first.name, want=sizes[1]
-        )
+        facts = {"size": format_sizes(header.grid), "want": format_sizes(first.grid)}
+        raise RefusedError("frames-size", name=header.name, other=first.name, **facts)
 
 
 def _measure_level(

@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import format_sizes
 from napari_dip.io.header import MAX_IMAGE_PLANES
 
 if TYPE_CHECKING:
@@ -154,12 +155,12 @@ def refuse_header(header: ImageHeader, *, accepts_stacks: bool = True) -> Refusa
         return make_refusal("image-line" if shape else "image-scalar", name=name, **facts)
     if len(axes) != len(shape) or len(set(axes)) != len(axes) or set(axes) - set("TCZYXS"):
         return make_refusal(
-            "axes-wrong", axes=axes, name=name, count=len(shape), shape=_format_sizes(shape)
+            "axes-wrong", axes=axes, name=name, count=len(shape), shape=format_sizes(shape)
         )
     if "Y" not in axes or "X" not in axes:
         return make_refusal("axes-missing", axes=axes, name=name)
     if 0 in shape:
-        return make_refusal("image-empty", name=name, shape=_format_sizes(shape))
+        return make_refusal("image-empty", name=name, shape=format_sizes(shape))
     if refusal := _refuse_dtype(header):
         return refusal
     has_unwanted_stack = get_stacked_axes(header) and not accepts_stacks
@@ -167,7 +168,7 @@ def refuse_header(header: ImageHeader, *, accepts_stacks: bool = True) -> Refusa
     if has_unwanted_stack or {"C", "S"} <= set(axes) or has_unnamed_colours:
         hint = _make_channels_hint(shape, axes)
         return make_refusal(
-            "image-stack", name=name, axes=axes, shape=_format_sizes(shape), hint=hint
+            "image-stack", name=name, axes=axes, shape=format_sizes(shape), hint=hint
         )
     if "S" in axes and shape[axes.index("S")] != 3:
         return make_refusal("image-channels", name=name, count=shape[axes.index("S")])
@@ -199,7 +200,7 @@ def refuse_extra_headers(task_spec: TaskSpec, extra_headers: Headers) -> Refusal
         if not header.shape:
             return make_refusal("image-scalar", name=header.name)
         if 0 in header.shape:
-            return make_refusal("image-empty", name=header.name, shape=_format_sizes(header.shape))
+            return make_refusal("image-empty", name=header.name, shape=format_sizes(header.shape))
         if not header.dtype.startswith(("bool", "int", "uint", "float")):
             return make_refusal("image-text", name=header.name, dtype=header.dtype)
     return None
@@ -287,10 +288,6 @@ def list_axes_choices(shape: tuple[int, ...], *, rgb: bool) -> dict[str, str]:
         return ", ".join(f"{n} {AXIS_NOUNS[axis]}" for axis, n in counts if axis in AXIS_NOUNS)
 
     return {axes: f"{axes}: {describe(axes)}" for axes in choices}
-
-
-def _format_sizes(shape: tuple[int, ...]) -> str:
-    return " × ".join(str(count) for count in shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

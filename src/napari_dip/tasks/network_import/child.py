@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.operators.network_features import find_operator_fault
-from napari_dip.errors import RefusedError, make_refusal
+from napari_dip.errors import RefusedError
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.exported_networks.exported_program import (
     extract_subgraph,
@@ -29,6 +29,8 @@ from napari_dip.io.exported_networks.exported_program import (
 from napari_dip.io.paths import describe_exception, stat_readable_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from napari_dip.io.exported_networks.exported_program import ExportedProgram
 
 #: Names of the files that are written, and of a program exported from an architecture.
@@ -109,7 +111,7 @@ def _process_request(folder: Path, request: dict[str, Any]) -> None:
         program = read_program(folder / PROGRAM_FILE)
     if request["layer"] is None:
         layers = [
-            [layer, _format_result_size(program, name)]
+            [layer, _format_known_sizes(program.shapes.get(name, ())[1:]) or "1"]
             for layer, name in program.list_layers().items()
         ]
         (folder / LAYERS_FILE).write_text(json.dumps(layers), encoding="utf-8")
@@ -120,10 +122,9 @@ def _process_request(folder: Path, request: dict[str, Any]) -> None:
     _run_network(folder, program, subgraph, channels, request)
 
 
-def _format_result_size(program: ExportedProgram, name: str) -> str:
-    """Return the size of a result for the exported input, as text."""
-    sizes = program.shapes.get(name, ())[1:]
-    return " × ".join("?" if size is None else str(size) for size in sizes) or "1"
+def _format_known_sizes(sizes: Iterable[int | None]) -> str:
+    """Format sizes of which some are not known."""
+    return " × ".join("?" if size is None else str(size) for size in sizes)
 
 
 def _read_channel_count(program: ExportedProgram) -> int:
@@ -137,8 +138,7 @@ def _check_steps(steps: list[list[Any]], path: str) -> None:
     """Raise a refusal for operators that are not allowed."""
     for operator, arguments, _, _ in steps:
         if why := find_operator_fault(operator, arguments):
-            code = f"network-{why}"
-            raise RefusedError(code, path=path, operator=operator[:100])
+            raise RefusedError(f"network-{why}", path=path, operator=operator[:100])
 
 
 def _run_network(
@@ -166,15 +166,9 @@ def _run_network(
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
         if any(text in str(error).lower() for text in _OUT_OF_MEMORY_TEXTS):
             raise MemoryError from None
-        expected = " × ".join("?" if size is None else str(size) for size in program.sizes[2:])
-        raise RefusedError(
-            "network-size",
-            path=program.archive.path,
-            why=describe_exception(error)[:300],
-            height=height,
-            width=width,
-            expected=expected,
-        ) from None
+        facts = {"path": program.archive.path, "why": describe_exception(error)[:300]}
+        facts["expected"] = _format_known_sizes(program.sizes[2:])
+        raise RefusedError("network-size", height=height, width=width, **facts) from None
     details = {"network": graph, "channels": channels, "shape": list(activations.shape)}
     save_file(tensors, folder / RESULT_FILE, metadata={"napari_dip": json.dumps(details)})
 
@@ -222,14 +216,9 @@ def export_torchvision_network(name: str, weights: str, size: tuple[int, int], p
         try:
             program = torch.export.export(network, (example,))
         except Exception as error:  # an unsuitable size may raise anything
-            facts = {
-                "path": name,
-                "why": describe_exception(error)[:300],
-                "expected": "224 × 224, say",
-            }
-            height, width = size
-            size_refusal = make_refusal("network-size", height=height, width=width, **facts)
-            raise RefusedError(size_refusal) from None
+            why, (height, width) = describe_exception(error)[:300], size
+            facts = {"path": name, "why": why, "expected": "224 × 224, say"}
+            raise RefusedError("network-size", height=height, width=width, **facts) from None
         torch.export.save(program, path)
 
 

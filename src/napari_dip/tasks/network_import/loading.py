@@ -156,11 +156,9 @@ def load_network(
     """
     if layer == LIST_ALL:
         layers = list_network_layers(file, size)
-        details = ", ".join(f"{make_printable(path)} ({sizes})" for path, sizes in layers)[
-            :_MAX_REFUSAL_LENGTH
-        ]
-        facts = {"path": make_printable(file.network), "count": len(layers), "layers": details}
-        raise RefusedError("layer-list", **facts)
+        details = ", ".join(f"{make_printable(path)} ({sizes})" for path, sizes in layers)
+        facts = {"path": make_printable(file.network), "count": len(layers)}
+        raise RefusedError("layer-list", layers=details[:_MAX_REFUSAL_LENGTH], **facts)
     network = _load_network_or_layers(file, layer, size, memory)
     assert not isinstance(network, tuple)
     return network
@@ -223,12 +221,9 @@ def _load_network_or_layers(
 ) -> ImportedNetwork | tuple[tuple[str, str], ...]:
     """Return the network up to a layer, or its layers if none is named."""
     raise_if_refused(file.refuse_files())
-    return _load_in_child(file, layer, size, memory, _stat_network_files(file))
-
-
-def _stat_network_files(file: NetworkSource) -> tuple[Any, ...]:
-    """Return the modification times and sizes of the files, as a cache key."""
-    return tuple((status.st_mtime_ns, status.st_size) for status in map(os.stat, file.paths))
+    # as a cache key
+    file_stats = tuple((status.st_mtime_ns, status.st_size) for status in map(os.stat, file.paths))
+    return _load_in_child(file, layer, size, memory, file_stats)
 
 
 @lru_cache(maxsize=4)
@@ -252,9 +247,8 @@ def _load_in_child(
             data = json.loads((folder / LAYERS_FILE).read_text(encoding="utf-8"))
             return tuple((str(path), str(sizes)) for path, sizes in data)
         if code == _EXIT_SUCCESS:
-            return _read_child_result(
-                folder / RESULT_FILE, compute_file_sha256(Path(file.paths[0]))
-            )
+            sha256 = compute_file_sha256(Path(file.paths[0]))
+            return _read_child_result(folder / RESULT_FILE, sha256)
         if code == _EXIT_REFUSAL:
             raise RefusedError(_read_child_refusal(folder / REFUSAL_FILE))
         printable = make_printable(file.network)
@@ -294,12 +288,11 @@ def _read_child_result(path: Path, sha256: str) -> ImportedNetwork:
     with safe_open(path, framework="np") as result_file:
         data = json.loads(result_file.metadata()["napari_dip"])
         tensors = {name: result_file.get_tensor(name) for name in result_file.keys()}
-    shape = tuple(data["shape"][1:])
     return ImportedNetwork(
         description=data["network"],
         tensors=tensors,
         channels=int(data["channels"]),
-        shape=shape,
+        shape=tuple(data["shape"][1:]),
         sha256=sha256,
     )
 
@@ -388,11 +381,8 @@ def choose_normalisation(
     is_program : bool
         Whether the network is a program file, not an architecture of torchvision.
     """
-    default = (
-        IMAGENET
-        if choice == "imagenet" or (choice == "auto" and not is_program)
-        else ((0.0,), (1.0,))
-    )
+    uses_imagenet = choice == "imagenet" or (choice == "auto" and not is_program)
+    default = IMAGENET if uses_imagenet else ((0.0,), (1.0,))
     means, deviations = (
         tuple(float(number) for number in text.split(",") if number) for text in (mean, deviation)
     )

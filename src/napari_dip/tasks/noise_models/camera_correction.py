@@ -13,6 +13,7 @@ import numpy as np
 
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import format_sizes
 from napari_dip.tasks.base import TaskInput
 
 if TYPE_CHECKING:
@@ -106,20 +107,12 @@ class CameraCorrection:
 
         from napari_dip.engine.priors.r2r import average_in_plane
 
-        weight = self.median_variance / (
-            self.median_variance + torch.from_numpy(self.excess_variance)
-        )
-        pixels = torch.from_numpy(stack)
-        local_mean = average_in_plane(pixels * weight, LOCAL_MEAN_SIDE) / average_in_plane(
-            weight, LOCAL_MEAN_SIDE
-        )
-        return np.asarray(
-            torch.where(
-                weight * MIN_HOT_VARIANCE_RATIO < 1,
-                torch.lerp(local_mean, pixels, weight.sqrt()),
-                pixels,
-            )
-        )
+        variance = self.median_variance + torch.from_numpy(self.excess_variance)
+        pixels, weight = torch.from_numpy(stack), self.median_variance / variance
+        weighted_mean = average_in_plane(pixels * weight, LOCAL_MEAN_SIDE)
+        local_mean = weighted_mean / average_in_plane(weight, LOCAL_MEAN_SIDE)
+        shrunk = torch.lerp(local_mean, pixels, weight.sqrt())
+        return np.asarray(torch.where(weight * MIN_HOT_VARIANCE_RATIO < 1, shrunk, pixels))
 
     def mask_noisy_pixels(
         self, measured_mask: BoolArray | None, shape: tuple[int, ...]
@@ -160,19 +153,13 @@ def refuse_maps(
         if not has_variance_model:
             return make_refusal("map-noise", name=map_header.name)
         if [side for side in map_header.shape if side > 1] != list(header.grid):
-            size = " × ".join(map(str, map_header.shape))
-            expected = " × ".join(map(str, header.grid))
-            return make_refusal(
-                "map-size", name=map_header.name, size=size, image=header.name, want=expected
-            )
+            facts = {"size": format_sizes(map_header.shape), "want": format_sizes(header.grid)}
+            return make_refusal("map-size", name=map_header.name, image=header.name, **facts)
     if "gain_map" in maps and "offset_map" not in maps:
         return make_refusal("map-gain-alone", name=maps["gain_map"].name)
     if "noise_map" in maps and "repeated_exposure" in extra_headers:
-        return make_refusal(
-            "map-repeated-exposure",
-            name=maps["noise_map"].name,
-            second=extra_headers["repeated_exposure"].name,
-        )
+        name, second = maps["noise_map"].name, extra_headers["repeated_exposure"].name
+        return make_refusal("map-repeated-exposure", name=name, second=second)
     return None
 
 
@@ -180,9 +167,8 @@ def refuse_map_pixels(extra_inputs: Mapping[str, AnyArray]) -> Refusal | None:
     """Refuse gain and noise maps with values that are not above 0."""
     for key, what in (("gain_map", "gain"), ("noise_map", "noise")):
         if key in extra_inputs and (wrong := int((extra_inputs[key] <= 0).sum())):
-            return make_refusal(
-                "map-not-positive", what=what, count=wrong, total=extra_inputs[key].size
-            )
+            total = extra_inputs[key].size
+            return make_refusal("map-not-positive", what=what, count=wrong, total=total)
     return None
 
 

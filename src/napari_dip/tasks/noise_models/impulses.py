@@ -198,10 +198,8 @@ def _estimate_noise_by_brightness(
     for members in np.array_split(order, IMPULSE_BRIGHTNESS_CLASSES):
         if len(members):
             levels.append(np.median(brightness[members]))
-            quantiles = np.quantile(
-                measured_deviations[members], [rank for rank, _ in QUANTILE_SCALES]
-            )
-            sigmas.append(max(quantiles * [factor for _, factor in QUANTILE_SCALES]))
+            ranks, factors = zip(*QUANTILE_SCALES, strict=True)
+            sigmas.append(max(np.quantile(measured_deviations[members], ranks) * factors))
     return np.asarray(np.maximum(np.interp(medians, levels, sigmas), min_sigma))
 
 
@@ -222,18 +220,15 @@ def _find_salt_and_pepper(values: Plane, threshold_sigmas: float, min_sigma: flo
     for extreme in extremes:
         has_value = values == extreme
         far_fraction = float((has_value & (relative_deviation > threshold_sigmas)).mean())
-        is_far = relative_deviation > min(
-            threshold_sigmas, _compute_normal_quantile(far_fraction / MIN_IMPULSE_ODDS)
-        )
+        quantile = _compute_normal_quantile(far_fraction / MIN_IMPULSE_ODDS)
+        is_far = relative_deviation > min(threshold_sigmas, quantile)
         fraction = float(has_value.mean())
         chances = [math.comb(8, k) * fraction**k * (1 - fraction) ** (8 - k) for k in range(9)]
-        max_neighbours = next(
-            k for k in range(9) if sum(chances[k + 1 :]) < MAX_CLUSTER_PROBABILITY
-        )
+        most = next(k for k in range(9) if sum(chances[k + 1 :]) < MAX_CLUSTER_PROBABILITY)
         neighbour_count = sum(
             _shift_plane(has_value, step).astype(int) for step in NEIGHBOUR_OFFSETS
         )
-        is_impulse = has_value & is_far & (neighbour_count <= max(max_neighbours, 1))
+        is_impulse = has_value & is_far & (neighbour_count <= max(most, 1))
         if is_impulse.sum() >= MIN_EXTREME_PIXELS:
             impulses |= is_impulse
     return impulses
@@ -265,9 +260,9 @@ def _fill_impulses(values: Plane, impulses: BoolArray) -> Plane:
     """Replace impulses by the median of their measured neighbours, from the rim inwards."""
     filled, remaining = np.where(impulses, np.nan, values), impulses.copy()
     while remaining.any() and not remaining.all():
-        neighbour_values = np.stack([_shift_plane(filled, step) for step in NEIGHBOUR_OFFSETS])[
-            :, remaining
-        ]
+        neighbour_values = np.stack(
+            [_shift_plane(filled, step)[remaining] for step in NEIGHBOUR_OFFSETS]
+        )
         has_neighbours = ~np.isnan(neighbour_values).all(0)
         positions = np.argwhere(remaining)[has_neighbours]
         filled[tuple(positions.T)] = np.nanmedian(neighbour_values[:, has_neighbours], 0)
@@ -302,9 +297,9 @@ def replace_by_random_neighbours(
         steps = rng.integers(-radius, radius + 1, (len(positions), 2))
         y = np.clip(positions[:, 1] + steps[:, 0], 0, height - 1)
         x = np.clip(positions[:, 2] + steps[:, 1], 0, width - 1)
-        is_measured = measured_mask[positions[:, 0], y, x]
-        filled[tuple(positions[is_measured].T)] = planes[
-            positions[is_measured, 0], y[is_measured], x[is_measured]
-        ]
-        missing[tuple(positions[is_measured].T)] = False
+        drawn = np.stack([positions[:, 0], y, x])
+        is_measured = measured_mask[tuple(drawn)]
+        replaced = tuple(positions[is_measured].T)
+        filled[replaced] = planes[tuple(drawn[:, is_measured])]
+        missing[replaced] = False
     return filled

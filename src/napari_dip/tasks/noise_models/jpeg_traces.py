@@ -74,10 +74,8 @@ def refuse_jpeg_header(header: ImageHeader, extra_headers: Headers) -> Refusal |
     """Refuse repeated exposures and several channels, from the headers alone."""
     if "repeated_exposure" in extra_headers:
         return make_refusal("jpeg-repeated-exposure", name=extra_headers["repeated_exposure"].name)
-    counts = [header.shape[header.axes.index(axis)] for axis in "C" if axis in header.axes]
-    if any(count > 1 for count in counts):
-        return make_refusal("jpeg-channels", name=header.name, count=counts[0])
-    return None
+    count = header.get_sizes("C")[0] if "C" in header.axes else 1
+    return make_refusal("jpeg-channels", name=header.name, count=count) if count > 1 else None
 
 
 def refuse_jpeg_pixels(image: Float32Array, name: str) -> Refusal | None:
@@ -109,13 +107,8 @@ def read_jpeg_traces(
         "jpeg_levels": np.array([levels], np.float32),
     }
     down, right = (first % 8 for first in traces.block_offset)
-    facts = {
-        "quality": traces.quality,
-        "halved": any(traces.has_half_chroma),
-        "down": down,
-        "right": right,
-    }
-    return extra_inputs, (make_note("jpeg-found", **facts),)
+    facts = {"quality": traces.quality, "halved": any(traces.has_half_chroma)}
+    return extra_inputs, (make_note("jpeg-found", down=down, right=right, **facts),)
 
 
 def _find_scaled_traces(image: Float32Array) -> tuple[JpegParameters | None, float]:
@@ -168,33 +161,25 @@ def find_jpeg_parameters(levels: npt.NDArray[np.floating]) -> JpegParameters | N
         planes = np.einsum("pc,cyx->pyx", np.array(YCBCR_WEIGHTS), planes)
     luma = planes[0] - 128
     block_offset = max(
-        ((down, right) for down in range(JPEG_BLOCK_SIDE) for right in range(JPEG_BLOCK_SIDE)),
+        product(range(JPEG_BLOCK_SIDE), range(JPEG_BLOCK_SIDE)),
         key=lambda offset: _compute_zero_fraction(
             compute_dct_coefficients(luma, clipped, offset, MAX_GRID_SEARCH_BLOCKS)
         ),
     )
-    steps, odds, _ = _estimate_quantisation_steps(
-        compute_dct_coefficients(luma, clipped, block_offset, MAX_STEP_SEARCH_BLOCKS),
-        ROUNDING_VARIANCE,
-    )
+    blocks = compute_dct_coefficients(luma, clipped, block_offset, MAX_STEP_SEARCH_BLOCKS)
+    steps, odds, _ = _estimate_quantisation_steps(blocks, ROUNDING_VARIANCE)
     if odds < MIN_JPEG_LOG_ODDS:
         return None
     quality = _estimate_quality(steps)
-    table = _complete_quantisation_steps(steps, 0, quality)
-    if len(planes) == 1:
-        return JpegParameters(
-            block_offset=block_offset,
-            quantisation_tables=table[None],
-            has_half_chroma=(False, False),
-            quality=quality,
+    tables, has_half_chroma = [_complete_quantisation_steps(steps, 0, quality)], (False, False)
+    if len(planes) > 1:
+        block_offset, has_half_chroma, chroma_steps = _find_chroma_subsampling(
+            planes[1:], clipped, block_offset
         )
-    block_offset, has_half_chroma, chroma_steps = _find_chroma_subsampling(
-        planes[1:], clipped, block_offset
-    )
-    chroma_tables = [_complete_quantisation_steps(chroma, 1, quality) for chroma in chroma_steps]
+        tables += [_complete_quantisation_steps(chroma, 1, quality) for chroma in chroma_steps]
     return JpegParameters(
         block_offset=block_offset,
-        quantisation_tables=np.stack([table, *chroma_tables]),
+        quantisation_tables=np.stack(tables),
         has_half_chroma=has_half_chroma,
         quality=quality,
     )
@@ -337,20 +322,19 @@ def _undo_chroma_upsampling(
 def _estimate_quality(steps: Plane) -> int:
     """Return the quality whose luma table is nearest to the estimated steps."""
     mask = steps > 0
-    return min(
-        range(1, 101),
-        key=lambda quality: float(
-            np.abs(np.log(_scale_quantisation_table(0, quality)[mask] / steps[mask])).sum()
-        ),
-    )
+
+    def compute_distance(quality: int) -> float:
+        table = _scale_quantisation_table(0, quality)
+        return float(np.abs(np.log(table[mask] / steps[mask])).sum())
+
+    return min(range(1, 101), key=compute_distance)
 
 
 def _scale_quantisation_table(component: int, quality: int) -> Plane:
     """Return the standard table at a quality, scaled as in the reference library of JPEG."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-    return np.asarray(
-        np.clip((STANDARD_QUANTISATION_TABLES[component] * scale + 50) // 100, 1, 255)
-    )
+    table = (STANDARD_QUANTISATION_TABLES[component] * scale + 50) // 100
+    return np.asarray(np.clip(table, 1, 255))
 
 
 def _complete_quantisation_steps(steps: Plane, component: int, quality: int) -> Plane:

@@ -131,10 +131,9 @@ def list_noise_hints(image: Float32Array) -> tuple[Note, ...]:
     notes = []
     if impulses := _measure_impulse_fraction(plane):
         notes.append(make_note("impulses-likely", share=impulses))
-    stripes = find_clear_stripes(plane)
-    if stripes is not None:
-        facts = {"rows": stripes.axis == -2, "deviation": stripes.std}
-        notes.append(make_note("stripes-likely", **facts))
+    if stripes := find_clear_stripes(plane):
+        rows = stripes.axis == -2
+        notes.append(make_note("stripes-likely", rows=rows, deviation=stripes.std))
     return tuple(notes)
 
 
@@ -143,11 +142,9 @@ def find_clear_stripes(plane: npt.NDArray[np.floating]) -> StripeOffsets | None:
     from napari_dip.tasks.noise_models.stripes import find_line_offsets
 
     stripes = find_line_offsets(_crop_centre(plane))
-    return (
-        stripes
-        if stripes is not None and stripes.variance_ratio > MIN_STRIPE_VARIANCE_RATIO
-        else None
-    )
+    if stripes is None or stripes.variance_ratio <= MIN_STRIPE_VARIANCE_RATIO:
+        return None
+    return stripes
 
 
 def _crop_centre(plane: AnyArray) -> AnyArray:
@@ -165,10 +162,8 @@ def _measure_impulse_fraction(plane: Float32Array) -> float:
     fraction = float(impulses.mean())
     if fraction < MIN_IMPULSE_FRACTION:
         return 0.0
-    if (
-        float(find_impulses(plane, threshold_sigmas=2 * HINT_IMPULSE_SIGMAS, max_passes=1).mean())
-        < MIN_FAR_IMPULSE_FRACTION * fraction
-    ):
+    far_impulses = find_impulses(plane, threshold_sigmas=2 * HINT_IMPULSE_SIGMAS, max_passes=1)
+    if float(far_impulses.mean()) < MIN_FAR_IMPULSE_FRACTION * fraction:
         return 0.0
     order = compute_local_median(plane).argsort(axis=None, kind="stable")
     quarters = [float(impulses.ravel()[members].mean()) for members in np.array_split(order, 4)]
@@ -276,9 +271,8 @@ def _refuse_exposures(title: str, header: ImageHeader, extra_headers: Headers) -
     """Refuse repeated exposures: the noise is found in a single image."""
     if "repeated_exposure" not in extra_headers:
         return None
-    return make_refusal(
-        "noise-repeated-exposure", noise=title, name=extra_headers["repeated_exposure"].name
-    )
+    name = extra_headers["repeated_exposure"].name
+    return make_refusal("noise-repeated-exposure", noise=title, name=name)
 
 
 def _add_hints(

@@ -102,12 +102,10 @@ def _find_shared_offsets(images: Tensor, measured_mask: Tensor) -> Tensor | None
     selected = [stripes for plane in planes if (stripes := find_line_offsets(plane)) is not None]
     if not selected:
         return None
-    axis = max(
-        (-2, -1),
-        key=lambda direction: sum(
-            stripes.variance_ratio for stripes in selected if stripes.axis == direction
-        ),
-    )
+    ratios = {-2: 0.0, -1: 0.0}
+    for stripes in selected:
+        ratios[stripes.axis] += stripes.variance_ratio
+    axis = max(ratios, key=lambda direction: ratios[direction])
     plane_offsets = [find_line_offsets(plane, axis) for plane in planes]
     side = planes.shape[axis]
     lines = np.stack(
@@ -270,9 +268,8 @@ def _measure_line_steps(across: FloatArray) -> tuple[FloatArray, float]:
     for _ in range(REWEIGHTING_ROUNDS):
         residual = (values - step) / max(TUKEY_SIGMAS * width, 1e-30)
         robust_weight = weight * np.maximum(1 - residual**2, 0) ** 2
-        step = (robust_weight * values).sum(1, keepdims=True) / np.maximum(
-            robust_weight.sum(1, keepdims=True), 1e-30
-        )
+        total = np.maximum(robust_weight.sum(1, keepdims=True), 1e-30)
+        step = (robust_weight * values).sum(1, keepdims=True) / total
     return step[:, 0], width**2 / 2
 
 
@@ -282,14 +279,10 @@ def _compute_flatness_weights(across: FloatArray, noise: float) -> FloatArray:
     squared_differences = np.pad(np.nan_to_num(squared_differences), ((0, 0), (1, 1)), mode="edge")
     variation = (squared_differences[:, 1:] + squared_differences[:, :-1]) / 2
     for axis in (0, 1):
-        padded = np.pad(
-            variation,
-            [(FLATNESS_RADIUS, FLATNESS_RADIUS) if a == axis else (0, 0) for a in (0, 1)],
-            "edge",
-        )
-        variation = np.lib.stride_tricks.sliding_window_view(
-            padded, 2 * FLATNESS_RADIUS + 1, axis
-        ).mean(-1)
+        margins = [(FLATNESS_RADIUS,) * 2 if other == axis else (0, 0) for other in (0, 1)]
+        padded, width = np.pad(variation, margins, "edge"), 2 * FLATNESS_RADIUS + 1
+        windows = np.lib.stride_tricks.sliding_window_view(padded, width, axis)
+        variation = windows.mean(-1)
     texture = np.maximum(variation / (2 * noise) - 1, 0)
     return np.asarray(1 / (1 + texture) ** FLATNESS_POWER)
 

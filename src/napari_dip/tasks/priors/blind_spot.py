@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from napari_dip.errors.templates import format_sizes
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -57,20 +59,29 @@ def compute_loss_core_width(side: int) -> int:
 
 
 def build_image_network(
-    fit_input: FitInput, rng: torch.Generator, in_channels: int, out_channels: int
+    fit_input: FitInput,
+    rng: torch.Generator,
+    in_channels: int,
+    out_channels: int,
+    *,
+    dims: int = 0,
+    preserves_variance: bool = True,
 ) -> Hourglass:
-    """Build an hourglass that takes an image, with skip connections and without normalisation."""
+    """Build an hourglass that takes an image, with skip connections and without normalisation.
+
+    `dims` is 2 for planes of a volume; by default, the number of axes of the grid.
+    """
     from napari_dip.engine.networks.hourglass import Hourglass
 
     return Hourglass(
-        len(fit_input.grid),
+        dims or len(fit_input.grid),
         in_channels,
         out_channels,
         fit_input.widths,
         skip_channels=None,
         is_normalised=False,
         rng=rng,
-        preserves_variance=True,
+        preserves_variance=preserves_variance,
     )
 
 
@@ -194,14 +205,8 @@ def make_nl_bayes_refinement(
             damped = guide.mean + weights * (measured - guide.mean)
             guide = guide._replace(mean=restore_border_detail(noise_variance, damped, guide.mean))
         has_neighbours = fit_input.series.neighbours is not None
-        filtered = refine_by_nl_bayes(
-            noise_variance,
-            measured,
-            guide.mean,
-            weights,
-            correlation,
-            uses_pilot_only=has_neighbours,
-        )
+        arguments = noise_variance, measured, guide.mean, weights, correlation
+        filtered = refine_by_nl_bayes(*arguments, uses_pilot_only=has_neighbours)
         if correlation is not None or has_neighbours:
             mean = filtered.mean + GUIDE_FRACTION * (guide.mean - filtered.mean)
             filtered = filtered._replace(mean=mean)
@@ -265,7 +270,7 @@ def describe_blind_spot(blind_spot_size: tuple[int, ...], rows: tuple[tuple[int,
     """
     if all(side == 1 for side in blind_spot_size):
         return "single pixels are hidden, since neighbouring pixels do not share noise"
-    sizes = " × ".join(str(side) for side in reversed(blind_spot_size))
+    sizes = format_sizes(blind_spot_size[::-1])
     if not all(map(all, rows)):
         return f"{sum(map(sum, rows))} of {sizes} pixels are hidden, in the shape that you set"
     order = " × ".join(("width", "height", "depth")[: len(blind_spot_size)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem
+from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem, build_image_network
 from napari_dip.tasks.priors.random_input import validate_by_squared_error
 
 if TYPE_CHECKING:
@@ -111,13 +111,9 @@ def build_masked_input_prior(
     channels, *grid = fit_input.measurement.shape[1:]
     holes = (fit_input.masks.measured[0, 0] == 0).cpu().numpy()
     has_shape = not is_scattered(holes)
+    in_channels = count_input_channels(len(grid), channels)
     return MaskedInputPrior(
-        _build_masked_input_network(
-            fit_input,
-            count_input_channels(len(grid), channels),
-            rng,
-            preserves_variance=not has_shape,
-        ),
+        _build_masked_input_network(fit_input, in_channels, rng, preserves_variance=not has_shape),
         fit_input.measurement,
         fit_input.masks.measured,
         fit_input.masks.validation,
@@ -141,12 +137,10 @@ def _build_masked_stack_prior(
     from napari_dip.engine.networks.hourglass import PlanewiseNetwork
     from napari_dip.engine.priors.masked_stack import MaskedStackPrior, count_stack_input_channels
 
-    channels = fit_input.measurement.shape[1]
+    in_channels = count_stack_input_channels(fit_input.measurement.shape[1])
+    network = _build_masked_input_network(fit_input, in_channels, rng)
     return MaskedStackPrior(
-        PlanewiseNetwork(
-            _build_masked_input_network(fit_input, count_stack_input_channels(channels), rng),
-            MAX_BATCH_PIXELS,
-        ),
+        PlanewiseNetwork(network, MAX_BATCH_PIXELS),
         fit_input.measurement,
         fit_input.masks.measured,
         fit_input.masks.validation,
@@ -165,24 +159,17 @@ def _build_masked_input_network(
     fit_input: FitInput, in_channels: int, rng: torch.Generator, *, preserves_variance: bool = False
 ) -> nn.Module:
     """Build the network of a plane: an hourglass, or a residual chain if there is one scale."""
-    from napari_dip.engine.networks.hourglass import Hourglass, ResidualChain
+    from napari_dip.engine.networks.hourglass import ResidualChain
     from napari_dip.engine.priors.masked_input import FillingResidualNetwork
 
-    channels = fit_input.measurement.shape[1]
-    network = (
-        Hourglass(
-            2,
-            in_channels,
-            channels,
-            fit_input.widths,
-            skip_channels=None,
-            is_normalised=False,
-            rng=rng,
-            preserves_variance=preserves_variance,
+    channels, widths = fit_input.measurement.shape[1], fit_input.widths
+    network: nn.Module
+    if len(widths) > 1:
+        network = build_image_network(
+            fit_input, rng, in_channels, channels, dims=2, preserves_variance=preserves_variance
         )
-        if len(fit_input.widths) > 1
-        else ResidualChain(
-            2, in_channels, channels, fit_input.widths[0], Z_STACK_RESIDUAL_BLOCKS, rng=rng
+    else:
+        network = ResidualChain(
+            2, in_channels, channels, widths[0], Z_STACK_RESIDUAL_BLOCKS, rng=rng
         )
-    )
     return FillingResidualNetwork(network, in_channels, channels, 2, rng)

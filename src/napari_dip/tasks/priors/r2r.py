@@ -42,11 +42,9 @@ def build_r2r_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOpt
 
     channels = fit_input.measurement.shape[1]
     # replacements of very noisy pixels have the usual noise
-    pixel_weights = (
-        None
-        if fit_input.masks.pixel_weights is None
-        else fit_input.masks.pixel_weights.where(fit_input.masks.low_noise > 0, 1.0)
-    )
+    pixel_weights = fit_input.masks.pixel_weights
+    if pixel_weights is not None:
+        pixel_weights = pixel_weights.where(fit_input.masks.low_noise > 0, 1.0)
     return R2RPrior(
         build_image_network(fit_input, rng, channels + options.extra_channels, channels),
         measurement=fit_input.measurement,

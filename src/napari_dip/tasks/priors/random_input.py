@@ -97,21 +97,16 @@ def build_random_input_prior(
         if input_grid != grid:
             extra_input = functional.interpolate(extra_input, size=input_grid, mode="area")
         random_input = torch.cat([random_input, extra_input.detach().cpu()], 1)
-        jitters = [jitter] * input_options.channels + [
-            input_options.extra_input_jitter
-        ] * extra_input.shape[1]
+        jitters = [jitter] * input_options.channels
+        jitters += [input_options.extra_input_jitter] * extra_input.shape[1]
         jitter = torch.tensor(jitters).reshape(1, -1, *(1,) * len(grid))
     if input_options.baseline is not None:
         hourglass.zero_head()
     if input_grid != grid:
         network = UpsampledNetwork(hourglass, grid)
-    scale, baseline, bounds = (
-        input_options.output_scale,
-        input_options.baseline,
-        input_options.bounds,
-    )
+    scale, baseline = input_options.output_scale, input_options.baseline
     return RandomInputPrior(
-        network, random_input, jitter, scale, baseline, grid=grid, bounds=bounds
+        network, random_input, jitter, scale, baseline, grid=grid, bounds=input_options.bounds
     )
 
 
@@ -140,32 +135,25 @@ def build_random_input_problem(fit_input: FitInput, options: PriorOptions) -> Pr
     of the second only. Noise of the first that the network has fitted then raises the validation
     loss.
     """
-    import torch
-
     from napari_dip.engine.likelihood.fidelity import make_gaussian_deviance, make_weighted_residual
     from napari_dip.engine.likelihood.penalties import SureTerm
     from napari_dip.engine.problem import Identity, Problem, Term
 
-    exposure_count = len(fit_input.measurement)
+    exposure_count, noise = len(fit_input.measurement), fit_input.noise
     terms = []
     for exposure in range(exposure_count):
-        noise_variance = fit_input.noise.noise_variance.scale(
-            fit_input.noise.assumed_fraction
-        ).select(exposure)
-        has_validation = exposure == exposure_count - 1
+        noise_variance = noise.noise_variance.scale(noise.assumed_fraction).select(exposure)
+        is_validated = exposure == exposure_count - 1
+        masks = fit_input.masks if is_validated else fit_input.masks.clear_validation()
         terms.append(
             Term(
                 measurement=fit_input.measurement[exposure : exposure + 1],
                 operator=Identity(),
                 fidelity=make_weighted_residual(noise_variance),
                 deviance=make_gaussian_deviance(noise_variance),
-                training_pixel_weights=fit_input.masks.training_pixel_weights
-                if has_validation
-                else fit_input.masks.measured_pixel_weights,
-                validation_mask=fit_input.masks.validation
-                if has_validation
-                else torch.zeros_like(fit_input.masks.validation),
-                refit_pixel_weights=fit_input.masks.measured_pixel_weights,
+                training_pixel_weights=masks.training_pixel_weights,
+                validation_mask=masks.validation,
+                refit_pixel_weights=masks.measured_pixel_weights,
             )
         )
     uses_sure = exposure_count == 1 and any(side > 1 for side in fit_input.masks.blind_spot_size)
@@ -395,6 +383,7 @@ def list_architectures(
         skip_channels=skip_channels,
     )
     decoder = _vary(preset, "decoder", structure="decoder", skip_channels=0)
+    bounded_decoder = bound_architecture(decoder, LIPSCHITZ_BOUNDS[-1])
     half_widths = tuple(max(1, width // 2) for width in widths)
     architectures = (
         preset,
@@ -415,10 +404,8 @@ def list_architectures(
         _make_deep_decoder(preset, "wide-deep-decoder", WIDE_DEEP_DECODER_CHANNELS),
         *(set_gaussian_upsampling(preset, sigma) for sigma in UPSAMPLING_SIGMAS),
         *(bound_architecture(preset, bound) for bound in LIPSCHITZ_BOUNDS),
-        bound_architecture(decoder, LIPSCHITZ_BOUNDS[-1]),
-        set_gaussian_upsampling(
-            bound_architecture(decoder, LIPSCHITZ_BOUNDS[-1]), UPSAMPLING_SIGMAS[1]
-        ),
+        bounded_decoder,
+        set_gaussian_upsampling(bounded_decoder, UPSAMPLING_SIGMAS[1]),
     )
     return {architecture.name: architecture for architecture in architectures}
 
@@ -439,9 +426,8 @@ def set_gaussian_upsampling(architecture: Architecture, sigma: float) -> Archite
 
 def set_learning_rate(architecture: Architecture, rate: float) -> Architecture:
     """Return an architecture with another learning rate."""
-    return _derive_architecture(
-        architecture, f"rate-{rate:g}", f"rate {rate:g}", learning_rate=rate
-    )
+    name, label = f"rate-{rate:g}", f"rate {rate:g}"
+    return _derive_architecture(architecture, name, label, learning_rate=rate)
 
 
 def make_architecture_refusal(architecture_name: str, conflict: str) -> Refusal:
@@ -464,13 +450,9 @@ def compute_channel_widths(architecture_name: str, preset: tuple[int, ...]) -> t
 
 def _vary_depth(base: Architecture) -> list[Architecture]:
     """Return architectures with other numbers of scales, repeating the preset's coarsest width."""
-    architectures = []
-    for count in range(1, MAX_SCALES + 1):
-        if count == len(base.widths):
-            continue
-        widths = (base.widths + base.widths[-1:] * MAX_SCALES)[:count]
-        architectures.append(_vary(base, f"depth-{count}", widths=widths))
-    return architectures
+    widths = base.widths + base.widths[-1:] * MAX_SCALES
+    counts = (count for count in range(1, MAX_SCALES + 1) if count != len(base.widths))
+    return [_vary(base, f"depth-{count}", widths=widths[:count]) for count in counts]
 
 
 def _vary(base: Architecture, name: str, **changes: Any) -> Architecture:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_dip.tasks.priors.blind_spot import build_image_network
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -29,20 +31,13 @@ def build_recompression_prior(
     fit_input: FitInput, rng: torch.Generator, options: PriorOptions
 ) -> Prior:
     """Build the network and its input: the image, compressed again on shifted block grids."""
-    from napari_dip.engine.networks.hourglass import Hourglass
     from napari_dip.engine.priors.masked_input import FillingResidualNetwork
     from napari_dip.engine.priors.recompression import RecompressionPrior
 
     channels = fit_input.measurement.shape[1]
     input_channels = 2 * channels
-    network = Hourglass(
-        2,
-        input_channels,
-        channels,
-        fit_input.widths,
-        skip_channels=None,
-        is_normalised=False,
-        rng=rng,
+    network = build_image_network(
+        fit_input, rng, input_channels, channels, preserves_variance=False
     )
     return RecompressionPrior(
         FillingResidualNetwork(network, input_channels, channels, 2, rng),
@@ -75,21 +70,16 @@ def build_recompression_problem(fit_input: FitInput, options: PriorOptions) -> P
 
     compression, measured = _make_compression(fit_input), fit_input.measurement
     image = _to_grey_levels(fit_input, measured)
-    recompressed = _to_network_units(
-        fit_input, recompress(image, compression, RECOMPRESSION_SHIFTS[0])
-    )
-    compression_error = max(
-        float((recompressed - measured).square().mean()), MIN_PREDICTION_VARIANCE
-    )
+    compressed_again = recompress(image, compression, RECOMPRESSION_SHIFTS[0])
+    error = (_to_network_units(fit_input, compressed_again) - measured).square().mean()
+    compression_error = max(float(error), MIN_PREDICTION_VARIANCE)
+    min_variance = COMPRESSION_VARIANCE_FLOOR * compression_error
     zero = torch.zeros_like(fit_input.noise.noise_variance.gain)
-    variance_floor = NoiseVariance(
-        gain=zero, intercept=zero, floor=zero + COMPRESSION_VARIANCE_FLOOR * compression_error
-    )
+    variance_floor = NoiseVariance(gain=zero, intercept=zero, floor=zero + min_variance)
     block_numbers = number_blocks(image, compression)
     draws = torch.rand(int(block_numbers.max()) + 1, generator=torch.Generator().manual_seed(0))
-    block_mask = (draws.to(block_numbers.device)[block_numbers] < VALIDATION_BLOCK_FRACTION).to(
-        measured
-    )[None, None]
+    is_chosen = draws.to(block_numbers.device)[block_numbers] < VALIDATION_BLOCK_FRACTION
+    block_mask = is_chosen.to(measured)[None, None]
     term = Term(
         measurement=measured,
         operator=Identity(),
@@ -103,8 +93,7 @@ def build_recompression_problem(fit_input: FitInput, options: PriorOptions) -> P
     def postprocess(estimate: Estimate) -> Estimate:
         log_variance = estimate.log_variance
         assert log_variance is not None  # this prior predicts a variance
-        variance = log_variance.exp() + COMPRESSION_VARIANCE_FLOOR * compression_error
-        return estimate._replace(log_variance=variance.log())
+        return estimate._replace(log_variance=(log_variance.exp() + min_variance).log())
 
     return Problem(terms=(term,), penalties=options.penalties, postprocess=postprocess)
 

@@ -229,16 +229,8 @@ class PriorChoices(Mapping[str, str]):
         self._task, self._automatic = task, {AUTOMATIC: "Automatic"} if has_automatic else {}
 
     def _collect(self) -> dict[str, str]:
-        offered = {
-            prior_spec.choice: prior_spec.labels[self._task]
-            for prior_spec in self._list_prior_specs()
-        }
+        offered = {prior_spec.choice: prior_spec.labels[self._task] for prior_spec in self.select()}
         return {**self._automatic, **offered}
-
-    def _list_prior_specs(self) -> list[PriorSpec]:
-        return [
-            prior_spec for prior_spec in PRIOR_SPECS.values() if self._task in prior_spec.labels
-        ]
 
     def __getitem__(self, value: str) -> str:
         return self._collect()[value]
@@ -253,8 +245,8 @@ class PriorChoices(Mapping[str, str]):
         """Return the priors that a value leaves to choose from; all, if the task chooses."""
         return tuple(
             prior_spec
-            for prior_spec in self._list_prior_specs()
-            if value in (AUTOMATIC, prior_spec.choice)
+            for prior_spec in PRIOR_SPECS.values()
+            if self._task in prior_spec.labels and value in (AUTOMATIC, prior_spec.choice)
         )
 
 

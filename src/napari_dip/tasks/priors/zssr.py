@@ -98,9 +98,8 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     patch_mask = _draw_validation_patches(fit_input)
     interpolation_error = _measure_interpolation_error(fit_input, resampling)
     zero = torch.zeros_like(fit_input.noise.noise_variance.gain[:1])
-    variance_floor = NoiseVariance(
-        gain=zero, intercept=zero, floor=zero + INTERPOLATION_VARIANCE_FLOOR * interpolation_error
-    )
+    floor = zero + INTERPOLATION_VARIANCE_FLOOR * interpolation_error
+    variance_floor = NoiseVariance(gain=zero, intercept=zero, floor=floor)
     term = Term(
         measurement=measured,
         operator=operator,
@@ -156,9 +155,7 @@ def _fill_holes(fit_input: FitInput) -> Tensor:
     """Return the measurement, with missing pixels replaced by local means."""
     from napari_dip.engine.prior import fill_with_local_mean
 
-    is_complete = bool((fit_input.masks.measured > 0).all())
-    if is_complete:
+    measured = fit_input.masks.measured
+    if bool((measured > 0).all()):
         return fit_input.measurement
-    return fill_with_local_mean(
-        fit_input.measurement, fit_input.masks.measured, fit_input.masks.blind_spot_size
-    )
+    return fill_with_local_mean(fit_input.measurement, measured, fit_input.masks.blind_spot_size)

@@ -16,6 +16,7 @@ from scipy import ndimage
 from napari_dip.engine.constants import MAD_TO_STD, MIN_RETAINED_LIGHT
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import format_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,7 +137,7 @@ def inspect_psf_image(
     if refusal := _refuse_values(values):
         return refusal
     if values.min() == values.max():
-        sizes = " × ".join(map(str, values.shape))
+        sizes = format_sizes(values.shape)
         if sorted(values.shape)[-2] > _MAX_UNIFORM_SIDE:
             return make_refusal("psf-constant", sizes=sizes)
         return CheckedPsf(image=psf, notes=(make_note("psf-uniform", sizes=sizes),))
@@ -177,8 +178,8 @@ def refuse_dark_middle(header: ImageHeader, psf: AnyArray) -> Refusal | None:
     )
     if values[box].sum() >= _MIN_CROPPED_LIGHT * values.sum():
         return None
-    psf_text, image_text = (" × ".join(map(str, shape)) for shape in (psf.shape, sizes))
-    return make_refusal("psf-large", name=header.name, psf=psf_text, frame=image_text)
+    facts = {"psf": format_sizes(psf.shape), "frame": format_sizes(sizes)}
+    return make_refusal("psf-large", name=header.name, **facts)
 
 
 def centre_psf_image(header: ImageHeader, image: AnyArray) -> tuple[Tensor, tuple[Note, ...]]:
@@ -400,12 +401,9 @@ def _count_beads(plane: FloatArray) -> int:
     beads: list[AnyArray] = []
     for at in positions[order]:
         shape_correlation = _compare_spots(smooth, positions[order[0]], at, radius)
+        is_alike = shape_correlation > _MIN_SHAPE_CORRELATION
         is_apart = all(_is_dark_between(smooth, at, bead) for bead in beads)
-        if (
-            is_apart
-            and shape_correlation > _MIN_SHAPE_CORRELATION
-            and _stands_alone(smooth, at, width, positions)
-        ):
+        if is_apart and is_alike and _stands_alone(smooth, at, width, positions):
             beads.append(at)
     if len(beads) < 2:
         return 1

@@ -14,6 +14,7 @@ from pydantic import Field
 from napari_dip.engine.constants import AIRY_RADIUS_FACTOR, GAUSSIAN_RADIUS_SIGMAS
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import format_sizes
 from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, UNSIZED_AXES, Setting, TaskInput
 
 if TYPE_CHECKING:
@@ -240,15 +241,12 @@ class PsfSource:
             if not is_psf_volume(psf_header) or is_volume:
                 return None
             has_depth = "Z" in image_header.axes and image_header.get_sizes("Z") > (1,)
-            facts = {"name": psf_header.name, "shape": _format_shape(psf_header.shape)}
+            facts = {"name": psf_header.name, "shape": format_sizes(psf_header.shape)}
             return make_refusal("psf-axes", hint=_VOLUME_HINT if has_depth else "", **facts)
         if self.sigma_z is not None and not is_volume:
             return make_refusal("gaussian-depth", name=image_header.name)
-        if (
-            self.sigma is None
-            and is_volume
-            and None in self.optics.get_pixel_sizes(image_header, "Z")
-        ):
+        is_computed = self.sigma is None and is_volume
+        if is_computed and None in self.optics.get_pixel_sizes(image_header, "Z"):
             return make_refusal("z-step-missing", name=image_header.name)
         return None
 
@@ -283,13 +281,13 @@ class PsfSource:
         image_sizes = image_header.get_sizes(axes)
         psf_sizes = (_count_psf_planes(psf_header), *psf_header.shape[-2:])[-len(axes) :]
         if any(size > count for size, count in zip(psf_sizes, image_sizes, strict=True)):
-            facts = {"psf": _format_shape(psf_sizes), "frame": _format_shape(image_sizes)}
+            facts = {"psf": format_sizes(psf_sizes), "frame": format_sizes(image_sizes)}
             notes.append(make_note("psf-cropped", name=psf_header.name, **facts))
         if cells := get_psf_cells(psf_header):
             notes.append(make_note("psf-field", rows=cells[0], columns=cells[1]))
         return tuple(notes)
 
-    def is_volumetric(self, image_header: ImageHeader, psf_header: ImageHeader | None) -> bool:
+    def is_volumetric(self, psf_header: ImageHeader | None) -> bool:
         """Return whether the PSF extends along Z, so that a Z stack is one volume."""
         if psf_header is not None:
             return is_psf_volume(psf_header)
@@ -319,9 +317,15 @@ class PsfSource:
                 for n, count in zip(shape, image_header.get_sizes(axes), strict=True)
             )
         if self.sigma is not None:
-            sigmas = {"Z": self.sigma_z or 0.0, "Y": self.sigma, "X": self.sigma}
-            return tuple(2 * ceil(GAUSSIAN_RADIUS_SIGMAS * sigmas[axis]) + 1 for axis in axes)
+            sigmas = self._get_sigmas(axes)
+            return tuple(2 * ceil(GAUSSIAN_RADIUS_SIGMAS * sigma) + 1 for sigma in sigmas)
         return self.optics.compute_psf_sizes(image_header, axes)
+
+    def _get_sigmas(self, axes: str) -> tuple[float, ...]:
+        """Return the standard deviation of the Gaussian along each axis; 0 along time."""
+        lateral = self.sigma or 0.0
+        sigmas = {"Z": self.sigma_z or 0.0, "Y": lateral, "X": lateral}
+        return tuple(sigmas.get(axis, 0.0) for axis in axes)
 
     def make_kernel(
         self,
@@ -352,21 +356,17 @@ class PsfSource:
         if image is not None:
             kernel, notes = centre_psf_image(header, image)
             kernel = upsample_psf(kernel, factors[-kernel.ndim :])
-            return (kernel[None] if kernel.ndim < len(axes) else kernel), notes
-        sizes = upscale_sizes(self.compute_psf_sizes(header, None, axes), factors)
-        if self.sigma is not None:
-            sigmas = {"Z": self.sigma_z or 0.0, "Y": self.sigma, "X": self.sigma}
-            fine_sigmas = [
-                _refine_sigma(sigmas.get(axis, 0.0), factor)
-                for axis, factor in zip(axes, factors, strict=True)
-            ]
-            kernel, notes = sample_gaussian_psf(tuple(fine_sigmas), sizes), ()
         else:
-            spatial_axes = axes.removeprefix("T")
-            dims = len(spatial_axes)
-            kernel, notes = self._compute_kernel(
-                header, spatial_axes, sizes[-dims:], factors[-dims:]
-            )
+            sizes = upscale_sizes(self.compute_psf_sizes(header, None, axes), factors)
+            if self.sigma is not None:
+                sigmas = map(_refine_sigma, self._get_sigmas(axes), factors)
+                kernel, notes = sample_gaussian_psf(tuple(sigmas), sizes), ()
+            else:
+                spatial = axes.removeprefix("T")
+                dims = len(spatial)
+                kernel, notes = self._compute_kernel(
+                    header, spatial, sizes[-dims:], factors[-dims:]
+                )
         return (kernel[None] if kernel.ndim < len(axes) else kernel), notes
 
     def _compute_kernel(
@@ -420,7 +420,7 @@ def refuse_size(header: ImageHeader, sizes: tuple[int, ...], axes: str) -> Refus
     image_sizes = header.get_sizes(axes)
     if all(2 * (size // 2) <= count for size, count in zip(sizes, image_sizes, strict=True)):
         return None
-    facts = {"psf": _format_shape(sizes), "frame": _format_shape(image_sizes)}
+    facts = {"psf": format_sizes(sizes), "frame": format_sizes(image_sizes)}
     return make_refusal("psf-large", name=header.name, **facts)
 
 
@@ -458,7 +458,7 @@ def refuse_field_size(header: ImageHeader, psf_header: ImageHeader) -> Refusal |
     field_size = provenance.get(PSF_PROVENANCE_KEY, {}).get("field_size") or header.grid
     if tuple(field_size) == header.grid:
         return None
-    facts = {"field": _format_shape(field_size), "frame": _format_shape(header.grid)}
+    facts = {"field": format_sizes(field_size), "frame": format_sizes(header.grid)}
     return make_refusal("psf-field-size", psf=psf_header.name, name=header.name, **facts)
 
 
@@ -482,14 +482,9 @@ def _refuse_psf_image(psf_header: ImageHeader) -> Refusal | None:
         axis in psf_header.axes and psf_header.get_sizes(axis) > (1,) for axis in "CS"
     )
     if len(psf_header.shape) < 2 or len(stack_sizes) > 1 or has_channels:
-        return make_refusal(
-            "psf-axes", name=psf_header.name, shape=_format_shape(psf_header.shape), hint=""
-        )
+        shape = format_sizes(psf_header.shape)
+        return make_refusal("psf-axes", name=psf_header.name, shape=shape, hint="")
     return None
-
-
-def _format_shape(sizes: tuple[int, ...]) -> str:
-    return " × ".join(map(str, sizes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
