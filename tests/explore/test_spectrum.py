@@ -111,7 +111,7 @@ def test_a_blurred_image_is_blurrier_and_less_sharp():
     blurred = (image + np.roll(image, 1, 0) + np.roll(image, 1, 1)) / 3
     sharp, blurry = measure_sharpness(image), measure_sharpness(blurred)
     assert blurry.blurriness > sharp.blurriness and blurry.sharpness < sharp.sharpness
-    assert blurry.ratio > sharp.ratio
+    assert blurry.blurriness / blurry.sharpness > sharp.blurriness / sharp.sharpness
 
 
 def test_the_sharpness_of_an_edge_is_its_height():

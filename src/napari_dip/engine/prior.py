@@ -210,6 +210,11 @@ def make_device_rng(device: torch.device, rng: torch.Generator) -> torch.Generat
     return torch.Generator(device).manual_seed(seed)
 
 
+def limit_window(window: tuple[int, ...] | None, grid: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the size of a training window, at most that of the grid; None: the whole grid."""
+    return grid if window is None else tuple(map(min, window, grid))
+
+
 class StepInput(NamedTuple):
     """Network input and masks of one training or inference step.
 
@@ -305,11 +310,15 @@ class Prior(ABC):
         return Estimate(output)
 
 
-def split_mean_and_variance(output: Tensor) -> Estimate:
-    """Split (B, 2 C, *grid) into the mean and, through a softplus, the variance."""
-    mean, raw = output.chunk(2, 1)
-    # shift and factor make the initial variance about 1 % of the squared range, below most noise
-    return Estimate(mean, (0.5 * F.softplus(raw - 4) + 1e-9).log())
+class VariancePrior(Prior):
+    """A prior whose network has 2 C output channels: the mean, and the variance of its error."""
+
+    def estimate(self, output: Tensor) -> Estimate:
+        """Split (B, 2 C, *size) into the mean and, through a softplus, the variance."""
+        mean, raw = output.chunk(2, 1)
+        # shift and factor make the initial variance about 1 % of the squared range, below most
+        # noise
+        return Estimate(mean, (0.5 * F.softplus(raw - 4) + 1e-9).log())
 
 
 class GuidedPrior(Prior):

@@ -30,6 +30,11 @@ class Estimate(NamedTuple):
     mean: Tensor
     log_variance: Tensor | None = None
 
+    def map(self, convert: Callable[[Tensor], Tensor]) -> Estimate:
+        """Return the estimate with mean and log-variance converted alike."""
+        log_variance = self.log_variance
+        return Estimate(convert(self.mean), None if log_variance is None else convert(log_variance))
+
 
 class Operator(nn.Module):
     """Map from the image to what the detector measures of it.

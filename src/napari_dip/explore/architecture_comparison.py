@@ -22,6 +22,7 @@ from napari_dip.explore.experiment_results import (
     ReportTable,
     add_iteration_column,
     format_csv,
+    format_rows,
     run_in_default_torch_state,
 )
 from napari_dip.explore.experiment_setup import (
@@ -97,14 +98,12 @@ class ArchitectureComparison(ExperimentResult):
     @property
     def equivalent_fits(self) -> tuple[ArchitectureFit, ...]:
         """Fits whose validation errors do not differ significantly from the best one's."""
-        best = self.best
+        best, limit = self.best, MIN_STANDARD_ERRORS
         return tuple(
             fit
             for fit in self.fits
             if fit is not best
-            and not is_significantly_worse(
-                fit.squared_errors, best.squared_errors, MIN_STANDARD_ERRORS
-            )
+            and not is_significantly_worse(fit.squared_errors, best.squared_errors, limit)
         )
 
     @property
@@ -131,20 +130,13 @@ class ArchitectureComparison(ExperimentResult):
             names = ", ".join(filter(None, [best.name, others]))
             return render_text("architectures-preset-level", count=len(self.fits), names=names)
         error, preset_error = self.best.validation_error, self.fits[0].validation_error
-        row = "architectures-best"
-        if best.name == DEFAULT_ARCHITECTURE:
-            row = "architectures-preset-best"
-        sentence = render_text(
-            row,
-            name=best.name,
-            label=best.label,
-            error=error,
-            improvement=1 - error / preset_error,
+        is_preset = best.name == DEFAULT_ARCHITECTURE
+        row = "architectures-preset-best" if is_preset else "architectures-best"
+        facts = {"error": error, "improvement": 1 - error / preset_error}
+        sentence = render_text(row, name=best.name, label=best.label, **facts)
+        return (
+            f"{sentence} {render_text('architectures-level', names=others)}" if others else sentence
         )
-        if not others:
-            return sentence
-        level = render_text("architectures-level", names=others)
-        return f"{sentence} {level}"
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -152,14 +144,9 @@ class ArchitectureComparison(ExperimentResult):
         lines = [self.verdict]
         if self.truth is not None:
             oracle = max(self.fits, key=lambda item: item.best_psnr or 0)
-            lines.append(
-                render_text(
-                    "architectures-truth",
-                    psnr=self.recommended_fit.selected_psnr,
-                    best_psnr=oracle.best_psnr,
-                    name=oracle.architecture.name,
-                )
-            )
+            facts = {"name": oracle.architecture.name, "best_psnr": oracle.best_psnr}
+            psnr = self.recommended_fit.selected_psnr
+            lines.append(render_text("architectures-truth", psnr=psnr, **facts))
         for row, names in (
             ("architectures-failed", self.failed_architectures),
             ("architectures-skipped", self.skipped_architectures),
@@ -212,9 +199,7 @@ class ArchitectureComparison(ExperimentResult):
                 ],
             },
             files={
-                "architectures.csv": format_csv(
-                    tuple(rows[0]), (tuple(row.values()) for row in rows)
-                ),
+                "architectures.csv": format_rows(rows),
                 "curves.csv": self._format_curves(),
                 "denoising.json": self.denoising_recipe.to_json(),
             },
@@ -270,13 +255,11 @@ class ArchitectureComparison(ExperimentResult):
     def _describe_recipe(self) -> str:
         """Describe the denoising recipe in a sentence."""
         architecture = self.recommended_fit.architecture
-        if architecture.name == DEFAULT_ARCHITECTURE or get_denoising_architecture(architecture):
-            is_preset = architecture.name == DEFAULT_ARCHITECTURE
-            return render_text("architectures-recipe", name="" if is_preset else architecture.name)
+        is_preset, name = architecture.name == DEFAULT_ARCHITECTURE, architecture.name
+        if is_preset or get_denoising_architecture(architecture):
+            return render_text("architectures-recipe", name="" if is_preset else name)
         is_optimizer = architecture.optimizer != ADAM
-        return render_text(
-            "architectures-recipe-reduced", is_optimizer=is_optimizer, name=architecture.name
-        )
+        return render_text("architectures-recipe-reduced", is_optimizer=is_optimizer, name=name)
 
 
 def _serialise_architecture(architecture: Architecture) -> dict[str, object]:
@@ -389,18 +372,15 @@ def _make_comparison_update(
     progress: ArchitectureProgress,
 ) -> IterationUpdate:
     """Convert the progress of one architecture's fits to that of the whole comparison."""
-    message = (
-        f"Fitting network {number + 1} of {architecture_count}: {label_architecture(architecture)}"
-    )
+    label = label_architecture(architecture)
     event = Event(
-        message=message,
+        message=f"Fitting network {number + 1} of {architecture_count}: {label}",
         progress=Progress(done=number + progress.fraction, total=architecture_count),
         iteration=progress.iteration,
         iterations=iteration_count,
     )
-    return IterationUpdate(
-        event, {progress.target: progress.loss}, architecture.name, progress.image
-    )
+    points = {progress.target: progress.loss}
+    return IterationUpdate(event, points, architecture.name, progress.image)
 
 
 def _make_architecture_table(
@@ -481,10 +461,8 @@ def _draw_architecture_scores(comparison: ArchitectureComparison) -> bytes:
         panels[3].set_xscale("log")
         panels[3].xaxis.set_major_formatter("{x:g}")
     if comparison.truth is not None:
-        psnr_axes = panels[-1]
-        psnr_axes.plot(
-            [fit.best_psnr for fit in fits], rows, "o", color="tab:green", label="oracle"
-        )
+        psnr_axes, best_psnr = panels[-1], [fit.best_psnr for fit in fits]
+        psnr_axes.plot(best_psnr, rows, "o", color="tab:green", label="oracle")
         selected_psnr = [fit.selected_psnr for fit in fits]
         psnr_axes.plot(selected_psnr, rows, "o", color="tab:green", mfc="none", label="taken")
         psnr_axes.axvline(selected_psnr[0], color="0.5", linestyle="--", linewidth=1)

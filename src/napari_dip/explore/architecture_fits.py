@@ -119,15 +119,11 @@ def find_stop(validation_errors: Sequence[float]) -> SelectedStop:
     """
     count = len(validation_errors)
     rule = make_validation_stop_rule(compute_patience(count, VALIDATION_INTERVAL))
-    iterations = [*range(VALIDATION_INTERVAL, count, VALIDATION_INTERVAL), count]
     history: list[ValidationRecord] = []
-    for iteration in iterations:
+    for iteration in (*range(VALIDATION_INTERVAL, count, VALIDATION_INTERVAL), count):
+        loss, nan = float(validation_errors[iteration - 1]), float("nan")
         history.append(
-            ValidationRecord(
-                iteration=iteration,
-                training_loss=float("nan"),
-                validation_loss=float(validation_errors[iteration - 1]),
-            )
+            ValidationRecord(iteration=iteration, training_loss=nan, validation_loss=loss)
         )
         if rule(history):
             break
@@ -148,11 +144,9 @@ def is_significantly_worse(
         Required mean difference, in standard errors.
     """
     differences = errors - other_errors
-    standard_error = (
-        float(differences.std(ddof=1)) / np.sqrt(differences.size)
-        if differences.size > 1
-        else np.inf
-    )
+    if differences.size < 2:
+        return False
+    standard_error = float(differences.std(ddof=1)) / np.sqrt(differences.size)
     return bool(differences.mean() > min_standard_errors * standard_error)
 
 
@@ -222,8 +216,8 @@ def fit_architecture(
         "poll_control": poll_control,
         "architecture": architecture,
         "blind_spot_size": blind_spot_size,
+        "average_decay": compute_output_decay(count),
     }
-    fit_options["average_decay"] = compute_output_decay(count)
     targets = make_targets(setup.image, setup.seed)
     image = targets["image"]
     correspondence, records = Correspondence(image), list[IterationRecord]()
@@ -240,11 +234,8 @@ def fit_architecture(
         fraction = 0.5 * record.iteration / count
         return ArchitectureProgress(fraction, record.iteration, "image", record.loss, image)
 
-    if not (
-        yield from map_generator(
-            iter_fit(image, setup, keeps_images=True, **fit_options), make_update
-        )
-    ):
+    steps = iter_fit(image, setup, keeps_images=True, **fit_options)
+    if not (yield from map_generator(steps, make_update)):
         return None
     seconds_per_iteration = (time.process_time() - start_time) / count
     if noise_loss is None:

@@ -15,10 +15,10 @@ import torch
 
 from napari_dip.engine.fit.loop import MAX_ROLLBACKS, fit
 from napari_dip.engine.fit.optimizers import (
+    FixedStepLbfgs,
     Phase,
     Schedule,
     compute_output_decay,
-    make_lbfgs,
     make_sgd,
 )
 from napari_dip.engine.fit.stopping import (
@@ -66,7 +66,7 @@ class OptimizerSpec(NamedTuple):
 #: distort its estimate of the curvature.
 OPTIMIZERS = {
     "sgd": OptimizerSpec(make_sgd, 1.0),
-    "l-bfgs": OptimizerSpec(make_lbfgs, inf),
+    "l-bfgs": OptimizerSpec(FixedStepLbfgs, inf),
 }
 
 
@@ -166,7 +166,6 @@ def iter_fit(
     architecture = architecture or setup.architecture
     problem, prior = _build_experiment_problem(target, setup, blind_spot_size, architecture)
     schedule = _make_schedule(setup, architecture, average_decay, 1)
-    is_preview_due = (lambda _: True) if keeps_images else (lambda _: False)
     loop = fit(
         problem,
         prior,
@@ -174,7 +173,7 @@ def iter_fit(
         never_stop,
         seed=setup.seed,
         poll_control=poll_control,
-        is_preview_due=is_preview_due,
+        is_preview_due=lambda _: keeps_images,
     )
     result = yield from _read_iterations(loop, keeps_images=keeps_images)
     if result is None or result.is_ended_by_user:
@@ -216,9 +215,7 @@ def find_validation_stop(
     if result is None:
         return None
     return ValidationStop(
-        validation_errors=tuple(
-            (record.iteration, record.validation_loss) for record in result.history
-        ),
+        validation_errors=tuple((item.iteration, item.validation_loss) for item in result.history),
         best_iteration=result.best_iteration,
         iterations=result.iterations,
         reason=result.stop.describe_impersonally(),
@@ -230,12 +227,8 @@ def choose_validation_pixels(
     shape: tuple[int, ...], setup: ExperimentSetup, blind_spot_size: tuple[int, int]
 ) -> BoolArray:
     """Return the mask (Y, X) of the validation pixels."""
-    pixels = select_validation_pixels(
-        shape,
-        blind_spot_size,
-        compute_validation_fraction(blind_spot_size, prod(shape)),
-        setup.seed,
-    )
+    fraction = compute_validation_fraction(blind_spot_size, prod(shape))
+    pixels = select_validation_pixels(shape, blind_spot_size, fraction, setup.seed)
     return np.asarray(pixels[0, 0].numpy() > 0)
 
 

@@ -372,6 +372,11 @@ def format_columns(columns: Mapping[str, AnyArray]) -> str:
     )
 
 
+def format_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows of values by column, all with the same columns, as CSV."""
+    return format_csv(tuple(rows[0]), (tuple(row.values()) for row in rows))
+
+
 def add_iteration_column(columns: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
     """Return the columns after one of 1-based iterations."""
     count = len(next(iter(columns.values())))

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_dip.errors import Refusal, RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note
-from napari_dip.errors.templates import make_printable, render_text
+from napari_dip.errors.templates import format_sizes, make_printable, render_text
 from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE, refuse_header
@@ -161,16 +161,12 @@ def _apply_modifier(architecture: Architecture, modifier: str) -> Architecture |
         return None
     if not minimum <= number <= maximum:
         return None
-    if kind == "lipschitz":
-        return (
-            bound_architecture(architecture, number)
-            if architecture.lipschitz_bound is None
-            else None
-        )
-    if kind == "rate":
-        return set_learning_rate(architecture, number) if "rate-" not in architecture.name else None
-    is_bilinear = architecture.upsampling == "bilinear"
-    return set_gaussian_upsampling(architecture, number) if is_bilinear else None
+    modify, is_free = {
+        "lipschitz": (bound_architecture, architecture.lipschitz_bound is None),
+        "upsampling": (set_gaussian_upsampling, architecture.upsampling == "bilinear"),
+        "rate": (set_learning_rate, "rate-" not in architecture.name),
+    }[kind]
+    return modify(architecture, number) if is_free else None
 
 
 def _make_architecture_error(
@@ -473,7 +469,7 @@ def _read_grey(
     header, pixels = open_input(name, image, axes)
     raise_if_refused(refuse_header(header, accepts_stacks=False))
     if "C" in header.axes:
-        count = header.shape[header.axes.index("C")]
+        (count,) = header.get_sizes("C")
         raise RefusedError("explore-channels", name=header.name, count=count)
     stored_pixels = np.asarray(pixels())
     order = [header.axes.index(axis) for axis in "SYX" if axis in header.axes]
@@ -486,5 +482,4 @@ def _read_grey(
 
 
 def _format_plane_size(shape: tuple[int, ...]) -> str:
-    height, width = shape
-    return f"{width} × {height} pixels"
+    return f"{format_sizes(reversed(shape))} pixels"

@@ -18,7 +18,7 @@ from napari_dip.explore.experiment_results import (
     IterationUpdate,
     ReportFigure,
     ReportTable,
-    format_csv,
+    format_rows,
 )
 from napari_dip.explore.experiment_setup import crop_centre, parse_crop
 from napari_dip.pipeline.assess.report_figures import (
@@ -133,15 +133,9 @@ class FeatureInversionResult(ExperimentResult):
                 f"{PRIOR_LABELS[inversion.prior_key].lower()} {inversion.correlation:.2f}"
                 for inversion in row
             )
-            lines.append(
-                render_text(
-                    "features-layer",
-                    layer=best.layer,
-                    size=best.layer_size,
-                    correlations=correlations,
-                    best=PRIOR_LABELS[best.prior_key].lower(),
-                )
-            )
+            facts = {"layer": best.layer, "size": best.layer_size, "correlations": correlations}
+            prior_label = PRIOR_LABELS[best.prior_key].lower()
+            lines.append(render_text("features-layer", best=prior_label, **facts))
         return tuple(lines)
 
     def make_report(self) -> ExperimentReport:
@@ -170,11 +164,7 @@ class FeatureInversionResult(ExperimentResult):
             references=("feature inversion", "guide", "total variation"),
             table=_make_feature_table(self),
             numbers={"layers": lines},
-            files={
-                "features.csv": format_csv(
-                    tuple(lines[0]), (tuple(line.values()) for line in lines)
-                )
-            },
+            files={"features.csv": format_rows(lines)},
         )
 
 
@@ -217,9 +207,8 @@ def plan_features(
     if len(header.axes) == pixels.ndim:  # else the header check reports the error
         pixels = crop_centre(pixels, side, header.axes)
         header = replace(header, shape=pixels.shape)
-    network_file = NetworkSource(
-        network=str(network).strip(), weights=settings.get("weights") or None
-    )
+    weights = settings.get("weights") or None
+    network_file = NetworkSource(network=str(network).strip(), weights=weights)
     network_layers = list_network_layers(network_file, header.grid)
     if layers is None:
         names = _choose_even_layers([path for path, _ in network_layers])
@@ -230,9 +219,8 @@ def plan_features(
     for name in names:
         row = []
         for prior_key in PRIOR_LABELS:
-            recipe = make_recipe(
-                "invert-features", **{**task_settings, "layer": name, "prior": prior_key}
-            )
+            row_settings = {**task_settings, "layer": name, "prior": prior_key}
+            recipe = make_recipe("invert-features", **row_settings)
             row.append((prior_key, raise_if_refused(preflight(recipe, header, machine))))
         arrange_inputs(row[0][1], {"image": pixels})
         layer_sizes[name] = describe_layer_size(row[0][1].recipe.task, header.grid)
@@ -293,10 +281,8 @@ def explore_features(
             message = f"Inverting '{layer}': {PRIOR_LABELS[prior_key].lower()}"
             step = next(steps)
             make_update = partial(_make_feature_update, message, layer, step, tracker, timer)
-            result = yield from map_generator(
-                run(plan, {"image": feature_plan.image}, poll_control=timer.poll_control),
-                make_update,
-            )
+            events = run(plan, {"image": feature_plan.image}, poll_control=timer.poll_control)
+            result = yield from map_generator(events, make_update)
             step.finish(timer.seconds)
             if result is None or result.stop_reason is StopReason.USER:
                 return None

@@ -119,10 +119,7 @@ class ImpedanceResult(ExperimentResult):
             headline=f"Impedance score {self.score:.3f}",
             headers=("After", "image", "+ noise", "shuffled", "noise"),
             rows=tuple(
-                (
-                    str(iteration),
-                    *(f"{value:.3f}" for value in self.get_losses(iteration).values()),
-                )
+                (str(iteration), *(f"{loss:.3f}" for loss in self.get_losses(iteration).values()))
                 for iteration in self.list_reported_iterations()
             ),
             stack=ImageStack(
@@ -177,11 +174,8 @@ def compute_impedance(noise: FloatArray, image: FloatArray) -> float:
     if len(noise) < 2:
         return float(noise[0] - image[0])
     log_iterations, differences = np.log(np.arange(1, len(noise) + 1)), noise - image
-    return float(
-        np.sum(np.diff(log_iterations) * (differences[1:] + differences[:-1]))
-        / 2
-        / log_iterations[-1]
-    )
+    doubled_areas = np.diff(log_iterations) * (differences[1:] + differences[:-1])
+    return float(doubled_areas.sum() / 2 / log_iterations[-1])
 
 
 @run_in_default_torch_state
@@ -271,12 +265,8 @@ def _caption_losses(impedance: ImpedanceResult) -> str:
             f"{TARGET_LABELS[name]} {loss:.3f}"
             for name, loss in impedance.get_losses(iteration).items()
         )
-        is_ordered = impedance.is_ordered(iteration)
-        lines.append(
-            render_text(
-                "impedance-iteration", iteration=iteration, losses=losses, is_ordered=is_ordered
-            )
-        )
+        facts = {"losses": losses, "is_ordered": impedance.is_ordered(iteration)}
+        lines.append(render_text("impedance-iteration", iteration=iteration, **facts))
     noise_fraction = ADDED_NOISE_STD**2 / (1 + ADDED_NOISE_STD**2)
     return render_text(
         "impedance-caption", noise=ADDED_NOISE_STD, share=noise_fraction, iterations=" ".join(lines)

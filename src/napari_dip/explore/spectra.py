@@ -318,14 +318,10 @@ class _SpectrumRecorder:
         self._low, high = np.percentile(setup.image, ROBUST_PERCENTILES)
         self._range = max(float(high - self._low), 1e-12)
         self._correspondence = Correspondence(standardise(setup.image))
-        count = setup.iterations
-        self._reported_iterations, self._recorded_iterations = (
-            {int(item) for item in np.round(np.geomspace(first, count, output_count))}
-            for first, output_count in (
-                (max(1, count // _FIRST_OUTPUT_DIVISOR), _REPORTED_OUTPUTS),
-                (1, _RECORDED_OUTPUTS),
-            )
-        )
+        last = setup.iterations
+        first = max(1, last // _FIRST_OUTPUT_DIVISOR)
+        self._reported_iterations = _space_iterations(first, last, _REPORTED_OUTPUTS)
+        self._recorded_iterations = _space_iterations(1, last, _RECORDED_OUTPUTS)
         self._last: ImageArray | None = None
         self._rows: list[tuple[float, ...]] = []
         self._bands: list[FloatArray] = []
@@ -369,6 +365,7 @@ class _SpectrumRecorder:
             str(iteration): compute_radial_power(output)[1]
             for iteration, output in reported_outputs.items()
         }
+        selected = self._setup.to_image_units(validation_stop.image)
         has_truth = self._truth is not None
         return SpectrumResult(
             setup=setup,
@@ -384,13 +381,16 @@ class _SpectrumRecorder:
             power=power,
             ratio_stop=find_ratio_stop(blurriness / np.maximum(sharpness, 1e-12)),
             validation_stop=validation_stop,
-            validation_psnr=self._compute_psnr(self._setup.to_image_units(validation_stop.image))
-            if has_truth
-            else None,
+            validation_psnr=self._compute_psnr(selected) if has_truth else None,
         )
 
     def _compute_psnr(self, image: ImageArray) -> float:
         return float("nan") if self._truth is None else compute_psnr(image, self._truth)
+
+
+def _space_iterations(first: int, last: int, count: int) -> set[int]:
+    """Return iterations that are evenly spaced in their logarithm."""
+    return set(np.round(np.geomspace(first, last, count)).astype(int).tolist())
 
 
 @use_default_style
@@ -413,12 +413,8 @@ def _draw_power_curves(spectrum: SpectrumResult) -> bytes:
     ax = rows[1].subplots()
     shades = choose_shades(len(spectrum.reported_outputs))
     for iteration, shade in zip(spectrum.reported_outputs, shades, strict=True):
-        ax.plot(
-            spectrum.frequency,
-            spectrum.power[str(iteration)],
-            color=shade,
-            label=f"iteration {iteration}",
-        )
+        power = spectrum.power[str(iteration)]
+        ax.plot(spectrum.frequency, power, color=shade, label=f"iteration {iteration}")
     ax.plot(spectrum.frequency, spectrum.power["target"], "k-", linewidth=2, label="target")
     if "truth" in spectrum.power:
         ax.plot(spectrum.frequency, spectrum.power["truth"], "k--", linewidth=2, label="truth")
@@ -478,14 +474,8 @@ def _draw_stopping_curves(spectrum: SpectrumResult) -> bytes:
         panels[2].set_ylabel("PSNR of the\noutput (dB)")
         low = np.percentile(spectrum.psnr, 5)  # ignore the outputs before the network has learned
         panels[2].set_ylim(low, max(spectrum.psnr.max(), spectrum.validation_psnr or low) + 1)
-        best_iteration = spectrum.validation_stop.best_iteration
-        panels[2].plot(
-            best_iteration,
-            spectrum.validation_psnr,
-            "o",
-            color="tab:orange",
-            label="running average",
-        )
+        best = spectrum.validation_stop.best_iteration, spectrum.validation_psnr
+        panels[2].plot(*best, "o", color="tab:orange", label="running average")
         panels[2].legend(frameon=False, loc="lower right")
     for ax in panels:
         if spectrum.ratio_stop:
@@ -521,14 +511,8 @@ def _caption_bands(spectrum: SpectrumResult) -> str:
         for label, first, second in zip(list_band_labels(), *levels, strict=True)
     )
     last = ", ".join(f"{correspondence:.2f}" for correspondence in spectrum.correspondence[-1])
-    first_level, second_level = CORRESPONDENCE_LEVELS
-    return render_text(
-        "spectrum-bands-caption",
-        first_level=first_level,
-        second_level=second_level,
-        bands=bands,
-        last=last,
-    )
+    caption_levels = dict(zip(("first_level", "second_level"), CORRESPONDENCE_LEVELS, strict=True))
+    return render_text("spectrum-bands-caption", bands=bands, last=last, **caption_levels)
 
 
 def _caption_stops(spectrum: SpectrumResult) -> str:

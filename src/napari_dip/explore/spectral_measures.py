@@ -79,11 +79,10 @@ def compute_radial_power(image: ImageArray) -> tuple[BandCurve, BandCurve]:
     # ring 0 is the mean only
     ring_index = np.ceil(radius / NYQUIST_FREQUENCY * ring_count).astype(int)
     is_in_ring = (ring_index > 0) & (ring_index <= ring_count)
-    count = np.bincount(ring_index[is_in_ring], minlength=ring_count + 1)[1:]
-    power = np.bincount(ring_index[is_in_ring], density[is_in_ring], minlength=ring_count + 1)[1:]
-    frequency = np.bincount(ring_index[is_in_ring], radius[is_in_ring], minlength=ring_count + 1)[
-        1:
-    ]
+    count, frequency, power = (
+        np.bincount(ring_index[is_in_ring], weights, minlength=ring_count + 1)[1:]
+        for weights in (None, radius[is_in_ring], density[is_in_ring])
+    )
     return frequency / count, power / count
 
 
@@ -119,10 +118,8 @@ class Correspondence:
         """Return the correspondence of each band, lowest first: (5,) between 0 and 1."""
         strength = np.abs(np.fft.fft2(estimate.astype(np.float64)))
         ratio = np.clip(strength / (self._target + 1e-8), 0, 1)
-        total = np.bincount(self._band_index.ravel(), ratio.ravel(), minlength=BAND_COUNT + 1)[
-            :BAND_COUNT
-        ]
-        return np.asarray(total / self._count)
+        total = np.bincount(self._band_index.ravel(), ratio.ravel(), minlength=BAND_COUNT + 1)
+        return np.asarray(total[:BAND_COUNT] / self._count)
 
 
 def find_level_iterations(correspondence: BandCurve, level: float) -> tuple[int, ...]:
@@ -163,11 +160,6 @@ class SharpnessMetrics(NamedTuple):
 
     blurriness: float
     sharpness: float
-
-    @property
-    def ratio(self) -> float:
-        """Blurriness over sharpness."""
-        return self.blurriness / max(self.sharpness, 1e-12)
 
 
 def measure_sharpness(image: ImageArray) -> SharpnessMetrics:

@@ -476,15 +476,10 @@ def make_crop_to_field(margin: tuple[int, ...]) -> Callable[[Estimate], Estimate
     margin : tuple of int
         Pixels beyond the field on either side of each axis.
     """
-    from napari_dip.engine.problem import Estimate
 
     def crop(image: Tensor) -> Tensor:
         for axis, pixels in enumerate(margin, start=2):
             image = image.narrow(axis, pixels, image.shape[axis] - 2 * pixels)
         return image
 
-    def crop_estimate(estimate: Estimate) -> Estimate:
-        log_variance = estimate.log_variance
-        return Estimate(crop(estimate.mean), None if log_variance is None else crop(log_variance))
-
-    return crop_estimate
+    return lambda estimate: estimate.map(crop)

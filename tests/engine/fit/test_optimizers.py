@@ -72,7 +72,7 @@ def test_muon_updates_first_and_last_layers_like_adam() -> None:
     """Beside the decay of its squares, which is shorter since fits are."""
     rng = torch.Generator().manual_seed(0)
     ours, own = (torch.nn.Parameter(torch.ones(16, 1, 3, 3)) for _ in range(2))
-    muon = optimizers.make_muon([{"params": [ours]}])
+    muon = optimizers.Muon([{"params": [ours]}])
     adam = torch.optim.Adam([own], lr=0.01, betas=(0.9, 0.99))
     muon.param_groups[0]["lr"].fill_(0.01)
     for _ in range(4):
@@ -85,7 +85,7 @@ def test_muon_updates_first_and_last_layers_like_adam() -> None:
 
 def test_a_layer_with_three_dimensional_kernels_learns_by_muon() -> None:
     weight = torch.nn.Parameter(torch.zeros(8, 8, 3, 3, 3))
-    muon = optimizers.make_muon([{"params": [weight]}])
+    muon = optimizers.Muon([{"params": [weight]}])
     muon.param_groups[0]["lr"].fill_(0.01)
     weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     muon.step()
@@ -101,8 +101,8 @@ def test_no_optimiser_loads_torchs_compiler_or_leaves_anything_of_it(tmp_path) -
         "before = dict(os.environ)\n"
         "import numpy as np, napari_dip as dip\n"
         "from napari_dip.engine.fit import optimizers as optimisers\n"
-        "makers = optimisers.make_adam, optimisers.make_muon, optimisers.make_sgd\n"
-        "makers = (*makers, optimisers.make_lbfgs)\n"
+        "makers = optimisers.make_adam, optimisers.Muon, optimisers.make_sgd\n"
+        "makers = (*makers, optimisers.FixedStepLbfgs)\n"
         "for make in makers:\n"
         "    weight = torch.nn.Parameter(torch.ones(3))\n"
         "    optimiser = make([{'params': [weight]}])\n"

@@ -7,14 +7,14 @@ from functools import partial
 import pytest
 import torch
 
-from napari_dip.engine.fit.optimizers import Phase, Schedule, make_adam, make_lbfgs, make_sgd
+from napari_dip.engine.fit.optimizers import FixedStepLbfgs, Phase, Schedule, make_adam, make_sgd
 from napari_dip.engine.fit.trainer import Trainer
 from napari_dip.engine.likelihood.fidelity import make_least_squares
 from napari_dip.engine.networks.hourglass import Decoder, DeepDecoder, compute_scale_grids
 from napari_dip.engine.networks.layers import (
+    TransposedUpsampling,
     make_linear_upsampling,
     make_nearest_upsampling,
-    make_transposed_upsampling,
 )
 from napari_dip.engine.priors.random_input import RandomInputPrior
 from napari_dip.engine.problem import Identity, Problem, Term
@@ -25,7 +25,7 @@ def make_rng(seed: int = 0) -> torch.Generator:
 
 
 @pytest.mark.parametrize(
-    "upsampling", [make_linear_upsampling, make_nearest_upsampling, make_transposed_upsampling]
+    "upsampling", [make_linear_upsampling, make_nearest_upsampling, TransposedUpsampling]
 )
 def test_a_decoder_ends_on_any_grid(upsampling):
     grid = (19, 24)
@@ -50,7 +50,7 @@ def test_limited_memory_takes_the_steps_of_torch_where_that_searches_no_line():
     torchs = partial(
         torch.optim.LBFGS, lr=1.0, max_iter=1, history_size=10, tolerance_grad=0, tolerance_change=0
     )
-    ours, theirs = (minimise(make) for make in (make_lbfgs, torchs))
+    ours, theirs = (minimise(make) for make in (FixedStepLbfgs, torchs))
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
     assert float(ours[-1].abs().max()) < 0.1 * float(ours[0].abs().max())
 
@@ -71,7 +71,7 @@ def minimise(make):
     return torch.stack(losses)
 
 
-@pytest.mark.parametrize("make", [make_adam, make_sgd, make_lbfgs])
+@pytest.mark.parametrize("make", [make_adam, make_sgd, FixedStepLbfgs])
 def test_a_fit_continues_from_a_copy_unchanged(make):
     first, again = make_trainer(make), make_trainer(make)
     for _ in range(4):

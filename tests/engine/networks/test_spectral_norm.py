@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from napari_dip.engine.networks.hourglass import Decoder, Hourglass
-from napari_dip.engine.networks.layers import bound_spectral_norms, make_transposed_upsampling
+from napari_dip.engine.networks.layers import TransposedUpsampling, bound_spectral_norms
 
 
 def make_rng(seed: int = 0) -> torch.Generator:
@@ -23,7 +23,7 @@ def make_hourglass() -> Hourglass:
         skip_channels=2,
         is_normalised=True,
         rng=make_rng(),
-        make_upsampling=make_transposed_upsampling,
+        make_upsampling=TransposedUpsampling,
     )
 
 

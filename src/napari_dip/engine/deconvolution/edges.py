@@ -268,25 +268,25 @@ def _extend_periodically(image: Tensor, margin: int) -> Tensor:
     margins = (margin, margin, margin, margin)
     mode = "reflect" if margin < min(image.shape[-2:]) else "replicate"
     padded = F.pad(image - mean, margins, mode=mode)
-    for axis in (2, 3):
-        rise = torch.sin(torch.linspace(0, torch.pi / 2, margin + 1, device=image.device)[:-1])
-        shape = [-1 if index == axis else 1 for index in range(4)]
-        weight = torch.ones(padded.shape[axis], device=image.device)
-        weight[:margin], weight[-margin:] = rise**2, rise.flip(0) ** 2
-        padded = padded * weight.reshape(shape)
-    return padded + mean
+    height, width = padded.shape[2:]
+    padded = padded * _make_faded_line(height, margin, image.device)[:, None]
+    return padded * _make_faded_line(width, margin, image.device) + mean
 
 
 def _make_border_taper(image: Tensor, margin: int) -> Tensor:
     """Return weights (Y, X) that fall to 0 at the border, where light comes from outside."""
-    lines = []
-    for count in image.shape[2:]:
-        edge = min(margin, count // 4)
-        weight = torch.ones(count, device=image.device)
-        rise = torch.sin(torch.linspace(0, torch.pi / 2, edge + 1, device=image.device)[:-1]) ** 2
-        weight[:edge], weight[-edge:] = rise, rise.flip(0)
-        lines.append(weight)
-    return lines[0][:, None] * lines[1]
+    column, row = (
+        _make_faded_line(count, min(margin, count // 4), image.device) for count in image.shape[2:]
+    )
+    return column[:, None] * row
+
+
+def _make_faded_line(count: int, margin: int, device: torch.device) -> Tensor:
+    """Return weights (count,) of 1 that fall to 0 within a margin at both ends."""
+    weights = torch.ones(count, device=device)
+    rise = torch.sin(torch.linspace(0, torch.pi / 2, margin + 1, device=device)[:-1]) ** 2
+    weights[:margin], weights[-margin:] = rise, rise.flip(0)
+    return weights
 
 
 def _compute_gradients(image: Tensor) -> tuple[Tensor, Tensor]:

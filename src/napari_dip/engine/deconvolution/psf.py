@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil, floor, inf, isfinite, log, pi, sqrt
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from napari_dip.engine.constants import (
     AIRY_RADIUS_FACTOR,
@@ -318,11 +319,7 @@ def compute_microscope_psf(
     emission = _FocusOptics(na=na, wavelength=wavelength_nm, refractive_index=refractive_index)
     excitation_wavelength = wavelength_nm if excitation_nm is None else excitation_nm
     excitation = (
-        None
-        if microscope == "widefield"
-        else _FocusOptics(
-            na=na, wavelength=excitation_wavelength, refractive_index=refractive_index
-        )
+        None if microscope == "widefield" else replace(emission, wavelength=excitation_wavelength)
     )
     psf = _integrate_over_pixels(emission, excitation, pinhole_airy, pixel_nm, sizes)
     return (psf / psf.sum()).float()
@@ -336,11 +333,7 @@ def _integrate_over_pixels(
     sizes: tuple[int, ...],
 ) -> Tensor:
     """Return the mean over each pixel, (*sizes) float64; without excitation: widefield."""
-    airy_radius = (
-        emission.airy_radius
-        if excitation is None
-        else min(emission.airy_radius, excitation.airy_radius)
-    )
+    airy_radius = min(optics.airy_radius for optics in (emission, excitation or emission))
     depth = sizes[0] if len(sizes) == 3 else 1
     planes = (torch.arange(depth, dtype=torch.float64) - depth // 2) * pixel_nm[0]
     offset_y, offset_x = (
@@ -532,16 +525,9 @@ def _pad_to_centre(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
         centre = floor(centre_of_mass) + (0 if squared_centre < centre_of_mass else 1)
         centre_of_mass = min(max(squared_centre, floor(centre_of_mass)), floor(centre_of_mass) + 1)
     radius = max(centre, size - 1 - centre)
-    padding_before, padding_after = radius - centre, radius - (size - 1 - centre)
-    zeros = [
-        psf.new_zeros(*psf.shape[:axis], count, *psf.shape[axis + 1 :])
-        for count in (padding_before, padding_after)
-    ]
-    return (
-        torch.cat([zeros[0], psf, zeros[1]], axis),
-        centre - (size - 1) / 2,
-        centre - centre_of_mass,
-    )
+    later_axes = (0, 0) * (psf.ndim - 1 - axis)
+    padding = (*later_axes, radius - centre, radius - (size - 1 - centre))
+    return F.pad(psf, padding), centre - (size - 1) / 2, centre - centre_of_mass
 
 
 def _shift_subpixel(psf: Tensor, axis: int, distance: float) -> Tensor:

@@ -20,14 +20,14 @@ doi:10.1109/42.370409.
 from __future__ import annotations
 
 from functools import partial
-from itertools import combinations_with_replacement, islice
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from napari_dip.engine.problem import Operator
 
@@ -134,12 +134,8 @@ def iterate_richardson_lucy(
         factor = apply_adjoint(measurement / prediction).clamp(min=0) / sensitivity
         return extrapolated * torch.where(is_sensitive, factor, 1.0)
 
-    images = _iterate_accelerated(
-        update, mean.expand_as(sensitivity), MIN_PREDICTION_FRACTION * mean
-    )
-    for step, image in enumerate(islice(images, output_steps[-1]), 1):
-        if step in output_steps:
-            yield image
+    floor = MIN_PREDICTION_FRACTION * mean
+    yield from _iterate_accelerated(update, mean.expand_as(sensitivity), floor, output_steps)
 
 
 def estimate_peak_intensity(initial_estimate: Tensor) -> float:
@@ -211,25 +207,31 @@ def iterate_smooth_deconvolution(
         )
 
     for weight in penalty_weights:
-        images = _iterate_accelerated(partial(update, weight=weight), image, floor)
-        for step, image in enumerate(islice(images, output_steps[-1]), 1):
-            if step in output_steps:
-                yield image
+        update_image = partial(update, weight=weight)
+        image = yield from _iterate_accelerated(update_image, image, floor, output_steps)
 
 
 def _iterate_accelerated(
-    update: Callable[[Tensor], Tensor], image: Tensor, min_image: Tensor
-) -> Iterator[Tensor]:
-    """Yield the images of endless steps, with momentum from the agreement of the last two."""
+    update: Callable[[Tensor], Tensor],
+    image: Tensor,
+    min_image: Tensor,
+    output_steps: tuple[int, ...],
+) -> Generator[Tensor, None, Tensor]:
+    """Yield the images of some steps, with momentum from the agreement of the last two.
+
+    The return value is the last image.
+    """
     previous, change, last_change = image, None, None
-    while True:
+    for step in range(1, output_steps[-1] + 1):
         extrapolated = image
         if change is not None and last_change is not None:
             momentum = _compute_momentum(change, last_change)
             extrapolated = (image + momentum * (image - previous)).clamp(min=min_image)
         previous, image = image, update(extrapolated)
         last_change, change = change, image - extrapolated
-        yield image
+        if step in output_steps:
+            yield image
+    return image
 
 
 def compute_hessian_norm_gradient(image: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:

@@ -99,16 +99,12 @@ def make_sgd(groups: list[dict[str, Any]]) -> Optimizer:
     return SGD(groups, lr=0.0, momentum=_MOMENTUM, foreach=True)
 
 
-def make_lbfgs(groups: list[dict[str, Any]]) -> Optimizer:
-    """Return L-BFGS without a line search: see `FixedStepLbfgs`."""
-    return FixedStepLbfgs(groups)
-
-
 class Muon(UnwrappedOptimizer):
     """Muon: the momentum of each convolution's weights, made orthogonal; the others use Adam.
 
-    All singular values of an update are nearly equal, so that weak directions are learned as soon
-    as strong ones. Rates and counts are tensors, so that a CUDA graph can record a step.
+    It fits networks without normalisation in fewer steps than Adam: all singular values of an
+    update are nearly equal, so that weak directions are learned as soon as strong ones. Rates and
+    counts are tensors, so that a CUDA graph can record a step.
 
     Parameters
     ----------
@@ -149,11 +145,6 @@ class Muon(UnwrappedOptimizer):
                 updates = _make_muon_updates([matrix for _, matrix in entries])
                 for (weight, _), update in zip(entries, updates, strict=True):
                     weight -= group["lr"] * update.reshape(weight.shape)
-
-
-def make_muon(groups: list[dict[str, Any]]) -> Optimizer:
-    """Return Muon, which fits networks without normalisation in fewer steps than Adam."""
-    return Muon(groups)
 
 
 def _is_wide_convolution(weight: Tensor) -> bool:

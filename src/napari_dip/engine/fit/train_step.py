@@ -19,7 +19,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from napari_dip.engine.constants import MAX_UNTILED_PIXELS, compute_tile_size
-from napari_dip.engine.fit.optimizers import make_muon
+from napari_dip.engine.fit.optimizers import Muon
 from napari_dip.engine.networks.layers import SpectralNorm
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors.notes import make_note
@@ -135,19 +135,17 @@ def make_training_batch(
         measurement = term.measurement
         weight = term.refit_pixel_weights if uses_validation_pixels else term.training_pixel_weights
         if sample.window is not None:
-            measurement, weight = (
-                sample.window.crop(measurement),
-                sample.window.crop(weight),
-            )
+            measurement, weight = map(sample.window.crop, (measurement, weight))
         measurements.append(measurement)
         pixel_weights.append(weight if sample.loss_mask is None else weight * sample.loss_mask)
         targets.append(
             measurement if sample.target_noise is None else measurement - sample.target_noise
         )
-    tensors = tuple(measurements), tuple(targets), tuple(pixel_weights)
     return TrainingBatch(
         convert_to_channels_last(sample.network_input),
-        *tensors,
+        tuple(measurements),
+        tuple(targets),
+        tuple(pixel_weights),
         sample.bypasses_operator,
         uses_validation_pixels,
     )
@@ -324,7 +322,7 @@ def is_graph_capturable(problem: Problem, prior: Prior, schedule: Schedule) -> b
     """
     is_cuda = problem.main_term.measurement.device.type == "cuda"
     has_bounds = any(isinstance(module, SpectralNorm) for module in prior.network.modules())
-    return is_cuda and schedule.optimizer in (None, make_muon) and not has_bounds
+    return is_cuda and schedule.optimizer in (None, Muon) and not has_bounds
 
 
 class CudaGraphTrainStep:
@@ -349,11 +347,8 @@ class CudaGraphTrainStep:
 
     def make_sampling_context(self) -> AbstractContextManager[object]:
         """Return the context of the stream for samples, once there is a graph."""
-        return (
-            nullcontext()
-            if self._sampling_stream is None
-            else torch.cuda.stream(self._sampling_stream)
-        )
+        stream = self._sampling_stream
+        return nullcontext() if stream is None else torch.cuda.stream(stream)
 
     def wait_for_sample(self, batch: TrainingBatch, sample: StepInput) -> None:
         """Wait for the tensors of that stream, and keep their memory until they are used."""

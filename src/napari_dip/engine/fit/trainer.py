@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import torch
@@ -148,8 +149,6 @@ Average = OutputAverage | WeightAverage
 def make_average(prior: Prior, shape: tuple[int, ...], decay: float, template: Tensor) -> Average:
     """Return an average of outputs if each sample covers the grid, else one of weights."""
     if not prior.covers_grid:
-        from copy import deepcopy
-
         return WeightAverage(prior.network, deepcopy(prior.network).requires_grad_(False), decay)
     return OutputAverage(prior.network, shape, decay, template)
 
@@ -271,11 +270,7 @@ class Trainer:
             self._average.get_network()(convert_to_channels_last(sample.network_input))
         )
         grid = tuple(self.problem.main_term.measurement.shape[2:])
-        log_variance = estimate.log_variance
-        return Estimate(
-            _place_on_grid(sample, estimate.mean, grid),
-            None if log_variance is None else _place_on_grid(sample, log_variance, grid),
-        )
+        return estimate.map(lambda image: _place_on_grid(sample, image, grid))
 
     @torch.no_grad()
     def run_final_inference(self) -> Iterator[Estimate | float]:

@@ -6,6 +6,7 @@ layers are much narrower, since they take most of the time and add little qualit
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -25,6 +26,22 @@ from napari_dip.engine.networks.layers import (
 
 #: Factor on the initial last weights of each residual block, so that a block is near the identity.
 _RESIDUAL_SCALE = 0.3
+
+
+def _make_layer(
+    dims: int,
+    in_width: int,
+    out_width: int,
+    size: int = 3,
+    *,
+    rng: torch.Generator,
+    is_normalised: bool = True,
+) -> nn.Sequential:
+    """Return a convolution, a batch norm if there is to be one, and a leaky rectifier."""
+    modules: list[nn.Module] = [make_convolution(dims, in_width, out_width, size, rng)]
+    if is_normalised:
+        modules.append(BATCH_NORMS[dims](out_width, track_running_stats=False))
+    return nn.Sequential(*modules, nn.LeakyReLU(LEAKY_SLOPE, inplace=True))
 
 
 class Hourglass(nn.Module):
@@ -72,13 +89,7 @@ class Hourglass(nn.Module):
         super().__init__()
         self.dims = dims
         self.is_normalised = is_normalised
-
-        def make_layer(in_width: int, out_width: int, size: int = 3) -> nn.Sequential:
-            modules: list[nn.Module] = [make_convolution(dims, in_width, out_width, size, rng)]
-            if is_normalised:
-                modules.append(BATCH_NORMS[dims](out_width, track_running_stats=False))
-            return nn.Sequential(*modules, nn.LeakyReLU(LEAKY_SLOPE, inplace=True))
-
+        make_layer = partial(_make_layer, dims, rng=rng, is_normalised=is_normalised)
         finest = widths[0]
         self.encoder: nn.ModuleList = nn.ModuleList(
             nn.Sequential(make_layer(in_width, out_width), make_layer(out_width, out_width))
@@ -91,11 +102,7 @@ class Hourglass(nn.Module):
         self.middle: nn.Sequential = make_layer(widths[-1], widths[-1])
         skip_widths = [width if skip_channels is None else skip_channels for width in widths[:-1]]
         self.skips: nn.ModuleList = nn.ModuleList(
-            nn.Identity()
-            if skip_channels is None
-            else make_layer(width, skip_channels, 1)
-            if skip_channels
-            else nn.Identity()
+            make_layer(width, skip_channels, 1) if skip_channels else nn.Identity()
             for width in widths[:-1]
         )
         self.has_skips: bool = skip_channels != 0
@@ -278,14 +285,7 @@ class Decoder(nn.Module):
         super().__init__()
         dims = len(grid)
         self.grids: tuple[tuple[int, ...], ...] = compute_scale_grids(grid, len(widths))
-
-        def make_layer(in_width: int, out_width: int) -> nn.Sequential:
-            return nn.Sequential(
-                make_convolution(dims, in_width, out_width, 3, rng),
-                BATCH_NORMS[dims](out_width, track_running_stats=False),
-                nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
-            )
-
+        make_layer = partial(_make_layer, dims, rng=rng)
         self.first: nn.Sequential = make_layer(in_channels, widths[-1])
         width_pairs = list(pairwise(widths))
         self.decoder: nn.ModuleList = nn.ModuleList(

@@ -183,11 +183,20 @@ def make_convolution(
         padding=kernel_size // 2,
         padding_mode="reflect" if kernel_size > 1 else "zeros",
     )
-    nn.init.kaiming_uniform_(layer.weight, a=sqrt(5), generator=rng)  # torch's own default
-    bound = 1 / sqrt(in_channels * kernel_size**dims)
+    _draw_weights(layer, in_channels * kernel_size**dims, rng)
+    return layer
+
+
+def _draw_weights(
+    layer: nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d,
+    input_count: int,
+    rng: torch.Generator,
+) -> None:
+    """Draw weights and bias as torch does by default, for that many inputs of a pixel."""
+    nn.init.kaiming_uniform_(layer.weight, a=sqrt(5), generator=rng)
+    bound = 1 / sqrt(input_count)
     assert layer.bias is not None
     nn.init.uniform_(layer.bias, -bound, bound, generator=rng)
-    return layer
 
 
 #: (dims, channels, rng) -> module that takes (B, channels, *coarse) and the size of the finer grid.
@@ -227,14 +236,15 @@ class TransposedUpsampling(nn.Module):
 
     def __init__(self, dims: int, channels: int, rng: torch.Generator) -> None:
         super().__init__()
-        layer = _TRANSPOSED_LAYERS[dims]
         self.layer: nn.ConvTranspose2d | nn.ConvTranspose3d = make_without_init(
-            layer, channels, channels, _TRANSPOSED_KERNEL_SIDE, stride=2, padding=1
+            _TRANSPOSED_LAYERS[dims],
+            channels,
+            channels,
+            _TRANSPOSED_KERNEL_SIDE,
+            stride=2,
+            padding=1,
         )
-        nn.init.kaiming_uniform_(self.layer.weight, a=5**0.5, generator=rng)  # torch's own default
-        bound = 1 / (channels * _TRANSPOSED_KERNEL_SIDE**dims) ** 0.5
-        assert self.layer.bias is not None
-        nn.init.uniform_(self.layer.bias, -bound, bound, generator=rng)
+        _draw_weights(self.layer, channels * _TRANSPOSED_KERNEL_SIDE**dims, rng)
 
     def forward(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
         """Map (B, C, *coarse) to (B, C, *size), cropped where twice the coarse grid is larger."""
@@ -300,11 +310,6 @@ def make_linear_upsampling(dims: int, channels: int, rng: torch.Generator) -> nn
 def make_nearest_upsampling(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
     """Return nearest-neighbour interpolation."""
     return InterpolationUpsampling("nearest")
-
-
-def make_transposed_upsampling(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
-    """Return upsampling with a learned kernel."""
-    return TransposedUpsampling(dims, channels, rng)
 
 
 def make_gaussian_upsampling_factory(width: float) -> UpsamplingFactory:

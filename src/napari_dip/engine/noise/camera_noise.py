@@ -142,16 +142,14 @@ def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics
         return None
     classes = usable[means[usable].argsort(stable=True)].tensor_split(CAMERA_BRIGHTNESS_CLASSES)
     luminance, flat = _measure_flat_energy(energies[0], classes, FLAT_LUMINANCE_FRACTION)
-    colours = [
-        _measure_flat_energy(energy, classes, FLAT_COLOUR_FRACTION)[0] for energy in energies[1:]
-    ]
-    variances = (
-        LUMINANCE_VARIANCE_FACTOR * luminance,
-        *(COLOUR_VARIANCE_FACTOR * colour for colour in colours),
+    first_colour_std, second_colour_std = (
+        (COLOUR_VARIANCE_FACTOR * _measure_flat_energy(energy, classes, FLAT_COLOUR_FRACTION)[0])
+        ** 0.5
+        for energy in energies[1:]
     )
     correlation = _estimate_neighbour_correlation(residuals[0][flat])
     lowest, highest = LUMINANCE_CORRELATION_RANGE
-    luminance_std, first_colour_std, second_colour_std = (variance**0.5 for variance in variances)
+    luminance_std = (LUMINANCE_VARIANCE_FACTOR * luminance) ** 0.5
     luminance_correlation = min(max(correlation, lowest), highest)
     camera_noise = CameraNoise(
         (luminance_std, first_colour_std, second_colour_std),

@@ -365,12 +365,9 @@ def _make_estimate(sample: _NoiseSample, noise_fit: _NoiseFit) -> NoiseEstimate:
         along_x=correlation.along_x,
         unreliable_reason=reason,
         gain_error=model.gain_error,
-        offset=None if dark_level is None else dark_level.offset,
-        read_noise=None if dark_level is None else dark_level.read_noise,
         clipping_limits=sample.clipping_limits,
-        offset_error=0.0 if dark_level is None else dark_level.offset_error,
-        read_noise_error=0.0 if dark_level is None else dark_level.read_noise_error,
         caution=caution,
+        **({} if dark_level is None else dark_level._asdict()),
     )
 
 

@@ -108,17 +108,12 @@ def halve_noise_estimate(noise_estimate: NoiseEstimate) -> NoiseEstimate:
         for along in (noise_estimate.along_y, noise_estimate.along_x)
     ]
     fraction = prod(variance_fraction for variance_fraction, _ in along)
+    read_noise = noise_estimate.read_noise
     return replace(
-        noise_estimate,
-        gain=fraction * noise_estimate.gain,
-        intercept=fraction * noise_estimate.intercept,
-        floor=fraction * noise_estimate.floor,
+        noise_estimate.scale(fraction),
         along_y=along[0][1],
         along_x=along[1][1],
-        gain_error=fraction * noise_estimate.gain_error,
-        read_noise=None
-        if noise_estimate.read_noise is None
-        else sqrt(fraction) * noise_estimate.read_noise,
+        read_noise=None if read_noise is None else sqrt(fraction) * read_noise,
     )
 
 

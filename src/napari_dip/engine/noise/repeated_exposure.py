@@ -120,17 +120,10 @@ def measure_repeated_exposure(
     )
     ratio = _estimate_noise_ratio(first, second)
     fraction = min(max(1 / (1 + ratio), MIN_NOISE_FRACTION), 1 - MIN_NOISE_FRACTION)
-    first_noise, second_noise = (
-        NoiseEstimate(
-            gain=noise_fraction * gain,
-            intercept=noise_fraction * intercept,
-            floor=noise_fraction * floor,
-            along_y=along_y,
-            along_x=along_x,
-        )
-        for noise_fraction in (fraction, 1 - fraction)
+    difference_noise = NoiseEstimate(
+        gain=gain, intercept=intercept, floor=floor, along_y=along_y, along_x=along_x
     )
-    return first_noise, second_noise
+    return difference_noise.scale(fraction), difference_noise.scale(1 - fraction)
 
 
 def _estimate_noise_ratio(first: Tensor, second: Tensor) -> float:

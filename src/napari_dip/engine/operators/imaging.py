@@ -32,6 +32,26 @@ class _OpenBorderConvolution(Operator):
 
     margin: tuple[int, ...]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._padding: list[int] = []
+        self._transfer: tuple[list[int], Tensor] | None = None
+
+    def _set_margin(self, full_margin: tuple[int, ...], margin: tuple[int, ...] | None) -> None:
+        """Set the margin, and the padding that replaces what it lacks of half the kernel."""
+        self.margin = full_margin if margin is None else tuple(map(min, margin, full_margin))
+        pairs = zip(full_margin[::-1], self.margin[::-1], strict=True)  # the last axis first
+        self._padding = [side for full, part in pairs for side in (full - part,) * 2]
+
+    def _pad(self, image: Tensor) -> Tensor:
+        return F.pad(image, self._padding, mode="replicate") if any(self._padding) else image
+
+    def _get_transfer(self, kernel: Tensor, lengths: list[int]) -> Tensor:
+        """Return the kernel's spectrum, computed only if the lengths have changed."""
+        if self._transfer is None or self._transfer[0] != lengths:
+            self._transfer = lengths, _compute_spectrum(kernel, lengths)
+        return self._transfer[1]
+
     def compute_object_grid(self, measured_grid: tuple[int, ...]) -> tuple[int, ...]:
         """Return the size of the image with its margin."""
         return tuple(
@@ -72,24 +92,16 @@ class ValidConvolution(_OpenBorderConvolution):
     ) -> None:
         super().__init__()
         self.dims: int = kernel.ndim if dims is None else dims
-        full_margin = compute_kernel_margin(kernel, self.dims)
-        self.margin: tuple[int, ...] = (
-            full_margin if margin is None else tuple(map(min, margin, full_margin))
-        )
-        self._padding = _list_padding(full_margin, self.margin)
+        self._set_margin(compute_kernel_margin(kernel, self.dims), margin)
         self.register_buffer("kernel", kernel.detach().to(torch.float32), persistent=False)
-        self._transfer: tuple[list[int], Tensor] | None = None
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, C, *measured + 2 margin) to (B, C, *measured)."""
-        if any(self._padding):
-            image = F.pad(image, self._padding, mode="replicate")
+        image = self._pad(image)
         if prod(self.kernel.shape[-self.dims :]) <= MAX_DIRECT_TAPS:
             return convolve_directly(image, self.kernel)
-        lengths = _compute_fft_lengths(image)
-        if self._transfer is None or self._transfer[0] != lengths:
-            self._transfer = lengths, _compute_spectrum(self.kernel, lengths)
-        return convolve_by_fourier(image, self.kernel, self._transfer[1])
+        transfer = self._get_transfer(self.kernel, _compute_fft_lengths(image))
+        return convolve_by_fourier(image, self.kernel, transfer)
 
 
 class FieldConvolution(_OpenBorderConvolution):
@@ -124,25 +136,17 @@ class FieldConvolution(_OpenBorderConvolution):
         self, modes: Tensor, coefficients: Tensor, margin: tuple[int, ...] | None = None
     ) -> None:
         super().__init__()
-        full_margin = compute_kernel_margin(modes, modes.ndim - 1)
-        self.margin: tuple[int, ...] = (
-            full_margin if margin is None else tuple(map(min, margin, full_margin))
-        )
-        self._padding = _list_padding(full_margin, self.margin)
+        self._set_margin(compute_kernel_margin(modes, modes.ndim - 1), margin)
         self.register_buffer("modes", modes.detach().to(torch.float32), persistent=False)
         self.register_buffer("coefficients", coefficients.detach(), persistent=False)
-        self._transfer: tuple[list[int], Tensor] | None = None
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, C, *measured + 2 margin) to (B, C, *measured)."""
-        parts = (image[:, :, None] * self.coefficients).flatten(0, 1)
-        if any(self._padding):
-            parts = F.pad(parts, self._padding, mode="replicate")
+        parts = self._pad((image[:, :, None] * self.coefficients).flatten(0, 1))
         lengths = _compute_fft_lengths(parts)
-        if self._transfer is None or self._transfer[0] != lengths:
-            self._transfer = lengths, _compute_spectrum(self.modes, lengths)
         axes = tuple(range(-len(lengths), 0))
-        spectrum = torch.fft.rfftn(parts, s=lengths, dim=axes) * self._transfer[1]
+        transfer = self._get_transfer(self.modes, lengths)
+        spectrum = torch.fft.rfftn(parts, s=lengths, dim=axes) * transfer
         periodic = torch.fft.irfftn(spectrum.sum(1), s=lengths, dim=axes)
         blurred = _crop_to_valid(periodic, self.modes.shape[1:], parts.shape[2:])
         return blurred.reshape(*image.shape[:2], *blurred.shape[1:])
@@ -265,12 +269,6 @@ def _crop_to_valid(blurred: Tensor, sizes: torch.Size, grid: torch.Size) -> Tens
     return blurred
 
 
-def _list_padding(full_margin: tuple[int, ...], margin: tuple[int, ...]) -> list[int]:
-    """List the missing pixels on either side of each axis, the last axis first."""
-    pairs = zip(full_margin[::-1], margin[::-1], strict=True)
-    return [side for full, available in pairs for side in (full - available,) * 2]
-
-
 def _compute_fft_lengths(image: Tensor) -> list[int]:
     return [find_fft_length(size) for size in image.shape[2:]]
 
@@ -331,10 +329,8 @@ class LearnedConvolution(_OpenBorderConvolution):
     def __init__(self, kernel_module: nn.Module) -> None:
         super().__init__()
         self.kernel_module = kernel_module
-        sizes = tuple(self.compute_kernel().shape)
-        if any(size % 2 == 0 for size in sizes):
-            raise ValueError(f"A kernel needs odd sizes to have a middle, but has {sizes}.")
-        self.margin: tuple[int, ...] = tuple(size // 2 for size in sizes)
+        kernel = self.compute_kernel()
+        self.margin = compute_kernel_margin(kernel, kernel.ndim)
 
     def compute_kernel(self) -> Tensor:
         """Return the current kernel (*sizes), with its gradient."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from napari_dip.engine.problem import Operator
+from napari_dip.engine.problem import Identity, Operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +46,7 @@ _OPERATOR_FAMILIES = {
         "replication_pad2d.default",
     ),
     "arithmetic": (
-        *(f"{name}.{kind}" for name in ("add", "sub", "mul", "div") for kind in ("Tensor",)),
+        *(f"{name}.Tensor" for name in ("add", "sub", "mul", "div")),
         *(f"{name}.Scalar" for name in ("add", "sub", "mul", "div", "rsub")),
         *(f"{name}.default" for name in ("neg", "abs", "exp", "log", "sqrt", "rsqrt", "erf")),
         *("pow.Tensor_Scalar", "square.default", "reciprocal.default", "maximum.default"),
@@ -261,7 +261,7 @@ def _list_result_names(arguments: Mapping[str, Any]) -> list[str]:
     return names
 
 
-class UnmeasuredIdentity(Operator):
+class UnmeasuredIdentity(Identity):
     """Identity operator of a term without measured pixels: only activations are fitted.
 
     Parameters
@@ -273,10 +273,6 @@ class UnmeasuredIdentity(Operator):
     def __init__(self, image_mean: Tensor) -> None:
         super().__init__()
         self.register_buffer("image_mean", image_mean)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the image unchanged."""
-        return image
 
     def simulate_measurement(self, image: Tensor) -> Tensor:
         """Return the estimated image, shifted to the mean of the measured one.

@@ -10,13 +10,13 @@ import torch
 from torch.nn import functional as F
 
 from napari_dip.engine.prior import (
-    Prior,
     StepInput,
+    VariancePrior,
     dilate_centres,
     draw_random_window,
     draw_uniform,
     fill_with_local_mean,
-    split_mean_and_variance,
+    limit_window,
 )
 
 if TYPE_CHECKING:
@@ -24,14 +24,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from napari_dip.engine.problem import Estimate
-
 #: Standard deviation, in pixels, of the Gaussian that smooths the weave: the error of guided
 #: results falls by 2 to 6 % with 2 to 30 photons at the brightest (docs/constants.md).
 WEAVE_STD = 0.5
 
 
-class BlindSpotPrior(Prior):
+class BlindSpotPrior(VariancePrior):
     """Blind spot: predict hidden pixels of the measurement from their surroundings.
 
     Each training step hides other blind spots, and the loss is computed at their cores. A blind
@@ -82,9 +80,7 @@ class BlindSpotPrior(Prior):
         self.visible_mask: Tensor = 1 - excluded_mask
         self.measurement: Tensor = measurement * self.visible_mask
         self.grid: tuple[int, ...] = tuple(measurement.shape[2:])
-        self.window: tuple[int, ...] = (
-            self.grid if window is None else tuple(map(min, window, self.grid))
-        )
+        self.window: tuple[int, ...] = limit_window(window, self.grid)
 
     def draw_step_input(self, rng: torch.Generator) -> StepInput:
         """Draw a random window, mirrored at random, with blind spots at random positions."""
@@ -138,10 +134,6 @@ class BlindSpotPrior(Prior):
                 ),
                 output_mask=predicted,
             )
-
-    def estimate(self, output: Tensor) -> Estimate:
-        """Split the output into mean and variance."""
-        return split_mean_and_variance(output)
 
 
 def smooth_weave(mean: Tensor) -> Tensor:

@@ -16,18 +16,16 @@ from torch.nn import functional as F
 from napari_dip.engine.fit.train_step import LocalNetwork, run_in_bfloat16
 from napari_dip.engine.networks.layers import AVERAGE_POOLS, LINEAR_MODES, make_convolution
 from napari_dip.engine.prior import (
-    Prior,
     StepInput,
+    VariancePrior,
     Window,
     draw_random_window,
     draw_uniform,
-    split_mean_and_variance,
+    limit_window,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from napari_dip.engine.problem import Estimate
 
 #: Standard deviations of isotropic filling windows, in pixels: six windows gained 0.2 dB over the
 #: best single one (0.7) (docs/constants.md).
@@ -244,7 +242,7 @@ class FillingResidualNetwork(nn.Module):
         return torch.cat([network_input[:, : self.channels] + change, raw], 1)
 
 
-class MaskedInputPrior(Prior):
+class MaskedInputPrior(VariancePrior):
     """The measurement with further pixels masked at each training step, where the loss is computed.
 
     Validation pixels are masked in training and previews. The final inference uses all measured
@@ -302,17 +300,16 @@ class MaskedInputPrior(Prior):
         self.validation_mask: Tensor = validation_mask * measured_mask
         self.grid: tuple[int, ...] = tuple(measurement.shape[2:])
         self.filling_windows: Tensor = make_filling_windows(len(self.grid)).to(measurement)
-        self.window: tuple[int, ...] = (
-            self.grid if window is None else tuple(map(min, window, self.grid))
-        )
+        self.window: tuple[int, ...] = limit_window(window, self.grid)
 
     def draw_step_input(self, rng: torch.Generator) -> StepInput:
         """Draw a random window with masked pixels, mirrored at random if chosen."""
         window = draw_random_window(self.grid, self.window, rng, uses_mirroring=self.uses_mirroring)
-        hidden = window.crop(self._draw_hidden_mask(rng)) if self.uses_hole_shapes else None
         measured_mask = window.crop(self.measured_mask)
         validation = window.crop(self.validation_mask)
-        if hidden is None:
+        if self.uses_hole_shapes:
+            hidden = window.crop(self._draw_hidden_mask(rng))
+        else:
             min_fraction, max_fraction = self.masked_fraction
             fraction = min_fraction + (max_fraction - min_fraction) * float(
                 torch.rand((), generator=rng)
@@ -354,10 +351,6 @@ class MaskedInputPrior(Prior):
         for fold in split_into_folds(predicted, INFERENCE_FOLDS if self.predicts_measured else 1):
             network_input = self._make_masked_input(self.measurement, self.measured_mask - fold)
             yield StepInput(network_input, output_mask=fold)
-
-    def estimate(self, output: Tensor) -> Estimate:
-        """Split the output into mean and variance."""
-        return split_mean_and_variance(output)
 
     def _draw_hidden_mask(self, rng: torch.Generator) -> Tensor:
         """Return randomly placed copies of the holes, thinned in squares to the allowed share."""

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.prior import (
-    Prior,
     StepInput,
+    VariancePrior,
     Window,
     draw_random_window,
     draw_uniform,
-    split_mean_and_variance,
+    limit_window,
 )
 from napari_dip.engine.priors.masked_input import (
     INFERENCE_FOLDS,
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import nn
-
-    from napari_dip.engine.problem import Estimate
 
 #: Neighbouring planes used on either side; two show motion, one does not.
 NEIGHBOURS_PER_SIDE = 2
@@ -276,7 +274,7 @@ def count_stack_input_channels(channels: int) -> int:
     return (1 + 2 * NEIGHBOURS_PER_SIDE + len(make_filling_windows(2))) * channels + 3
 
 
-class MaskedStackPrior(Prior):
+class MaskedStackPrior(VariancePrior):
     """A stack with further pixels masked at each training step, where the loss is computed.
 
     Validation pixels are masked in training and previews. The final inference uses all measured
@@ -320,7 +318,7 @@ class MaskedStackPrior(Prior):
         self.measured_mask = measured_mask
         self.validation_mask: Tensor = validation_mask * measured_mask
         self.grid: tuple[int, ...] = tuple(measurement.shape[2:])
-        self.window: tuple[int, ...] = tuple(map(min, window, self.grid))
+        self.window: tuple[int, ...] = limit_window(window, self.grid)
         self.filling_windows: Tensor = make_filling_windows(2).to(measurement)
         self.holes: StackHoles = StackHoles(measured_mask)
         self.visible_planes: NearestVisiblePlanes = find_visible_planes(
@@ -411,10 +409,6 @@ class MaskedStackPrior(Prior):
                 nearest = find_visible_planes(visible)
             network_input = self._make_masked_input(window, nearest, window.crop(visible))
             yield StepInput(network_input, output_mask=window.crop(fold), window=window)
-
-    def estimate(self, output: Tensor) -> Estimate:
-        """Split the output into mean and variance."""
-        return split_mean_and_variance(output)
 
     def _compute_neighbour_weight(self) -> float:
         """Return the weight of neighbouring planes against the plane's own filling, 0 to 1.

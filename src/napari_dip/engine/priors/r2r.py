@@ -20,6 +20,7 @@ from napari_dip.engine.prior import (
     draw_poisson,
     draw_random_window,
     fill_with_local_mean,
+    limit_window,
 )
 
 if TYPE_CHECKING:
@@ -246,20 +247,16 @@ class R2RPrior(Prior):
         if pixel_weights is not None:
             self.std = self.std / pixel_weights.sqrt()
         self.grid: tuple[int, ...] = tuple(measurement.shape[2:])
-        self.window: tuple[int, ...] = (
-            self.grid if window is None else tuple(map(min, window, self.grid))
-        )
+        self.window: tuple[int, ...] = limit_window(window, self.grid)
         self.spectrum: Tensor | None = (
             None if correlation is None else _compute_noise_amplitude(correlation, self.window[-2:])
         )
         images = zip(measurement.split(1), self.visible_mask.split(1), strict=True)
-        noises = [
-            noise_variance.select(index % len(noise_variance.gain))
-            for index in range(len(measurement))
-        ]
         skewness_of_images = [
-            estimate_count_skewness(*image, image_noise, correlation)
-            for image, image_noise in zip(images, noises, strict=True)
+            estimate_count_skewness(
+                *image, noise_variance.select(index % len(noise_variance.gain)), correlation
+            )
+            for index, image in enumerate(images)
         ]
         skewness = torch.cat(skewness_of_images).mean(0, keepdim=True)
         skewness_factor = (

@@ -16,18 +16,16 @@ from torch.nn import functional as F
 from napari_dip.engine.constants import JPEG_BLOCK_SIDE, YCBCR_WEIGHTS
 from napari_dip.engine.noise.variance_model import make_dct_matrix
 from napari_dip.engine.prior import (
-    Prior,
     StepInput,
+    VariancePrior,
     draw_random_window,
-    split_mean_and_variance,
+    limit_window,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
-
-    from napari_dip.engine.problem import Estimate
 
 #: Level that is subtracted before the transform (ITU-T T.81).
 LEVEL_SHIFT = 128.0
@@ -218,7 +216,7 @@ def _invert_block_dct(coefficients: Tensor) -> Tensor:
     return blocks.transpose(2, 3).reshape(batch, rows * JPEG_BLOCK_SIDE, columns * JPEG_BLOCK_SIDE)
 
 
-class RecompressionPrior(Prior):
+class RecompressionPrior(VariancePrior):
     """Prior whose input is an image and its mean over recompressions, with 2 C channels.
 
     For training, the first of them is recompressed on a shifted grid; for inference, it is the
@@ -252,9 +250,7 @@ class RecompressionPrior(Prior):
     ) -> None:
         self.network = network
         self.grid: tuple[int, ...] = tuple(measured.shape[2:])
-        self.window: tuple[int, ...] = (
-            self.grid if window is None else tuple(map(min, window, self.grid))
-        )
+        self.window: tuple[int, ...] = limit_window(window, self.grid)
         image = to_grey_levels(measured)
         recompressed = (recompress(image, compression, shift) for shift in RECOMPRESSION_SHIFTS)
         self._input, *training_inputs = (
@@ -282,7 +278,3 @@ class RecompressionPrior(Prior):
     def make_validation_sample(self) -> StepInput:
         """Return the image recompressed on the first grid; the measured image is the truth."""
         return StepInput(self._training_inputs[0], bypasses_operator=True)
-
-    def estimate(self, output: Tensor) -> Estimate:
-        """Split the output into mean and variance."""
-        return split_mean_and_variance(output)

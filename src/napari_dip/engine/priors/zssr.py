@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_dip.engine.operators.imaging import apply_iterative_backprojection, interpolate_cubic
-from napari_dip.engine.prior import Prior, StepInput, Window, draw_normal, draw_random_window
+from napari_dip.engine.prior import (
+    Prior,
+    StepInput,
+    Window,
+    draw_normal,
+    draw_random_window,
+    limit_window,
+)
 from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Estimate
 
 if TYPE_CHECKING:
@@ -146,12 +153,9 @@ class ZssrPrior(Prior):
         self._added_std = (
             lost_fraction.clamp(min=0) * noise_variance.compute_variance(self._coarse_image)
         ).sqrt()
-        size = (
-            self._full_window.size
-            if window is None
-            else tuple(map(min, window, self._full_window.size))
+        self.window: tuple[int, ...] = self._floor_to_multiple(
+            limit_window(window, self._full_window.size)
         )
-        self.window: tuple[int, ...] = self._floor_to_multiple(size)
         rng = torch.Generator().manual_seed(0)  # the same for every validation loss
         self._validation_image = self._coarse_image + self._added_std * draw_normal(
             self._added_std, rng

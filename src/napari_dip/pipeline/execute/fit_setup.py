@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_dip.engine.fit.optimizers import Phase, Schedule, compute_output_decay, make_muon
+from napari_dip.engine.fit.optimizers import Muon, Phase, Schedule, compute_output_decay
 from napari_dip.engine.fit.stopping import (
     StopRule,
     compute_patience,
@@ -431,7 +431,7 @@ def make_fit_schedule(
         average_decay=average_decay,
         refit_iterations=fit_config.refit_iterations,
         uses_bfloat16=uses_bfloat16,
-        optimizer=make_muon if fit_config.muon_learning_rate else None,
+        optimizer=Muon if fit_config.muon_learning_rate else None,
     )
 
 

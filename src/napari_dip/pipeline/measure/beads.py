@@ -19,7 +19,7 @@ from napari_dip.tasks.psf.psf_checks import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari_dip.io import AnyArray, Float32Array, FloatArray
 
@@ -236,26 +236,42 @@ def average_beads(crops: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray
     is_used : ndarray of bool
         (beads,): false where the width is not that of most beads.
     """
-    fwhm = estimate_widths(np.median(crops, 0))
-    fits = [fit_core(crop, fwhm) for crop in crops]
-    offsets, heights = (
-        np.array([fit.offset for fit in fits]),
-        np.array([fit.height for fit in fits]),
-    )
-    deviations = np.log([fit.fwhm.prod() for fit in fits]) / len(fwhm)
-    deviations = np.abs(deviations - np.median(deviations))
-    limit = _MAX_WIDTH_SIGMAS * MAD_TO_STD * float(np.median(deviations))
-    is_used = deviations <= max(_MAX_WIDTH_DEVIATION, limit)
+    fwhm, widths, offsets, heights = _fit_cores(crops)
+    is_used = _are_alike(np.abs(widths - np.median(widths)))
     for _ in range(_ALIGNMENT_ROUNDS):
-        aligned = np.array(
-            [_shift(crop, -offset) for crop, offset in zip(crops, offsets, strict=True)]
-        )
+        aligned = _move_to_middle(crops, offsets)
         mean = aligned[is_used].sum(0) / heights[is_used].sum()
-        core = fit_core(mean, fwhm)
-        mean, fwhm = _shift(mean, -core.offset) / core.height, core.fwhm
+        mean, fwhm = _centre(mean, fwhm)
         pairs = [_align(crop, mean, fwhm) for crop in crops]
         offsets, heights = map(np.array, zip(*pairs, strict=True))
     return mean, aligned, heights, is_used
+
+
+def _fit_cores(crops: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Fit the core of each bead.
+
+    Returns
+    -------
+    fwhm : ndarray
+        (axes,): widths of the median of all beads, from which the fits start.
+    widths, offsets, heights : ndarray
+        (beads,) or (beads, axes): logarithm of the mean width, offset from the middle, and height.
+    """
+    fwhm = estimate_widths(np.median(crops, 0))
+    fits = [fit_core(crop, fwhm) for crop in crops]
+    widths = np.log([fit.fwhm.prod() for fit in fits]) / len(fwhm)
+    offsets = np.array([fit.offset for fit in fits])
+    return fwhm, widths, offsets, np.array([fit.height for fit in fits])
+
+
+def _are_alike(deviations: FloatArray) -> AnyArray:
+    """Return which deviations of widths, in logarithms, are those of single beads."""
+    limit = _MAX_WIDTH_SIGMAS * MAD_TO_STD * float(np.median(deviations))
+    return np.asarray(deviations <= max(_MAX_WIDTH_DEVIATION, limit))
+
+
+def _move_to_middle(crops: FloatArray, offsets: FloatArray) -> FloatArray:
+    return np.array([_shift(crop, -offset) for crop, offset in zip(crops, offsets, strict=True)])
 
 
 def _align(crop: FloatArray, mean: FloatArray, fwhm: FloatArray) -> tuple[FloatArray, float]:
@@ -325,10 +341,16 @@ def bootstrap_fwhm(aligned: FloatArray, heights: FloatArray, fwhm: FloatArray) -
     """
     if len(aligned) < MIN_BOOTSTRAP_BEADS:
         return None
+    return _bootstrap(lambda draw: aligned[draw].sum(0) / heights[draw].sum(), len(aligned), fwhm)
+
+
+def _bootstrap(
+    average: Callable[[AnyArray], FloatArray], count: int, fwhm: FloatArray
+) -> FloatArray:
+    """Return the standard error of the widths of a mean, over draws of the indices of beads."""
     rng = np.random.default_rng(0)
-    draws = [rng.integers(len(aligned), size=len(aligned)) for _ in range(_BOOTSTRAP_DRAWS)]
-    means = (aligned[draw].sum(0) / heights[draw].sum() for draw in draws)
-    return np.asarray(np.std([fit_core(mean, fwhm).fwhm for mean in means], axis=0))
+    draws = [rng.integers(count, size=count) for _ in range(_BOOTSTRAP_DRAWS)]
+    return np.asarray(np.std([fit_core(average(draw), fwhm).fwhm for draw in draws], axis=0))
 
 
 def _shift(volume: FloatArray, offsets: FloatArray) -> FloatArray:
@@ -398,9 +420,7 @@ def fit_field(name: str, crops: FloatArray, places: FloatArray) -> FieldFit:
     RefusedError
         If parts of the field have no bead, or there are too few.
     """
-    fwhm = estimate_widths(np.median(crops, 0))
-    fits = [fit_core(crop, fwhm) for crop in crops]
-    widths = np.log([fit.fwhm.prod() for fit in fits]) / len(fwhm)
+    fwhm, widths, offsets, heights = _fit_cores(crops)
     is_used = _select_alike(widths, places)
     cells = np.floor((places[is_used] + 1) / 2 * _COVERED_PARTS).clip(0, _COVERED_PARTS - 1)
     covered = len(np.unique(cells, axis=0))
@@ -409,14 +429,11 @@ def fit_field(name: str, crops: FloatArray, places: FloatArray) -> FieldFit:
         facts = {"count": int(is_used.sum()), "least": min_count}
         empty = _COVERED_PARTS**2 - covered
         raise RefusedError("beads-field", name=name, empty=empty, **facts)
-    offsets = np.array([fit.offset for fit in fits])
-    heights = np.array([fit.height for fit in fits])
     for _ in range(_ALIGNMENT_ROUNDS):
-        pairs = zip(crops, offsets, strict=True)
-        aligned = np.array([_shift(crop, -offset) for crop, offset in pairs])
-        degree = _choose_degree(aligned[is_used], heights[is_used], places[is_used])
+        used, used_heights = _move_to_middle(crops, offsets)[is_used], heights[is_used]
+        degree = _choose_degree(used, used_heights, places[is_used])
         terms = _compute_terms(places, degree)
-        coefficients = _solve(terms[is_used], heights[is_used], aligned[is_used])
+        coefficients = _solve(terms[is_used], used_heights, used)
         references = [_centre(each, fwhm) for each in np.tensordot(terms, coefficients, 1)]
         aligned_pairs = [_align(crop, *each) for crop, each in zip(crops, references, strict=True)]
         offsets, heights = map(np.array, zip(*aligned_pairs, strict=True))
@@ -425,7 +442,7 @@ def fit_field(name: str, crops: FloatArray, places: FloatArray) -> FieldFit:
         coefficients=coefficients,
         is_used=is_used,
         heights=heights,
-        fwhm_error=_bootstrap_field(aligned[is_used], heights[is_used], terms[is_used], fwhm),
+        fwhm_error=_bootstrap_field(used, heights[is_used], terms[is_used], fwhm),
     )
 
 
@@ -452,9 +469,7 @@ def _select_alike(widths: FloatArray, places: FloatArray) -> AnyArray:
     for _ in range(3):
         terms = _compute_terms(places, 2 if is_used.sum() >= 6 * _BEADS_PER_TERM else 1)
         solution, *_ = np.linalg.lstsq(terms[is_used], widths[is_used], rcond=None)
-        deviations = np.abs(widths - terms @ solution)
-        limit = _MAX_WIDTH_SIGMAS * MAD_TO_STD * float(np.median(deviations))
-        is_used = deviations <= max(_MAX_WIDTH_DEVIATION, limit)
+        is_used = _are_alike(np.abs(widths - terms @ solution))
     return is_used
 
 
@@ -489,10 +504,9 @@ def _bootstrap_field(
     crops: FloatArray, heights: FloatArray, terms: FloatArray, fwhm: FloatArray
 ) -> FloatArray:
     """Return the standard error of the widths in the middle of the field, as `bootstrap_fwhm`."""
-    rng = np.random.default_rng(0)
-    draws = [rng.integers(len(crops), size=len(crops)) for _ in range(_BOOTSTRAP_DRAWS)]
-    middles = (_solve(terms[draw], heights[draw], crops[draw])[0] for draw in draws)
-    return np.asarray(np.std([fit_core(middle, fwhm).fwhm for middle in middles], axis=0))
+    return _bootstrap(
+        lambda draw: _solve(terms[draw], heights[draw], crops[draw])[0], len(crops), fwhm
+    )
 
 
 # Cleaning

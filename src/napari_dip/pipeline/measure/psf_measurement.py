@@ -201,21 +201,26 @@ class PsfReport:
     def list_profiles(self) -> list[PsfProfile]:
         """Return the profiles through the middle along each axis, measured and computed."""
         profiles = []
-        for axis, name in enumerate(self.axes):
-            step = self.pixel_nm[axis] or 1.0 if self.has_pixel_sizes else 1.0
+        for axis, (name, step) in enumerate(zip(self.axes, self._profile_steps, strict=True)):
             for psf in (self.psf, self.computed_psf):
                 if psf is None:
                     continue
                 middle = np.array(psf.shape) // 2
                 values = np.moveaxis(psf, axis, -1)[*np.delete(middle, axis)] / psf.max()
-                positions = (np.arange(len(values)) - middle[axis]) * step
-                is_measured = psf is self.psf
                 profiles.append(
                     PsfProfile(
-                        axis=name, is_measured=is_measured, positions=positions, values=values
+                        axis=name,
+                        is_measured=psf is self.psf,
+                        positions=(np.arange(len(values)) - middle[axis]) * step,
+                        values=values,
                     )
                 )
         return profiles
+
+    @property
+    def _profile_steps(self) -> list[float]:
+        """Distance of pixels in profiles along each axis: in nm if known, else 1 pixel."""
+        return [size or 1.0 if self.has_pixel_sizes else 1.0 for size in self.pixel_nm]
 
     @property
     def has_pixel_sizes(self) -> bool:
@@ -225,8 +230,8 @@ class PsfReport:
     @property
     def profile_reach(self) -> float:
         """Distance from the middle up to which profiles are shown: three times the width."""
-        sizes = [size or 1.0 if self.has_pixel_sizes else 1.0 for size in self.pixel_nm]
-        return max(3 * width * size for width, size in zip(self.fwhm, sizes, strict=True))
+        pairs = zip(self.fwhm, self._profile_steps, strict=True)
+        return max(3 * width * size for width, size in pairs)
 
     def _format_width(self, axis: int) -> str:
         """Return the width along one axis, with its error, in pixels and in nm."""
@@ -239,10 +244,7 @@ class PsfReport:
         """Compare the widths with those of the computed PSF."""
         if self.computed_fwhm is None:
             return []
-        ratios = [
-            measured / computed
-            for measured, computed in zip(self.fwhm, self.computed_fwhm, strict=True)
-        ]
+        ratios = np.divide(self.fwhm, self.computed_fwhm)
         parts = [f"{ratio:.2f} along {axis}" for ratio, axis in zip(ratios, self.axes, strict=True)]
         lines = [
             f"Measured width over that of a microscope without aberrations: {', '.join(parts)}."

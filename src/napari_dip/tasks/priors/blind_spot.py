@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
+    from torch import Tensor
 
+    from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.engine.networks.hourglass import Hourglass
     from napari_dip.engine.noise.oversampling import HalfResolutionFit
     from napari_dip.engine.priors.blind_spot import BlindSpotPrior
-    from napari_dip.engine.problem import Estimate, Problem
-    from napari_dip.tasks.base import FitInput
+    from napari_dip.engine.problem import Estimate, Fidelity, Problem, Term
+    from napari_dip.tasks.base import FitInput, FitMasks
     from napari_dip.tasks.priors.prior_spec import PriorOptions
 
 #: Fraction of the pixels hidden in an iteration, for blind spots of one pixel: 1/12 to 1/4 are
@@ -45,6 +47,24 @@ def compute_window_size(dims: int, side: int) -> tuple[int, ...]:
     In three dimensions it holds about as many pixels as in two.
     """
     return (side,) * 2 if dims == 2 else (MAX_WINDOW_DEPTH, side * 3 // 8, side * 3 // 8)
+
+
+def make_measured_term(
+    measurement: Tensor, masks: FitMasks, noise_variance: NoiseVariance, fidelity: Fidelity
+) -> Term:
+    """Return the term of an image that was measured itself, plus noise of that variance."""
+    from napari_dip.engine.likelihood.fidelity import make_gaussian_deviance
+    from napari_dip.engine.problem import Identity, Term
+
+    return Term(
+        measurement=measurement,
+        operator=Identity(),
+        fidelity=fidelity,
+        deviance=make_gaussian_deviance(noise_variance),
+        training_pixel_weights=masks.training_pixel_weights,
+        validation_mask=masks.validation,
+        refit_pixel_weights=masks.measured_pixel_weights,
+    )
 
 
 def compute_fit_window(fit_input: FitInput) -> tuple[int, ...] | None:
@@ -136,23 +156,12 @@ def build_blind_spot_problem(
         Whether postprocessing uses the measured value of each pixel: in the posterior mean, and in
         the NL-Bayes refinement.
     """
-    from napari_dip.engine.likelihood.fidelity import (
-        compute_posterior,
-        make_beta_nll,
-        make_gaussian_deviance,
-    )
-    from napari_dip.engine.problem import Identity, Problem, Term
+    from napari_dip.engine.likelihood.fidelity import compute_posterior, make_beta_nll
+    from napari_dip.engine.problem import Problem
 
     noise_variance = fit_input.noise.noise_variance.scale(fit_input.noise.assumed_fraction)
-    term = Term(
-        measurement=fit_input.measurement,
-        operator=Identity(),
-        fidelity=make_beta_nll(noise_variance, fit_input.noise.rms_std**2),
-        deviance=make_gaussian_deviance(noise_variance),
-        training_pixel_weights=fit_input.masks.training_pixel_weights,
-        validation_mask=fit_input.masks.validation,
-        refit_pixel_weights=fit_input.masks.measured_pixel_weights,
-    )
+    fidelity = make_beta_nll(noise_variance, fit_input.noise.rms_std**2)
+    term = make_measured_term(fit_input.measurement, fit_input.masks, noise_variance, fidelity)
 
     def postprocess(estimate: Estimate) -> Estimate:
         return compute_posterior(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from napari_dip.tasks.priors.blind_spot import (
     build_image_network,
     compute_fit_window,
+    make_measured_term,
     make_nl_bayes_refinement,
 )
 
@@ -60,21 +61,15 @@ def build_r2r_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOpt
 
 def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     """Build the problem: the measurement is the image plus noise."""
-    from napari_dip.engine.likelihood.fidelity import make_gaussian_deviance, make_least_squares
-    from napari_dip.engine.problem import Estimate, Identity, Problem, Term
+    from napari_dip.engine.likelihood.fidelity import make_least_squares
+    from napari_dip.engine.problem import Estimate, Problem
 
-    term = Term(
-        measurement=fit_input.measurement,
-        operator=Identity(),
-        fidelity=make_least_squares(fit_input.noise.rms_std**2),
-        deviance=make_gaussian_deviance(fit_input.noise.noise_variance),
-        training_pixel_weights=fit_input.masks.training_pixel_weights,
-        validation_mask=fit_input.masks.validation,
-        refit_pixel_weights=fit_input.masks.measured_pixel_weights,
-    )
+    noise_variance = fit_input.noise.noise_variance
+    fidelity = make_least_squares(fit_input.noise.rms_std**2)
+    term = make_measured_term(fit_input.measurement, fit_input.masks, noise_variance, fidelity)
 
     def postprocess(estimate: Estimate) -> Estimate:
-        variance = fit_input.noise.noise_variance.compute_variance(estimate.mean)
+        variance = noise_variance.compute_variance(estimate.mean)
         return Estimate(estimate.mean, (R2R_RESIDUAL_NOISE_FRACTION * variance).log())
 
     return Problem(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import Setting
+from napari_dip.tasks.priors.blind_spot import make_measured_term
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS, RANDOM_INPUT_SKIP_CHANNELS
 
 if TYPE_CHECKING:
@@ -135,9 +136,9 @@ def build_random_input_problem(fit_input: FitInput, options: PriorOptions) -> Pr
     of the second only. Noise of the first that the network has fitted then raises the validation
     loss.
     """
-    from napari_dip.engine.likelihood.fidelity import make_gaussian_deviance, make_weighted_residual
+    from napari_dip.engine.likelihood.fidelity import make_weighted_residual
     from napari_dip.engine.likelihood.penalties import SureTerm
-    from napari_dip.engine.problem import Identity, Problem, Term
+    from napari_dip.engine.problem import Problem
 
     exposure_count, noise = len(fit_input.measurement), fit_input.noise
     terms = []
@@ -145,17 +146,9 @@ def build_random_input_problem(fit_input: FitInput, options: PriorOptions) -> Pr
         noise_variance = noise.noise_variance.scale(noise.assumed_fraction).select(exposure)
         is_validated = exposure == exposure_count - 1
         masks = fit_input.masks if is_validated else fit_input.masks.clear_validation()
-        terms.append(
-            Term(
-                measurement=fit_input.measurement[exposure : exposure + 1],
-                operator=Identity(),
-                fidelity=make_weighted_residual(noise_variance),
-                deviance=make_gaussian_deviance(noise_variance),
-                training_pixel_weights=masks.training_pixel_weights,
-                validation_mask=masks.validation,
-                refit_pixel_weights=masks.measured_pixel_weights,
-            )
-        )
+        measurement = fit_input.measurement[exposure : exposure + 1]
+        fidelity = make_weighted_residual(noise_variance)
+        terms.append(make_measured_term(measurement, masks, noise_variance, fidelity))
     uses_sure = exposure_count == 1 and any(side > 1 for side in fit_input.masks.blind_spot_size)
     sure_term = SureTerm(fit_input.measurement) if uses_sure else None
     return Problem(terms=tuple(terms), penalties=options.penalties, sure_term=sure_term)
@@ -245,19 +238,20 @@ def build_from_architecture(
 
 def _choose_upsampling_factory(architecture: Architecture) -> UpsamplingFactory:
     from napari_dip.engine.networks.layers import (
+        TransposedUpsampling,
         make_gaussian_upsampling_factory,
         make_linear_upsampling,
         make_nearest_upsampling,
-        make_transposed_upsampling,
     )
 
     if architecture.upsampling_sigma is not None:
         return make_gaussian_upsampling_factory(architecture.upsampling_sigma)
-    return {
+    factories: dict[str, UpsamplingFactory] = {
         "bilinear": make_linear_upsampling,
         "nearest": make_nearest_upsampling,
-        "transposed": make_transposed_upsampling,
-    }[architecture.upsampling]
+        "transposed": TransposedUpsampling,
+    }
+    return factories[architecture.upsampling]
 
 
 def _make_network_input(
