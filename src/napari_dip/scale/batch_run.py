@@ -10,7 +10,6 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from napari_dip.engine.fit.stopping import Control
@@ -39,6 +38,7 @@ from napari_dip.scale.batch.restore_file import restore_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.pipeline.recipe import Recipe
@@ -210,9 +210,8 @@ class BatchTracker:
         self._clock, self._pool, self._file_count = clock, pool, len(plan.jobs)
         # deviations of many files average out; those in progress have their own margin
         self._tracker = ProgressTracker(margin=1.0)
-        process_count = (
-            1 if pool is None else max(1, pool.worker_count)
-        )  # each worker loads torch once
+        # each worker loads torch once
+        process_count = 1 if pool is None else max(1, pool.worker_count)
         self._steps = {
             number: self._tracker.add_step(
                 "file",
@@ -228,21 +227,19 @@ class BatchTracker:
 
     def add_progress(self, batch_event: BatchEvent) -> BatchEvent:
         """Process a report, and return it with the progress of the whole batch."""
-        now, outcome = self._clock.seconds, batch_event.outcome
-        step = self._steps.get(batch_event.number)
+        now, outcome, number = self._clock.seconds, batch_event.outcome, batch_event.number
+        step = self._steps.get(number)
         if outcome is not None and outcome.state != "waiting":
-            self._finished_files.add(batch_event.number)
-        if batch_event.number and 0 in self._steps and not self._steps[0].is_finished:
+            self._finished_files.add(number)
+        if number and 0 in self._steps and not self._steps[0].is_finished:
             self._steps[0].finish(now)
         if step is not None and batch_event.event is not None:
             step.report_progress(now, batch_event.event.progress)
         elif step is not None and outcome is not None:
             step.finish(now if outcome.state == "restored" else None)
         self._tracker.worker_count = 1 if self._pool is None else self._pool.worker_count
-        message = f"{len(self._finished_files)} of {self._file_count} files"
-        progress = self._tracker.compute_progress(
-            now, message if batch_event.number else "Joint training"
-        )
+        files = f"{len(self._finished_files)} of {self._file_count} files"
+        progress = self._tracker.compute_progress(now, files if number else "Joint training")
         return replace(batch_event, progress=progress)
 
 
@@ -254,11 +251,11 @@ def _run_planned_files(
 
     is_fitted = True
     if plan.joint_training is not None:
-        make_event = partial(
-            BatchEvent, number=0, count=len(plan.jobs), source=plan.folder / NETWORK_FILE
-        )
+        count, source = len(plan.jobs), plan.folder / NETWORK_FILE
         steps = fit_batch_network(plan, plan.joint_training, clock.poll_control)
-        is_fitted = yield from map_generator(steps, lambda event: make_event(event=event))
+        is_fitted = yield from map_generator(
+            steps, lambda event: BatchEvent(number=0, count=count, source=source, event=event)
+        )
     if not is_fitted:  # the user ended the joint training
         outcomes = yield from _restore_sequentially(plan, lambda: Control.KEEP)
     elif pool is None:
@@ -344,11 +341,8 @@ def _lock_batch_folder(plan: BatchPlan) -> Iterator[None]:
 def _record_batch(plan: BatchPlan) -> None:
     if not plan.resume and os.path.lexists(plan.folder / MANIFEST_FILE):  # another run was faster
         raise RefusedError("batch-exists", path=plan.folder / MANIFEST_FILE)
-    network_path = plan.network and Path(plan.network.path)
-    is_joint = network_path == plan.folder / NETWORK_FILE
-    facts = plan.recipe, plan.files, plan.refused_files, plan.machine.cores, is_joint
     try:
-        write_batch_manifest(plan.folder, *facts)
+        write_batch_manifest(plan)
         find_records_folder(plan.folder).mkdir(exist_ok=True)
     except OSError as error:
         raise RefusedError(make_folder_refusal(plan.folder, error)) from None

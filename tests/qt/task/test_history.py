@@ -18,7 +18,7 @@ def list_iterations(film: SnapshotBuffer, count: int, side: int = 10) -> list[in
     for iteration in range(1, count + 1):
         image = np.zeros((side, side), np.float32)
         film.add(Event(message="Restoring", iteration=iteration, preview=image))
-    return [snapshot.iteration for snapshot in film.snapshots]
+    return [snapshot.event.iteration for snapshot in film.snapshots]
 
 
 def test_a_film_never_takes_more_than_its_bound_and_stays_evenly_spread():
@@ -123,7 +123,7 @@ def test_after_a_run_its_images_are_still_there_and_the_right_end_is_the_result(
     step_back(driver, 1)
     assert "cells preview" in driver.names
     driver.press(history.keep_button)
-    assert f"iteration {history.snapshot_buffer.snapshots[-1].iteration}" in driver.names[-1]
+    assert f"iteration {history.snapshot_buffer.snapshots[-1].event.iteration}" in driver.names[-1]
     driver.qtbot.keyClick(history.slider, Qt.Key.Key_End)
     assert "cells preview" not in driver.names
     np.testing.assert_array_equal(driver.viewer.layers["cells denoised"].data, result)

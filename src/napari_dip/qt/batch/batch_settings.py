@@ -31,7 +31,12 @@ from napari_dip.pipeline.recipe import PRESET_LABELS, RunSettings, load_recipe, 
 from napari_dip.qt.shell.dock_widget import fill_grid, guard_wheel, make_button, make_form
 from napari_dip.qt.shell.napari_layers import read_layer_provenance
 from napari_dip.qt.shell.preferences import get_default_preset, open_saved_settings
-from napari_dip.qt.shell.settings_form import add_path_button, make_combo, style_combo
+from napari_dip.qt.shell.settings_form import (
+    add_path_button,
+    make_combo,
+    make_line_edit,
+    style_combo,
+)
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -114,10 +119,8 @@ class RecipeChooser(QWidget):
     changed: Signal = Signal()
     message_emitted: Signal = Signal(str)
 
-    def __init__(
-        self, find_form: Callable[[str], SettingsForm | None], parent: QWidget | None = None
-    ) -> None:
-        super().__init__(parent)
+    def __init__(self, find_form: Callable[[str], SettingsForm | None]) -> None:
+        super().__init__()
         self._find_form = find_form
         self._listed_recipes: dict[str, tuple[str, Recipe]] = {}
         self._sources: dict[str, Callable[[], Recipe]] = {}
@@ -133,15 +136,14 @@ class RecipeChooser(QWidget):
         )
         self.extra_input_edits: dict[str, QLineEdit] = {}
         guard_wheel(self.task_combo, self.settings_combo)
-        self.form_layout: QFormLayout
-        self.form_layout = form = make_form(self)
+        self.form_layout: QFormLayout = make_form(self)
         self.maps_page: QWidget = QWidget(self)
         self._maps_layout = make_form(self.maps_page)
-        form.addRow("Task", self.task_combo)
+        self.form_layout.addRow("Task", self.task_combo)
         row = QHBoxLayout()
         row.addWidget(self.settings_combo, 1)
         row.addWidget(self.file_button)
-        form.addRow("Settings", row)
+        self.form_layout.addRow("Settings", row)
         self.task_combo.currentIndexChanged.connect(self._on_task)
         self.settings_combo.currentIndexChanged.connect(self._notify)
         self.file_button.clicked.connect(self._on_file)
@@ -160,10 +162,8 @@ class RecipeChooser(QWidget):
 
     def get_extra_paths(self) -> dict[str, str]:
         """Return the paths of the extra inputs by name, without empty ones."""
-        values = {
-            name: line_edit.text().strip() for name, line_edit in self.extra_input_edits.items()
-        }
-        return {name: path for name, path in values.items() if path}
+        edits = self.extra_input_edits.items()
+        return {name: path for name, edit in edits if (path := edit.text().strip())}
 
     def load(self, path: str) -> None:
         """Read and choose a recipe file, or show an error."""
@@ -172,18 +172,18 @@ class RecipeChooser(QWidget):
         except DipError as error:
             self.message_emitted.emit(error.reason.message)
             return
-        self._choose_recipe(_RECIPE_FILE_KEY, f"As in '{Path(path).name}'", recipe)
+        self._listed_recipes[_RECIPE_FILE_KEY] = f"As in '{Path(path).name}'", recipe
+        self._choose_recipe(_RECIPE_FILE_KEY)
 
     def offer_earlier_batch(self, recipe: Recipe | None, *, is_chosen: bool) -> None:
         """List the recipe of the batch in the results folder, and optionally choose it."""
-        label = "As the batch in that folder"
-        if recipe is not None and is_chosen:
-            self._choose_recipe(_EARLIER_BATCH_KEY, label, recipe)
-            return
         self._listed_recipes.pop(_EARLIER_BATCH_KEY, None)
         if recipe is not None:
-            self._listed_recipes[_EARLIER_BATCH_KEY] = (label, recipe)
-        self.refresh()
+            self._listed_recipes[_EARLIER_BATCH_KEY] = ("As the batch in that folder", recipe)
+        if recipe is not None and is_chosen:
+            self._choose_recipe(_EARLIER_BATCH_KEY)
+        else:
+            self.refresh()
 
     def refresh(self) -> None:
         """Update the list of settings; the choice stays if it still exists."""
@@ -194,7 +194,7 @@ class RecipeChooser(QWidget):
             for value, label in PRESET_LABELS.items()
         }
         if (last_recipe := presets.load_last()) is not None:
-            choices[_LAST_RUN_KEY] = ("As in my last run", partial(_return_recipe, last_recipe))
+            choices[_LAST_RUN_KEY] = ("As in my last run", partial(load_recipe, last_recipe))
         if (form := self._find_form(task)) is not None:
             choices[_OPEN_DOCK_KEY] = ("As in the open dock", form.build_recipe)
             form.changed.connect(self._notify, unique=True)
@@ -202,23 +202,19 @@ class RecipeChooser(QWidget):
             choices[f"own {name}"] = (f"My preset '{name}'", partial(presets.load, name))
         for key, (label, recipe) in self._listed_recipes.items():
             if recipe.task.spec.name == task:
-                choices[key] = (label, partial(_return_recipe, recipe))
+                choices[key] = (label, partial(load_recipe, recipe))
         self._sources = {key: source for key, (_, source) in choices.items()}
         with QSignalBlocker(self.settings_combo):
             self.settings_combo.clear()
             for key, (label, _) in choices.items():
                 self.settings_combo.addItem(label, key)
-            default_index = self.settings_combo.findData(
-                f"preset {get_default_preset() or RunSettings().preset}"
-            )
-            chosen_index = self.settings_combo.findData(chosen)
-            self.settings_combo.setCurrentIndex(
-                chosen_index if chosen_index >= 0 else default_index
-            )
+            default = f"preset {get_default_preset() or RunSettings().preset}"
+            key = chosen if chosen in choices else default
+            self.settings_combo.setCurrentIndex(self.settings_combo.findData(key))
 
-    def _choose_recipe(self, key: str, label: str, recipe: Recipe) -> None:
-        """List a recipe and choose it."""
-        self._listed_recipes[key] = (label, recipe)
+    def _choose_recipe(self, key: str) -> None:
+        """Choose a recipe that was listed."""
+        _, recipe = self._listed_recipes[key]
         with QSignalBlocker(self.task_combo):
             self.task_combo.setCurrentIndex(self.task_combo.findData(recipe.task.spec.name))
         self._update_extra_rows()
@@ -246,10 +242,9 @@ class RecipeChooser(QWidget):
         for extra_input in TASKS[self.task].spec.inputs[1:]:
             if extra_input.is_repeated_exposure:  # a repeated exposure belongs to a single file
                 continue
-            line_edit = QLineEdit()
-            line_edit.setAccessibleName(extra_input.label)
-            line_edit.setPlaceholderText("none" if extra_input.is_optional else "one file for all")
-            line_edit.setToolTip(f"<qt>{extra_input.help} One file for all.</qt>")
+            placeholder = "none" if extra_input.is_optional else "one file for all"
+            tooltip = f"{extra_input.help} One file for all."
+            line_edit = make_line_edit(extra_input.label, tooltip, placeholder)
             add_path_button(line_edit, extra_input.label, _IMAGE_FILTER)
             line_edit.textChanged.connect(self._notify)
             layout = self._maps_layout if extra_input.is_detector_map else self.form_layout
@@ -274,10 +269,6 @@ class _RefreshingComboBox(QComboBox):
         super().showPopup()
 
 
-def _return_recipe(recipe: Recipe) -> Recipe:
-    return recipe
-
-
 def read_dropped_paths(mime: QMimeData) -> tuple[list[str], list[str]] | None:
     """Return the paths that were dropped or pasted, and messages on what has no path.
 
@@ -295,13 +286,12 @@ def read_dropped_paths(mime: QMimeData) -> tuple[list[str], list[str]] | None:
     layers = [item for item in getattr(mime, "items", ()) if isinstance(item, Layer)]
     if not layers and not mime.hasUrls():
         return None
-    layer_paths = [(_find_layer_path(layer), layer.name) for layer in layers]
-    messages = [
-        _LAYER_WITHOUT_FILE_MESSAGE.format(name=make_printable(name))
-        for path, name in layer_paths
-        if not path
-    ]
-    paths = [path for path, _ in layer_paths if path]
+    paths, messages = list[str](), list[str]()
+    for layer in layers:
+        if path := _find_layer_path(layer):
+            paths.append(path)
+        else:
+            messages.append(_LAYER_WITHOUT_FILE_MESSAGE.format(name=make_printable(layer.name)))
     for url in mime.urls():
         if url.isLocalFile():
             paths.append(url.adjusted(QUrl.UrlFormattingOption.StripTrailingSlash).toLocalFile())
@@ -341,8 +331,8 @@ class FilesEdit(QWidget):
     changed: Signal = Signal()
     message_emitted: Signal = Signal(str)
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.files_button: QPushButton = make_button("Add files…", "Choose one or several images")
         self.folder_button: QPushButton = make_button(
             "Add folder…", "Choose a folder, for the images in it, or an OME-Zarr, also a plate"
@@ -407,8 +397,8 @@ class ResultsFolderEdit(QLineEdit):
 
     changed: Signal = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self._is_set_by_hand = False
         self.setAccessibleName("Results in")
         self.setPlaceholderText("a new folder")
@@ -437,8 +427,8 @@ class JointTrainingCheckBox(QCheckBox):
 
     changed: Signal = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("Joint training (one network for all files)", parent)
+    def __init__(self) -> None:
+        super().__init__("Joint training (one network for all files)")
         self.toggled.connect(lambda _: self.changed.emit())
         self.update_for_task("denoise")
 
@@ -466,12 +456,9 @@ class BatchOptions(QWidget):
 
     changed: Signal = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.axes_edit: QLineEdit = QLineEdit()
-        self.axes_edit.setAccessibleName("Axes")
-        self.axes_edit.setPlaceholderText("as each file says")
-        self.axes_edit.setToolTip(f"<qt>{_AXES_TIP}</qt>")
+    def __init__(self) -> None:
+        super().__init__()
+        self.axes_edit: QLineEdit = make_line_edit("Axes", _AXES_TIP, "as each file says")
         self.process_spin_box: QSpinBox = QSpinBox()
         self.process_spin_box.setAccessibleName("Workers")
         self.process_spin_box.setRange(1, max(1, os.cpu_count() or 1))

@@ -33,6 +33,7 @@ from napari_dip.qt.shell.dock_widget import (
     make_button,
     make_single_shot_timer,
     preserve_view,
+    require,
     style_table,
 )
 from napari_dip.qt.shell.napari_layers import (
@@ -193,12 +194,9 @@ def load_result_layers(job: Job, recipe: Recipe, includes_inputs: bool) -> tuple
         If the result is missing or damaged.
     """
     assert not isinstance(job.plan, Refusal)  # a refused file has no result
-    header = job.plan.header
-    record = read_file_record(job.paths, header, recipe)
-    if record is None:
+    header, label = job.plan.header, make_source_label(job.source)
+    if (record := read_file_record(job.paths, header, recipe)) is None:
         raise RefusedError("file-missing", path=job.paths.record)
-    label = make_source_label(job.source)
-    name = label.removesuffix(job.source.suffix)
     inputs = {
         input_name: {"layer": make_source_label(path), "path": str(path.absolute())}
         for input_name, path in job.inputs.items()
@@ -207,7 +205,7 @@ def load_result_layers(job: Job, recipe: Recipe, includes_inputs: bool) -> tuple
     provenance = build_report_provenance(label, record["recipe"], record["report"])
     metadata = {**provenance, "inputs": inputs, "shows": "result"}
     placement = _compute_placement(job.plan, job.plan.factors)
-    name = f"{name} {recipe.task.spec.result_suffix}"
+    name = f"{label.removesuffix(job.source.suffix)} {recipe.task.spec.result_suffix}"
     result = _make_lazy_layer(job.paths.result, name, header.axes, metadata, placement)
     if not includes_inputs:
         return (result,)
@@ -271,16 +269,11 @@ def _compute_placement(plan: Plan, factors: tuple[int, ...] | None = None) -> di
 
 def _estimate_contrast_limits(lazy: Any, axes: str) -> tuple[float, float]:
     """Return contrast limits of the centre of the middle plane."""
-    axis_index = {axis: axes.index(axis) for axis in "YX"}
-    region = [slice(None)] * lazy.ndim
-    for axis in "YX":
-        side = lazy.shape[axis_index[axis]]
-        start = max(0, (side - _CONTRAST_SAMPLE_SIDE) // 2)
-        region[axis_index[axis]] = slice(start, start + _CONTRAST_SAMPLE_SIDE)
-    for axis in "TZ":
-        if axis in axes:
-            middle_index = lazy.shape[axes.index(axis)] // 2
-            region[axes.index(axis)] = slice(middle_index, middle_index + 1)
+    region = []
+    for axis, side in zip(axes, lazy.shape, strict=True):
+        length = min(side, _CONTRAST_SAMPLE_SIDE) if axis in "YX" else 1 if axis in "TZ" else side
+        start = side // 2 - length // 2
+        region.append(slice(start, start + length))
     low, high = compute_contrast_limits(select_middle_plane(np.asarray(lazy[tuple(region)]), axes))
     return (low, high) if high > low else (low, low + 1.0)
 
@@ -312,7 +305,7 @@ _MAX_DETAIL_LINES = 8
 class FileTableModel(QAbstractTableModel):
     """The model of the table, which formats visible rows only."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
         self.rows: list[FileRow] = []
 
@@ -370,10 +363,9 @@ class FilesTable(QTableView):
     row_activated: Signal = Signal(int)
     selection_changed: Signal = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.file_model: FileTableModel = FileTableModel()
-        self.file_model.setParent(self)
+    def __init__(self) -> None:
+        super().__init__()
+        self.file_model: FileTableModel = FileTableModel(self)
         self.setModel(self.file_model)
         self.setAccessibleName("Files of the batch")
         style_table(self, _FILE_ROW_HEIGHT)
@@ -387,32 +379,28 @@ class FilesTable(QTableView):
         self._lay_out_columns()
         self.file_model.modelReset.connect(self._fit_height)
         self.activated.connect(lambda index: self.row_activated.emit(index.row()))
-        if (selection := self.selectionModel()) is not None:
-            selection.selectionChanged.connect(lambda *_: self.selection_changed.emit())
+        self._selection = require(self.selectionModel())
+        self._selection.selectionChanged.connect(lambda *_: self.selection_changed.emit())
 
     def get_selected_rows(self) -> list[FileRow]:
         """Return the selected rows from top to bottom."""
-        selection = self.selectionModel()
-        selected = [] if selection is None else selection.selectedRows()
-        return [
-            self.file_model.rows[number] for number in sorted(index.row() for index in selected)
-        ]
+        numbers = sorted(index.row() for index in self._selection.selectedRows())
+        return [self.file_model.rows[number] for number in numbers]
 
     def _fit_height(self) -> None:
         """Show a few rows whole: else the table would have a scroll bar beside that of the dock."""
-        header = self.horizontalHeader()
-        assert header is not None  # a table always has one
         rows = min(len(self.file_model.rows), _MAX_WHOLE_ROWS) * _FILE_ROW_HEIGHT
-        height = rows + header.sizeHint().height() + 2 * self.frameWidth() + _TABLE_MARGIN
+        header_height = require(self.horizontalHeader()).sizeHint().height()
+        height = rows + header_height + 2 * self.frameWidth() + _TABLE_MARGIN
         self.setMinimumHeight(max(_MIN_TABLE_HEIGHT, height))
 
     def _lay_out_columns(self) -> None:
-        if (header := self.horizontalHeader()) is not None:
-            header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-            header.setStretchLastSection(True)
-            header.setHighlightSections(False)
-            header.resizeSection(0, _NAME_COLUMN_WIDTH)
-            header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
+        header = require(self.horizontalHeader())
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
+        header.setStretchLastSection(True)
+        header.setHighlightSections(False)
+        header.resizeSection(0, _NAME_COLUMN_WIDTH)
+        header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
 
 
 def format_file_state(row: FileRow) -> str:
@@ -433,12 +421,15 @@ class FilesPanel(QWidget):
 
     message_emitted: Signal = Signal(str)
 
-    def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
         self._plan: BatchPlan | None = None
         self.layers: BatchLayers = BatchLayers(viewer, self)
         self.table: FilesTable = FilesTable()
         self.message_label: QLabel = make_message_label()
+        self.message_area: FoldedLabel = FoldedLabel(
+            self.message_label, max_lines=_MAX_DETAIL_LINES
+        )
         self.show_button: QPushButton = make_button(
             "Show",
             "Open the results of the chosen files as layers. What is in sight is read from the "
@@ -494,8 +485,7 @@ class FilesPanel(QWidget):
 
     def _open(self, rows: Iterable[FileRow]) -> None:
         """Open the results of those rows that have one."""
-        plan = self._plan
-        if plan is None:
+        if (plan := self._plan) is None:
             return
         sources = {row.source for row in rows if row.has_result}
         jobs = [job for job in plan.jobs if job.source in sources]
@@ -503,13 +493,11 @@ class FilesPanel(QWidget):
             self.message_emitted.emit("There is no result of that file.")
             return
         if len(jobs) > MAX_OPENED_RESULTS:
-            self.message_emitted.emit(
-                f"The first {MAX_OPENED_RESULTS} of {len(jobs)} results are opened."
-            )
+            text = f"The first {MAX_OPENED_RESULTS} of {len(jobs)} results are opened."
+            self.message_emitted.emit(text)
+        includes_inputs = self.inputs_check_box.isChecked()
         self.layers.show_results(
-            jobs[:MAX_OPENED_RESULTS],
-            plan.recipe,
-            includes_inputs=self.inputs_check_box.isChecked(),
+            jobs[:MAX_OPENED_RESULTS], plan.recipe, includes_inputs=includes_inputs
         )
 
     def _on_selection(self) -> None:
@@ -523,9 +511,6 @@ class FilesPanel(QWidget):
         self.page_button.setEnabled(folder is not None and (folder / PAGE_FILE).is_file())
 
     def _build_layout(self) -> None:
-        self.message_area: FoldedLabel = FoldedLabel(
-            self.message_label, max_lines=_MAX_DETAIL_LINES
-        )
         buttons = [self.show_button, self.all_button, self.page_button]
         rows = ([self.table], [self.message_area], buttons, [self.inputs_check_box])
         layout = fill_grid(self, rows, spacing=4)

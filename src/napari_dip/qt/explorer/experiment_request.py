@@ -26,6 +26,7 @@ from napari_dip.pipeline.events import Event, map_generator
 from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.recipe import list_setting_fields
 from napari_dip.qt.shell.background_call import JobProgress
+from napari_dip.qt.shell.dock_plots import find_plane_index
 from napari_dip.qt.shell.dock_widget import fill_grid, guard_wheel, make_form
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.layer_headers import get_full_resolution
@@ -73,12 +74,8 @@ class ExperimentForm:
         self._fields = list_setting_fields(ExperimentSettings)
         self._widgets = {field.name: make_field_widget(field) for field in self._fields}
         self.iterations_spin_box: Any = self._widgets["max_iterations"].native
-        self.crop_spin_box: Any
-        self.seed_spin_box: Any
-        self.crop_spin_box, self.seed_spin_box = (
-            self._widgets["crop"].native,
-            self._widgets["seed"].native,
-        )
+        self.crop_spin_box: Any = self._widgets["crop"].native
+        self.seed_spin_box: Any = self._widgets["seed"].native
         self.architecture_combo: Any = self._widgets["architecture"].native
         self.architecture_list: QListWidget = QListWidget()
         self.architecture_list.setAccessibleName("Architectures")
@@ -88,9 +85,8 @@ class ExperimentForm:
             "and to noise.</qt>"
         )
         self._edited_names: set[str] = set()
-        self.advanced_page: QWidget
-        self.basic_page: QWidget
-        self.basic_page, self.advanced_page = QWidget(), QWidget()
+        self.basic_page: QWidget = QWidget()
+        self.advanced_page: QWidget = QWidget()
         self.choice_page: QWidget = QWidget()
         self._build_layout()
         self._fill_architectures()
@@ -276,23 +272,13 @@ def describe_experiment(plan: Plan, plane: VisiblePlane, fit_count: int, time: s
 
 def find_visible_plane(viewer: Viewer, layer: Image) -> VisiblePlane:
     """Return the plane of a layer at the position of the viewer's sliders."""
-    data = get_full_resolution(layer)
-    leading_axes = len(data.shape) - (3 if layer.rgb else 2)
-    point = layer.world_to_data(viewer.dims.point[-layer.ndim :])
-    position = tuple(
-        int(np.clip(round(float(coordinate)), 0, count - 1))
-        for coordinate, count in zip(point[:leading_axes], data.shape[:leading_axes], strict=True)
-    )
-    pixels = data[position] if leading_axes else data
+    data, position = get_full_resolution(layer), find_plane_index(layer, viewer.dims.point)
+    pixels = data[position] if position else data
     axes = "YXS" if layer.rgb else "YX"
     shape = tuple(int(count) for count in pixels.shape)
     header = ImageHeader(name=layer.name, shape=shape, dtype=np.dtype(data.dtype).name, axes=axes)
-    return VisiblePlane(
-        header=header,
-        pixels=pixels,
-        position=position,
-        counts=tuple(int(count) for count in data.shape[:leading_axes]),
-    )
+    counts = tuple(int(count) for count in data.shape[: len(position)])
+    return VisiblePlane(header=header, pixels=pixels, position=position, counts=counts)
 
 
 def make_crop_attributes(layer: Image, plane: VisiblePlane, plan: Plan) -> dict[str, Any]:

@@ -64,9 +64,8 @@ class ExplorerDock(QWidget):
         self.plan_label: QLabel = make_message_label()
         self.run_bar: RunBar = RunBar(kept_label=_KEPT_FINDINGS_LABEL)
         self.inputs: LayerInputs = LayerInputs(viewer, (_TRUTH_INPUT,), self, has_axes_field=False)
-        self.extra_inputs: ExtraInputs
-        self.image_chooser: ImageChooser
-        self.image_chooser, self.extra_inputs = self.inputs.image_chooser, self.inputs.extra_inputs
+        self.image_chooser: ImageChooser = self.inputs.image_chooser
+        self.extra_inputs: ExtraInputs = self.inputs.extra_inputs
         self.image_chooser.combo.setToolTip(
             "<qt>The image to look at. It follows the layer that is selected in napari, "
             "unless that is a result.</qt>"

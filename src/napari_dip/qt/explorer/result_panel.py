@@ -28,7 +28,13 @@ from napari_dip.io.paths import find_free_path
 from napari_dip.qt.explorer.experiment_request import add_stack_axis
 from napari_dip.qt.shell.background_call import call_for_message, start_call, try_call
 from napari_dip.qt.shell.dock_plots import DockPlot
-from napari_dip.qt.shell.dock_widget import fill_grid, make_button, preserve_view, style_table
+from napari_dip.qt.shell.dock_widget import (
+    fill_grid,
+    make_button,
+    preserve_view,
+    require,
+    style_table,
+)
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.tasks.priors.random_input import DEFAULT_ARCHITECTURE
 
@@ -53,13 +59,22 @@ _ITERATION_TICKS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 
 
 class ExplorerPlot(DockPlot):
-    """A plot of curves over the logarithm of the iteration, as in the paper's figure."""
+    """A plot of curves over the logarithm of the iteration, as in the paper's figure.
+
+    Attributes
+    ----------
+    experiment : str
+        Key of the experiment.
+    group : str
+        Label of the architecture whose curves are shown; "" in other experiments.
+    """
 
     def __init__(self) -> None:
         super().__init__("Course of the experiment", ("Iteration", ""), "")
         self._spec: PlotSpec | None = None
         self._points: dict[str, list[tuple[int, float]]] = {}
-        self._group = self.experiment = ""
+        self.experiment: str = ""
+        self.group: str = ""
         self.curves: dict[str, pg.PlotDataItem] = {}
         self.setLogMode(x=True)
         self.getAxis("bottom").setTicks(
@@ -71,11 +86,6 @@ class ExplorerPlot(DockPlot):
     def point_count(self) -> int:
         """Number of points of the longest curve."""
         return max((len(point) for point in self._points.values()), default=0)
-
-    @property
-    def group(self) -> str:
-        """Label of the architecture whose curves are shown; "" in other experiments."""
-        return self._group
 
     def restart(self, experiment: str) -> None:
         """Empty the plot and set it up for an experiment."""
@@ -94,7 +104,7 @@ class ExplorerPlot(DockPlot):
     def extend(self, points: Points) -> None:
         """Add points; another group begins new curves."""
         for group, iteration, values in points:
-            if group != self._group:
+            if group != self.group:
                 self._begin(group)
             for name, value in values.items():
                 self._points[name].append((iteration, value))
@@ -108,7 +118,7 @@ class ExplorerPlot(DockPlot):
         self._draw()
 
     def _begin(self, group: str) -> None:
-        self._group = group
+        self.group = group
         self._points = {name: [] for name in self.curves}
         self.labels: tuple[str, str] = "Iteration", self._spec.axis_label if self._spec else ""
         self.legend: str = self._make_legend()
@@ -138,7 +148,7 @@ class ExplorerPlot(DockPlot):
             gap.join(entries[start : start + count]) for start in range(0, len(entries), count)
         ]
         lines[-1] += gap + spec.unit if spec.unit else ""
-        group = shorten(self._group, _MAX_GROUP_LENGTH, placeholder="…")
+        group = shorten(self.group, _MAX_GROUP_LENGTH, placeholder="…")
         return "<br>".join([group, *lines] if group else lines)
 
 
@@ -168,8 +178,8 @@ def _describe(result: ExperimentResult) -> str:
 class MetricsTable(QTableWidget):
     """A read-only table as tall as its rows: labels in the first column, then numbers."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.setAccessibleName("Figures")
         self.setToolTip(f"<qt>{_METRICS_TOOLTIP}</qt>")
         style_table(self, _METRIC_ROW_HEIGHT)
@@ -187,13 +197,9 @@ class MetricsTable(QTableWidget):
                 for column, text in enumerate(cells):
                     self.setItem(row, column, _make_table_item(text, is_label=column == 0))
         self.resizeColumnsToContents()
-        header, bar = self.horizontalHeader(), self.horizontalScrollBar()
-        extra_heights = [
-            widget.sizeHint().height() for widget in (header, bar) if widget is not None
-        ]
-        self.setFixedHeight(
-            sum(map(self.rowHeight, range(self.rowCount()))) + sum(extra_heights) + 4
-        )
+        header, bar = require(self.horizontalHeader()), require(self.horizontalScrollBar())
+        rows_height = sum(map(self.rowHeight, range(self.rowCount())))
+        self.setFixedHeight(rows_height + header.sizeHint().height() + bar.sizeHint().height() + 4)
 
 
 def _make_table_item(text: str, *, is_label: bool) -> QTableWidgetItem:
@@ -215,8 +221,8 @@ class ResultPanel(QWidget):
     #: Emitted with group and curves of the chosen row.
     row_chosen: Signal = Signal(object)
 
-    def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
         self._viewer = viewer
         self._target: ResultTarget | None = None
         self._result: Any = None

@@ -108,10 +108,9 @@ class DockPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
 
     def __init__(self, name: str, labels: tuple[str, str], legend: str, tooltip: str = "") -> None:
         super().__init__()
-        self.labels: tuple[str, str]
-        self.legend: str
-        self.labels, self.legend = labels, legend
-        self._theme = ("#ffffff", "#000000")
+        self.labels: tuple[str, str] = labels
+        self.legend: str = legend
+        self._text_colour = "#ffffff"
         self.setAccessibleName(name)
         self.setToolTip(tooltip)
         plot_item = self.getPlotItem()
@@ -131,14 +130,13 @@ class DockPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
 
     def recolour(self, text: str, background: str) -> None:
         """Apply the colours of napari's theme."""
-        self._theme = text, background
+        self._text_colour = text
         self.setBackground(background)
         self.update_labels()
 
     def update_labels(self) -> None:
         """Apply colours, axis labels and legend."""
-        text, _ = self._theme
-        plot_item = self.getPlotItem()
+        text, plot_item = self._text_colour, self.getPlotItem()
         for side, label in zip(_AXIS_SIDES, self.labels, strict=True):
             axis = plot_item.getAxis(side)
             axis.setPen(text)
@@ -449,8 +447,7 @@ class ProfileSection(CollapsibleSection):
         self.region_button: QPushButton = make_button(
             "Draw regions", "Add a Shapes layer, ready for regions of a movie to be drawn"
         )
-        self.message_label: QLabel = make_message_label()
-        self.message_label.setText(_PROFILE_HINT)
+        self.message_label: QLabel = make_message_label(_PROFILE_HINT)
         self.message_label.setToolTip(f"<qt>{_WIDTH_TOOLTIP}</qt>")
         self.plot: ProfilePlot = ProfilePlot()
         self.profiles: LineProfiles | ShapeTraces | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, QUrl
 from qtpy.QtWidgets import (
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
     from qtpy.QtGui import QResizeEvent
 
+PartT = TypeVar("PartT")
+
 #: Qt's `QWIDGETSIZE_MAX`, in pixels: no limit on the size. Not every binding exports it.
 _MAX_WIDGET_SIZE = (1 << 24) - 1
 #: Minimum width of a dock, in pixels.
@@ -52,6 +54,9 @@ _SECTION_SPACING = 4
 _HELP_SIZE = (720, 640)
 #: Milliseconds until a section that has grown is scrolled to: sentences take several layouts.
 _SCROLL_DELAY_MS = 50
+#: Distance of the parts of a dock from its edges and from each other, in pixels.
+_DOCK_MARGIN = 8
+_DOCK_SPACING = 5
 _FOLDED = "▶"
 _UNFOLDED = "▼"
 COLOUR_EVENTS = (QEvent.Type.PaletteChange, QEvent.Type.StyleChange)
@@ -73,9 +78,9 @@ class CollapsibleSection(QCollapsible):
         page.setMaximumHeight(0)
         self.setContent(page)
         self.setDuration(0)
-        if (layout := self.layout()) is not None:  # saves height where several sections are stacked
-            layout.setContentsMargins(0, 0, 0, 0)
-            layout.setSpacing(2)
+        layout = require(self.layout())  # saves height where several sections are stacked
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
         page.setVisible(False)  # else the tab key would reach the hidden fields
         self.toggled.connect(self._on_toggle)
 
@@ -384,33 +389,35 @@ def lay_out(
     help_page : str
         The page of the documentation on this dock, such as "batch.md".
     """
-    scrolled_page = QWidget()
-    scrolled_page.setMinimumWidth(_MIN_SCROLLED_WIDTH)
-    scrolled_layout = QVBoxLayout(scrolled_page)
-    scrolled_layout.setContentsMargins(0, 0, 0, 0)
-    scrolled_layout.setSpacing(_SECTION_SPACING)
-    for widget in scrolled_widgets:
-        scrolled_layout.addWidget(widget)
     help_button = make_button("Help on this dock", "Open its page, which came with the plugin")
     help_button.setFlat(True)
     help_button.clicked.connect(lambda: show_help(dock, help_page))
-    scrolled_layout.addWidget(help_button)
-    scrolled_layout.addStretch()
-    scroll_area, page = PageScrollArea(scrolled_page), QWidget()
-    layout = QVBoxLayout(page)
-    layout.setContentsMargins(8, 8, 8, 8)
-    layout.setSpacing(5)
-    for widget in widgets:
-        layout.addWidget(widget)
-    layout.addWidget(scroll_area, 1)
-    outer_area = PageScrollArea(page, scroll_area)
-    fill_grid(dock, ([outer_area],))
+    scrolled_page, page = QWidget(), QWidget()
+    scrolled_page.setMinimumWidth(_MIN_SCROLLED_WIDTH)
+    _stack(scrolled_page, (*scrolled_widgets, help_button), 0, _SECTION_SPACING).addStretch()
+    scroll_area = PageScrollArea(scrolled_page)
+    layout = _stack(page, (*widgets, scroll_area), _DOCK_MARGIN, _DOCK_SPACING)
+    layout.setStretchFactor(scroll_area, 1)
+    fill_grid(dock, ([PageScrollArea(page, scroll_area)],))
     for section in scrolled_widgets:
         if isinstance(section, CollapsibleSection):
-            _remember_fold(f"{type(dock).__name__}/{section.text()}", section)
+            key = f"{type(dock).__name__}/{section.text()}"
+            if is_section_unfolded(key):  # when it was last used
+                section.expand(animate=False)
+            section.toggled.connect(partial(save_fold, key))
             section.toggled.connect(section.scroll_into_view)
     for form in dock.findChildren(QFormLayout):
         _copy_tooltips(form)
+
+
+def _stack(page: QWidget, widgets: Sequence[QWidget], margin: int, spacing: int) -> QVBoxLayout:
+    """Stack widgets on a page, with distances in pixels; return its layout."""
+    layout = QVBoxLayout(page)
+    layout.setContentsMargins(margin, margin, margin, margin)
+    layout.setSpacing(spacing)
+    for widget in widgets:
+        layout.addWidget(widget)
+    return layout
 
 
 class PageScrollArea(QScrollArea):
@@ -428,21 +435,20 @@ class PageScrollArea(QScrollArea):
 
     def __init__(self, page: QWidget, inner: PageScrollArea | None = None) -> None:
         super().__init__()
+        self.page: QWidget = page
         self._inner = inner
         self.height_hint: int = _MIN_SCROLLED_HEIGHT if inner is None else _MIN_DOCK_HEIGHT
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setWidget(page)
-        if (bar := self.verticalScrollBar()) is not None:
-            bar.rangeChanged.connect(self._reserve_width)
+        require(self.verticalScrollBar()).rangeChanged.connect(self._reserve_width)
 
     def minimumSizeHint(self) -> QSize:
         """Return the width of the page and of a scroll bar in sight, and the minimum height."""
-        page, bar = self.widget(), self.verticalScrollBar()
-        width = 0 if page is None else page.minimumSizeHint().width()
+        bar, width = require(self.verticalScrollBar()), self.page.minimumSizeHint().width()
         scrolls = self.verticalScrollBarPolicy() != Qt.ScrollBarPolicy.ScrollBarAlwaysOff
-        if bar is not None and bar.maximum() > 0 and scrolls:
+        if bar.maximum() > 0 and scrolls:
             width += bar.sizeHint().width()
         return QSize(width, self.height_hint)
 
@@ -465,16 +471,13 @@ class PageScrollArea(QScrollArea):
 
     def _choose_scrolling(self) -> None:
         """Let the inner area scroll if it has room for that, and else this one."""
-        page, view, inner = self.widget(), self.viewport(), self._inner
-        inner_page, inner_view = (
-            (None, None) if inner is None else (inner.widget(), inner.viewport())
-        )
-        if page is None or view is None or inner is None or inner_page is None or not inner_view:
+        if (inner := self._inner) is None:
             return
-        fixed_height = _measure_scrolled_height(page) - inner.height_hint
-        has_room = view.height() - fixed_height >= _MIN_SCROLLED_HEIGHT
-        frame = inner.height() - inner_view.height()
-        height = _MIN_SCROLLED_HEIGHT if has_room else _measure_scrolled_height(inner_page) + frame
+        fixed_height = _measure_scrolled_height(self.page) - inner.height_hint
+        has_room = require(self.viewport()).height() - fixed_height >= _MIN_SCROLLED_HEIGHT
+        frame = inner.height() - require(inner.viewport()).height()
+        whole_height = _measure_scrolled_height(inner.page) + frame
+        height = _MIN_SCROLLED_HEIGHT if has_room else whole_height
         # both bars would come and go in turn, each by the width that the other takes
         policies = Qt.ScrollBarPolicy.ScrollBarAlwaysOff, Qt.ScrollBarPolicy.ScrollBarAsNeeded
         inner.setVerticalScrollBarPolicy(policies[has_room])
@@ -497,13 +500,6 @@ def _copy_tooltips(form: QFormLayout) -> None:
         label, field = (None if item is None else item.widget() for item in items)
         if label is not None and field is not None and not label.toolTip():
             label.setToolTip(field.toolTip())
-
-
-def _remember_fold(key: str, section: CollapsibleSection) -> None:
-    """Unfold a section that was unfolded when it was last used, and save each change."""
-    if is_section_unfolded(key):
-        section.expand(animate=False)
-    section.toggled.connect(partial(save_fold, key))
 
 
 def show_help(dock: QWidget, page: str) -> None:
@@ -534,11 +530,15 @@ def _scroll_to_section(area: QScrollArea, section: CollapsibleSection) -> None:
 
 def _show_section(area: QScrollArea, section: CollapsibleSection) -> None:
     """Scroll the end of a section into view, but never hide its title."""
-    page, view, bar = area.widget(), area.viewport(), area.verticalScrollBar()
-    if page is None or view is None or bar is None:
-        return
-    top = section.mapTo(page, section.rect().topLeft()).y()
-    bar.setValue(max(bar.value(), min(top, top + section.height() - view.height())))
+    bar, view_height = require(area.verticalScrollBar()), require(area.viewport()).height()
+    top = section.mapTo(require(area.widget()), section.rect().topLeft()).y()
+    bar.setValue(max(bar.value(), min(top, top + section.height() - view_height)))
+
+
+def require(part: PartT | None) -> PartT:
+    """Return a part that a widget always has, although Qt's type hints say that it may be None."""
+    assert part is not None
+    return part
 
 
 def make_button(text: str, tooltip: str) -> QPushButton:
@@ -553,16 +553,15 @@ def style_table(table: QTableView, row_height: int) -> None:
     table.setStyleSheet("QTableView, QHeaderView { font-size: 9pt; padding: 0px; }")
     table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
     table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-    if (rows := table.verticalHeader()) is not None:
-        rows.setVisible(False)
-        rows.setMinimumSectionSize(row_height)
-        rows.setDefaultSectionSize(row_height)
+    rows = require(table.verticalHeader())
+    rows.setVisible(False)
+    rows.setMinimumSectionSize(row_height)
+    rows.setDefaultSectionSize(row_height)
 
 
 def copy_text(text: str) -> None:
     """Copy a text to the clipboard."""
-    if (clipboard := QApplication.clipboard()) is not None:
-        clipboard.setText(text)
+    require(QApplication.clipboard()).setText(text)
 
 
 def make_form(page: QWidget | None = None) -> QFormLayout:

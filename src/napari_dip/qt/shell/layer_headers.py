@@ -16,7 +16,7 @@ from napari_dip.io.reading import find_file_header
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from napari_dip.io import BoolArray
+    from napari_dip.io import BoolArray, FloatArray
 
 #: Number of samples of a colour image that are restored: red, green and blue, but not alpha.
 COLOUR_COUNT = 3
@@ -56,9 +56,8 @@ def read_layer_header(layer: Image, axes: str | None = None) -> ImageHeader:
     samples = 1 if layer.rgb else 0  # napari counts no axis for red, green and blue
     guess = guess_axes(shape, rgb=bool(layer.rgb))
     own_axes = _read_layer_axes(layer, file_header) or guess
-    has_names = bool(_parse_axis_labels(layer)) or bool(
-        file_header and not file_header.has_guessed_axes
-    )
+    is_named_in_file = file_header is not None and not file_header.has_guessed_axes
+    has_names = is_named_in_file or bool(_parse_axis_labels(layer))
     scale: Any = (*map(float, layer.scale), *[1.0] * samples)
     units: Any = (*map(str, layer.units), *["pixel"] * samples)
     chosen_axes = own_axes if axes is None else axes
@@ -158,18 +157,16 @@ def rasterise_shapes(shapes: Shapes, image: Image | None) -> BoolArray:
     grid = get_image_grid(image)
     if image is None or not shapes.nshapes:
         return np.zeros((0, *grid), bool)
-    # the last two axes are Y and X in both layers
-    corners = [
-        np.array(
-            [
-                image.world_to_data(shapes.data_to_world(corner)[-image.ndim :])[-2:]
-                for corner in shape
-            ]
-        )
-        for shape in shapes.data
-    ]
+    corners = [locate_corners(shapes, number, image) for number in range(shapes.nshapes)]
     moved_shapes = Shapes(corners, shape_type=list(shapes.shape_type))
     return np.asarray(moved_shapes.to_masks(mask_shape=grid))
+
+
+def locate_corners(shapes: Shapes, number: int, image: Image) -> FloatArray:
+    """Return the corners of a shape in pixels of an image: (corners, 2), Y and X."""
+    # the last two axes are Y and X in both layers
+    world = [shapes.data_to_world(corner)[-image.ndim :] for corner in shapes.data[number]]
+    return np.array([image.world_to_data(corner)[-2:] for corner in world])
 
 
 def get_image_grid(image: Image | None) -> tuple[int, int]:

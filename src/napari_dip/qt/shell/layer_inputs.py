@@ -92,10 +92,8 @@ class ImageChooser(QWidget):
 
     changed: Signal = Signal()
 
-    def __init__(
-        self, viewer: Viewer, parent: QWidget | None = None, *, has_axes_field: bool = True
-    ) -> None:
-        super().__init__(parent)
+    def __init__(self, viewer: Viewer, *, has_axes_field: bool = True) -> None:
+        super().__init__()
         self._viewer = viewer
         self._has_axes_field = has_axes_field
         self._chosen_by_hand: str | None = None
@@ -108,7 +106,7 @@ class ImageChooser(QWidget):
             "unless that is a result.",
         )
         self.axes_combo: QComboBox = make_combo("Axes", _AXES_TOOLTIP)
-        make_combo_editable(self.axes_combo)
+        self._axes_edit = make_combo_editable(self.axes_combo)
         guard_wheel(self.axes_combo)
         self._axes_label = QLabel("Axes")
         self.source_label: QLabel = QLabel()
@@ -225,8 +223,7 @@ class ImageChooser(QWidget):
             self.axes_combo.clear()
             self.axes_combo.addItems(list(choices.values()))
             self.axes_combo.setCurrentText(choices.get(axes, axes))
-        if (line_edit := self.axes_combo.lineEdit()) is not None:
-            line_edit.setCursorPosition(0)  # else a narrow field shows the end
+        self._axes_edit.setCursorPosition(0)  # else a narrow field shows the end
         is_visible = self._has_axes_field and bool(choices)
         self._mark_guess(is_guess=is_guess)
         source = "" if layer is None else describe_file_header(find_layer_file_header(layer))
@@ -283,10 +280,8 @@ class ExtraInputs(QWidget):
 
     changed: Signal = Signal()
 
-    def __init__(
-        self, viewer: Viewer, inputs: Sequence[TaskInput], parent: QWidget | None = None
-    ) -> None:
-        super().__init__(parent)
+    def __init__(self, viewer: Viewer, inputs: Sequence[TaskInput]) -> None:
+        super().__init__()
         self._viewer = viewer
         self._inputs = tuple(inputs)
         self._image: Image | None = None

@@ -14,12 +14,10 @@ import numpy as np
 from napari.layers import Image
 from napari.utils.transforms import Affine
 
-from napari_dip.errors.notes import serialise_stop
 from napari_dip.pipeline.assess.report_fields import migrate_record
 from napari_dip.qt.shell.dock_widget import preserve_view
 from napari_dip.qt.shell.layer_headers import get_full_resolution
 from napari_dip.tasks import TASKS
-from napari_dip.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -249,27 +247,8 @@ def add_provenance(
     """
     metadata = dict(layer_attributes.get("metadata", {}))
     inputs = metadata.get(METADATA_KEY, {}).get("inputs", {})
-    record = {**build_provenance(name, result), "inputs": inputs, "shows": shows}
-    return {**metadata, METADATA_KEY: record}
-
-
-def build_provenance(name: str, result: Restoration) -> dict[str, Any]:
-    """Return the provenance of a result, in plain JSON types.
-
-    Parameters
-    ----------
-    name : str
-        The name of the input layer.
-    result : Restoration
-    """
-    provenance = build_report_provenance(name, result.recipe.to_dict(), result.report)
-    return {
-        **provenance,
-        "version": __version__,
-        "seed": result.recipe.run_settings.seed,
-        "best_iteration": result.best_iteration,
-        **serialise_stop(result.stop),
-    }
+    record = build_report_provenance(name, result.recipe.to_dict(), result.report)
+    return {**metadata, METADATA_KEY: {**record, "inputs": inputs, "shows": shows}}
 
 
 def build_report_provenance(

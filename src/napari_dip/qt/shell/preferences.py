@@ -42,7 +42,7 @@ _FOLDS_FILE = "unfolded.json"
 #: Titles of sections by those that earlier versions saved.
 _RENAMED_SECTIONS = {"Preview on a crop": "Crop"}
 #: Characters, other than letters and digits, that all file systems accept.
-_ALLOWED_PUNCTUATION = frozenset(" ._-")
+_PUNCTUATION = frozenset(" ._-")
 #: Device names that Windows reserves, with any suffix.
 _RESERVED_WINDOWS_NAMES = {
     "con",
@@ -292,19 +292,12 @@ class SavedRecipeFolder:
 def _normalise_preset_name(name: str) -> str:
     """Return the normalised name of a preset, or raise RefusedError if it is no valid file name."""
     preset_name = unicodedata.normalize("NFC", " ".join(name.split()))
-    invalid_character = next(
-        (
-            character
-            for character in preset_name
-            if not (character.isalnum() or character in _ALLOWED_PUNCTUATION)
-        ),
-        "",
-    )
+    invalid = [each for each in preset_name if not each.isalnum() and each not in _PUNCTUATION]
     why = ""
     if not preset_name:
         why = "it is empty"
-    elif invalid_character:
-        why = f"file names cannot hold '{make_printable(invalid_character)}' everywhere"
+    elif invalid:
+        why = f"file names cannot hold '{make_printable(invalid[0])}' everywhere"
     elif preset_name.startswith(".") or preset_name.endswith("."):
         why = "it begins or ends with a dot"
     elif preset_name.partition(".")[0].strip().casefold() in _RESERVED_WINDOWS_NAMES:

@@ -86,10 +86,8 @@ class FoldedLabel(QWidget):
     Texts are cut between their lines, never within one that wraps: a sentence is shown whole.
     """
 
-    def __init__(
-        self, label: QLabel, parent: QWidget | None = None, *, max_lines: int = MAX_MESSAGE_LINES
-    ) -> None:
-        super().__init__(parent)
+    def __init__(self, label: QLabel, *, max_lines: int = MAX_MESSAGE_LINES) -> None:
+        super().__init__()
         self._label, self._max_lines = label, max_lines
         self._line_ends: list[tuple[int, str]] = []
         self._is_unfolded = False
@@ -204,13 +202,12 @@ class RunBar(QWidget):
 
     def __init__(
         self,
-        parent: QWidget | None = None,
         *,
         kept_label: str = KEPT_LABEL,
         stop_label: str = "Stop and keep",
         can_discard: bool = True,
     ) -> None:
-        super().__init__(parent)
+        super().__init__()
         self._kept_label = kept_label
         self._stop_label, self._can_discard = stop_label, can_discard
         self._start_label = "Run"
@@ -330,10 +327,6 @@ class RunBar(QWidget):
         self.show_message("")
         self.prepend_message(text)
 
-    def remove_prepended(self) -> None:
-        """Remove the text above the last message."""
-        self.prepend_message("")
-
     def clear_message(self) -> None:
         """Remove the last message, unless it is about a waiting result."""
         if self.add_button.isHidden():
@@ -403,9 +396,10 @@ def show_refusal(label: QLabel, text: str) -> None:
     label.setStyleSheet(f"QLabel {{ padding-left: 6px; border-left: 4px solid {colour}; }}")
 
 
-def make_message_label() -> QLabel:
+def make_message_label(text: str = "") -> QLabel:
     """Return a label for messages: wrapped, selectable, and never read as rich text."""
     label = _MessageLabel()
+    label.setText(text)
     label.setWordWrap(True)
     label.setTextFormat(Qt.TextFormat.PlainText)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)

@@ -28,7 +28,7 @@ from qtpy.QtWidgets import (
 from napari_dip.errors import RefusedError, make_refusal
 from napari_dip.pipeline.recipe import Recipe, RunSettings, list_settings, make_recipe
 from napari_dip.qt.shell.background_call import SuggestionMenu
-from napari_dip.qt.shell.dock_widget import COLOUR_EVENTS, guard_wheel, make_form
+from napari_dip.qt.shell.dock_widget import COLOUR_EVENTS, guard_wheel, make_form, require
 from napari_dip.qt.shell.run_bar import make_icon
 from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, UNSIZED_AXES
 
@@ -98,8 +98,7 @@ class _EditIcon(QObject):
 
 
 def _add_edit_button(edit: QLineEdit, icon: str, tooltip: str, press: Callable[[], object]) -> None:
-    action = edit.addAction(QIcon(), QLineEdit.ActionPosition.TrailingPosition)
-    assert action is not None
+    action = require(edit.addAction(QIcon(), QLineEdit.ActionPosition.TrailingPosition))
     _EditIcon(edit, action, icon)
     action.setToolTip(tooltip)
     action.triggered.connect(lambda _=False: press())
@@ -117,6 +116,8 @@ class SettingsForm:
     ----------
     basic_page, advanced_page, noise_page : QWidget
         Pages for the basic settings, the advanced ones, and those of the noise.
+    has_noise_settings : bool
+        Whether the task has the settings of the noise model.
     changed : signal
         Emitted when a setting has changed.
     """
@@ -146,13 +147,13 @@ class SettingsForm:
             _add_edit_button(edit, "choices", "Show the choices", menu.open_menu)
         for widget in self.widgets.values():
             widget.changed.connect(self._notify)
-        noise_fields = NOISE_FIELDS if set(MEASURED_FIELDS) <= set(self._fields) else ()
+        self.has_noise_settings: bool = set(MEASURED_FIELDS) <= set(self._fields)
+        noise_fields = NOISE_FIELDS if self.has_noise_settings else ()
         rest = [field for field in self._fields.values() if field.name not in noise_fields]
         noise = [self._fields[name] for name in noise_fields if name in self._fields]
-        self.advanced_page: QWidget
-        self.basic_page: QWidget
-        self.noise_page: QWidget
-        self.basic_page, self.advanced_page, self.noise_page = QWidget(), QWidget(), QWidget()
+        self.basic_page: QWidget = QWidget()
+        self.advanced_page: QWidget = QWidget()
+        self.noise_page: QWidget = QWidget()
         context = self._make_context()
         basic = [field for field in rest if not _is_advanced(field.setting, context)]
         fill_form(self.basic_page, self.widgets, basic)
@@ -304,6 +305,15 @@ class SettingsForm:
         self.changed.emit()
 
 
+def make_line_edit(name: str, tooltip: str, placeholder: str) -> QLineEdit:
+    """Return a text field with a name for screen readers and a text for the empty field."""
+    edit = QLineEdit()
+    edit.setAccessibleName(name)
+    edit.setPlaceholderText(placeholder)
+    edit.setToolTip(f"<qt>{tooltip}</qt>")
+    return edit
+
+
 def make_combo(
     name: str,
     tooltip: str = "",
@@ -347,13 +357,9 @@ class ComboElision(QObject):
         option = QStyleOptionComboBox()
         watched.initStyleOption(option)
         box, field = QStyle.ComplexControl.CC_ComboBox, QStyle.SubControl.SC_ComboBoxEditField
-        style = watched.style()
-        assert style is not None  # a widget always has one
-        width = style.subControlRect(box, option, field, watched).width() - 2  # Qt's margins
-        full, middle = (
-            watched.currentText() or watched.placeholderText(),
-            Qt.TextElideMode.ElideMiddle,
-        )
+        text_rect = require(watched.style()).subControlRect(box, option, field, watched)
+        full, width = watched.currentText() or watched.placeholderText(), text_rect.width() - 2
+        middle = Qt.TextElideMode.ElideMiddle
         option.currentText = watched.fontMetrics().elidedText(full, middle, width)
         if isinstance(event, QHelpEvent):
             tooltip = f"<qt><b>{escape(full)}</b><br>{watched.toolTip()}</qt>"
@@ -380,8 +386,7 @@ def _draw_elided(edit: QLineEdit) -> bool:
 def style_combo(combo: QComboBox, name: str, tooltip: str, *, length: int | None) -> QComboBox:
     """Style a list as `make_combo` does, and return it."""
     combo.installEventFilter(ComboElision(combo))
-    if (view := combo.view()) is not None:
-        view.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+    require(combo.view()).setTextElideMode(Qt.TextElideMode.ElideMiddle)
     combo.setAccessibleName(name)
     combo.setToolTip(f"<qt>{tooltip}</qt>" if tooltip else "")
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -390,12 +395,16 @@ def style_combo(combo: QComboBox, name: str, tooltip: str, *, length: int | None
     return combo
 
 
-def make_combo_editable(combo: QComboBox) -> None:
-    """Let the user type into a list; a text that is too long ends in an ellipsis until then."""
+def make_combo_editable(combo: QComboBox) -> QLineEdit:
+    """Let the user type into a list, and return the field of the text.
+
+    A text that is too long ends in an ellipsis while nobody types.
+    """
     combo.setEditable(True)
     combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
-    if (edit := combo.lineEdit()) is not None:
-        edit.installEventFilter(ComboElision(combo))  # whose wrapper in Python stays
+    edit = require(combo.lineEdit())
+    edit.installEventFilter(ComboElision(combo))  # whose wrapper in Python stays
+    return edit
 
 
 def fill_combo(
@@ -439,7 +448,7 @@ def fill_form(
             layout.addRow(widget)
             continue
         label = QLabel(field.setting.label)
-        label.setToolTip(_format_tooltip(field.setting.help))
+        label.setToolTip(f"<qt>{field.setting.help}</qt>")  # Qt wraps rich text only
         label.setBuddy(widget)
         layout.addRow(label, widget)
     return layout
@@ -464,38 +473,28 @@ def align_forms(*pages: QWidget) -> None:
 def make_field_widget(field: SettingField) -> ValueWidget[Any]:
     """Return the widget of a setting, which the wheel changes only when it has the focus."""
     setting = field.setting
-    options: dict[str, Any] = {"tooltip": _format_tooltip(setting.help)}
-    if field.is_optional:
-        edit = create_widget(value="", annotation=str, options=options)
-        edit.native.setPlaceholderText(format_placeholder(field))
-        edit.native.setAccessibleName(setting.label)
-        guard_wheel(edit.native)
-        return edit  # type: ignore[return-value]  # magicgui promises any Widget
-    values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-    if choices := setting.choices or {value: str(value) for value in values}:
-        options["choices"] = [(label, value) for value, label in choices.items()]
-    else:
+    options: dict[str, Any] = {"tooltip": f"<qt>{setting.help}</qt>"}
+    value, annotation = ("", str) if field.is_optional else (field.default, field.annotation)
+    literals = get_args(annotation) if get_origin(annotation) is Literal else ()
+    if choices := setting.choices or {literal: str(literal) for literal in literals}:
+        options["choices"] = [(label, choice) for choice, label in choices.items()]
+    elif not field.is_optional:
         minimum, maximum = field.limits
         limits = {"min": minimum, "max": maximum, "step": setting.step}
-        options |= {key: value for key, value in limits.items() if value is not None}
-    widget = create_widget(value=field.default, annotation=field.annotation, options=options)
+        options |= {key: limit for key, limit in limits.items() if limit is not None}
+    widget = create_widget(value=value, annotation=annotation, options=options)
     if isinstance(widget.native, QComboBox):  # else the longest choice widens the dock too much
         style_combo(widget.native, setting.label, setting.help, length=_MIN_COMBO_LENGTH)
     if hasattr(widget.native, "setDecimals"):
         step = setting.step
         widget.native.setDecimals(len(f"{step:.10g}".partition(".")[2]) if step else _DECIMALS)
-    if isinstance(widget.native, QLineEdit) and "Empty:" in setting.help:
+    if isinstance(widget.native, QLineEdit) and (field.is_optional or "Empty:" in setting.help):
         widget.native.setPlaceholderText(format_placeholder(field))
     if setting.file_filter:
         add_path_button(widget.native, setting.label, setting.file_filter)
     widget.native.setAccessibleName(setting.label)
     guard_wheel(widget.native)
-    return widget  # type: ignore[return-value]
-
-
-def has_noise_settings(form: SettingsForm) -> bool:
-    """Whether a form has the settings of the noise model."""
-    return set(MEASURED_FIELDS) <= set(form.widgets)
+    return widget  # type: ignore[return-value]  # magicgui promises any Widget
 
 
 def _is_relevant(setting: Setting, context: Mapping[str, Any]) -> bool:
@@ -512,11 +511,6 @@ def format_placeholder(field: SettingField) -> str:
     help_text = field.setting.help.lower()
     defaults = ("none", "measured", "all", "as the image says")
     return next((word for word in defaults if f"empty: {word}" in help_text), "automatic")
-
-
-def _format_tooltip(text: str) -> str:
-    """Return a text as rich text, of which Qt wraps long lines."""
-    return f"<qt>{text}</qt>"
 
 
 def _make_value_refusal(field: SettingField, value: str, why: str) -> Any:

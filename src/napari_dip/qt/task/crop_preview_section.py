@@ -313,8 +313,7 @@ class CropPreviewSection(CollapsibleSection):
         self._followed: set[str] = set()
         self._follow_timer = make_single_shot_timer(self, _FOLLOW_PAUSE_MS)
         self._offer_timer = make_single_shot_timer(self, _OFFER_PAUSE_MS)
-        self.message_label: QLabel = make_message_label()
-        self.message_label.setText(_CROP_PREVIEW_HINT)
+        self.message_label: QLabel = make_message_label(_CROP_PREVIEW_HINT)
         self.offer_label: QLabel = make_message_label()
         self.cost_label: QLabel = make_message_label()
         self._preview_page = QWidget()
@@ -474,7 +473,7 @@ class CropPreviewSection(CollapsibleSection):
         self._update_offer()
         self._show_cost()
 
-    def _enable_buttons(self, _: object = None) -> None:
+    def _enable_buttons(self) -> None:
         """Enable what can act: without an image, nothing but the previews that are there."""
         has_image = self._image_chooser.get_layer() is not None
         has_preview = bool(self.preview_combo.count())

@@ -117,10 +117,8 @@ class InterruptedRunPanel(QWidget):
     run_requested: Signal = Signal(object)
     message_emitted: Signal = Signal(str)
 
-    def __init__(
-        self, viewer: Viewer, inputs: LayerInputs, form: SettingsForm, parent: QWidget | None = None
-    ) -> None:
-        super().__init__(parent)
+    def __init__(self, viewer: Viewer, inputs: LayerInputs, form: SettingsForm) -> None:
+        super().__init__()
         self._viewer, self._form = viewer, form
         self._image_chooser, self._extra_inputs = inputs.image_chooser, inputs.extra_inputs
         self._run: InterruptedRun | None = None

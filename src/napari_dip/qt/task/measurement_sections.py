@@ -43,13 +43,19 @@ from napari_dip.qt.shell.dock_widget import (
     make_button,
     make_form,
     preserve_view,
+    require,
     style_table,
 )
 from napari_dip.qt.shell.layer_headers import get_full_resolution, read_layer_header
 from napari_dip.qt.shell.layer_inputs import NO_LAYER, is_original
 from napari_dip.qt.shell.napari_layers import find_layer, is_preview
 from napari_dip.qt.shell.run_bar import make_message_label, show_refusal
-from napari_dip.qt.shell.settings_form import fill_combo, make_combo, make_field_widget
+from napari_dip.qt.shell.settings_form import (
+    fill_combo,
+    make_combo,
+    make_field_widget,
+    make_line_edit,
+)
 from napari_dip.tasks.psf.psf_settings import get_pixel_size_nm
 from napari_dip.tasks.shared_settings import normalise_blind_spot, read_blind_spot
 
@@ -197,8 +203,7 @@ class CorrelationTable(QTableWidget):
         self.setColumnCount(len(lags))
         self.setVerticalHeaderLabels(lags)
         self.setHorizontalHeaderLabels(lags)
-        for header in (self.horizontalHeader(), self.verticalHeader()):
-            assert header is not None  # a table has both
+        for header in map(require, (self.horizontalHeader(), self.verticalHeader())):
             header.setVisible(True)
             header.setHighlightSections(False)
             header.setMinimumSectionSize(_CORRELATION_ROW_HEIGHT)
@@ -243,8 +248,7 @@ class CorrelationTable(QTableWidget):
     def _colour(self) -> None:
         """Colour hidden lags, and the others by their correlation."""
         for row, column in np.ndindex(self._hidden.shape):
-            item = self.item(row, column)
-            assert item is not None  # the table is full
+            item = require(self.item(row, column))  # the table is full
             is_hidden, correlation = self._hidden[row, column], self._correlation[row, column]
             colour = QColor(VALIDATION_COLOUR if is_hidden else TRAINING_COLOUR)
             colour.setAlphaF(1.0 if is_hidden else float(np.clip(correlation, 0, 1)))
@@ -317,8 +321,7 @@ class MeasurementSection(CollapsibleSection):
         super().__init__(title, page)
         self._measurement_call: BackgroundCall | None = None
         self.measure_button: QPushButton = make_button("Measure", tooltip)
-        self.message_label: QLabel = make_message_label()
-        self.message_label.setText(hint)
+        self.message_label: QLabel = make_message_label(hint)
 
     @property
     def is_busy(self) -> bool:
@@ -396,7 +399,7 @@ class NoiseSection(MeasurementSection):
         if isinstance(header, Refusal) or refusal is not None or layer is None:
             self._show_message(refusal.message if refusal else "")
             return
-        self._measured_image = _identify_image(layer, header.axes)
+        self._measured_image = self._identify_image()
         work = partial(_measure_layer_noise, header, get_full_resolution(layer))
         self._start(work, self._show_report, "Measuring the noise of", header.name)
 
@@ -415,11 +418,7 @@ class NoiseSection(MeasurementSection):
 
     def _on_image(self) -> None:
         """Clear the measurement if another image is chosen."""
-        layer, header = self._image_chooser.get_layer(), self._image_chooser.read_header()
-        current_image = None
-        if layer is not None and not isinstance(header, Refusal):
-            current_image = _identify_image(layer, header.axes)
-        if self._measured_image is None or current_image == self._measured_image:
+        if self._measured_image in (None, self._identify_image()):
             return
         self._measured_image = None
         self._reset()
@@ -427,6 +426,13 @@ class NoiseSection(MeasurementSection):
         self.plot.setVisible(False)
         self.blind_spot_page.setVisible(False)
         self._show_message(_NOISE_HINT)
+
+    def _identify_image(self) -> tuple[int, str] | None:
+        """Return a key that differs for other pixels or other axes; None without an image."""
+        layer, header = self._image_chooser.get_layer(), self._image_chooser.read_header()
+        if layer is None or isinstance(header, Refusal):
+            return None
+        return id(layer.data), header.axes
 
 
 class PsfPlot(DockPlot):
@@ -479,20 +485,19 @@ class PsfSection(MeasurementSection):
         self._viewer, self._inputs, self._form = viewer, inputs, form
         self._psf_name: str = ""  # of the layer that plot and message are about
         self.bead_chooser: QComboBox = make_combo("Beads", _BEADS_TIP, length=len(NO_LAYER))
-        self.diameter_edit: QLineEdit = QLineEdit()
-        self.diameter_edit.setAccessibleName("Bead diameter")
-        self.diameter_edit.setPlaceholderText("not taken out")
-        self.diameter_edit.setToolTip(f"<qt>{_DIAMETER_TIP}</qt>")
+        self.diameter_edit: QLineEdit = make_line_edit(
+            "Bead diameter", _DIAMETER_TIP, "not taken out"
+        )
         self.plot: PsfPlot = PsfPlot()
         fields = QWidget()
         rows = make_form(fields)
         rows.addRow("Beads", self.bead_chooser)
         rows.addRow("Bead diameter (nm)", self.diameter_edit)
-        fields_of_sizes = [list_settings("deblur")[name] for name in _SIZE_AXES]
-        sizes = {field.name: make_field_widget(field) for field in fields_of_sizes}
-        self.size_edits: dict[str, QLineEdit] = {name: w.native for name, w in sizes.items()}
-        for field in fields_of_sizes:
-            rows.addRow(field.setting.label, self.size_edits[field.name])
+        self.size_edits: dict[str, QLineEdit] = {}
+        for name in _SIZE_AXES:
+            field = list_settings("deblur")[name]
+            self.size_edits[name] = make_field_widget(field).native
+            rows.addRow(field.setting.label, self.size_edits[name])
         self.field_box: QCheckBox = QCheckBox("PSF changes over the field")
         self.field_box.setToolTip(f"<qt>{_FIELD_TIP}</qt>")
         rows.addRow(self.field_box)
@@ -593,8 +598,3 @@ class PsfSection(MeasurementSection):
         """Return the sizes that were typed; those of the layer are in its header."""
         sizes = {n: self._form.read_number(n, edit.text()) for n, edit in self.size_edits.items()}
         return {name: size for name, size in sizes.items() if size is not None}
-
-
-def _identify_image(layer: Image, axes: str) -> tuple[int, str]:
-    """Return a key that differs for other pixels or other axes."""
-    return id(layer.data), axes

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image, Shapes
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QLineEdit, QPushButton, QWidget
 
 from napari_dip.errors import DipError, Fault, RefusedError, make_refusal
 from napari_dip.io import guess_axes
@@ -140,19 +140,14 @@ class UserPresetsWidget(QWidget):
 
     message_emitted: Signal = Signal(str)
 
-    def __init__(
-        self, form: SettingsForm, preset_folder: SavedRecipeFolder, parent: QWidget | None = None
-    ) -> None:
-        super().__init__(parent)
+    def __init__(self, form: SettingsForm, preset_folder: SavedRecipeFolder) -> None:
+        super().__init__()
         self._form, self._preset_folder = form, preset_folder
         self.combo: QComboBox = make_combo(
             "Preset of your own",
             "Choose one of your presets, or type a name for the settings as they are now.",
         )
-        make_combo_editable(self.combo)
-        line_edit = self.combo.lineEdit()
-        assert line_edit is not None  # the list is editable
-        self.name_edit = line_edit
+        self.name_edit: QLineEdit = make_combo_editable(self.combo)
         self.name_edit.setPlaceholderText("name of a preset")
         self.load_button: QPushButton = make_button(
             "Use", "Set all settings as this preset has them"
@@ -236,8 +231,8 @@ class RecipeButtons(QWidget):
 
     message_emitted: Signal = Signal(str)
 
-    def __init__(self, form: SettingsForm, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, form: SettingsForm) -> None:
+        super().__init__()
         self._form = form
         self.load_button: QPushButton = make_button(
             "Load recipe…", "Set all settings as a saved recipe has them"
@@ -564,9 +559,8 @@ class RepeatSection(CollapsibleSection):
             button.setText(text)
 
     def _build_layout(self, page: QWidget) -> None:
-        form, label, results = make_form(), make_message_label(), QWidget()
+        form, label, results = make_form(), make_message_label(_OWN_PRESETS_LABEL), QWidget()
         form.addRow("Result", self.combo)
-        label.setText(_OWN_PRESETS_LABEL)
         copy_buttons = [self.python_button, self.command_button]
         rows = ([form], copy_buttons, [self.methods_button], [self.again_button])
         fill_grid(results, (*rows, [self.unsaved_label]))

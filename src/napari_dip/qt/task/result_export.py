@@ -28,7 +28,11 @@ from napari_dip.pipeline.assess.report_figures import PanelImage, plot_result
 from napari_dip.pipeline.store.result_files import format_json
 from napari_dip.qt.shell.background_call import BackgroundCall, log_error, start_call
 from napari_dip.qt.shell.dock_plots import find_plane_index
-from napari_dip.qt.shell.layer_headers import get_full_resolution, read_layer_header
+from napari_dip.qt.shell.layer_headers import (
+    get_full_resolution,
+    locate_corners,
+    read_layer_header,
+)
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     build_report_provenance,
@@ -325,12 +329,7 @@ def find_shape_bounds(
     napari counts from pixel centres, the result from pixel edges.
     """
     number = max(shapes.selected_data, default=-1) if number is None else number
-    corners = np.array(
-        [
-            image.world_to_data(shapes.data_to_world(datum)[-image.ndim :])[-2:]
-            for datum in shapes.data[number]
-        ]
-    )
+    corners = locate_corners(shapes, number, image)
     (top, left), (bottom, right) = corners.min(0) + 0.5, corners.max(0) + 0.5
     return float(top), float(left), float(bottom), float(right)
 

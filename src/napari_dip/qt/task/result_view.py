@@ -22,6 +22,7 @@ from napari_dip.qt.shell.dock_widget import (
     make_button,
     make_single_shot_timer,
     preserve_view,
+    require,
 )
 from napari_dip.qt.shell.napari_layers import (
     PLACEMENT_KEYS,
@@ -271,22 +272,19 @@ class ResultView:
 
     def _add_checked_layers(self) -> str:
         """Add the checked extra layers that are missing; return a message."""
-        pending, names, messages = self._pending_result, list[str](), list[str]()
-        kinds = (*self.extra_layer_chooser.checked_layers, *REPEATABILITY_LAYERS)
-        for kind in kinds if pending is not None else ():
-            if pending is None or kind in self._added_kinds:
+        if (pending := self._pending_result) is None:
+            return ""
+        names, messages = list[str](), list[str]()
+        for kind in (*self.extra_layer_chooser.checked_layers, *REPEATABILITY_LAYERS):
+            if kind in self._added_kinds:
                 continue
             self._added_kinds.add(kind)
-            messages.append(self._add_extra_layer(kind, pending, names))
+            add = partial(add_extra_layer, self._viewer, kind, pending.target, pending.result)
+            layer, error_message = try_call(add, f"The {kind} could not be added")
+            names += [] if layer is None else [f"'{layer.name}'"]
+            messages.append(error_message)
         hint = (_HIDDEN_LAYERS_HINT if len(names) > 1 else _HIDDEN_LAYER_HINT) if names else ""
         return " ".join(filter(None, [hint.format(names=" and ".join(names)), *messages]))
-
-    def _add_extra_layer(self, kind: str, pending: PendingResult, names: list[str]) -> str:
-        """Add an extra layer and append its name to `names`; return an error message or ""."""
-        add = partial(add_extra_layer, self._viewer, kind, pending.target, pending.result)
-        layer, error_message = try_call(add, f"The {kind} could not be added")
-        names += [] if layer is None else [f"'{layer.name}'"]
-        return error_message
 
 
 class ResultCardView(QWidget):
@@ -358,8 +356,7 @@ class ResultCardView(QWidget):
 
     @property
     def _bar_width(self) -> int:
-        style = self.style()
-        return 0 if style is None else style.pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
+        return require(self.style()).pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
 
     def _share_lines(self) -> None:
         """Show as many whole warnings and figures as there are lines, and the rest as details."""
@@ -420,8 +417,8 @@ class ExtraLayerChooser(QWidget):
 
     changed: Signal = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)  # else a scroll bar would cut the last word off
@@ -462,8 +459,8 @@ class ComparisonSlider(QWidget):
 
     ended: Signal = Signal()
 
-    def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
         self._viewer = viewer
         self._pair = LayerPair(viewer)
         self._initial_opacities: tuple[float, float] = (1.0, 1.0)
@@ -477,14 +474,10 @@ class ComparisonSlider(QWidget):
             "<qt>Fade between the input and the result, to see what was changed. "
             "Only the layers' opacity is changed, no pixel.</qt>"
         )
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(QLabel("Input"))
-        layout.addWidget(self.slider, 1)
-        layout.addWidget(QLabel("Result"))
         self.swipe_button: QPushButton = make_button("Swipe", _SWIPE_TOOLTIP)
         self.swipe_button.setCheckable(True)
-        layout.addWidget(self.swipe_button)
+        row = [QLabel("Input"), self.slider, QLabel("Result"), self.swipe_button]
+        fill_grid(self, (row,)).setColumnStretch(1, 1)
         self._swipe_line = SwipeLine(viewer)
         self.swipe_button.toggled.connect(self._on_swipe)
         self.setVisible(False)

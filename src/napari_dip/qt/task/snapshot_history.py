@@ -28,7 +28,7 @@ from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     Preview,
     adjust_contrast_limits,
-    build_provenance,
+    build_report_provenance,
     compute_value_range,
     measure_clipped_fractions,
 )
@@ -274,21 +274,20 @@ class SnapshotLayers:
 
     def _build_snapshot_provenance(self, snapshot: Snapshot) -> dict[str, Any]:
         """Return the provenance of a snapshot, in plain JSON types."""
-        plan, result, name = self._plan, self._result, self._target.name
-        iteration = describe_snapshot(snapshot)
+        plan, result, name, event = self._plan, self._result, self._target.name, snapshot.event
         provenance: dict[str, Any] = {
             "version": __version__,
             "recipe": plan.recipe.to_dict(),
             "seed": plan.recipe.run_settings.seed,
             "device": plan.device,
             "input": {"name": name, "sha256": None},
-            "seconds": round(snapshot.seconds, 2),
+            "seconds": round(snapshot.event.seconds, 2),
         }
         if result is not None:
             report = {
                 key: value for key, value in result.report.items() if key not in _RESULT_ONLY_KEYS
             }
-            provenance |= {**build_provenance(name, result), "report": report}
+            provenance |= build_report_provenance(name, result.recipe.to_dict(), report)
             provenance["automatic"] = {
                 "best_iteration": result.best_iteration,
                 **serialise_stop(result.stop),
@@ -296,17 +295,18 @@ class SnapshotLayers:
         return {
             **provenance,
             "inputs": self._target.layer_attributes["metadata"][METADATA_KEY]["inputs"],
-            "iterations": snapshot.iteration,
-            "best_iteration": snapshot.iteration,
-            "unit": [snapshot.unit, snapshot.units],
-            **serialise_stop(make_stop(StopReason.HISTORY, place=iteration)),
+            "iterations": event.iteration,
+            "best_iteration": event.iteration,
+            "unit": [event.unit, event.units],
+            **serialise_stop(make_stop(StopReason.HISTORY, place=describe_snapshot(snapshot))),
             "shows": "snapshot",
         }
 
 
 def describe_snapshot(snapshot: Snapshot) -> str:
     """Return the iteration of a snapshot as text, with its work unit if there are several."""
-    return ", ".join(filter(None, [snapshot.unit_name, f"iteration {snapshot.iteration}"]))
+    event = snapshot.event
+    return ", ".join(filter(None, [event.unit_name, f"iteration {event.iteration}"]))
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -319,24 +319,13 @@ class Snapshot:
         As `Event.preview`.
     number : int
         Index among all images of the run, including those that the buffer dropped.
-    iteration, iterations : int
-        Iteration of the fit, and the planned number.
-    unit, units : int
-        Work unit of the fit, and the number of work units.
-    unit_name : str
-        What the unit restores; "" for the only one.
-    seconds : float
-        Time since the start of the run.
+    event : Event
+        The event that brought the image: iteration, work unit and time.
     """
 
     image: Float32Array
     number: int
-    iteration: int
-    iterations: int
-    unit: int
-    units: int
-    unit_name: str
-    seconds: float
+    event: Event
 
 
 class SnapshotBuffer:
@@ -380,9 +369,7 @@ class SnapshotBuffer:
         number, self._image_count = self._image_count, self._image_count + 1
         if number % self._stride:
             return
-        names = ("iteration", "iterations", "unit", "units", "unit_name", "seconds")
-        place = {name: getattr(event, name) for name in names}
-        self.snapshots.append(Snapshot(image=image, number=number, **place))
+        self.snapshots.append(Snapshot(image=image, number=number, event=event))
         while len(self.snapshots) > self._max_snapshots or self.byte_count > self.max_bytes:
             self._stride *= 2
             self.snapshots = [
@@ -396,17 +383,22 @@ class HistorySlider(QWidget):
     Parameters
     ----------
     viewer : napari.viewer.Viewer
+
+    Attributes
+    ----------
+    preview : Preview or None
+        The preview of the run, or of a snapshot; None if no preview is shown.
     """
 
     #: Emitted with work unit and iteration of the snapshot that is shown, or None.
     moved: Signal = Signal(object)
 
-    def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
         self._viewer = viewer
         self._target: ResultTarget | None = None
         self._snapshot_layers: SnapshotLayers | None = None
-        self._preview: Preview | None = None
+        self.preview: Preview | None = None
         self._is_running = False
         self._selected: Snapshot | None = None
         self._message = ""
@@ -429,11 +421,6 @@ class HistorySlider(QWidget):
         return self._selected is None
 
     @property
-    def preview(self) -> Preview | None:
-        """The preview of the run, or of a snapshot; None if no preview is shown."""
-        return self._preview
-
-    @property
     def has_kept_snapshot(self) -> bool:
         """Whether a snapshot of the latest run was added as a layer."""
         return bool(self._snapshot_layers)
@@ -444,7 +431,7 @@ class HistorySlider(QWidget):
         assert request.target is not None  # the result of a task is a layer
         self._target, self._is_running = request.target, True
         self._snapshot_layers = SnapshotLayers(request, request.target)
-        self._preview = Preview(self._viewer, request.target)
+        self.preview = Preview(self._viewer, request.target)
 
     def show_event(self, event: Event) -> None:
         """Add the image of an event, and show it unless a snapshot is shown.
@@ -456,8 +443,8 @@ class HistorySlider(QWidget):
         """
         self.snapshot_buffer.add(event)
         self._update_slider()
-        if self._preview is not None and self.is_live:
-            self._preview.show(event.preview)
+        if self.preview is not None and self.is_live:
+            self.preview.show(event.preview)
 
     def add_report(self, result: Restoration) -> None:
         """Add the report of the finished run to the kept snapshots."""
@@ -528,7 +515,7 @@ class HistorySlider(QWidget):
         self._show_message(error_message or f"Kept: '{name}'.")
 
     def _remove_preview(self) -> None:
-        preview, self._preview = self._preview, None
+        preview, self.preview = self.preview, None
         if preview is not None:
             preview.remove()
 
@@ -561,24 +548,26 @@ class HistorySlider(QWidget):
         if target is None:
             return
         if selected is None:
-            if self._is_running and self.snapshot_buffer.snapshots and self._preview is not None:
-                self._preview.show(self.snapshot_buffer.snapshots[-1].image)
+            if self._is_running and self.snapshot_buffer.snapshots and self.preview is not None:
+                self.preview.show(self.snapshot_buffer.snapshots[-1].image)
             elif not self._is_running:
                 self._remove_preview()
             return
-        if self._preview is None or self._preview.is_dismissed:
-            self._preview = Preview(self._viewer, target)
-        self._preview.show(selected.image)
+        if self.preview is None or self.preview.is_dismissed:
+            self.preview = Preview(self._viewer, target)
+        self.preview.show(selected.image)
 
     def _show_message(self, text: str = "") -> None:
         """Show a message, or else which snapshot is selected."""
         self._message = text
         selected = self._selected
         self.keep_button.setVisible(selected is not None)
-        self.moved.emit(None if selected is None else (selected.unit, selected.iteration))
+        position = None
         if selected is not None:
-            iteration = describe_snapshot(selected)
-            text = text or f"{iteration[:1].upper()}{iteration[1:]} of {selected.iterations}"
+            event, iteration = selected.event, describe_snapshot(selected)
+            position = event.unit, event.iteration
+            text = text or f"{iteration[:1].upper()}{iteration[1:]} of {event.iterations}"
+        self.moved.emit(position)
         self.message_label.setText(text)
         self.message_label.setVisible(bool(text))  # an empty line would push the curve down
         buffer = self.snapshot_buffer

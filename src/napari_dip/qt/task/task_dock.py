@@ -36,7 +36,7 @@ from napari_dip.qt.shell.napari_layers import (
 )
 from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset, get_scheduler
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label, show_refusal
-from napari_dip.qt.shell.settings_form import SettingsForm, align_forms, has_noise_settings
+from napari_dip.qt.shell.settings_form import SettingsForm, align_forms
 from napari_dip.qt.task.crop_preview_section import CropPreviewSection, read_preview_provenance
 from napari_dip.qt.task.interrupted_runs import InterruptedRunPanel
 from napari_dip.qt.task.measurement_sections import NoiseSection, PsfSection
@@ -98,19 +98,17 @@ class TaskDock(QWidget):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
-        self.viewer: Any
-        self.viewer = viewer = unwrap_viewer(viewer)
+        self.viewer: Any = unwrap_viewer(viewer)
+        viewer = self.viewer
         for layer in viewer.layers:  # before the widgets look at them
             recognise_result(layer)
         self._closer = DockLifecycle(self, self.shut_down)
         self._remarks: list[str] = []
-        self.plan_label: QLabel
-        self.run_bar: RunBar
-        self.plan_label, self.run_bar = make_message_label(), RunBar()
+        self.plan_label: QLabel = make_message_label()
+        self.run_bar: RunBar = RunBar()
         self.inputs: LayerInputs = LayerInputs(viewer, TASKS[self.task].spec.inputs[1:], self)
-        self.extra_inputs: ExtraInputs
-        self.image_chooser: ImageChooser
-        self.image_chooser, self.extra_inputs = self.inputs.image_chooser, self.inputs.extra_inputs
+        self.image_chooser: ImageChooser = self.inputs.image_chooser
+        self.extra_inputs: ExtraInputs = self.inputs.extra_inputs
         self.result_view: ResultView = ResultView(viewer)
         self._results = ResultQueue(viewer, self._on_result)
         self._get_latest_layer: Callable[[], Any] = lambda: None
@@ -480,7 +478,8 @@ class TaskDock(QWidget):
         for menu in self.form.suggestion_menus.values():
             menu.listed.connect(self.show_plan)
         self.form.changed.connect(self._on_form)
-        self.form.changed.connect(self.run_bar.remove_prepended)  # it was about other settings
+        # it was about other settings
+        self.form.changed.connect(partial(self.run_bar.prepend_message, ""))
         self.inputs.changed.connect(self.show_plan)
         self.inputs.message_outdated.connect(self.run_bar.clear_message)
         self.inputs.follow_jobs(self.jobs)
@@ -509,7 +508,7 @@ class TaskDock(QWidget):
         self.result_view.comparison.slider.valueChanged.connect(self.history.move_to_end)
 
     def _build_layout(self) -> None:
-        self.noise_section.setVisible(has_noise_settings(self.form))
+        self.noise_section.setVisible(self.form.has_noise_settings)
         self.psf_section.setVisible("psf" in self.extra_inputs.combos)
         self.camera_maps.setVisible(
             any(task_input.is_detector_map for task_input in TASKS[self.task].spec.inputs)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import Fault, Refusal
+from napari_dip.pipeline.plan.costs import estimate_costs
 from napari_dip.pipeline.plan.joint_training import make_joint_units
 from napari_dip.pipeline.plan.units import make_units
 from napari_dip.pipeline.progress import NO_PROGRESS, Progress
@@ -121,6 +122,16 @@ def list_training_units(
         make_joint_units(unit, fit_config, training_regions, training_regions) for unit in units
     )
     return tuple(chain.from_iterable(joint_units))
+
+
+def estimate_training_costs(
+    plan: Plan, size: tuple[int, ...], units: tuple[WorkUnit, ...], threads: int
+) -> CostEstimate:
+    """Estimate the costs of the joint fits of a series to regions of this size."""
+    shape, config = plan.task_plan.blind_spot_shape, plan.fit_config
+    return estimate_costs(
+        size, units, plan.device, threads, config, blind_spot_shape=shape, cpu=plan
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

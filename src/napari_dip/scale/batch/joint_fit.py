@@ -22,14 +22,19 @@ from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.execute.runner import read_image, run_with_torch
 from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
-from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
+from napari_dip.pipeline.plan.costs import group_channels
 from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, to_stack
 from napari_dip.pipeline.plan.types import JOINT, TrainingRegion
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.network_files import NETWORK_FILE_SCHEMA
 from napari_dip.pipeline.store.tensor_file import write_tensors
 from napari_dip.pipeline.store.unit_results import ResultStore
-from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, list_training_units
+from napari_dip.scale.batch.jobs import (
+    ENDING_CONTROLS,
+    ControlRecorder,
+    estimate_training_costs,
+    list_training_units,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -237,15 +242,7 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
         header=header,
         units=units,
         threads=threads,
-        costs=estimate_costs(
-            training_regions[0].size,
-            units,
-            first.device,
-            threads,
-            first.fit_config,
-            blind_spot_shape=first.task_plan.blind_spot_shape,
-            cpu=first,
-        ),
+        costs=estimate_training_costs(first, training_regions[0].size, units, threads),
         layout=layout,
         tiles=(),
         regions=(),

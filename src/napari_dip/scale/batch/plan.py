@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import (
     Refusal,
@@ -26,7 +25,7 @@ from napari_dip.io.paths import check_names_differ, expand_input_paths, make_res
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.lazy_inputs import parse_axes
 from napari_dip.pipeline.machine import MAX_THREADS, choose_thread_count, detect_machine
-from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
+from napari_dip.pipeline.plan.costs import group_channels
 from napari_dip.pipeline.plan.joint_training import (
     MAX_TRAINING_REGION_SIDE,
     choose_training_regions,
@@ -37,7 +36,13 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import JointNetwork, TrainingRegion
 from napari_dip.pipeline.recipe import load_recipe
 from napari_dip.pipeline.store.network_files import NETWORK_FILE_INPUT, read_network
-from napari_dip.scale.batch.jobs import BatchPlan, Job, JointTrainingPlan, list_training_units
+from napari_dip.scale.batch.jobs import (
+    BatchPlan,
+    Job,
+    JointTrainingPlan,
+    estimate_training_costs,
+    list_training_units,
+)
 from napari_dip.scale.batch.joint_fit import fit_joint_network
 from napari_dip.scale.batch.records import (
     MANIFEST_FILE,
@@ -91,48 +96,36 @@ def choose_training_files(plans: Sequence[Plan], machine: Machine) -> JointTrain
     RefusedError
         If there are too few files.
     """
-    requirements = [(_get_channel_groups(plan), plan.fit_config.widths) for plan in plans]
-    most_common = [requirement for requirement, _ in Counter(requirements).most_common(1)]
-    eligible = [
-        plan
-        for plan, requirement in zip(plans, requirements, strict=True)
-        if requirement in most_common
-    ]
+    groups: dict[Any, list[Plan]] = {}
+    for plan in plans:
+        groups.setdefault((_get_channel_groups(plan), plan.fit_config.widths), []).append(plan)
+    eligible = max(groups.values(), key=len, default=[])
     if len(eligible) < MIN_JOINT_TRAINING_FILES:
         raise RefusedError("joint-few", least=MIN_JOINT_TRAINING_FILES, count=len(eligible))
     sides = zip(*(file_plan.header.grid for file_plan in eligible), strict=True)
     size = tuple(min(MAX_TRAINING_REGION_SIDE, *lengths) // 2 * 2 for lengths in sides)
+    field = 2 * MAX_TRAINING_REGION_SIDE
     training_plans, training_regions = [], []
     # choose files and crop positions; even numbers, for half-resolution fits
     for index, candidate in enumerate(
-        choose_training_regions(len(eligible), (2 * MAX_TRAINING_REGION_SIDE,) * 2, 0, size)
+        choose_training_regions(len(eligible), (field, field), 0, size)
     ):
-        margins = [
-            side - crop_side
-            for side, crop_side in zip(eligible[candidate.item].header.grid, size, strict=True)
-        ]
-        spread = [2 * MAX_TRAINING_REGION_SIDE - crop_side for crop_side in size]
-        positions = zip(margins, candidate.origin, spread, strict=True)
-        origin = tuple(side * offset // span // 2 * 2 for side, offset, span in positions)
-        training_plans.append(eligible[candidate.item])
+        plan = eligible[candidate.item]
+        positions = zip(plan.header.grid, candidate.origin, size, strict=True)
+        origin = tuple(
+            (side - crop_side) * offset // (field - crop_side) // 2 * 2
+            for side, offset, crop_side in positions
+        )
+        training_plans.append(plan)
         training_regions.append(TrainingRegion(index, origin, size))
     first = training_plans[0]
     units = list_training_units(first, tuple(training_regions))
     threads = choose_thread_count(machine, prod(size), first.recipe.run_settings.threads)
-    costs = estimate_costs(
-        size,
-        units,
-        first.device,
-        threads,
-        first.fit_config,
-        blind_spot_shape=first.task_plan.blind_spot_shape,
-        cpu=first,
-    )
     return JointTrainingPlan(
         plans=tuple(training_plans),
         training_regions=tuple(training_regions),
         threads=threads,
-        costs=costs,
+        costs=estimate_training_costs(first, size, units, threads),
     )
 
 
@@ -342,34 +335,23 @@ def plan_batch(
         folder, loaded_recipe.task, restorable, extra_headers, earlier_files, resume
     )
     batch_network.check_output_path(earlier_files)
-    files = {
-        **earlier_files,
-        **{
-            make_result_name(job.source): make_relative_path(job.source, folder)
-            for job in restorable
-        },
-    }
+    sources_by_name = {make_result_name(job.source): job.source for job in restorable}
+    files = {name: make_relative_path(path, folder) for name, path in sources_by_name.items()}
+    headers = [job.plan.header for job in jobs if not isinstance(job.plan, Refusal)]
     plan = BatchPlan(
         recipe=loaded_recipe,
         folder=folder,
         jobs=jobs,
         resume=resume,
-        files=files,
+        files={**earlier_files, **files},
         machine=machine,
         axes=axes,
-        notes=(
-            *notes,
-            *batch_network.notes,
-            *describe_batch_axes(
-                [job.plan.header for job in jobs if not isinstance(job.plan, Refusal)]
-            ),
-        ),
+        notes=(*notes, *batch_network.notes, *describe_batch_axes(headers)),
         network=batch_network.network,
         joint_training=joint_plan,
     )
-    resolve_output_folder(
-        folder, sum(4 * prod(plan.result_shape) for plan in find_remaining_plans(plan).values())
-    )
+    shapes = [file_plan.result_shape for file_plan in find_remaining_plans(plan).values()]
+    resolve_output_folder(folder, 4 * sum(map(prod, shapes)))
     return plan
 
 
@@ -406,11 +388,8 @@ def _read_extra_headers(
 
     A repeated exposure is refused, since it belongs to a single file.
     """
-    names = [
-        task_input.name
-        for task_input in recipe.task.spec.inputs[1:]
-        if not task_input.is_repeated_exposure
-    ]
+    inputs = recipe.task.spec.inputs[1:]
+    names = [item.name for item in inputs if not item.is_repeated_exposure]
     if unknown := set(extra_paths) - {*names, NETWORK_FILE_INPUT}:
         raise RefusedError(make_unknown_refusal(min(unknown), [*names, NETWORK_FILE_INPUT]))
     return {

@@ -32,11 +32,10 @@ from napari_dip.scale.batch.jobs import MAX_SUFFIX_BYTES, ResultPaths
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from napari_dip.errors import Refusal
     from napari_dip.io import ImageHeader
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.scale.batch.jobs import Job
+    from napari_dip.scale.batch.jobs import BatchPlan, Job
 
 MANIFEST_FILE = "batch.json"
 TABLE_FILE = "batch.csv"
@@ -128,38 +127,23 @@ def make_relative_path(source: Path, folder: Path) -> str:
     return target
 
 
-def write_batch_manifest(
-    folder: Path,
-    recipe: Recipe,
-    files: Mapping[str, str],
-    refused: Iterable[tuple[Path, Refusal]],
-    cores: int,
-    joint_training: bool = False,
-) -> None:
+def write_batch_manifest(plan: BatchPlan) -> None:
     """Write the manifest of a batch: the list of its results, before any of them exists.
 
-    Parameters
-    ----------
-    folder : Path
-    recipe : Recipe
-    files : mapping of str to str
-        Result name -> input path relative to the folder.
-    refused : iterable of (Path, Refusal)
-        Files that will not be restored.
-    cores : int
-        Cores that each fit uses. Pixels depend slightly on it, so a resumed batch uses as many.
-    joint_training : bool
-        Whether one network is fitted to many of the files first.
+    Pixels depend slightly on the number of cores, so a resumed batch uses as many.
     """
+    network_path = plan.network and Path(plan.network.path)
+    is_joint = network_path == plan.folder / NETWORK_FILE
+    refused = plan.refused_files
     content = {
         "schema": RECORD_SCHEMA,
-        "recipe": recipe.to_dict(),
-        "cores": cores,
-        **({"joint_training": True} if joint_training else {}),
-        "files": dict(files),
+        "recipe": plan.recipe.to_dict(),
+        "cores": plan.machine.cores,
+        **({"joint_training": True} if is_joint else {}),
+        "files": dict(plan.files),
         "refused": [{"source": str(source), **refusal.to_dict()} for source, refusal in refused],
     }
-    write_text(folder / MANIFEST_FILE, format_json(content), overwrite=True)
+    write_text(plan.folder / MANIFEST_FILE, format_json(content), overwrite=True)
 
 
 def write_file_record(
@@ -247,18 +231,17 @@ def read_verified_record(
     record = read_file_record(paths, plan.header, plan.recipe)
     if record is None:
         return None
-    result_paths = paths.list_outputs(plan.recipe.task)
+    outputs = paths.list_outputs(plan.recipe.task)
+    paths_by_name = {_format_relative_path(paths, path): path for path in outputs}
     hashes = record["results_sha256"]
-    if set(hashes) != {_format_relative_path(paths, path) for path in result_paths}:
+    if hashes.keys() != paths_by_name.keys():
         return None
     max_bytes = _MAX_BYTES_PER_PIXEL * prod(plan.result_shape) + MAX_REPORT_BYTES
     with suppress(RefusedError):
-        if all(
-            compute_file_sha256(p, check, max_bytes=max_bytes)
-            == hashes[_format_relative_path(paths, p)]
-            for p in result_paths
-        ):
-            return record if has_same_inputs(record, job.inputs, check) else None
+        for name, path in paths_by_name.items():
+            if compute_file_sha256(path, check, max_bytes=max_bytes) != hashes[name]:
+                return None
+        return record if has_same_inputs(record, job.inputs, check) else None
     return None
 
 

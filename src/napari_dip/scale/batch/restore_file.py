@@ -72,23 +72,18 @@ def restore_file(
     FileOutcome
         Also if the file is refused for its pixels or its run fails; neither is raised.
     """
-    paths, header = job.paths, plan.header
-    if resume:
-        yield Event(message="Checking what was done before")
-        try:
-            verified_record = read_verified_record(
-                job, plan, partial(check_interrupt, poll_control)
-            )
-        except BatchInterruptedError:
-            return FileOutcome(source=job.source, state="waiting")
-        if verified_record is not None:
-            RunFolder(paths.run_folder, resume=False).remove()  # left by a run killed at its end
-            return _make_done_outcome(job, "already-done", verified_record)
     hashes: dict[str, str] = {}
     state: FileState = "failed"
     fault: Fault
     log = ""
     try:
+        if resume:
+            yield Event(message="Checking what was done before")
+            record = read_verified_record(job, plan, partial(check_interrupt, poll_control))
+            if record is not None:
+                # left by a run killed at its end
+                RunFolder(job.paths.run_folder, resume=False).remove()
+                return _make_done_outcome(job, "already-done", record)
         return (yield from _restore_and_save(job, plan, hashes, resume, poll_control))
     except BatchInterruptedError:
         return FileOutcome(source=job.source, state="waiting")
@@ -99,19 +94,16 @@ def restore_file(
         if fault.code == "save-unexpected":
             log = "".join(traceback.format_exception(error))
     except Exception as error:
-        fault = make_unexpected_fault(error, header.name)
+        fault = make_unexpected_fault(error, plan.header.name)
         log = "".join(traceback.format_exception(error))
     return record_failure(job, plan, hashes, state, fault, log)
 
 
 def _rename_modified_result(result: Path) -> Path | None:
     """Rename an earlier result that was modified since, and return its new path."""
-    if not os.path.lexists(result) or _is_unmodified_result(result):
-        return None
-    renamed_path = choose_free_name(result, "changed")
-    with suppress(OSError):  # if it cannot be renamed, the run does not replace it either
-        os.rename(result, renamed_path)
-        return renamed_path
+    if os.path.lexists(result) and not _is_unmodified_result(result):
+        with suppress(OSError):  # if it cannot be renamed, the run does not replace it either
+            return result.rename(choose_free_name(result, "changed"))
     return None
 
 
@@ -149,16 +141,14 @@ def _restore_and_save(
     if recorder.is_ended or result is None:
         return FileOutcome(source=job.source, state="waiting", fault=checkpoints.failure)
     yield Event(message="Saving the result", progress=FINISHED)
-    if (
-        paths.result in replaceable_paths
-        and (renamed_path := _rename_modified_result(paths.result)) is not None
-    ):
+    is_replaceable = paths.result in replaceable_paths
+    if is_replaceable and (renamed_path := _rename_modified_result(paths.result)):
         message = f"A changed result is kept as '{make_printable(renamed_path.name)}'"
         yield Event(message=message, progress=FINISHED)
     try:
         if _resolve_folders(paths) != folders:
             raise FailedError("output-moved", path=paths.result.parent)
-        may_replace = paths.result in replaceable_paths and _is_unmodified_result(paths.result)
+        may_replace = is_replaceable and _is_unmodified_result(paths.result)
         save_image(paths.result, result.image, plan.header, plan.result_scale, result, may_replace)
     except Exception as failure:  # a full disk must not cost the result of a long run
         raise rescue_result(failure, paths.result, plan, result) from failure
@@ -191,13 +181,10 @@ def _save_extra_outputs(
         plane_header = make_plane_header(header, learned_plane.shape, plan.layout.grid_axes)
         is_replaceable = path in replaceable_paths
         save_image(path, learned_plane, plane_header, plane_header.scale, result, is_replaceable)
-    images = (
-        pixels.make_memmap() if isinstance(pixels, MemoryMappedImage) else pixels
-        for pixels in (image, result.image)
-    )
+    pixels = image.make_memmap() if isinstance(image, MemoryMappedImage) else image
     input_plane, result_plane = (
-        subsample_plane(select_middle_plane(image, header.axes), _MAX_DRAWN_SIDE)
-        for image in images
+        subsample_plane(select_middle_plane(each, header.axes), _MAX_DRAWN_SIDE)
+        for each in (pixels, result.image)
     )
     overview = plot_overview(
         input_plane, result_plane, result.report["validation_loss"], result.best_iteration

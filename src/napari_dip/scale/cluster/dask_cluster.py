@@ -241,38 +241,29 @@ def start_workers(
     notes = tuple(filter(None, (note, threads_note)))
     import dask
 
-    # only the loopback address, and no dashboard
+    scheduler_options = {  # only the loopback address, and no dashboard
+        "host": LOOPBACK,
+        "port": 0,
+        "dashboard": False,
+        "dashboard_address": f"{LOOPBACK}:0",
+        "allowed_failures": ALLOWED_FAILURES,
+    }
+    scheduler = {"cls": distributed.Scheduler, "options": scheduler_options}
+    memory_bytes = plan.machine.memory_bytes // worker_count
+    workers = {
+        index: _make_worker_spec(distributed, memory_bytes, gpus, index)
+        for index in range(worker_count)
+    }
     with (
         dask.config.set(LOCAL_CLUSTER_CONFIG),
-        distributed.SpecCluster(
-            scheduler={
-                "cls": distributed.Scheduler,
-                "options": {
-                    "host": LOOPBACK,
-                    "port": 0,
-                    "dashboard": False,
-                    "dashboard_address": f"{LOOPBACK}:0",
-                    "allowed_failures": ALLOWED_FAILURES,
-                },
-            },
-            workers={
-                index: _make_worker_spec(
-                    distributed, plan.machine.memory_bytes // worker_count, gpus, index
-                )
-                for index in range(worker_count)
-            },
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
+        distributed.SpecCluster(workers, scheduler, silence_logs=logging.CRITICAL) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
+        pool_options = {"root": "", "fixed_count": worker_count, "machine": plan.machine}
         address = cluster.scheduler_address
-        pool_options = {
-            "root": "",
-            "fixed_count": worker_count,
-            "machine": plan.machine,
-            "notes": notes,
-        }
-        with closing(_make_worker_pool(distributed, client, address, **pool_options)) as pool:
+        with closing(
+            _make_worker_pool(distributed, client, address, notes=notes, **pool_options)
+        ) as pool:
             yield pool
 
 
@@ -310,17 +301,13 @@ def run_on_cluster(
         resources = make_job_resources(plan.peak_bytes, plan.device, pool.declared_resources)
         pixels = pool.client.scatter(dict(inputs))
         try:
+            options = {"actor": True, "resources": resources}
             with pool.client.as_current():  # which an actor needs
-                exchange = (
-                    pool.client.submit(
-                        RemoteRun, plan, pixels, preview_seconds, actor=True, resources=resources
-                    )
-                    .result()
-                    .exchange
-                )
+                future = pool.client.submit(RemoteRun, plan, pixels, preview_seconds, **options)
+                remote_run = future.result()
             is_done, outcome = False, None
             while not is_done:
-                events, is_done, outcome = exchange(poll_control().name).result()
+                events, is_done, outcome = remote_run.exchange(poll_control().name).result()
                 yield from events
                 time.sleep(0 if is_done else EXCHANGE_SECONDS)
         except (OSError, ValueError, RuntimeError) as error:  # dask's errors of a lost actor

@@ -217,10 +217,7 @@ class BatchDispatcher:
 
     def record_outcome(self, number: int, outcome: FileOutcome) -> BatchEvent:
         """Store the outcome of a file, forget its jobs and return an event about it."""
-        for name in [
-            name for name, worker_job in self.running.items() if worker_job.number == number
-        ]:
-            del self.running[name]
+        self.running = {name: job for name, job in self.running.items() if job.number != number}
         self.outcomes[number] = outcome
         return self.make_batch_event(number, outcome=outcome)
 

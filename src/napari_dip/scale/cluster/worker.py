@@ -473,11 +473,7 @@ def make_event_sender(
         now = time.monotonic()
         if event.message != last_message or now - last_time >= worker_job.report_interval:
             last_message, last_time = event.message, now
-            message_fields = {
-                "session": worker_job.session,
-                "job": worker_job.name,
-                "worker": worker,
-            }
-            send({**message_fields, "event": serialise_event(event)})
+            names = {"session": worker_job.session, "job": worker_job.name, "worker": worker}
+            send({**names, "event": serialise_event(event)})
 
     return send_if_due
