@@ -73,17 +73,21 @@ if TYPE_CHECKING:
     from napari_dip.errors import Refusal
     from napari_dip.tasks import Task
 
+#: Help of the commands that are functions of `napari_dip.cli.commands`, in the order of the help.
+_COMMAND_SUMMARIES = {
+    "batch": "Run one recipe on many files; a failure does not stop the others.",
+    "noise": "Measure the noise of an image, without restoring it: gain, read noise, correlation.",
+    "camera-maps": "Make maps of an sCMOS camera: offset, gain and read noise of each pixel.",
+    "psf": "Measure the PSF of a microscope from beads: found, aligned, averaged and cleaned.",
+    "methods": (
+        "Write the methods section of a result: what was done, with what, and the references."
+    ),
+    "doctor": "Check this computer: versions, devices, memory, and how to install what is missing.",
+}
+#: All commands, in the order of messages.
 COMMANDS = (
     *TASKS,
-    "batch",
-    "noise",
-    "camera-maps",
-    "psf",
-    "explore",
-    "plan",
-    "methods",
-    "doctor",
-    "demo",
+    *("batch", "noise", "camera-maps", "psf", "explore", "plan", "methods", "doctor", "demo"),
 )
 #: Minimum similarity of a misspelt name to the suggested one, from 0 to 1. With the 0.6 of difflib,
 #: '--dark' would suggest '--mask'; with 0.7, '--sharpness' would suggest '--sharing'.
@@ -170,45 +174,18 @@ def _build_app() -> App:
         explore.command(command, name=name)
     batch_arguments = add_old_names(make_batch_arguments(), {**OLD_INPUTS, **OLD_SWITCHES})
     result_help = "The result, as napari-dip saved it (TIFF), or the report of its run (JSON)."
-    for name, target, arguments, help_text in (
-        (
-            "batch",
-            "commands:run_batch_command",
-            batch_arguments,
-            "Run one recipe on many files; a failure does not stop the others.",
-        ),
-        (
-            "noise",
-            "commands:run_noise_command",
-            make_noise_arguments(),
-            "Measure the noise of an image, without restoring it: gain, read noise, correlation.",
-        ),
-        (
-            "camera-maps",
-            "commands:run_camera_maps_command",
-            make_camera_maps_arguments(),
-            "Make maps of an sCMOS camera: offset, gain and read noise of each pixel.",
-        ),
-        (
-            "psf",
-            "commands:run_psf_command",
-            make_psf_arguments(),
-            "Measure the PSF of a microscope from beads: found, aligned, averaged and cleaned.",
-        ),
-        (
-            "methods",
-            "commands:run_methods_command",
-            [make_positional("result", "RESULT", result_help)],
-            "Write the methods section of a result: what was done, with what, and the references.",
-        ),
-        (
-            "doctor",
-            "commands:run_doctor_command",
-            [make_flag("as_json", "Print everything as JSON.", DEFAULT_GROUP, name="--json")],
-            "Check this computer: versions, devices, memory, and how to install what is missing.",
-        ),
-    ):
-        app.command(make_command(target, arguments, help_text), name=name)
+    arguments_by_command = {
+        "batch": batch_arguments,
+        "noise": make_noise_arguments(),
+        "camera-maps": make_camera_maps_arguments(),
+        "psf": make_psf_arguments(),
+        "methods": [make_positional("result", "RESULT", result_help)],
+        "doctor": [make_flag("as_json", "Print everything as JSON.", DEFAULT_GROUP, name="--json")],
+    }
+    for name, help_text in _COMMAND_SUMMARIES.items():
+        target = f"commands:run_{name.replace('-', '_')}_command"
+        command = make_command(target, arguments_by_command[name], help_text)
+        app.command(command, name=name)
     app.command(plan)
     app.command(explore)
     app.command(_run_demo, name="demo")

@@ -24,6 +24,7 @@ from napari_dip.cli.terminal import (
     InterruptCatcher,
     choose_reporter,
     describe_end,
+    print_lines,
     print_message,
     print_result,
     run_and_show,
@@ -124,9 +125,7 @@ def run_batch_command(
     values = {name: path for name, path in extra_paths.items() if path}
     values, notes = rename_keys(values, {**OLD_INPUTS, **OLD_SWITCHES})
     joint_training = bool(values.pop("joint_training", joint_training))
-    if not quiet:
-        for note in notes:
-            print_message(note)
+    print_lines(*notes, is_quiet=quiet)
     options: dict[str, Any] = {"resume": resume, "axes": axes, "joint_training": joint_training}
     options |= {"workers": workers, "scheduler": scheduler, "threads": threads}
     options["extra_paths"] = values
@@ -147,8 +146,7 @@ def run_batch_command(
 
 def _report_batch_end(result: BatchResult, *, is_quiet: bool) -> int:
     """Print the summary of a batch and return the exit code."""
-    if not is_quiet:
-        print_message(f"{summarise_batch_result(result)} Table: '{result.page}'.")
+    print_lines(f"{summarise_batch_result(result)} Table: '{result.page}'.", is_quiet=is_quiet)
     if result.count("waiting"):
         print_message(_RESUME_HINT)
         return EXIT_INTERRUPT
@@ -168,9 +166,7 @@ def _run_and_show_batch(
 ) -> BatchResult:
     """Run the batch and print progress and outcome of each file."""
     refused_sources = {source for source, _ in plan.refused_files}
-    if not is_quiet:
-        for line in _describe_batch_plan(plan, pool):
-            print_message(line)
+    print_lines(*_describe_batch_plan(plan, pool), is_quiet=is_quiet)
     with closing(choose_reporter(is_quiet)) as reporter:
 
         def show_event(event: BatchEvent) -> None:
@@ -255,10 +251,9 @@ def run_noise_command(
 
 
 def _format_noise_lines(report: NoiseReport) -> list[str]:
-    has_channels = len(report.channels) > 1
     lines = []
     for number, channel in enumerate(report.channels, 1):
-        prefix = f"Channel {number}   " if has_channels else ""
+        prefix = f"Channel {number}   " if len(report.channels) > 1 else ""
         gain = "cannot tell"
         if not channel.unreliable_reason:
             gain = format_interval(channel.gain, channel.gain_error)
@@ -350,9 +345,8 @@ def run_camera_maps_command(
 
 
 def _print_saved(sentences: Iterable[str], saved_path: Path, *, is_quiet: bool) -> None:
+    print_lines(*sentences, is_quiet=is_quiet)
     if not is_quiet:
-        for line in sentences:
-            print_message(line)
         print_result(str(saved_path), is_saved=True)
 
 
@@ -460,8 +454,7 @@ def run_explore_command(
     values = {name: value for name, value in settings.items() if value is not None}
     if "network" not in spec.settings:  # which has another meaning there
         values, notes = rename_keys(values, OLD_EXPERIMENT_SETTINGS)
-        for note in () if quiet else notes:
-            print_message(note)
+        print_lines(*notes, is_quiet=quiet)
     run = getattr(experiments, experiment)
     check = partial(resolve_experiment_folder, spec.files, output, overwrite=overwrite)
     with lock_outputs(check, output):

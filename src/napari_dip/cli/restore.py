@@ -16,6 +16,7 @@ from napari_dip.cli.terminal import (
     PLAN_TIME_NOTE,
     InterruptCatcher,
     describe_end,
+    print_lines,
     print_message,
     print_result,
     run_and_show,
@@ -120,8 +121,7 @@ class CommandOptions:
 
     def print_lines(self, *lines: object) -> None:
         """Print messages, unless the command is to be quiet."""
-        for line in () if self.quiet else lines:
-            print_message(str(line))
+        print_lines(*lines, is_quiet=self.quiet)
 
 
 def run_restore_command(task: str, image: str, **arguments: Any) -> int:
@@ -186,9 +186,8 @@ def _report_result(
     printed_notes: Sequence[Note],
 ) -> None:
     """Print problems with the checkpoint, and the card of the result."""
-    for problem in (checkpoints.fallback_notice, checkpoints.failure):
-        if problem is not None:
-            print_message(problem.message)
+    for problem in filter(None, (checkpoints.fallback_notice, checkpoints.failure)):
+        print_message(problem.message)
     if result is None or options.quiet:
         return
     card = make_card(result.report)

@@ -53,6 +53,12 @@ def print_message(text: str) -> None:
         _write_stream(text, sys.stderr)
 
 
+def print_lines(*lines: object, is_quiet: bool) -> None:
+    """Print messages, unless the command is to be quiet."""
+    for line in () if is_quiet else lines:
+        print_message(str(line))
+
+
 def print_result(text: str, *, is_saved: bool = False) -> None:
     """Print a result to the output stream.
 

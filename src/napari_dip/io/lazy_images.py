@@ -148,7 +148,7 @@ def convert_parser_errors(path: Path) -> Iterator[None]:
         raise
     except MemoryError:
         why = "its header asks for more memory than there is"
-        raise RefusedError("file-broken", path=path, why=why) from None
+        raise make_broken_file_error(path, why) from None
     except OSError as error:
         code = "file-unreadable" if error.errno else "file-broken"
         raise RefusedError(code, path=path, why=describe_exception(error)) from None
@@ -207,7 +207,7 @@ def iter_chunks(image: Any) -> Iterator[AnyArray]:
 def _iter_outer_chunks(
     image: Any, shape: tuple[int, ...], outer_indices: tuple[int, ...]
 ) -> Iterator[AnyArray]:
-    row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * image.dtype.itemsize
+    row_bytes = prod(shape[1:]) * image.dtype.itemsize
     if row_bytes > MAX_CHUNK_BYTES and len(shape) > 1:
         for index in range(shape[0]):
             yield from _iter_outer_chunks(image, shape[1:], (*outer_indices, index))

@@ -14,6 +14,7 @@ import re
 import stat
 import unicodedata
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -309,7 +310,7 @@ def compute_file_sha256(
     ----------
     path : Path
     check : callable
-        Called between chunks and between files; may raise an exception to stop.
+        Called before each chunk is hashed; may raise an exception to stop.
     max_bytes : int, optional
         Maximum size in bytes. If set, links are refused.
 
@@ -322,12 +323,8 @@ def compute_file_sha256(
         if path.is_symlink() and max_bytes is not None:
             raise OSError(errno.ELOOP, "it is a link")
         if path.is_dir():
-            hasher = hashlib.sha256()
-            for file_path in _list_files(path, max_bytes):
-                check()
-                digest = _hash_bytes(file_path, check)
-                hasher.update(f"{file_path.relative_to(path).as_posix()}\0{digest}\n".encode())
-            return hasher.hexdigest()
+            files = _list_files(path, max_bytes)
+            return _hash_folder(path, files, partial(_hash_bytes, check=check))
         if max_bytes is not None and path.stat().st_size > max_bytes:
             raise OSError(errno.EFBIG, "it is far larger than what was written")
         return _hash_bytes(path, check)
@@ -344,20 +341,24 @@ def make_file_stamp(path: Path) -> str:
         For a folder, a digest of the stamps of all its files; "" where a file is not accessible.
     """
     try:
-        if not path.is_dir():
-            return _format_stamp(path.stat())
-        hasher = hashlib.sha256()
-        for file_path in sorted(path for path in path.rglob("*") if path.is_file()):
-            hasher.update(
-                f"{file_path.relative_to(path).as_posix()}\0{_format_stamp(file_path.stat())}\n".encode()
-            )
-        return hasher.hexdigest()
+        if path.is_dir():
+            return _hash_folder(path, _list_files(path, None), _format_stamp)
+        return _format_stamp(path)
     except OSError:
         return ""
 
 
-def _format_stamp(status: os.stat_result) -> str:
+def _format_stamp(path: Path) -> str:
+    status = path.stat()
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+
+
+def _hash_folder(folder: Path, files: Iterable[Path], describe: Callable[[Path], str]) -> str:
+    """Hash the relative paths of files, each with its description."""
+    hasher = hashlib.sha256()
+    for path in files:
+        hasher.update(f"{path.relative_to(folder).as_posix()}\0{describe(path)}\n".encode())
+    return hasher.hexdigest()
 
 
 def _list_files(folder: Path, max_bytes: int | None) -> list[Path]:
@@ -378,9 +379,8 @@ def _hash_bytes(path: Path, check: Callable[[], object]) -> str:
             raise OSError(errno.EINVAL, "it is a pipe or a device")
         hasher = hashlib.sha256()
         while chunk := file.read(_HASH_CHUNK_BYTES):
+            check()
             hasher.update(chunk)
-            if len(chunk) == _HASH_CHUNK_BYTES:
-                check()
         return hasher.hexdigest()
 
 

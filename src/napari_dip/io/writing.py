@@ -87,20 +87,15 @@ def write_image(
     """
     if len(axes) != image.ndim:
         raise ValueError(f"The axes '{axes}' do not fit an image of shape {image.shape}.")
+    path, tags, provenance = Path(path), tags or SourceTags(), dict(provenance or {})
     units = units or ("pixel",) * len(axes)
     sizes = dict(zip(axes, zip(scale, units, strict=True), strict=True)) if scale else {}
-    if is_zarr_path(Path(path)):  # also with a slash behind it
-        origin = dict(zip(axes, tags.origin, strict=True)) if tags and tags.origin else None
-        zarr_options: dict[str, Any] = {"provenance": dict(provenance or {}), "like": like}
-        zarr_options["display"] = _make_display_fields(tags or SourceTags())
+    if is_zarr_path(path):  # also with a slash behind it
+        options: dict[str, Any] = {"provenance": provenance, "tags": tags, "like": like}
         pixels = _make_contiguous(image)
-        return write_zarr(
-            Path(path), pixels, axes, sizes, origin=origin, overwrite=overwrite, **zarr_options
-        )
-    provenance_json = json.dumps(dict(provenance or {}), ensure_ascii=True)
-    return _write_tiff(
-        Path(path), image, axes, sizes, provenance_json, tags or SourceTags(), overwrite
-    )
+        return write_zarr(path, pixels, axes, sizes, overwrite=overwrite, **options)
+    provenance_json = json.dumps(provenance, ensure_ascii=True)
+    return _write_tiff(path, image, axes, sizes, provenance_json, tags, overwrite)
 
 
 def _write_tiff(
@@ -283,10 +278,9 @@ def write_zarr(
     axes: str,
     sizes: Mapping[str, tuple[float, str]],
     *,
-    provenance: Any,
-    like: Any = None,
-    origin: Mapping[str, float] | None = None,
-    display: Mapping[str, Any] | None = None,
+    provenance: dict[str, Any],
+    tags: SourceTags | None = None,
+    like: str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write an image with all its levels.
@@ -302,12 +296,10 @@ def write_zarr(
         Size of a pixel and its unit, of the axes that have one.
     provenance : dict in plain JSON types
         Saved in the attributes as "napari_dip".
+    tags : SourceTags, optional
+        Has the centre of the first pixel, channel names, colours and contrast limits.
     like : str, optional
         Path of an OME-Zarr whose version the result should have; default: the newest version.
-    origin : mapping of str to float, optional
-        Centre of the first pixel, for the axes that have one.
-    display : mapping, optional
-        Metadata "omero" of the specification: channel names, colours and contrast limits.
     overwrite : bool
         Whether an earlier image may be replaced.
 
@@ -325,14 +317,14 @@ def write_zarr(
     """
     check_zarr(path)
     target = resolve_folder(path)
-    pixels = _ReorderedImage(image, axes)
+    pixels, version = _ReorderedImage(image, axes), get_ome_version(like)
+    tags = tags or SourceTags()
+    origin = dict(zip(axes, tags.origin, strict=True)) if tags.origin else {}
     try:
         with write_atomically(
             target, overwrite=overwrite, check=partial(_check_still_replaceable, target)
         ) as temporary_path:
-            _write_levels(
-                temporary_path, pixels, sizes, provenance, get_ome_version(like), origin, display
-            )
+            _write_levels(temporary_path, pixels, sizes, provenance, version, origin, tags)
     except OSError as error:
         raise FailedError(make_save_fault(path, error)) from error
     return path
@@ -397,8 +389,8 @@ def _write_levels(
     sizes: Mapping[str, tuple[float, str]],
     provenance: dict[str, Any],
     version: str,
-    origin: Mapping[str, float] | None,
-    display: Mapping[str, Any] | None,
+    origin: Mapping[str, float],
+    tags: SourceTags,
 ) -> None:
     import zarr
 
@@ -418,10 +410,11 @@ def _write_levels(
         levels.append([size * factor for size, factor in zip(levels[-1], factors, strict=True)])
         level = _write_coarser_level(group, len(levels) - 1, level, factors, image, version)
     name = str(provenance.get("source", "image"))
-    first_pixel = [(origin or {}).get(axis, 0.0) for axis in axes]
-    multiscales = _build_multiscales(axes, levels, units, name, version, first_pixel)
-    (multiscales if version == "0.4" else multiscales["ome"]).update(display or {})
-    group.attrs.update({**multiscales, "napari_dip": provenance})
+    first_pixel = [origin.get(axis, 0.0) for axis in axes]
+    ome = _build_multiscales(axes, levels, units, name, version, first_pixel)
+    ome |= _make_display_fields(tags)
+    attributes = ome if version == "0.4" else {"ome": {"version": version, **ome}}
+    group.attrs.update({**attributes, "napari_dip": provenance})
 
 
 def _make_display_fields(tags: SourceTags) -> dict[str, Any]:
@@ -479,15 +472,8 @@ def _build_multiscales(
         if any(translation):
             transforms.append({"type": "translation", "translation": translation})
         datasets.append({"path": str(number), "coordinateTransformations": transforms})
-    fields: dict[str, Any] = {
-        "name": name,
-        "axes": axis_fields,
-        "datasets": datasets,
-        "type": "local mean",
-    }
-    if version == "0.4":
-        return {"multiscales": [{"version": version, **fields}]}
-    return {"ome": {"version": version, "multiscales": [fields]}}
+    fields = {"name": name, "axes": axis_fields, "datasets": datasets, "type": "local mean"}
+    return {"multiscales": [{"version": version, **fields} if version == "0.4" else fields]}
 
 
 def _create_level(

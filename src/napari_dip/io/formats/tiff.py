@@ -291,11 +291,8 @@ def _check_page_chain(file: TiffFile, path: Path) -> None:
 def _is_larger_copy(large: TiffPageSeries, small: TiffPageSeries) -> bool:
     """Return whether one image may be the original of another, smaller copy of the same shape."""
     large_keyframe, keyframe = large.keyframe, small.keyframe
-    if (
-        small.kind in _PLANE_COUNTING_KINDS[:2]
-        or small.size != keyframe.size
-        or not keyframe.imagelength
-    ):
+    is_plane = small.size == keyframe.size and keyframe.imagelength > 0
+    if small.kind in _PLANE_COUNTING_KINDS[:2] or not is_plane:
         return False
     factor = large_keyframe.imagewidth / keyframe.imagewidth
     return factor >= 2 and abs(large_keyframe.imagelength / factor - keyframe.imagelength) <= 1
@@ -499,10 +496,9 @@ def _relabel_unmarked_colours(axes: str, file: TiffFile, page: TiffPage) -> str:
 
 def _label_axes(axes: str, count: int, page: TiffPage) -> str:
     """Rename all axes to letters out of T, C, Z, Y, X and S, as far as there are enough."""
-    if getattr(page.photometric, "name", "") not in ("RGB", "YCBCR"):
-        extra_samples = {str(getattr(kind, "name", kind)) for kind in page.extrasamples}
-        if not extra_samples & {"ASSOCALPHA", "UNASSALPHA"}:
-            axes = axes.replace("S", "C" if "C" not in axes else "S")
+    has_colours = getattr(page.photometric, "name", "") in ("RGB", "YCBCR")
+    if not has_colours and not _has_alpha_samples(page) and "C" not in axes:
+        axes = axes.replace("S", "C")
     unnamed = [axis for axis in axes if axis not in "TCZYXS"]
     if not unnamed:
         return axes
@@ -510,24 +506,21 @@ def _label_axes(axes: str, count: int, page: TiffPage) -> str:
         return {1: "X", 2: "YX"}.get(count, axes)
     if "Y" not in axes and "X" in axes and len(unnamed) == 1 and count == 2:
         return "YX"
-    free_letters = [letter for letter in _DEFAULT_AXES.get(len(unnamed), "") if letter not in axes]
-    free_letters += [
-        letter for letter in "ZTC" if letter not in axes and letter not in free_letters
-    ]
-    letters = iter(free_letters)
+    preferred = dict.fromkeys(f"{_DEFAULT_AXES.get(len(unnamed), '')}ZTC")
+    letters = iter([letter for letter in preferred if letter not in axes])
     return "".join(axis if axis in "TCZYXS" else next(letters, axis) for axis in axes)
+
+
+def _has_alpha_samples(page: TiffPage) -> bool:
+    extra_samples = {str(getattr(kind, "name", kind)) for kind in page.extrasamples}
+    return bool(extra_samples & {"ASSOCALPHA", "UNASSALPHA"})
 
 
 def _drop_alpha_axis(
     shape: tuple[int, ...], axes: str, page: TiffPage
 ) -> tuple[tuple[int, ...], str, bool]:
     """Drop alpha from shape and axes; only colours are restored."""
-    extra_samples = {str(getattr(kind, "name", kind)) for kind in page.extrasamples}
-    if (
-        "S" not in axes
-        or len(axes) != len(shape)
-        or not extra_samples & {"ASSOCALPHA", "UNASSALPHA"}
-    ):
+    if "S" not in axes or len(axes) != len(shape) or not _has_alpha_samples(page):
         return shape, axes, False
     axis = axes.index("S")
     if shape[axis] == 2 and axis == len(shape) - 1:

@@ -309,13 +309,8 @@ def read_pyramid(path: Path) -> Pyramid:
     level_index = _find_finest_level(path, folder, multiscale)
     level = multiscale.datasets[level_index].path
     axes, sizes, origin = _read_axes(path, multiscale, level_index)
-    unread_transforms = tuple(
-        dict.fromkeys(
-            step.type
-            for step in _list_transformations(multiscale, level_index)
-            if step.is_unsupported
-        )
-    )
+    steps = _list_transformations(multiscale, level_index)
+    unread_transforms = dict.fromkeys(step.type for step in steps if step.is_unsupported)
     return Pyramid(
         folder=folder,
         version=version,
@@ -325,7 +320,7 @@ def read_pyramid(path: Path) -> Pyramid:
         has_more_images=has_more_images,
         level_index=level_index,
         origin=origin,
-        unread_transforms=unread_transforms,
+        unread_transforms=tuple(unread_transforms),
     )
 
 
@@ -334,9 +329,10 @@ def list_fields(path: Path) -> tuple[Path, ...]:
     is_plate = False
     with suppress(RefusedError):  # what is wrong with an image, reading its header reports
         is_plate = is_zarr(path) and "plate" in _read_ome_attributes(path)
-    wells = read_plate(path)[2] if is_plate else {}
-    fields = (path / well / image["path"] for well, images in wells.items() for image in images)
-    return tuple(fields) if is_plate else (path,)
+    if not is_plate:
+        return (path,)
+    wells = read_plate(path)[2].items()
+    return tuple(path / well / image["path"] for well, images in wells for image in images)
 
 
 def read_plate(path: Path) -> tuple[str, dict[str, Any], dict[str, list[dict[str, Any]]]]:
@@ -489,24 +485,19 @@ def _read_axes(
         names = ", ".join(axis.name for axis in multiscale.axes)
         why = f"its axes are called {names}, where t, c, z, y and x are known"
         raise make_broken_file_error(path, why)
-    sizes, origin = [1.0] * len(letters), [0.0] * len(letters)
+    sizes, origin = np.ones(len(letters)), np.zeros(len(letters))
     for step in _list_transformations(multiscale, level_index):
         if step.scale is not None:
             if len(step.scale) != len(sizes) or min(step.scale) <= 0:
                 raise make_broken_file_error(path, "the sizes of its pixels make no sense")
-            sizes = [size * value for size, value in zip(sizes, step.scale, strict=True)]
-            origin = [
-                coordinate * value for coordinate, value in zip(origin, step.scale, strict=True)
-            ]
+            sizes, origin = sizes * step.scale, origin * step.scale
         if step.translation is not None:
             if len(step.translation) != len(origin):
                 raise make_broken_file_error(path, "the place of its pixels makes no sense")
-            origin = [
-                coordinate + value
-                for coordinate, value in zip(origin, step.translation, strict=True)
-            ]
+            origin = origin + step.translation
     units = [normalise_unit(axis.unit or "") for axis in multiscale.axes]
-    return "".join(letters), tuple(zip(sizes, units, strict=True)), tuple(origin)
+    pairs = tuple(zip(sizes.tolist(), units, strict=True))
+    return "".join(letters), pairs, tuple(origin.tolist())
 
 
 def _list_codecs(metadata: Mapping[str, Any]) -> list[str]:
