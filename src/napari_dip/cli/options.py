@@ -162,43 +162,29 @@ def add_old_names(arguments: Sequence[Argument], names: Mapping[str, str]) -> li
     """
     hidden = Parameter(show=False)
     arguments_by_name = {argument.name: argument for argument in arguments}
-    return [
-        *arguments,
-        *(
-            arguments_by_name[new].replace(
-                name=old, annotation=Annotated[arguments_by_name[new].annotation, hidden]
-            )
-            for old, new in names.items()
-            if new in arguments_by_name
-        ),
-    ]
+    old_arguments = []
+    for old, new in names.items():
+        if (argument := arguments_by_name.get(new)) is not None:
+            hint: Any = Annotated[argument.annotation, hidden]
+            old_arguments.append(argument.replace(name=old, annotation=hint))
+    return [*arguments, *old_arguments]
 
 
 def sort_arguments(arguments: Iterable[Argument]) -> list[Argument]:
     """Sort positional arguments first, as Python requires, then options by frequency of use."""
-    ranks = {name: rank for rank, name in enumerate(MOST_USED)}
-    return sorted(
-        (
-            argument.replace(
-                annotation=Annotated[argument.annotation, Parameter(group=FIRST_GROUP)]
-            )
-            if argument.name in ranks
-            else argument
-            for argument in arguments
-        ),
-        key=lambda argument: (argument.kind, ranks.get(argument.name, len(ranks))),
-    )
+    ranks, first = {name: rank for rank, name in enumerate(MOST_USED)}, Parameter(group=FIRST_GROUP)
+    regrouped = [
+        each.replace(annotation=Annotated[each.annotation, first]) if each.name in ranks else each
+        for each in arguments
+    ]
+    return sorted(regrouped, key=lambda each: (each.kind, ranks.get(each.name, len(ranks))))
 
 
 def make_plan_arguments(task: str) -> list[Argument]:
     """Make the arguments for the inputs of a task, its settings and those of every task."""
     extra_inputs = [
-        make_option(
-            extra_input.name,
-            f"{extra_input.help} An image file.",
-            is_required=not extra_input.is_optional,
-        )
-        for extra_input in TASKS[task].spec.inputs[1:]
+        make_option(item.name, f"{item.help} An image file.", is_required=not item.is_optional)
+        for item in TASKS[task].spec.inputs[1:]
     ]
     recipe_help = "Take the settings from this recipe; options on the command line override it."
     return [
@@ -393,26 +379,17 @@ def make_explore_arguments(experiment: Experiment) -> list[Argument]:
     is_features = "network" in experiment.settings
     group = DEFAULT_GROUP if is_features else COMMON_GROUP
     count = str(experiment.iterations or "the preset's")
+    crop_help = "Pixels along a side: of a larger image only the middle is used. Default: "
+    preset_help = "Whose network is fitted: fast, balanced or best. Default: fast."
     run_arguments = _make_setting_arguments(RunSettings, COMMON_GROUP)
     arguments = [
         make_positional("image", "IN", f"The image: one plane, as {_IMAGE_FORMATS}"),
         make_output_option("Folder of the page, the images and the tables."),
         *(_make_network_arguments() if is_features else []),
         *(argument for argument in run_arguments if argument.name in ("seed", "device")),
-        make_option(
-            "preset",
-            "Whose network is fitted: fast, balanced or best. Default: fast.",
-            "NAME",
-            COMMON_GROUP,
-        ),
+        make_option("preset", preset_help, "NAME", COMMON_GROUP),
         make_option("max_iterations", f"Of each fit. Default: {count}.", "WHOLE", group),
-        make_option(
-            "crop",
-            "Pixels along a side: of a larger image only the middle is used. Default: "
-            f"{experiment.crop}.",
-            "WHOLE",
-            group,
-        ),
+        make_option("crop", f"{crop_help}{experiment.crop}.", "WHOLE", group),
         _AXES,
         *(option for option in _EXPERIMENT_OPTIONS if option.name in experiment.settings),
         _OVERWRITE,
@@ -420,9 +397,7 @@ def make_explore_arguments(experiment: Experiment) -> list[Argument]:
     ]
     if is_features:
         task_arguments = _make_setting_arguments(TASKS["invert-features"], TASK_GROUP)
-        arguments += [
-            argument for argument in task_arguments if argument.name not in _EXCLUDED_SETTINGS
-        ]
+        arguments += [each for each in task_arguments if each.name not in _EXCLUDED_SETTINGS]
     return arguments
 
 

@@ -57,6 +57,8 @@ _UNIT_ALIASES = {
 }
 #: Escape sequence of a non-ASCII letter in ImageJ's metadata.
 _ESCAPE_PATTERN = re.compile(r"\\u([0-9A-Fa-f]{4})")
+#: All characters but those of ASCII that are printed and begin no escape sequence.
+_UNSAFE_PATTERN = re.compile(r"[^ -\[\]-~]")
 #: Attributes of a channel and of a plane that tifffile can write.
 _CHANNEL_ATTRIBUTES = frozenset(
     "Name AcquisitionMode Color ContrastMethod EmissionWavelength EmissionWavelengthUnit "
@@ -179,14 +181,11 @@ def make_plane_header(
     grid_axes : str
         "YX" or "ZYX".
     """
-    plane_axes = [header.axes.index(axis) for axis in grid_axes]
-    extra_axes = len(shape) - len(plane_axes)
-    scale = header.scale and (*[1.0] * extra_axes, *(header.scale[index] for index in plane_axes))
-    units = header.units and (
-        *["pixel"] * extra_axes,
-        *(header.units[index] for index in plane_axes),
-    )
     axes = ("C" + grid_axes)[-len(shape) :]
+    extra_axes = len(shape) - len(grid_axes)
+    indices = [header.axes.index(axis) for axis in grid_axes]
+    scale = header.scale and (*[1.0] * extra_axes, *(header.scale[index] for index in indices))
+    units = header.units and (*["pixel"] * extra_axes, *(header.units[index] for index in indices))
     return ImageHeader(
         name=header.name, shape=shape, dtype="float32", axes=axes, scale=scale, units=units
     )
@@ -261,13 +260,8 @@ def _unescape_character(escaped: re.Match[str]) -> str:
 def escape_unit(name: str) -> str:
     """Write a unit in ASCII as ImageJ does, with other letters as four hexadecimal digits."""
     # ImageJ, too, drops higher code points
-    characters = (character for character in name if character <= "\uffff")
-    return "".join(
-        character
-        if character.isprintable() and character.isascii() and character != "\\"
-        else f"\\u{ord(character):04x}"
-        for character in characters
-    )
+    text = "".join(character for character in name if character <= "\uffff")
+    return _UNSAFE_PATTERN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def get_unit_symbol(name: str) -> str | None:

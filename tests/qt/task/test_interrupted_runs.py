@@ -16,7 +16,7 @@ from napari.components import ViewerModel
 import napari_dip as dip
 from napari_dip.pipeline import autosave as keeping
 from napari_dip.qt.shell.dock_widget import fit_view, get_camera
-from napari_dip.qt.task.run_request import list_autosave_folders
+from napari_dip.qt.task.run_request import find_autosave_folder
 from napari_dip.qt.task.task_dock import DenoiseDock, make_dock_class
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def crashed_run(noisy, tmp_path):
     argv = [sys.executable, "-c", CHILD, str(tmp_path / "cells.npy")]
     with subprocess.Popen(argv, env={**os.environ, **settings}) as child:
         end = time.monotonic() + PATIENCE / 1000
-        while not list(list_autosave_folders()[0].glob("run-*/checkpoint.safetensors")):
+        while not list(find_autosave_folder().glob("run-*/checkpoint.safetensors")):
             assert child.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < end, "nothing was kept"
             time.sleep(0.005)
@@ -91,7 +91,7 @@ def begin_run(pixels, monkeypatch, dock, qtbot):
         dock.form.widgets[name].value = value
     dock.start()
     qtbot.waitUntil(
-        lambda: bool(list(list_autosave_folders()[0].glob("run-*/run.json"))), timeout=PATIENCE
+        lambda: bool(list(find_autosave_folder().glob("run-*/run.json"))), timeout=PATIENCE
     )
 
 
@@ -117,7 +117,7 @@ def test_a_run_that_a_crash_cut_off_resumes_to_the_same_pixels(crashed_run, open
     np.testing.assert_array_equal(layers["cells denoised"].data, expected.image)
     np.testing.assert_allclose(layers["cells denoised"].scale, (0.2, 0.3))
     assert layers["cells denoised"].colormap.name == "green"
-    assert not list(list_autosave_folders()[0].iterdir())
+    assert not list(find_autosave_folder().iterdir())
     assert offer.isHidden()
 
 
@@ -145,12 +145,12 @@ def test_a_run_that_is_on_is_not_offered_and_one_that_is_stopped_leaves_nothing(
     assert open_docks().interrupted_runs.isHidden()
     dock.jobs.keep()
     qtbot.waitUntil(lambda: not dock.is_busy, timeout=PATIENCE)
-    assert not list(list_autosave_folders()[0].iterdir())
+    assert not list(find_autosave_folder().iterdir())
 
 
 def test_discarding_deletes_what_was_kept_and_offers_the_next(open_docks):
     for number in (1, 2):
-        write_interrupted_run(list_autosave_folders()[0], number)
+        write_interrupted_run(find_autosave_folder(), number)
     offer = open_docks().interrupted_runs
     assert (
         "cells 2" in offer.message_label.text() and "There is 1 more" in offer.message_label.text()
@@ -159,7 +159,7 @@ def test_discarding_deletes_what_was_kept_and_offers_the_next(open_docks):
     assert "cells 1" in offer.message_label.text()
     offer.discard_button.click()
     assert offer.isHidden()
-    assert not list(list_autosave_folders()[0].iterdir())
+    assert not list(find_autosave_folder().iterdir())
 
 
 def write_interrupted_run(home: Path, number: int) -> None:
@@ -178,7 +178,7 @@ def write_interrupted_run(home: Path, number: int) -> None:
 
 
 def test_what_was_begun_with_another_version_begins_again(open_docks):
-    write_interrupted_run(list_autosave_folders()[0], 1)
-    record = next(list_autosave_folders()[0].glob("*/run.json"))
+    write_interrupted_run(find_autosave_folder(), 1)
+    record = next(find_autosave_folder().glob("*/run.json"))
     record.write_text(record.read_text().replace('"torch": "', '"torch": "0.'))
     assert open_docks().interrupted_runs.resume_button.text() == "Begin again"

@@ -121,12 +121,8 @@ def compute_value_range(image: AnyArray, clipped_fractions: tuple[float, float])
     below, above = clipped_fractions
     # single dark pixels would turn a black background grey
     some, dark = image.reshape(-1)[:: max(1, image.size // 2**18)], max(below, _MIN_DARK_FRACTION)
-    return ValueRange(
-        low,
-        high,
-        float(np.nanquantile(some, dark)),
-        float(np.nanquantile(image, 1 - above)) if above else high,
-    )
+    trimmed_high = float(np.nanquantile(image, 1 - above)) if above else high
+    return ValueRange(low, high, float(np.nanquantile(some, dark)), trimmed_high)
 
 
 def _sample_pixels(image: AnyArray) -> AnyArray:
@@ -356,13 +352,8 @@ def add_result(
     )
     with preserve_view(viewer):
         for output in spec.extra_outputs:
-            _add_extra_output(
-                viewer,
-                f"{name} {output.upper()}",
-                layer_attributes,
-                result.learned_parameters[output],
-                metadata,
-            )
+            output_name, image = f"{name} {output.upper()}", result.learned_parameters[output]
+            _add_extra_output(viewer, output_name, layer_attributes, image, metadata)
         attributes = {**layer_attributes, "metadata": metadata}
         if merged_layer in viewer.layers:
             merged_layer.metadata, merged_layer.data = metadata, result.image

@@ -29,7 +29,7 @@ from napari_dip.qt.shell.napari_layers import find_layer
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.task.run_request import (
-    list_autosave_folders,
+    find_autosave_folder,
     make_run_request,
 )
 
@@ -136,19 +136,14 @@ class InterruptedRunPanel(QWidget):
 
     def refresh(self) -> None:
         """Search for interrupted runs of this task, and show the latest."""
-        runs = [
-            run
-            for home in list_autosave_folders()
-            for run in find_interrupted_runs(home, self._form.task)
-        ]
+        folder = find_autosave_folder()
+        runs = () if folder is None else find_interrupted_runs(folder, self._form.task)
         self._run = runs[0] if runs else None
         self.setVisible(self._run is not None)
         if self._run is None:
             return
-        more_count = len(runs) - 1
-        more_runs = (
-            f" There {'is' if more_count == 1 else 'are'} {more_count} more." if more_count else ""
-        )
+        count = len(runs) - 1
+        more_runs = f" There {'is' if count == 1 else 'are'} {count} more." if count else ""
         self.message_label.setText(f"Unfinished: {self._run.describe()}{more_runs}")
         is_resumable = self._run.is_resumable
         self.resume_button.setText("Resume" if is_resumable else "Begin again")
@@ -207,9 +202,9 @@ class InterruptedRunPanel(QWidget):
             "The unfinished run cannot be brought back",
         )
         if isinstance(request, Refusal):
-            error_message = request.message
+            error_message, request = request.message, None
         self.message_emitted.emit(error_message)
-        if request is not None and not isinstance(request, Refusal):
+        if request is not None:
             self.run_requested.emit([request])
 
     def _restore_request(
@@ -233,19 +228,16 @@ class InterruptedRunPanel(QWidget):
         header, layer = self._image_chooser.read_header(), self._image_chooser.get_layer()
         if isinstance(header, Refusal) or layer is None:
             raise RuntimeError("its image is not among the layers")
-        plan = preflight(recipe, header, run.machine, self._extra_inputs.read_headers())
+        extra_headers, machine = self._extra_inputs.read_headers(), get_allowed_machine()
+        plan = preflight(recipe, header, run.machine, extra_headers)
         if isinstance(plan, Refusal):
             return plan
-        machine = get_allowed_machine()
         if plan.device not in machine.devices:
             return make_refusal("device-missing", device=plan.device, why=machine.no_gpu_reason)
-        if not run.is_resumable:
+        target = None
+        if run.is_resumable:
+            target = AutosaveTarget(folder=run.folder, run_summary=run.manifest, resume=True)
+        else:
             run.remove()
-        resumed = AutosaveTarget(folder=run.folder, run_summary=run.manifest, resume=True)
-        request = make_run_request(
-            plan,
-            layer,
-            self._extra_inputs,
-            autosave_target=resumed if run.is_resumable else None,
-        )
+        request = make_run_request(plan, layer, self._extra_inputs, autosave_target=target)
         return replace(request, inputs=pixels)

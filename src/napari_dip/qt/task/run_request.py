@@ -226,10 +226,10 @@ def describe_region(report: Mapping[str, Any]) -> str:
     return next((render_text("region", **note.facts) for note in regions), "")
 
 
-def list_autosave_folders() -> list[Path]:
-    """Return the folder of interrupted runs next to napari's settings, or an empty list."""
+def find_autosave_folder() -> Path | None:
+    """Return the folder of interrupted runs next to napari's settings; None if it saves none."""
     folder = find_settings_folder()
-    return [] if folder is None else [folder / "unfinished"]
+    return None if folder is None else folder / "unfinished"
 
 
 def plan_autosave(
@@ -249,25 +249,22 @@ def plan_autosave(
         The extra inputs of the task by name.
     """
     is_enabled = getattr(read_preferences("computing"), "keep_unfinished", True)
-    machine = get_allowed_machine()
+    machine, folder = get_allowed_machine(), find_autosave_folder()
     new_plan = preflight(plan.recipe, plan.header, machine, plan.extra_headers)
     # another amount of free memory can change the plan
-    if not is_enabled or not list_autosave_folders() or new_plan != plan:
+    if not is_enabled or folder is None or new_plan != plan:
         return None
     layers = {"image": image, **extra_inputs}
     recorded = {
         name: {**record, **record_layer(layers[name])}
         for name, record in record_inputs(image, plan.header.axes, extra_inputs).items()
     }
-    path = recorded["image"]["path"]
-    file = os.path.basename(path or "")
+    file = os.path.basename(recorded["image"]["path"] or "")
     file = f" ({file})" if os.path.splitext(file)[0] not in ("", image.name) else ""
-    run_summary = summarise_run(
-        plan, f"{plan.recipe.task.spec.title} of '{image.name}'{file}", machine
-    )
+    label = f"{plan.recipe.task.spec.title} of '{image.name}'{file}"
     return AutosaveTarget(
-        folder=list_autosave_folders()[0] / f"run-{secrets.token_hex(4)}",
-        run_summary=run_summary,
+        folder=folder / f"run-{secrets.token_hex(4)}",
+        run_summary=summarise_run(plan, label, machine),
         inputs=recorded,
     )
 

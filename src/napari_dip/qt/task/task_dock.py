@@ -131,12 +131,8 @@ class TaskDock(QWidget):
         self.interrupted_runs: InterruptedRunPanel = InterruptedRunPanel(
             viewer, self.inputs, self.form
         )
-        plots = (
-            self.validation_curve,
-            self.noise_section.plot,
-            self.psf_section.plot,
-            self.result_view.profile.plot,
-        )
+        sections = self.noise_section, self.psf_section, self.result_view.profile
+        plots = self.validation_curve, *(section.plot for section in sections)
         self._panel = JobPanel(
             self, viewer, self.run_bar, plots, no_outcome_message=NO_IMAGE_MESSAGE
         )
@@ -149,9 +145,8 @@ class TaskDock(QWidget):
         self.inputs.update_image()
         self._show_selected_card()
         message = self.repeat_section.restore_last_settings()
-        self.form.widgets["preset"].value = (
-            get_default_preset() or self.form.widgets["preset"].value
-        )
+        preset = self.form.widgets["preset"]
+        preset.value = get_default_preset() or preset.value
         self.run_bar.prepend_message(message)
         self.inputs.follow_message()
 
@@ -510,9 +505,8 @@ class TaskDock(QWidget):
     def _build_layout(self) -> None:
         self.noise_section.setVisible(self.form.has_noise_settings)
         self.psf_section.setVisible("psf" in self.extra_inputs.combos)
-        self.camera_maps.setVisible(
-            any(task_input.is_detector_map for task_input in TASKS[self.task].spec.inputs)
-        )
+        inputs = TASKS[self.task].spec.inputs
+        self.camera_maps.setVisible(any(item.is_detector_map for item in inputs))
         always_visible = (
             self.image_chooser,
             self.extra_inputs,

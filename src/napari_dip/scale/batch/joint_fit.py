@@ -37,7 +37,7 @@ from napari_dip.scale.batch.jobs import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.pipeline.assess.merge import ResultMerger
@@ -149,28 +149,18 @@ def _crop_to_training_region(
     calibrated_image: CalibratedImage, training_region: TrainingRegion
 ) -> CalibratedImage:
     """Return the crop of one file; its header stays that of the file."""
-    axes, half_resolution = (
-        calibrated_image.header.axes,
-        calibrated_image.calibration.half_resolution,
-    )
-    sides = dict(
-        zip("YX", zip(training_region.origin, training_region.size, strict=True), strict=True)
-    )
-    region = [slice(None)] * len(axes)
-    for axis, (start, count) in sides.items():
-        region[axes.index(axis)] = slice(start, start + count)
-    array = calibrated_image.inputs["image"][tuple(region)]
-    if half_resolution is not None:
-        half_slices = [slice(start // 2, (start + count) // 2) for start, count in sides.values()]
-        half_resolution = replace(
-            half_resolution, stack=half_resolution.stack[:, :, *half_slices].copy()
-        )
-    return replace(
-        calibrated_image,
-        calibration=replace(calibrated_image.calibration, half_resolution=half_resolution),
-        inputs={},
-        stack=to_stack(array, axes, calibrated_image.layout),
-    )
+    axes, calibration = calibrated_image.header.axes, calibrated_image.calibration
+    spans = list(zip(training_region.origin, training_region.size, strict=True))
+    slices = {
+        axis: slice(start, start + count) for axis, (start, count) in zip("YX", spans, strict=True)
+    }
+    region = tuple(slices.get(axis, slice(None)) for axis in axes)
+    stack = to_stack(calibrated_image.inputs["image"][region], axes, calibrated_image.layout)
+    if (half := calibration.half_resolution) is not None:
+        half_slices = [slice(start // 2, (start + count) // 2) for start, count in spans]
+        half = replace(half, stack=half.stack[:, :, *half_slices].copy())
+    calibration = replace(calibration, half_resolution=half)
+    return replace(calibrated_image, calibration=calibration, inputs={}, stack=stack)
 
 
 def _fit_networks(
@@ -261,29 +251,23 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
 def _combine_calibrations(crops: list[_TrainingCrop]) -> Calibration:
     """Combine the calibrations of all files; use the largest blind-spot size for all of them."""
     calibrations = [crop.calibrated_image.calibration for crop in crops]
-    blind_spot_size = tuple(
-        max(lengths)
-        for lengths in zip(
-            *(calibration.blind_spot_size for calibration in calibrations), strict=True
-        )
-    )
-    half_sizes = [
-        calibration.half_resolution.blind_spot_size
-        for calibration in calibrations
-        if calibration.half_resolution is not None
-    ]
-    half_blind_spot_size = tuple(max(lengths) for lengths in zip(*half_sizes, strict=True))
+    halves = [calibration.half_resolution for calibration in calibrations]
+    size = _find_largest(calibration.blind_spot_size for calibration in calibrations)
+    half_size = _find_largest(half.blind_spot_size for half in halves if half is not None)
     combined = tuple(
         replace(
             calibration,
-            blind_spot_size=blind_spot_size,
-            half_resolution=None
-            if calibration.half_resolution is None
-            else replace(calibration.half_resolution, blind_spot_size=half_blind_spot_size),
+            blind_spot_size=size,
+            half_resolution=half and replace(half, blind_spot_size=half_size),
         )
-        for calibration in calibrations
+        for calibration, half in zip(calibrations, halves, strict=True)
     )
     return replace(combined[0], half_resolution=None, item_calibrations=combined)
+
+
+def _find_largest(sizes: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the largest length along each axis."""
+    return tuple(max(lengths) for lengths in zip(*sizes, strict=True))
 
 
 def _write_network_file(
@@ -296,16 +280,11 @@ def _write_network_file(
     """Write the networks and their provenance atomically."""
     from napari_dip.version import __version__
 
-    first, recipe = crops[0].calibrated_image, run_plan.recipe
-    files = [
-        {
-            "name": crop.calibrated_image.header.name,
-            "sha256": crop.sha256,
-            "shape": list(crop.calibrated_image.header.shape),
-            "axes": crop.calibrated_image.header.axes,
-        }
-        for crop in crops
-    ]
+    first, recipe, files = crops[0].calibrated_image, run_plan.recipe, []
+    for crop in crops:
+        header = crop.calibrated_image.header
+        facts = {"name": header.name, "sha256": crop.sha256, "shape": list(header.shape)}
+        files.append({**facts, "axes": header.axes})
     metadata = {
         "schema": NETWORK_FILE_SCHEMA,
         "version": __version__,
