@@ -156,7 +156,7 @@ def take_explorer(dock: Any, photographer: Photographer) -> None:
     from screenshots import wait_until
 
     combo = dock.settings.experiment_combo
-    dock.settings.iterations_spin_box.setValue(int(ITERATIONS))
+    dock.settings.widgets["max_iterations"].value = int(ITERATIONS)
     for index in range(combo.count()):
         combo.setCurrentIndex(index)
         photographer.take(f"before {combo.itemData(index)}")

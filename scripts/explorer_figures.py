@@ -40,7 +40,7 @@ def _opened() -> tuple[Any, Any]:
     viewer.layers.move(viewer.layers.index(long_exposure), len(viewer.layers))
     viewer.layers.selection.active = long_exposure
     _, dock = viewer.window.add_plugin_dock_widget("napari-dip", "Prior explorer")
-    dock.settings.crop_spin_box.setValue(SIDE)
-    dock.settings.iterations_spin_box.setValue(ITERATIONS)
+    dock.settings.widgets["crop"].value = SIDE
+    dock.settings.widgets["max_iterations"].value = ITERATIONS
     let_pass(1)
     return viewer, dock

@@ -37,12 +37,12 @@ class Bench:
         viewer.open_sample("napari-dip", "mitochondria")
         viewer.layers.selection.active = viewer.layers["mitochondria"]
         _, self.dock = viewer.window.add_plugin_dock_widget("napari-dip", "Prior explorer")
-        self.set(crop_spin_box=24, iterations_spin_box=ITERATIONS)
+        self.set(crop=24, max_iterations=ITERATIONS)
         viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
 
     def set(self, **values):
         for name, value in values.items():
-            getattr(self.dock.settings, name).setValue(value)
+            self.dock.settings.widgets[name].value = value
 
     def choose(self, experiment):
         """By the keyboard, as the list is opened and closed by it."""
@@ -120,7 +120,7 @@ def test_impedance_is_drawn_while_it_runs_and_its_report_saved_and_opened(
 def test_a_spectrum_that_is_stopped_keeps_the_best_image_so_far_and_shows_how_it_came(bench):
     dock, viewer = bench.dock, bench.viewer
     bench.choose("spectrum")
-    bench.set(iterations_spin_box=5000)
+    bench.set(max_iterations=5000)
     bench.run()
     bench.wait(lambda: dock.plot.point_count >= 12 and "mitochondria preview" in viewer.layers)
     preview = viewer.layers["mitochondria preview"]
@@ -153,7 +153,7 @@ def test_the_network_that_suits_an_image_is_kept_as_a_preset_for_denoising(bench
         )
         state = Qt.CheckState.Checked if wanted else Qt.CheckState.Unchecked
         architecture_list.item(row).setCheckState(state)
-    bench.set(crop_spin_box=24, iterations_spin_box=ITERATIONS)
+    bench.set(crop=24, max_iterations=ITERATIONS)
     assert "6 fits of 12" in dock.plan_label.text()
     bench.run()
     bench.wait_for_end()
@@ -194,7 +194,7 @@ def test_a_result_is_in_sight_only_while_its_experiment_is_chosen(bench):
 
 @pytest.mark.gl
 def test_closing_the_viewer_amid_an_experiment_leaves_no_worker(bench):
-    bench.set(iterations_spin_box=5000)
+    bench.set(max_iterations=5000)
     bench.run()
     bench.wait(lambda: bench.dock.plot.point_count >= 2)
     pool = QThreadPool.globalInstance()
@@ -221,12 +221,13 @@ def test_of_a_stack_the_plane_in_sight_is_looked_at():
 
 def test_settings_follow_the_experiment_until_someone_sets_them(qapp):
     settings = ExperimentForm()
-    assert settings.seed_spin_box.text() == "0"
+    assert settings.widgets["seed"].native.text() == "0"
+    widgets = settings.widgets
     settings.experiment_combo.setCurrentIndex(settings.experiment_combo.findData("architectures"))
-    assert (settings.iterations_spin_box.value(), settings.crop_spin_box.value()) == (300, 128)
-    settings.iterations_spin_box.setValue(77)
+    assert (widgets["max_iterations"].value, widgets["crop"].value) == (300, 128)
+    widgets["max_iterations"].value = 77
     settings.experiment_combo.setCurrentIndex(settings.experiment_combo.findData("impedance"))
-    assert (settings.iterations_spin_box.value(), settings.crop_spin_box.value()) == (77, 256)
+    assert (widgets["max_iterations"].value, widgets["crop"].value) == (77, 256)
     depths = {f"depth-{count}" for count in range(1, 7)}  # a network has none of its own depth
     assert settings.list_checked_architectures()[0] == "preset" and depths | {"l-bfgs"} <= set(
         settings.list_checked_architectures()
@@ -264,13 +265,11 @@ def test_all_of_the_curves_and_of_a_long_legend_is_in_sight(qtbot):
 
 def test_another_network_can_be_chosen_where_one_is_fitted(qapp):
     settings = ExperimentForm()
-    settings.architecture_combo.setCurrentIndex(
-        settings.architecture_combo.findData("decoder+lipschitz-2")
-    )
+    settings.widgets["architecture"].value = "decoder+lipschitz-2"
     assert settings.read_settings()["architecture"] == "decoder+lipschitz-2"
     settings.experiment_combo.setCurrentIndex(settings.experiment_combo.findData("architectures"))
     assert settings.read_settings()["architecture"] == "preset"  # several are compared there
-    assert settings.architecture_combo.isHidden()
+    assert settings.widgets["architecture"].native.isHidden()
 
 
 def test_the_pace_leaves_pauses_out():

@@ -399,7 +399,7 @@ class BatchDock(QWidget):
             self.show_plan()
             return
         if isinstance(plan_view, Fault):
-            show_refusal(self.plan_label, plan_view.message)
+            show_refusal(self.plan_label, plan_view)
             self.files_panel.clear_contents()
             return
         # a file that the last batch refused for its pixels has a header that can be planned

@@ -38,6 +38,7 @@ from napari_dip.tasks.priors.random_input import DEFAULT_ARCHITECTURE, list_arch
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
+    from magicgui.widgets.bases import ValueWidget
     from napari.layers import Image
     from napari.viewer import Viewer
 
@@ -56,6 +57,8 @@ class ExperimentForm:
 
     Attributes
     ----------
+    widgets : dict of str to ValueWidget
+        The widget of each setting.
     basic_page, choice_page, advanced_page : QWidget
         Pages for the choice of the experiment, and for all other settings.
     changed : signal
@@ -72,11 +75,10 @@ class ExperimentForm:
         self.description_label: QLabel = QLabel()
         self.description_label.setWordWrap(True)
         self._fields = list_setting_fields(ExperimentSettings)
-        self._widgets = {field.name: make_field_widget(field) for field in self._fields}
-        self.iterations_spin_box: Any = self._widgets["max_iterations"].native
-        self.crop_spin_box: Any = self._widgets["crop"].native
-        self.seed_spin_box: Any = self._widgets["seed"].native
-        self.architecture_combo: Any = self._widgets["architecture"].native
+        self.widgets: dict[str, ValueWidget[Any]] = {
+            field.name: make_field_widget(field) for field in self._fields
+        }
+        self._architecture_combo = self.widgets["architecture"].native
         self.architecture_list: QListWidget = QListWidget()
         self.architecture_list.setAccessibleName("Architectures")
         self.architecture_list.setFixedHeight(_LIST_HEIGHT)
@@ -105,7 +107,7 @@ class ExperimentForm:
 
     def read_settings(self) -> dict[str, Any]:
         """Return the arguments of `make_experiment_recipe`, without the side of the crop."""
-        values = {name: widget.value for name, widget in self._widgets.items() if name != "crop"}
+        values = {name: widget.value for name, widget in self.widgets.items() if name != "crop"}
         return values | ({"architecture": DEFAULT_ARCHITECTURE} if self.is_comparison else {})
 
     def list_checked_architectures(self) -> tuple[str, ...]:
@@ -131,18 +133,18 @@ class ExperimentForm:
         experiment = self.experiment
         defaults = {"max_iterations": experiment.iterations, "crop": experiment.crop}
         for name in defaults.keys() - self._edited_names:
-            with self._widgets[name].changed.blocked():
-                self._widgets[name].value = defaults[name]
+            with self.widgets[name].changed.blocked():
+                self.widgets[name].value = defaults[name]
         self.architecture_list.setVisible(self.is_comparison)
         self._architectures_label.setVisible(self.is_comparison)
-        self.architecture_combo.setVisible(not self.is_comparison)
+        self._architecture_combo.setVisible(not self.is_comparison)
         self._architecture_label.setVisible(not self.is_comparison)
         self.description_label.setText(experiment.description)
         self.changed.emit()
 
     def _connect_signals(self) -> None:
         self.experiment_combo.currentIndexChanged.connect(self._on_experiment)
-        for name, widget in self._widgets.items():
+        for name, widget in self.widgets.items():
             widget.changed.connect(partial(self._on_edited, name))
         self.architecture_list.itemChanged.connect(self._notify)
 
@@ -157,10 +159,10 @@ class ExperimentForm:
         settings = QWidget()
         make_form(self.choice_page).addRow("Experiment", self.experiment_combo)
         fill_grid(self.basic_page, ([self.choice_page], [self.description_label]))
-        form = fill_form(settings, self._widgets, self._fields)
-        self._architecture_label: Any = form.labelForField(self.architecture_combo)
-        for spin in (self.iterations_spin_box, self.crop_spin_box, self.seed_spin_box):
-            spin.setKeyboardTracking(False)
+        form = fill_form(settings, self.widgets, self._fields)
+        self._architecture_label: Any = form.labelForField(self._architecture_combo)
+        for name in ("max_iterations", "crop", "seed"):
+            self.widgets[name].native.setKeyboardTracking(False)
         self._architectures_label = QLabel("Architectures to compare")
         fill_grid(
             self.advanced_page, ([settings], [self._architectures_label], [self.architecture_list])
@@ -205,26 +207,23 @@ def plan_experiment(
     """
     plane = find_visible_plane(viewer, image)
     machine = get_allowed_machine()
-    side = settings.crop_spin_box.value()
+    side = settings.widgets["crop"].value
     pixels = {"image": plane.pixels}
     recipe = make_experiment_recipe(**settings.read_settings())
     plan = raise_if_refused(plan_centre_fit(recipe, plane.header, side, machine))
     if truth is not None and "truth" in settings.experiment.settings:
         truth_plane = find_visible_plane(viewer, truth)
         if truth_plane.header.shape[:2] != plane.header.shape[:2]:
-            sizes = {
-                "size": _format_image_size(truth_plane.header),
-                "other": _format_image_size(plane.header),
-            }
-            raise RefusedError("truth-size", name=truth.name, image=image.name, **sizes)
+            size, other = map(_format_image_size, (truth_plane.header, plane.header))
+            facts = {"name": truth.name, "image": image.name, "size": size, "other": other}
+            raise RefusedError("truth-size", **facts)
         pixels["truth"] = truth_plane.pixels
     experiment, arguments = settings.experiment, {**settings.read_settings(), "crop": side}
     fit_count = experiment.fit_count
     if settings.is_comparison:
         architectures = list_architectures(plan.fit_config.widths, plan.fit_config.learning_rate)
-        arguments["only"] = [
-            name for name in settings.list_checked_architectures() if name in architectures
-        ]
+        checked = settings.list_checked_architectures()
+        arguments["only"] = [name for name in checked if name in architectures]
         fit_count *= len(arguments["only"])
     arguments |= {"axes": plane.header.axes, "name": image.name, "machine": machine}
     seconds = START_SECONDS + fit_count * (plan.costs.fit_seconds - START_SECONDS)
@@ -256,16 +255,13 @@ def describe_experiment(plan: Plan, plane: VisiblePlane, fit_count: int, time: s
     time : str
         Text appended to the work, or "".
     """
-    sentences = [
-        f"{plan.work_summary}: {fit_count} fits of {plan.fit_config.iterations} iterations{time}."
-    ]
+    work = f"{fit_count} fits of {plan.fit_config.iterations} iterations"
+    sentences = [f"{plan.work_summary}: {work}{time}."]
     if plan.header.grid != plane.header.grid:
         sentences.append("The middle of the image is looked at.")
     if plane.counts:
-        position = ", ".join(
-            f"{index + 1} of {count}"
-            for index, count in zip(plane.position, plane.counts, strict=True)
-        )
+        pairs = zip(plane.position, plane.counts, strict=True)
+        position = ", ".join(f"{index + 1} of {count}" for index, count in pairs)
         sentences.append(f"The plane in sight is looked at: {position}.")
     return "\n".join([*sentences, *map(str, plan.notes)])
 
@@ -291,10 +287,8 @@ def make_crop_attributes(layer: Image, plane: VisiblePlane, plan: Plan) -> dict[
     plan : Plan
         Its source has the size of the crop, which lies in the centre of the plane.
     """
-    start = [
-        (size - crop_size) // 2
-        for size, crop_size in zip(plane.header.grid, plan.header.grid, strict=True)
-    ]
+    sides = zip(plane.header.grid, plan.header.grid, strict=True)
+    start = [(side - crop_side) // 2 for side, crop_side in sides]
     corner = np.array([*plane.position, *start], float)
     steps = np.vstack([corner, corner + np.eye(layer.ndim)[-2], corner + np.eye(layer.ndim)[-1]])
     origin, down, across = (np.asarray(layer.data_to_world(step))[-2:] for step in steps)
@@ -306,10 +300,10 @@ def make_crop_attributes(layer: Image, plane: VisiblePlane, plan: Plan) -> dict[
         matrix = np.eye(3)
         matrix[:2, :2], matrix[:2, 2] = linear, origin
         attributes["affine"] = matrix
-    colours = {} if layer.rgb else {"colormap": layer.colormap.name}
     if not layer.rgb:
-        colours["contrast_limits"] = tuple(layer.contrast_limits)
-    return {**attributes, **colours, "metadata": {METADATA_KEY: {"inputs": {}}}}
+        limits = tuple(layer.contrast_limits)
+        attributes |= {"colormap": layer.colormap.name, "contrast_limits": limits}
+    return attributes | {"metadata": {METADATA_KEY: {"inputs": {}}}}
 
 
 def add_stack_axis(layer_attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,9 +134,7 @@ class ExplorerDock(QWidget):
             return
         planned = self.plan_request()
         if isinstance(planned, Refusal):
-            show_refusal(self.plan_label, planned.message)
-            if planned.code == "image-none":  # an empty viewer is no mistake
-                self.plan_label.setText(planned.message)
+            show_refusal(self.plan_label, planned)
         else:
             self.plan_label.setText(planned[1])
         self.jobs.set_planned(not isinstance(planned, Refusal))

@@ -27,7 +27,7 @@ from napari_dip.errors.templates import format_duration, make_lines_printable
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS
 from napari_dip.pipeline.events import Event
 from napari_dip.qt.shell.background_call import call_reporting_errors
-from napari_dip.qt.shell.dock_widget import fill_grid, make_button, unwrap_viewer
+from napari_dip.qt.shell.dock_widget import fill_grid, make_button, require, unwrap_viewer
 from napari_dip.qt.shell.job_controller import (
     KEPT_LABEL,
     JobController,
@@ -181,7 +181,7 @@ class FoldedLabel(QWidget):
 
 
 class RunBar(QWidget):
-    """Run buttons, a progress bar and a message; emits a signal for each button pressed.
+    """Run buttons, a progress bar and a message; emits signals for the buttons of two meanings.
 
     Parameters
     ----------
@@ -197,8 +197,6 @@ class RunBar(QWidget):
     keep_pressed: Signal = Signal()
     pause_pressed: Signal = Signal()
     resume_pressed: Signal = Signal()
-    discard_pressed: Signal = Signal()
-    add_pressed: Signal = Signal()
 
     def __init__(
         self,
@@ -234,8 +232,7 @@ class RunBar(QWidget):
         self._build_layout()
         self.run_button.clicked.connect(self._on_run)
         self.pause_button.clicked.connect(self._on_pause)
-        self.discard_button.clicked.connect(self.discard_pressed)
-        self.add_button.clicked.connect(self.add_pressed)
+
         self._icons: dict[str, QIcon] = {}
         self.recolour("white", "grey")
 
@@ -389,11 +386,21 @@ class _MessageLabel(QLabel):
             self.setStyleSheet("")
 
 
-def show_refusal(label: QLabel, text: str) -> None:
-    """Show why something cannot be done, marked as a result that should not be used is."""
-    label.setText(text)
-    colour = VERDICT_COLOURS["do-not-use"]
-    label.setStyleSheet(f"QLabel {{ padding-left: 6px; border-left: 4px solid {colour}; }}")
+def show_refusal(label: QLabel, fault: Fault, text: str = "") -> None:
+    """Show why something cannot be done, marked as a result that should not be used is.
+
+    Parameters
+    ----------
+    label : QLabel
+    fault : Fault
+        An empty viewer is no mistake, and not marked.
+    text : str
+        Text that has the message of the fault among others; "" for the message alone.
+    """
+    label.setText(text or fault.message)
+    if fault.code != "image-none":
+        colour = VERDICT_COLOURS["do-not-use"]
+        label.setStyleSheet(f"QLabel {{ padding-left: 6px; border-left: 4px solid {colour}; }}")
 
 
 def make_message_label(text: str = "") -> QLabel:
@@ -439,12 +446,11 @@ def make_canvas_current(dock: QWidget) -> None:
     of the surrounding window. After two removals, a later drawing crashes in `glDrawArrays` (Mesa's
     llvmpipe and softpipe; napari's issues 6472 and 8471 report such crashes with NVIDIA GPUs).
     """
-    window = dock.window()
-    while window is not None and (parent := window.parentWidget()) is not None:  # a floating dock
-        window = parent.window()
-    if window is not None:
-        for canvas in window.findChildren(QOpenGLWidget):
-            canvas.makeCurrent()
+    window = require(dock.window())
+    while (parent := window.parentWidget()) is not None:  # a floating dock
+        window = require(parent.window())
+    for canvas in window.findChildren(QOpenGLWidget):
+        canvas.makeCurrent()
 
 
 def _press_key(name: str, viewer: Any) -> None:
@@ -511,7 +517,7 @@ class JobPanel(QObject):
         run_bar.keep_pressed.connect(jobs.keep)
         run_bar.pause_pressed.connect(jobs.pause)
         run_bar.resume_pressed.connect(jobs.resume)
-        run_bar.discard_pressed.connect(jobs.discard)
+        run_bar.discard_button.clicked.connect(jobs.discard)
         self.actions: dict[str, Callable[[], object]] = {
             "run": run_bar.press_run,
             "stop": run_bar.press_stop,
@@ -581,7 +587,7 @@ class JobPanel(QObject):
         QApplication.alert(self._widget.window())
 
     def _on_refused(self, fault: Fault) -> None:
-        show_refusal(self._run_bar.message_label, self._run_bar.message_label.text())
+        show_refusal(self._run_bar.message_label, fault, self._run_bar.message_label.text())
         show_error(remove_option_names(fault.message))
 
     def _on_removing(self, _: object) -> None:

@@ -148,9 +148,8 @@ class PhotonTransferPlot(DockPlot):
 
     def show_noise(self, channels: tuple[ChannelNoise, ...]) -> None:
         """Plot the blocks and the variance model of each channel."""
-        points = np.array([point for channel in channels for point in channel.points]).reshape(
-            -1, 2
-        )
+        pairs = [point for channel in channels for point in channel.points]
+        points = np.array(pairs).reshape(-1, 2)
         self.setVisible(len(points) > 0)
         if not len(points):
             return
@@ -345,7 +344,7 @@ class MeasurementSection(CollapsibleSection):
             self._reset()
             if isinstance(outcome, Fault):
                 self._show_message(outcome.message)
-                show_refusal(self.message_label, outcome.message)
+                show_refusal(self.message_label, outcome)
             else:
                 on_measured(outcome)
 

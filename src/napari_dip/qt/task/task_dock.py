@@ -189,9 +189,7 @@ class TaskDock(QWidget):
         self._show_relevant_settings()
         answer = self._make_plan_with_notes()
         if isinstance(answer, Refusal):
-            show_refusal(self.plan_label, answer.message)
-            if answer.code == "image-none":  # an empty viewer is no mistake
-                self.plan_label.setText(answer.message)
+            show_refusal(self.plan_label, answer)
         else:
             plan, notes = answer
             self.result_view.extra_layer_chooser.boxes["residual"].setHidden(
@@ -467,7 +465,7 @@ class TaskDock(QWidget):
         # before all other slots, which so find a result that knows what it is
         self.viewer.layers.events.inserted.connect(self._on_inserted, position="first")
         self.viewer.layers.selection.events.active.connect(self._show_selected_card)
-        self.run_bar.add_pressed.connect(self._on_add)
+        self.run_bar.add_button.clicked.connect(self._on_add)
         self.run_bar.selected_button.clicked.connect(self.start_selected)
         self.viewer.layers.selection.events.changed.connect(self._show_selected_button)
         for menu in self.form.suggestion_menus.values():
