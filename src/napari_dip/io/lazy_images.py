@@ -76,13 +76,11 @@ class MemoryMappedImage:
 
     def __getitem__(self, region: Any) -> AnyArray:
         """Return a copy of a region."""
-        mapped = np.memmap(self.path, self.stored_dtype, "r", self.offset, self.shape)
-        return np.array(mapped[region], dtype=self.dtype)
+        return np.array(self.make_memmap()[region], dtype=self.dtype)
 
     def __setitem__(self, region: Any, pixels: npt.ArrayLike) -> None:
         """Write a region."""
-        mapped = np.memmap(self.path, self.stored_dtype, "r+", self.offset, self.shape)
-        mapped[region] = pixels
+        self.make_memmap("r+")[region] = pixels
 
     def make_memmap(self, mode: Literal["r", "r+"] = "r") -> np.memmap[Any, Any]:
         """Return all pixels as a memory-mapped array."""
@@ -153,11 +151,10 @@ def convert_parser_errors(path: Path) -> Iterator[None]:
         code = "file-unreadable" if error.errno else "file-broken"
         raise RefusedError(code, path=path, why=describe_exception(error)) from None
     except Exception as error:
-        is_unexpected = isinstance(error, _PARSER_ERRORS) or any(
-            text in str(error) for text in _PYTHON_ERROR_TEXTS
-        )
+        is_of_python = any(text in str(error) for text in _PYTHON_ERROR_TEXTS)
+        is_unexpected = is_of_python or isinstance(error, _PARSER_ERRORS)
         why = _INVALID_HEADER_REASON if is_unexpected else describe_exception(error)
-        raise RefusedError("file-broken", path=path, why=why) from None
+        raise make_broken_file_error(path, why) from None
 
 
 def create_mapped_image(

@@ -95,10 +95,7 @@ def find_free_path(folder: str | os.PathLike[str], name: str, suffix: str = "") 
     suffix : str
         Added to the name.
     """
-    stem = "".join(
-        character if character.isalnum() or character in " ._-" else "-" for character in name
-    )
-    stem = stem.strip(" .") or "-"
+    stem = re.sub(r"[^\w ._-]", "-", name).strip(" .") or "-"
     path, number = Path(folder) / f"{stem}{suffix}", 2
     while os.path.lexists(path):
         path, number = Path(folder) / f"{stem}-{number}{suffix}", number + 1
@@ -127,10 +124,8 @@ def check_working_folder() -> None:
 def describe_exception(error: BaseException) -> str:
     """Return a short description of an error, fit for the middle of a sentence."""
     message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    description = make_printable(
-        message.strip().splitlines()[0] if message.strip() else type(error).__name__
-    )
-    description = description.rstrip(".")
+    first_line = next(iter(message.strip().splitlines()), type(error).__name__)
+    description = make_printable(first_line).rstrip(".")
     return description[:1].lower() + description[1:] if description[1:2].islower() else description
 
 

@@ -92,7 +92,7 @@ def test_a_run_can_be_scrubbed_while_it_goes_on_and_an_image_kept(long_run):
     long_run.wait_until(lambda: len(history.snapshot_buffer.snapshots) > count)
     assert preview.data is image.image  # the run goes on, what is looked at stays
     long_run.press(history.keep_button)
-    name = f"cells denoised, iteration {image.iteration}"
+    name = f"cells denoised, iteration {image.event.iteration}"
     long_run.qtbot.wait(300)  # the run goes on
     assert history.message_label.text() == f"Kept: '{name}'."
     kept = long_run.viewer.layers[name]
@@ -105,7 +105,7 @@ def test_a_run_can_be_scrubbed_while_it_goes_on_and_an_image_kept(long_run):
     assert set(long_run.names) == {"cells", name, "cells denoised"}
     metadata = kept.metadata[METADATA_KEY]
     assert json.loads(json.dumps(metadata)) == metadata
-    assert metadata["best_iteration"] == image.iteration
+    assert metadata["best_iteration"] == image.event.iteration
     assert "you kept the image of iteration" in metadata["stop_sentence"]
     assert len(metadata["input"]["sha256"]) == 64 and "verdict" not in metadata["report"]
     assert metadata["automatic"]["stop_sentence"] == "you stopped it and kept the image"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
@@ -423,7 +424,4 @@ class ResultPanel(QWidget):
 
 def _clean_preset_name(name: str) -> str:
     """Return a name with the characters and the length that presets allow."""
-    allowed = "".join(
-        character if character.isalnum() or character in " _-" else "-" for character in name
-    )
-    return " ".join(allowed.split())[:56].strip(" .")
+    return " ".join(re.sub(r"[^\w -]", "-", name).split())[:56].strip(" .")

@@ -45,6 +45,11 @@ FILE_STATE_LABELS = {
 }
 
 
+#: Columns of the table that are fields of the report.
+_RUN_COLUMNS = ("seconds", "iterations", "best_iteration", "stop_reason")
+_COMPUTER_COLUMNS = ("version", "torch", "device", "threads")
+
+
 def format_batch_csv(outcomes: Iterable[FileOutcome]) -> str:
     """Format the outcomes as CSV, one row per file, with the figures of the records.
 
@@ -93,20 +98,14 @@ def _make_table_row(outcome: FileOutcome) -> dict[str, Any]:
         **_make_plate_cells(outcome.source),
         "state": FILE_STATE_LABELS[outcome.state],
         "result": make_printable(name) if outcome.result else "",
-        "seconds": report.get("seconds"),
-        "iterations": report.get("iterations"),
-        "best_iteration": report.get("best_iteration"),
-        "stop_reason": report.get("stop_reason"),
+        **{name: report.get(name) for name in _RUN_COLUMNS},
         "prior": report.get("prior", {}).get("key"),
         "min_validation_loss": min(losses, default=None),
         "residual_lag_1_correlation": report.get("residual", {}).get("lag_1_correlation"),
         "verdict": str(make_card(report).verdict) if report else "",
         "checks": " ".join(report.get("verdict", {}).get("sentences", ())),
         "message": outcome.fault.message if outcome.fault else "",
-        "version": report.get("version"),
-        "torch": report.get("torch"),
-        "device": report.get("device"),
-        "threads": report.get("threads"),
+        **{name: report.get(name) for name in _COMPUTER_COLUMNS},
         "input_sha256": hashes.get("image"),
         "result_sha256": written.get(name) if outcome.result else None,
     }
