@@ -16,7 +16,6 @@ from napari_dip.engine.fit.stopping import (
     make_validation_stop_rule,
 )
 from napari_dip.explore.experiment_fit import (
-    VALIDATION_INTERVAL,
     IterationRecord,
     choose_validation_pixels,
     count_weights,
@@ -26,6 +25,7 @@ from napari_dip.explore.experiment_setup import compute_psnr
 from napari_dip.explore.noise_impedance import compute_impedance, make_targets
 from napari_dip.explore.spectral_measures import Correspondence
 from napari_dip.pipeline.events import map_generator
+from napari_dip.pipeline.plan.types import ITERATIONS_PER_VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -118,9 +118,10 @@ def find_stop(validation_errors: Sequence[float]) -> SelectedStop:
         Validation errors at iterations 1, 2, ... of a fit that was not stopped early.
     """
     count = len(validation_errors)
-    rule = make_validation_stop_rule(compute_patience(count, VALIDATION_INTERVAL))
+    interval = ITERATIONS_PER_VALIDATION
+    rule = make_validation_stop_rule(compute_patience(count, interval))
     history: list[ValidationRecord] = []
-    for iteration in (*range(VALIDATION_INTERVAL, count, VALIDATION_INTERVAL), count):
+    for iteration in (*range(interval, count, interval), count):
         loss, nan = float(validation_errors[iteration - 1]), float("nan")
         history.append(
             ValidationRecord(iteration=iteration, training_loss=nan, validation_loss=loss)

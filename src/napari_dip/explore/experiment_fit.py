@@ -33,6 +33,7 @@ from napari_dip.errors import FailedError
 from napari_dip.pipeline.calibrate.image_calibration import select_validation_pixels
 from napari_dip.pipeline.calibrate.types import compute_validation_fraction
 from napari_dip.pipeline.events import map_generator
+from napari_dip.pipeline.plan.types import ITERATIONS_PER_VALIDATION
 from napari_dip.tasks.priors.random_input import build_from_architecture
 
 if TYPE_CHECKING:
@@ -51,8 +52,6 @@ if TYPE_CHECKING:
 #: Horizon of the cosine schedule in lengths of the fit: the rate is practically constant, as in the
 #: paper; the decay changes the loss of noise by 1 % (docs/constants.md).
 _COSINE_HORIZON_FACTOR = 1000
-#: Iterations between two validations, as in all fits.
-VALIDATION_INTERVAL = 25
 
 
 class OptimizerSpec(NamedTuple):
@@ -208,8 +207,8 @@ def find_validation_stop(
     """
     problem, prior = _build_experiment_problem(target, setup, blind_spot_size, setup.architecture)
     average_decay = compute_output_decay(setup.iterations)
-    schedule = _make_schedule(setup, setup.architecture, average_decay, VALIDATION_INTERVAL)
-    stop = make_validation_stop_rule(compute_patience(setup.iterations, VALIDATION_INTERVAL))
+    schedule = _make_schedule(setup, setup.architecture, average_decay, ITERATIONS_PER_VALIDATION)
+    stop = make_validation_stop_rule(compute_patience(setup.iterations, ITERATIONS_PER_VALIDATION))
     loop = fit(problem, prior, schedule, stop, seed=setup.seed, poll_control=poll_control)
     result = yield from map_generator(loop, attrgetter("iteration"))
     if result is None:

@@ -140,7 +140,7 @@ def _refit_on_all_pixels(
         if is_preview_due(False):
             yield state.make_progress(estimate=trainer.problem.postprocess(trainer.predict()))
     if isfinite(trainer.pop_losses()[0]):
-        state.best_average, state.last_prediction = trainer.get_average_state_dict(), None
+        state.best_average, state.last_prediction = trainer.average.state_dict(), None
     return Control.GO
 
 
@@ -159,7 +159,7 @@ def _make_fit_state(
         return FitState(
             trainer=trainer,
             rollback_state=trainer.state_dict(),
-            best_average=trainer.get_average_state_dict(),
+            best_average=trainer.average.state_dict(),
         )
     trainer.load_state_dict(resume.trainer_state)
     return FitState(
@@ -193,7 +193,7 @@ def _make_result(
     trainer, problem = state.trainer, state.trainer.problem
     iteration, is_ended_by_user = trainer.iteration, stop.reason is StopReason.USER
     if state.best_iteration:
-        trainer.load_average_state_dict(state.best_average)
+        trainer.average.load_state_dict(state.best_average)
     final_estimate = None
     runs_final_inference = trainer.schedule.has_final_inference and not is_ended_by_user
     for progress in trainer.run_final_inference() if runs_final_inference else ():
@@ -208,7 +208,7 @@ def _make_result(
             break
         yield state.make_progress(inference_fraction=progress)
     best_estimate = final_estimate
-    if best_estimate is None or trainer.reveals_validation:
+    if best_estimate is None or trainer.prior.reveals_validation:
         best_estimate = state.predict_best()
     postprocess = (
         problem.postprocess

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import isfinite, isnan
+from math import isfinite, isnan, nan
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,9 @@ LOSS_TOLERANCE_FRACTION = 0.1
 #: times the median change from one validation to the next. Without this bound, fits of
 #: Confocal_BPAE_R lost up to 0.46 dB (docs/constants.md).
 MAX_FLUCTUATION_FACTOR = 2.0
+
+
+_NO_VALIDATION = ValidationRecord(iteration=0, training_loss=nan, validation_loss=nan)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -157,15 +160,8 @@ class FitState:
         inference_fraction: float = 0.0,
     ) -> FitProgress:
         """Return the current progress."""
-        last = (
-            self.history[-1]
-            if self.history
-            else ValidationRecord(
-                iteration=0, training_loss=float("nan"), validation_loss=float("nan")
-            )
-        )
         return FitProgress(
-            validation_record=last,
+            validation_record=self.history[-1] if self.history else _NO_VALIDATION,
             iteration=self.trainer.iteration,
             best_iteration=self.best_iteration,
             inference_fraction=inference_fraction,
@@ -227,7 +223,7 @@ class FitState:
             return self._roll_back()
         if self._is_improvement(validation_loss, self._compute_tolerance(validation_loss)):
             self.best_average, self.best_iteration = (
-                trainer.get_average_state_dict(),
+                trainer.average.state_dict(),
                 trainer.iteration,
             )
         self.history.append(
@@ -288,7 +284,7 @@ class FitState:
         """Return the difference from the lowest loss that counts as equal."""
         losses = [*self._list_validation_losses(), validation_loss]
         if len(losses) < 2 or not (
-            self.trainer.has_validation_input or self.trainer.reveals_validation
+            self.trainer.has_validation_input or self.trainer.prior.reveals_validation
         ):
             return 0.0
         fraction = LOSS_TOLERANCE_FRACTION * (losses[0] - min(losses[:-1]))

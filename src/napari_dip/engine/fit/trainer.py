@@ -42,12 +42,17 @@ class OutputAverage:
     decay : float
     template : Tensor
         Tensor whose device and type are used.
+
+    Attributes
+    ----------
+    network : nn.Module
+        The network with its current weights.
     """
 
     def __init__(
         self, network: nn.Module, shape: tuple[int, ...], decay: float, template: Tensor
     ) -> None:
-        self._network = network
+        self.network = network
         self._decay = decay
         self._sums = {
             "sum": template.new_zeros(shape),
@@ -62,10 +67,6 @@ class OutputAverage:
         addends = valid * mean, valid * mean**2, valid
         for total, addend in zip(self._sums.values(), addends, strict=True):
             total.mul_(self._decay).add_(addend, alpha=1 - self._decay)
-
-    def get_network(self) -> nn.Module:
-        """Return the network with its current weights."""
-        return self._network
 
     def compute_average(self) -> Estimate | None:
         """Return mean and log-variance of the outputs."""
@@ -98,6 +99,11 @@ class WeightAverage:
         Network of the same architecture that holds the average.
     decay : float
 
+    Attributes
+    ----------
+    network : nn.Module
+        The network with the averaged weights.
+
     References
     ----------
     Polyak, Juditsky, Acceleration of stochastic approximation by averaging, SIAM J. Control
@@ -106,7 +112,7 @@ class WeightAverage:
 
     def __init__(self, network: nn.Module, averaged_network: nn.Module, decay: float) -> None:
         self._weights: list[Tensor] = list(network.parameters())
-        self._averaged_network = averaged_network
+        self.network = averaged_network
         self._averages: list[Tensor] = list(averaged_network.parameters())
         self._decay = decay
         self._step_count = 0
@@ -120,10 +126,6 @@ class WeightAverage:
         self._step_count += 1
         with torch.no_grad():  # one kernel for all weights on a GPU
             torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
-
-    def get_network(self) -> nn.Module:
-        """Return the network with the averaged weights."""
-        return self._averaged_network
 
     def compute_average(self) -> Estimate | None:
         """Return None: the image must be predicted with the averaged weights."""
@@ -177,8 +179,8 @@ class Trainer:
         Whether the loss includes validation pixels, as in the refit.
     has_validation_input : bool
         Whether the validation loss is of a separate network input.
-    reveals_validation : bool
-        Whether the inputs of the final inference hold validation pixels.
+    average : Average
+        Of the outputs or of the weights.
     """
 
     def __init__(self, problem: Problem, prior: Prior, schedule: Schedule, *, seed: int) -> None:
@@ -189,7 +191,6 @@ class Trainer:
         self.rate_factor: float = 1.0
         self.uses_validation_pixels = False
         self.has_validation_input: bool = prior.make_validation_sample() is not None
-        self.reveals_validation: bool = prior.reveals_validation
         measurement = problem.main_term.measurement
         self._rng = torch.Generator().manual_seed(seed)
         learned = [weight for term in problem.terms for weight in term.operator.parameters()]
@@ -204,7 +205,9 @@ class Trainer:
         )
         self._weights = [*prior.network.parameters(), *learned]
         self._shape = (*measurement.shape[:2], *prior.grid)
-        self._average = make_average(prior, self._shape, schedule.average_decay, measurement)
+        self.average: Average = make_average(
+            prior, self._shape, schedule.average_decay, measurement
+        )
         self._training_loss_sum = measurement.new_zeros(())
         self._step_count_since_read = 0
 
@@ -231,7 +234,7 @@ class Trainer:
         self.train_step.wait_for_sample(batch, sample)
         estimate, deviance = self.train_step.run(batch)
         with torch.no_grad():
-            self._average.update(sample, estimate)
+            self.average.update(sample, estimate)
             self._training_loss_sum += deviance.detach()
         self._step_count_since_read += 1
 
@@ -252,12 +255,12 @@ class Trainer:
     @torch.no_grad()
     def predict(self) -> Estimate:
         """Return the averaged outputs, or one prediction with the averaged weights."""
-        outputs = self._average.compute_average()
+        outputs = self.average.compute_average()
         if outputs is not None:
             return outputs
         return self.prior.estimate(
             _apply_network_per_image(
-                self._average.get_network(), self.prior.make_prediction_sample().network_input
+                self.average.network, self.prior.make_prediction_sample().network_input
             )
         )
 
@@ -267,7 +270,7 @@ class Trainer:
         sample = self.prior.make_validation_sample()
         assert sample is not None  # the loop checks `has_validation_input`
         estimate = self.prior.estimate(
-            self._average.get_network()(convert_to_channels_last(sample.network_input))
+            self.average.network(convert_to_channels_last(sample.network_input))
         )
         grid = tuple(self.problem.main_term.measurement.shape[2:])
         return estimate.map(lambda image: _place_on_grid(sample, image, grid))
@@ -275,12 +278,12 @@ class Trainer:
     @torch.no_grad()
     def run_final_inference(self) -> Iterator[Estimate | float]:
         """Yield completed fractions, then the estimate: averaged outputs, or merged samples."""
-        outputs = self._average.compute_average()
+        outputs = self.average.compute_average()
         if outputs is not None:
             yield outputs
             return
         mean = self.problem.main_term.measurement.new_zeros(self._shape)
-        yield from _merge_inference(self.prior, self._average.get_network(), mean)
+        yield from _merge_inference(self.prior, self.average.network, mean)
 
     def state_dict(self) -> StateDict:
         """Return a copy of weights, optimiser, average, random generator and counters."""
@@ -290,7 +293,7 @@ class Trainer:
         for index, weight in enumerate(self._weights):
             for name, value in self._optimizer.state.get(weight, {}).items():
                 state[f"optimizer.{index}.{name}"] = value.clone()
-        state |= {f"average.{name}": value for name, value in self._average.state_dict().items()}
+        state |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         state["rng"] = self._rng.get_state()
         state["iteration"] = torch.tensor(self.iteration)
         state["rate_factor"] = torch.tensor(self.rate_factor, dtype=torch.float64)
@@ -307,7 +310,7 @@ class Trainer:
                     if name.startswith(f"optimizer.{index}.")
                 }
                 self._optimizer.state[weight] = weight_state
-        self.load_average_state_dict(
+        self.average.load_state_dict(
             {
                 name.removeprefix("average."): value
                 for name, value in state.items()
@@ -328,14 +331,6 @@ class Trainer:
         counts_on_device = self._optimizer.defaults.get("capturable", False)
         return value.clone().to(weight.device) if counts_on_device else value.clone()
 
-    def get_average_state_dict(self) -> StateDict:
-        """Return a copy of the average."""
-        return self._average.state_dict()
-
-    def load_average_state_dict(self, state: StateDict) -> None:
-        """Restore a copy of the average."""
-        self._average.load_state_dict(state)
-
     def get_learned_parameters(self) -> dict[str, Tensor]:
         """Return the parameters of learned operators, by name."""
         return {
@@ -348,7 +343,7 @@ class Trainer:
         """Return a copy of the averaged weights, or of the current ones if outputs are averaged."""
         return {
             name: value.detach().clone()
-            for name, value in self._average.get_network().state_dict().items()
+            for name, value in self.average.network.state_dict().items()
         }
 
 

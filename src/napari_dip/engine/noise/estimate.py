@@ -161,8 +161,8 @@ class NoiseEstimate:
     gain: float
     intercept: float
     floor: float
-    along_y: tuple[float, ...]
-    along_x: tuple[float, ...]
+    along_y: tuple[float, ...] = _WHITE
+    along_x: tuple[float, ...] = _WHITE
     relative_deviation: float = 0.0
     unreliable_reason: UnreliableReason | None = None
     gain_error: float = 0.0
@@ -388,8 +388,6 @@ def _make_fallback_estimate(variance: float, unreliable_reason: UnreliableReason
         gain=0.0,
         intercept=variance,
         floor=variance,
-        along_y=_WHITE,
-        along_x=_WHITE,
         unreliable_reason=unreliable_reason,
         gain_error=float("inf"),
     )
@@ -401,8 +399,6 @@ def _make_count_estimate(gain: float, upper_limit: float) -> NoiseEstimate:
         gain=gain,
         intercept=0.0,
         floor=(DARK_COUNT_STD * gain) ** 2,
-        along_y=_WHITE,
-        along_x=_WHITE,
         offset=0.0,
         read_noise=0.0,
         clipping_limits=(NO_CLIPPING[0], upper_limit),

@@ -244,24 +244,15 @@ def fit_variance_model(
         ) / flat_probability
         weight = flat_probability * half_freedom / expected**2
         gain, intercept = _fit_weighted_line(means, noise, weight, darkest, min_variance)
-    model = _add_standard_errors(
-        gain,
-        intercept,
-        means,
-        posterior[:, 0],
-        half_freedom,
-        blocks.independent_fraction,
-        min_variance,
-    )
-    if model.gain >= MIN_SLOPE_ERRORS * model.gain_error:
-        return model
+    # the error comes from the likelihood of blocks without texture
+    expected = predict_variance(means, gain, intercept).clamp(min=min_variance)
+    weight = blocks.independent_fraction * posterior[:, 0] * half_freedom / expected**2
+    gain_error, flat_fraction = _compute_slope_error(means, weight), float(posterior[:, 0].mean())
+    if gain >= MIN_SLOPE_ERRORS * gain_error:
+        return VarianceModel(gain, intercept, gain_error, flat_fraction)
     # a slope from few blocks of one brightness must not be extrapolated
-    return model._replace(
-        gain=0.0,
-        intercept=max(
-            float((flat_probability * noise).sum() / flat_probability.sum()), min_variance
-        ),
-    )
+    mean_noise = float((flat_probability * noise).sum() / flat_probability.sum())
+    return VarianceModel(0.0, max(mean_noise, min_variance), gain_error, flat_fraction)
 
 
 def _compute_log_density(energy: Tensor, half_freedom: Tensor, scale: Tensor) -> Tensor:
@@ -327,22 +318,11 @@ def _fit_weighted_line(
     return max(slope, 0.0), intercept
 
 
-def _add_standard_errors(
-    gain: float,
-    intercept: float,
-    means: Tensor,
-    flat_probability: Tensor,
-    half_freedom: Tensor,
-    independent_fraction: float,
-    min_variance: float,
-) -> VarianceModel:
-    """Return the model with standard errors from the likelihood of blocks without texture."""
-    expected = predict_variance(means, gain, intercept).clamp(min=min_variance)
-    weight = independent_fraction * flat_probability * half_freedom / expected**2
-    total = weight.sum().clamp(min=1e-300)
-    centre = (weight * means).sum() / total
+def _compute_slope_error(means: Tensor, weight: Tensor) -> float:
+    """Return the standard error of a line's slope, for weights of one over the squared error."""
+    centre = (weight * means).sum() / weight.sum().clamp(min=1e-300)
     scatter = (weight * (means - centre) ** 2).sum().clamp(min=1e-300)
-    return VarianceModel(gain, intercept, float(scatter**-0.5), float(flat_probability.mean()))
+    return float(scatter**-0.5)
 
 
 class DarkLevel(NamedTuple):

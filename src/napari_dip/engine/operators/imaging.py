@@ -22,6 +22,8 @@ BACKPROJECTION_ITERATIONS = 4
 #: Kernel values up to which the convolution is computed directly: 3 x 3 on 128 x 128 pixels takes
 #: 0.2 ms directly, 0.7 ms by Fourier transform (docs/constants.md).
 MAX_DIRECT_TAPS = 9
+#: Half width of the Lanczos window in coarse pixels, as in Pillow.
+LANCZOS_LOBES = 3
 _CONVOLUTION_FUNCTIONS = {2: F.conv2d, 3: F.conv3d}
 #: Prime factors for which all Fourier libraries are fastest.
 _FAST_PRIMES = (2, 3, 5)
@@ -179,20 +181,20 @@ class CircularConvolution(Operator):
 
     Parameters
     ----------
-    kernel, dims
-        As for `ValidConvolution`.
+    kernel : Tensor
+        (*sizes) for all channels, with odd sizes; its middle is its origin.
 
     Raises
     ------
     ValueError
-        As there.
+        As for `ValidConvolution`.
     """
 
     kernel: Tensor
 
-    def __init__(self, kernel: Tensor, dims: int | None = None) -> None:
+    def __init__(self, kernel: Tensor) -> None:
         super().__init__()
-        self.dims: int = kernel.ndim if dims is None else dims
+        self.dims: int = kernel.ndim
         self.margin: tuple[int, ...] = compute_kernel_margin(kernel, self.dims)
         self.register_buffer("kernel", kernel.detach().to(torch.float32), persistent=False)
         self._transfer: tuple[list[int], Tensor] | None = None
@@ -379,13 +381,11 @@ class LanczosDownsample(_Downsample):
     ----------
     factors : tuple of int, >= 1
         One per axis of the grid; 1 leaves an axis unchanged.
-    lobes : int, > 0
-        Half width of the window in coarse pixels; 3 is Pillow's.
 
     Raises
     ------
     ValueError
-        If a factor or `lobes` is below 1; in `forward`, if a size is no multiple of its factor.
+        If a factor is below 1; in `forward`, if a size is no multiple of its factor.
 
     References
     ----------
@@ -393,11 +393,8 @@ class LanczosDownsample(_Downsample):
     doi:10.1175/1520-0450(1979)018<1016:LFIOAT>2.0.CO;2.
     """
 
-    def __init__(self, factors: tuple[int, ...], lobes: int = 3) -> None:
+    def __init__(self, factors: tuple[int, ...]) -> None:
         super().__init__(factors)
-        if lobes < 1:
-            raise ValueError(f"`lobes` must be at least 1, but is {lobes}.")
-        self.lobes = lobes
         # not in a shared cache, since a CUDA graph needs these tensors as long as it exists
         self._weights: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
 
@@ -415,7 +412,7 @@ class LanczosDownsample(_Downsample):
         key = (size, factor, template.device, template.dtype)
         if key not in self._weights:
             with torch.inference_mode(False):  # inference tensors would block gradients
-                self._weights[key] = compute_lanczos_weights(size, factor, self.lobes).to(template)
+                self._weights[key] = compute_lanczos_weights(size, factor).to(template)
         return self._weights[key]
 
 
@@ -500,14 +497,14 @@ def apply_iterative_backprojection(
     return image
 
 
-def compute_lanczos_weights(size: int, factor: int, lobes: int) -> Tensor:
+def compute_lanczos_weights(size: int, factor: int) -> Tensor:
     """Return the Lanczos downsampling of one axis as a matrix.
 
     Parameters
     ----------
     size : int
         Fine pixels, a multiple of `factor`.
-    factor, lobes : int, > 0
+    factor : int, > 0
 
     Returns
     -------
@@ -517,8 +514,8 @@ def compute_lanczos_weights(size: int, factor: int, lobes: int) -> Tensor:
     fine = torch.arange(size, dtype=torch.float64) + 0.5
     coarse = (torch.arange(size // factor, dtype=torch.float64) + 0.5) * factor
     offset = (fine - coarse[:, None]) / factor  # in coarse pixels
-    window = torch.sinc(offset) * torch.sinc(offset / lobes)
-    window = torch.where(offset.abs() < lobes, window, 0.0)
+    window = torch.sinc(offset) * torch.sinc(offset / LANCZOS_LOBES)
+    window = torch.where(offset.abs() < LANCZOS_LOBES, window, 0.0)
     return window / window.sum(1, keepdim=True)
 
 

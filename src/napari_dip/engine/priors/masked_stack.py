@@ -238,18 +238,12 @@ class StackHoles:
         if not self.is_plane_missing[hole_index]:
             return self.measured_planes
         plane, usable = self.planes[hole_index], set(self.measured_planes)
-        previous_distance = min(
-            (plane - measured_plane for measured_plane in usable if measured_plane < plane),
-            default=0,
-        )
-        next_distance = min(
-            (measured_plane - plane for measured_plane in usable if measured_plane > plane),
-            default=0,
-        )
+        previous_distance = min((plane - other for other in usable if other < plane), default=0)
+        next_distance = min((other - plane for other in usable if other > plane), default=0)
         similar = [
-            measured_plane
-            for measured_plane in self.measured_planes
-            if {measured_plane - previous_distance, measured_plane + next_distance} <= usable
+            other
+            for other in self.measured_planes
+            if {other - previous_distance, other + next_distance} <= usable
         ]
         return similar or self.measured_planes
 
@@ -258,10 +252,12 @@ class StackHoles:
 
         `measured_mask` itself, if no plane is missing as a whole.
         """
-        similar_planes: set[int] = set()
-        for hole_index, is_missing in enumerate(self.is_plane_missing):
-            if is_missing:
-                similar_planes.update(self.find_similar_planes(hole_index))
+        similar_planes = {
+            plane
+            for hole_index, is_missing in enumerate(self.is_plane_missing)
+            if is_missing
+            for plane in self.find_similar_planes(hole_index)
+        }
         if not similar_planes:
             return measured_mask
         is_similar = torch.zeros_like(measured_mask)
@@ -372,11 +368,8 @@ class MaskedStackPrior(VariancePrior):
 
     def make_prediction_sample(self) -> StepInput:
         """Return the stack with only validation pixels masked, or with whole planes masked."""
-        visible = (
-            torch.zeros_like(self.measured_mask)
-            if self.hides_whole_planes
-            else self.measured_mask - self.validation_mask
-        )
+        visible = self.measured_mask - self.validation_mask
+        visible = torch.zeros_like(visible) if self.hides_whole_planes else visible
         all_planes = self._make_plane_window(tuple(range(self.grid[0])))
         return StepInput(self._make_masked_input(all_planes, self.visible_planes, visible))
 

@@ -143,11 +143,7 @@ def _find_detail_limits(
     from napari_dip.engine.likelihood.lost_detail import compute_line_limits, compute_spot_limits
 
     calibration, layout = calibrated_image.calibration, calibrated_image.layout
-    varied_noise = {
-        channel: noise
-        for channel, noise in enumerate(calibration.noise)
-        if channel not in calibration.constant_channels
-    }
+    varied_noise = {channel: calibration.noise[channel] for channel in calibration.varied_channels}
     is_white = calibration.half_resolution is None and max(calibration.blind_spot_size) == 1
     is_known = all(outcome.is_refined for outcome in outcomes) and all(
         noise.has_bounded_tails for noise in varied_noise.values()

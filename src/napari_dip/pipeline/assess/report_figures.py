@@ -7,7 +7,7 @@ import html
 from functools import wraps
 from io import BytesIO
 from math import ceil, floor, log10
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec
 
 import numpy as np
 
@@ -409,6 +409,16 @@ def draw_titled_image(ax: Axes, image: AnyArray, title: str, limits: tuple[float
     plot_image(ax, stretch_contrast(image, *limits))
     # names of layers are among the titles
     ax.set_title(make_printable(title), fontsize=8, parse_math=False)
+
+
+def format_small_axes(ax: Axes, legend_place: Literal["best", "upper left"] = "best") -> None:
+    """Set small labels and legend, and remove the lines at the top and on the right."""
+    ax.xaxis.label.set_fontsize(8)
+    ax.yaxis.label.set_fontsize(8)
+    ax.title.set_fontsize(9)
+    ax.legend(fontsize=7, frameon=False, loc=legend_place)
+    ax.tick_params(labelsize=7)
+    ax.spines[["top", "right"]].set_visible(False)
 
 
 # HTML pages

@@ -216,9 +216,7 @@ def _choose_prior(
 
 def find_fallback_reason(calibration: Calibration) -> str:
     """Return the reason for the fallback prior, given by the noise; "" if there is none."""
-    varied_channels = [
-        c for c in range(len(calibration.noise)) if c not in calibration.constant_channels
-    ]
+    varied_channels = calibration.varied_channels
     channel_means = calibration.intensity_offset  # network units: (value - mean) / scale
     if any(calibration.noise[c].unreliable_reason for c in varied_channels):
         return UNRELIABLE_NOISE_REASON

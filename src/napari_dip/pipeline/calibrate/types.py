@@ -176,6 +176,11 @@ class Calibration:
         }
 
     @property
+    def varied_channels(self) -> list[int]:
+        """Channels that are not constant."""
+        return [c for c in range(len(self.noise)) if c not in self.constant_channels]
+
+    @property
     def excess_variance(self) -> Float32Array | float:
         """Variance of each pixel in excess of the channel's noise, (Y, X); 0 without maps."""
         correction = self.camera_correction

@@ -188,6 +188,11 @@ class RecoveryState:
             self._candidate_checkpoint = candidate_prior_key, checkpoint
         return None
 
+    @property
+    def _latest_iteration(self) -> int | None:
+        """Iteration of the last recorded checkpoint; None without one."""
+        return self.latest_checkpoint.history[-1].iteration if self.latest_checkpoint else None
+
     def choose_device(self, planned: str) -> str:
         """Return the device for the next fit: the planned one, or the CPU if the GPU has failed."""
         return "cpu" if self.is_device_lost else planned
@@ -197,10 +202,7 @@ class RecoveryState:
         self.is_device_lost = True
         if self.latest_checkpoint is None and self._candidate_checkpoint is not None:
             self.prior_key, self.latest_checkpoint = self._candidate_checkpoint
-        iteration = None
-        if self.latest_checkpoint is not None:
-            iteration = self.latest_checkpoint.history[-1].iteration
-        note = make_note("device-kept", iteration=iteration)
+        note = make_note("device-kept", iteration=self._latest_iteration)
         self.notes.append(note)
         return note
 
@@ -244,7 +246,7 @@ class RecoveryState:
             Longest side of the image, in pixels.
         """
         self.out_of_memory_count += 1
-        iteration = self.latest_checkpoint.history[-1].iteration if self.latest_checkpoint else None
+        iteration = self._latest_iteration
         current_window = min(planned_window_side or side, self.window_side or side, side)
         if self.is_exhausted:
             note = make_note("memory-kept", iteration=iteration)

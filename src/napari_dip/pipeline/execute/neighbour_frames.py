@@ -203,11 +203,11 @@ class NeighbourFrameProvider:
 
 def _sum_channels(calibration: Calibration, item: Float32Array) -> npt.NDArray[np.float64]:
     """Return the sum (*grid) of all channels that vary, each divided by its scale."""
-    varying_channels = [c for c in range(len(item)) if c not in calibration.constant_channels]
-    scale = np.reshape(
-        [calibration.intensity_scale[c] for c in varying_channels], (-1, *[1] * (item.ndim - 1))
+    channels = calibration.varied_channels
+    scale = np.array([calibration.intensity_scale[c] for c in channels])
+    return np.asarray(
+        (item[channels] / scale.reshape(-1, *[1] * (item.ndim - 1))).sum(0), np.float64
     )
-    return np.asarray((item[varying_channels] / scale).sum(0), np.float64)
 
 
 def _average_plane_blocks(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

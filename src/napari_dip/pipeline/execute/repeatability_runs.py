@@ -201,9 +201,8 @@ def split_measurement(
     if repeated is not None:
         single = replace(calibration, repeated_exposure=None)
         other = replace(single, noise=repeated.noise)
-        return replace(calibrated_image, calibration=single), replace(
-            calibrated_image, calibration=other, stack=repeated.stack
-        )
+        second = replace(calibrated_image, calibration=other, stack=repeated.stack)
+        return replace(calibrated_image, calibration=single), second
     deviation = noise_source.draw(noise_source.signal, rng)
     for channel, noise in enumerate(calibration.noise):
         if noise.counts_photons:
@@ -321,9 +320,7 @@ def make_repeatability_images(
     calibration = calibrated_image.calibration
     rng = np.random.default_rng(run_settings.seed)
     can_draw = calibration.camera_noise is None and not any(
-        noise.unreliable_reason
-        for channel, noise in enumerate(calibration.noise)
-        if channel not in calibration.constant_channels
+        calibration.noise[channel].unreliable_reason for channel in calibration.varied_channels
     )
     check_images: dict[str, CalibratedImage] = {}
     if run_settings.halves and (can_draw or calibration.repeated_exposure is not None):
@@ -354,11 +351,7 @@ def add_half_comparison(
     """
     header, calibration = calibrated_image.header, calibrated_image.calibration
     is_thinned = calibration.repeated_exposure is None
-    channels = [
-        channel
-        for channel in range(calibrated_image.stack.shape[1])
-        if channel not in calibration.constant_channels
-    ]
+    channels = calibration.varied_channels
     grid_axes = calibrated_image.layout.grid_axes.removeprefix("T")
     axes = [header.axes.index(axis) for axis in grid_axes]
     spacing = [1.0 if header.scale is None else header.scale[axis] for axis in axes]

@@ -16,7 +16,12 @@ from napari_dip.io.outputs import resolve_output, resolve_output_folder
 from napari_dip.io.paths import make_folder
 from napari_dip.io.reading import open_pixels
 from napari_dip.io.writing import write_bytes, write_image
-from napari_dip.pipeline.assess.report_figures import make_figure, render_figure, use_default_style
+from napari_dip.pipeline.assess.report_figures import (
+    format_small_axes,
+    make_figure,
+    render_figure,
+    use_default_style,
+)
 from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.plan.layout import refuse_header
 
@@ -371,12 +376,7 @@ def plot_photon_transfer(report: CameraReport) -> bytes:
     figure = make_figure(3.6 * len(drawings), 3.2)
     for ax, draw in zip(figure.subplots(1, len(drawings), squeeze=False)[0], drawings, strict=True):
         draw(ax, report)
-        ax.xaxis.label.set_size(8)
-        ax.yaxis.label.set_size(8)
-        ax.title.set_size(9)
-        ax.legend(fontsize=7, frameon=False, loc="upper left" if draw is _plot_levels else "best")
-        ax.tick_params(labelsize=7)
-        ax.spines[["top", "right"]].set_visible(False)
+        format_small_axes(ax, "upper left" if draw is _plot_levels else "best")
     return render_figure(figure)
 
 

@@ -12,6 +12,7 @@ from napari_dip.io.outputs import resolve_output
 from napari_dip.io.writing import write_bytes, write_image
 from napari_dip.pipeline.assess.report_figures import (
     draw_titled_image,
+    format_small_axes,
     make_figure,
     render_figure,
     use_default_style,
@@ -560,8 +561,4 @@ def _plot_profiles(ax: Axes, report: PsfReport) -> None:
     ax.set(xlabel="nm" if report.has_pixel_sizes else "Pixels", ylabel="Share of the peak")
     ax.set_xlim(-report.profile_reach, report.profile_reach)
     ax.locator_params(axis="x", nbins=5)
-    ax.xaxis.label.set_fontsize(8)
-    ax.yaxis.label.set_fontsize(8)
-    ax.legend(fontsize=7, frameon=False)
-    ax.tick_params(labelsize=7)
-    ax.spines[["top", "right"]].set_visible(False)
+    format_small_axes(ax)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from napari_dip.io import AnyArray, BoolArray, Float32Array, ImageHeader
     from napari_dip.io.header import Headers
 
-_MAP_HELP = "One plane of the image's size, as napari-dip camera-maps writes it; it holds for all."
 #: Camera maps as optional inputs.
 CAMERA_MAP_INPUTS = (
     TaskInput(

@@ -153,14 +153,10 @@ def find_impulses(
     return impulses
 
 
-def find_stack_impulses(
-    stack: npt.NDArray[np.floating], *, threshold_sigmas: float = SUSPECT_SIGMAS
-) -> BoolArray:
+def find_stack_impulses(stack: npt.NDArray[np.floating]) -> BoolArray:
     """Find the impulses of all planes of (..., Y, X), each by itself."""
     planes = stack.reshape(-1, *stack.shape[-2:])
-    return np.stack(
-        [find_impulses(plane, threshold_sigmas=threshold_sigmas) for plane in planes]
-    ).reshape(stack.shape)
+    return np.stack([find_impulses(plane) for plane in planes]).reshape(stack.shape)
 
 
 def compute_local_median(plane: npt.NDArray[np.floating]) -> Plane:
@@ -270,9 +266,7 @@ def _fill_impulses(values: Plane, impulses: BoolArray) -> Plane:
     return filled
 
 
-def replace_by_random_neighbours(
-    planes: Float32Array, measured_mask: BoolArray, *, seed: int = 0
-) -> Float32Array:
+def replace_by_random_neighbours(planes: Float32Array, measured_mask: BoolArray) -> Float32Array:
     """Replace each missing pixel by a measured one drawn from its surroundings.
 
     The noise can then be measured on all pixels: its variance does not change, as it would with a
@@ -284,10 +278,8 @@ def replace_by_random_neighbours(
         (planes, Y, X).
     measured_mask : ndarray of bool
         Of the same shape.
-    seed : int
-        Of the random draws.
     """
-    rng, radius = np.random.default_rng(seed), MEDIAN_WINDOW_SIDE // 2
+    rng, radius = np.random.default_rng(0), MEDIAN_WINDOW_SIDE // 2
     filled, missing = planes.copy(), ~measured_mask
     height, width = planes.shape[1:]
     for _ in range(MAX_REPLACEMENT_DRAWS):

@@ -352,9 +352,7 @@ class Architecture:
     upsampling_sigma: float | None = None
 
 
-def list_architectures(
-    widths: tuple[int, ...], learning_rate: float, skip_channels: int = RANDOM_INPUT_SKIP_CHANNELS
-) -> dict[str, Architecture]:
+def list_architectures(widths: tuple[int, ...], learning_rate: float) -> dict[str, Architecture]:
     """Return all architectures by name, that of the preset first.
 
     Parameters
@@ -363,18 +361,16 @@ def list_architectures(
         Channels of the preset's network at each scale, finest first.
     learning_rate : float
         Its learning rate.
-    skip_channels : int
-        Channels of its skip connections.
     """
     scales = " → ".join(map(str, widths))
-    base_label = f"hourglass of {scales} channels, skips of {skip_channels}"
+    base_label = f"hourglass of {scales} channels, skips of {RANDOM_INPUT_SKIP_CHANNELS}"
     preset = Architecture(
         name=DEFAULT_ARCHITECTURE,
         label=base_label,
         structure="hourglass",
         widths=widths,
         learning_rate=learning_rate,
-        skip_channels=skip_channels,
+        skip_channels=RANDOM_INPUT_SKIP_CHANNELS,
     )
     decoder = _vary(preset, "decoder", structure="decoder", skip_channels=0)
     bounded_decoder = bound_architecture(decoder, LIPSCHITZ_BOUNDS[-1])
