@@ -131,14 +131,10 @@ def _move_folder(temporary_path: Path, path: Path, overwrite: bool) -> None:
 
 def _sync_files(temporary_path: Path) -> None:
     """Sync a file, or all files in a folder, so that a crash after the move leaves no empty one."""
-    paths = (
-        (entry for entry in temporary_path.rglob("*") if entry.is_file())
-        if temporary_path.is_dir()
-        else (temporary_path,)
-    )
-    for path in paths:
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
+    for path in (temporary_path, *temporary_path.rglob("*")):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

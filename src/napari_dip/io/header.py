@@ -359,21 +359,17 @@ def parse_ome_metadata(xml: str) -> OmeMetadata:
     pixels = _find_first_child(image, "Pixels")
     counts = tuple(int(pixels.get(f"Size{axis}", "1")) for axis in "CZT")
     channels = tuple(
-        _select_attributes(child, _CHANNEL_ATTRIBUTES)
-        for child in _find_children(pixels, "Channel")
+        _select_attributes(child, _CHANNEL_ATTRIBUTES) for child in pixels.iterfind("{*}Channel")
     )
     planes = []
-    for plane_element in _find_children(pixels, "Plane"):
+    for plane_element in pixels.iterfind("{*}Plane"):
         if attributes := _select_attributes(plane_element, _PLANE_ATTRIBUTES):
             index = tuple(int(plane_element.get(f"The{axis}", "0")) for axis in "CZT")
             planes.append((index, attributes))
     samples = int(_find_first_child(pixels, "Channel").get("SamplesPerPixel", "1"))
     objective_id = _find_first_child(image, "ObjectiveSettings").get("ID")
-    objectives = [
-        element
-        for element in root.iter()
-        if _get_local_tag(element) == "Objective" and element.get("ID") == objective_id
-    ]
+    objectives = root.iterfind(".//{*}Objective")
+    objective = next((each for each in objectives if each.get("ID") == objective_id), None)
     return OmeMetadata(
         name=image.get("Name"),
         description=_find_first_child(image, "Description").text,
@@ -381,7 +377,7 @@ def parse_ome_metadata(xml: str) -> OmeMetadata:
         channels=channels,
         planes=tuple(planes),
         counts=(counts[0] // max(1, samples), counts[1], counts[2]),
-        objective=_select_attributes(objectives[0], _OBJECTIVE_ATTRIBUTES) if objectives else (),
+        objective=() if objective is None else _select_attributes(objective, _OBJECTIVE_ATTRIBUTES),
     )
 
 
@@ -444,17 +440,10 @@ def is_positive(value: object) -> bool:
     return isinstance(value, int | float) and isfinite(value) and value > 0
 
 
-def _get_local_tag(element: ElementTree.Element) -> str:
-    return element.tag.rpartition("}")[2]
-
-
-def _find_children(element: ElementTree.Element, tag: str) -> list[ElementTree.Element]:
-    return [child for child in element if _get_local_tag(child) == tag]
-
-
 def _find_first_child(element: ElementTree.Element, tag: str) -> ElementTree.Element:
-    """Return the first child with a tag, or an empty element if there is none."""
-    return next(iter(_find_children(element, tag)), ElementTree.Element(tag))
+    """Return the first child with a tag of any namespace, or an empty element if there is none."""
+    child = element.find(f"{{*}}{tag}")
+    return ElementTree.Element(tag) if child is None else child
 
 
 def _select_attributes(element: ElementTree.Element, names: frozenset[str]) -> Attributes:

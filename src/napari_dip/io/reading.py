@@ -87,10 +87,8 @@ def read_header(path: str | os.PathLike[str], axes: str | None = None) -> ImageH
     file_path, size, reader = _find_reader(path)
     with convert_parser_errors(file_path):
         header: ImageHeader = reader.read_header(file_path, axes.upper() if axes else None)
-    if (
-        size
-        and header.pixel_count * np.dtype(header.dtype).itemsize > _MAX_COMPRESSION_RATIO * size
-    ):
+    byte_count = header.pixel_count * np.dtype(header.dtype).itemsize
+    if size and byte_count > _MAX_COMPRESSION_RATIO * size:
         sizes = " × ".join(str(side) for side in header.shape)
         why = f"its header states {sizes} pixels, but it holds {size} bytes"
         raise RefusedError("file-broken", path=file_path, why=why)
@@ -153,12 +151,10 @@ def read_pixels(header: ImageHeader) -> AnyArray:
         raise ValueError(f"'{header.name}' does not come from a file.")
     file_path, _, reader = _find_reader(header.path)
     with convert_parser_errors(file_path):
-        is_sliced = reader in _SLICED
-        raw = (
-            reader.open_image(file_path)[...]
-            if is_sliced
-            else reader.read_pixels(file_path, header)
-        )
+        if reader in _SLICED:
+            raw = reader.open_image(file_path)[...]
+        else:
+            raw = reader.read_pixels(file_path, header)
     pixels = _require_unchanged(_drop_alpha(raw, header), header)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
@@ -190,24 +186,19 @@ def open_pixels(header: ImageHeader) -> MemoryMappedImage | LazyImage | AnyArray
         return _require_unchanged(image, header)
     with convert_parser_errors(file_path):
         location = tiff.locate_pixels(file_path) if reader is tiff else None
-        if (
-            location is None
-            or location.shape != header.shape
-            or location.dtype.name != header.dtype
-        ):
+        if location is None or location.shape != header.shape:
             return read_pixels(header)
-        if location.offset is not None:
+        shape, offset, dtype = location.shape, location.offset, location.dtype
+        if dtype.name != header.dtype:
+            return read_pixels(header)
+        if offset is not None:
             return MemoryMappedImage(
-                path=file_path,
-                offset=location.offset,
-                shape=location.shape,
-                stored_dtype=location.dtype.str,
+                path=file_path, offset=offset, shape=shape, stored_dtype=dtype.str
             )
         temporary_folder = _TemporaryFolder()
         try:
-            raw = create_mapped_image(
-                temporary_folder.path / "pixels", location.shape, location.dtype.newbyteorder("=")
-            )
+            path = temporary_folder.path / "pixels"
+            raw = create_mapped_image(path, shape, dtype.newbyteorder("="))
         except OSError as error:
             fault = make_save_fault(temporary_folder.path, error)
             raise RefusedError(fault.code, **fault.facts) from None

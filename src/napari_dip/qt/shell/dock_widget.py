@@ -251,14 +251,11 @@ class DockLifecycle(QObject):
         window = frame.parentWidget()
         if not isinstance(window, QMainWindow):
             return
-        others = (closer.frame for closer in window.findChildren(DockLifecycle))
-        for other in others:
-            if (
-                isinstance(other, QDockWidget)
-                and other is not frame
-                and not other.isFloating()
-                and window.dockWidgetArea(other) == area
-            ):
+        for closer in window.findChildren(DockLifecycle):
+            other = closer.frame
+            if other is frame or not isinstance(other, QDockWidget) or other.isFloating():
+                continue
+            if window.dockWidgetArea(other) == area:
                 window.tabifyDockWidget(other, frame)
                 return
 

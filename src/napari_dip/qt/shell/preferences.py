@@ -145,7 +145,15 @@ def open_saved_settings(task: str) -> SavedRecipeFolder:
 
 def find_settings_folder() -> Path | None:
     """Return the plugin's folder next to napari's settings; None if napari saves none."""
-    file = _find_settings_file()
+    from napari.settings import get_settings
+
+    file: Path | str | None
+    try:
+        from napari.settings import get_plugin_settings
+
+        file = get_plugin_settings("napari-dip").config_path
+    except (ImportError, KeyError, AttributeError):  # before 0.9, or the plugin is not registered
+        file = get_settings().config_path
     return None if file is None else Path(file).parent / "napari-dip"
 
 
@@ -173,19 +181,6 @@ def _read_unfolded() -> set[str]:
         parts = (key.split("/", 1) for key in keys)
         return {f"{dock}/{_RENAMED_SECTIONS.get(title, title)}" for dock, title in parts}
     return set()
-
-
-def _find_settings_file() -> Path | str | None:
-    """Return the file of the plugin's settings, or of napari's own before napari 0.9."""
-    from napari.settings import get_settings
-
-    try:
-        from napari.settings import get_plugin_settings
-
-        settings_file: Path | str | None = get_plugin_settings("napari-dip").config_path
-    except (ImportError, KeyError, AttributeError):  # before 0.9, or the plugin is not registered
-        settings_file = get_settings().config_path
-    return settings_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -228,8 +228,7 @@ class SettingsForm:
                 placeholder = "needed" if is_required(context) else format_placeholder(field)
                 self.widgets[name].native.setPlaceholderText(placeholder)
             native = self.widgets[name].native
-            page = native.parentWidget()
-            label = None if page is None else page.layout().labelForField(native)
+            label = native.parentWidget().layout().labelForField(native)
             for widget in filter(None, (native, label)):
                 widget.setVisible(is_visible)
 

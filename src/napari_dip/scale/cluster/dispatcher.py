@@ -89,12 +89,8 @@ class _ShardedFile:
     def plan_stages(self, plan: Plan, worker_count: int) -> None:
         """Plan the stages."""
         serial_fraction, costs = estimate_serial_fraction(plan), plan.costs
-        seconds = (
-            costs.fit_seconds
-            - START_SECONDS
-            + costs.usual_inference_seconds
-            + costs.postprocessing_seconds
-        )
+        seconds = costs.fit_seconds - START_SECONDS + costs.usual_inference_seconds
+        seconds += costs.postprocessing_seconds
         first_count = 1 if plan.tiles else count_joint_training_shards(plan)
         for stage, fraction, max_count in (
             (_Stage.FIRST, serial_fraction, first_count),
