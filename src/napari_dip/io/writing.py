@@ -562,16 +562,11 @@ def _choose_level_factors(
 
 def _iter_chunk_regions(array: Any) -> Iterator[tuple[slice, ...]]:
     """Iterate over the regions of an array's chunks."""
-    for corner in product(
-        *(
-            range(0, side, chunk_side)
-            for side, chunk_side in zip(array.shape, array.chunks, strict=True)
-        )
-    ):
-        yield tuple(
-            slice(start, min(side, start + chunk_side))
-            for start, side, chunk_side in zip(corner, array.shape, array.chunks, strict=True)
-        )
+    spans = (
+        [slice(start, min(side, start + length)) for start in range(0, side, length)]
+        for side, length in zip(array.shape, array.chunks, strict=True)
+    )
+    return product(*spans)
 
 
 def _check_still_replaceable(target: Path) -> None:

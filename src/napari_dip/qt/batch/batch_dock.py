@@ -31,6 +31,7 @@ from napari_dip.qt.shell.dock_widget import (
     DockLifecycle,
     lay_out,
     make_single_shot_timer,
+    require,
     unwrap_viewer,
 )
 from napari_dip.qt.shell.job_controller import JobController, JobRequest
@@ -231,10 +232,8 @@ class BatchDock(QWidget):
         self.options: BatchOptions = BatchOptions()
         self.files_panel: FilesPanel = FilesPanel(viewer)
         self.plan_label: QLabel = make_message_label()
-        self.run_bar: RunBar
-        self.run_bar = bar = RunBar(
-            kept_label=_KEPT_FILES_LABEL, stop_label="Stop", can_discard=False
-        )
+        bar = RunBar(kept_label=_KEPT_FILES_LABEL, stop_label="Stop", can_discard=False)
+        self.run_bar: RunBar = bar
         bar.pause_button.setToolTip("Hold the computation; what is done stays")
         bar.discard_button.setText("Leave queue")
         bar.discard_button.setToolTip("Give up the place in the queue; the files stay chosen")
@@ -431,8 +430,7 @@ class BatchDock(QWidget):
 
     def _find_form(self, task: str) -> SettingsForm | None:
         """Return the form of a task's dock in the same window, or None."""
-        window = self.window()
-        docks = [] if window is None else window.findChildren(TaskDock)
+        docks = require(self.window()).findChildren(TaskDock)
         return next((dock.form for dock in docks if dock.task == task), None)
 
 

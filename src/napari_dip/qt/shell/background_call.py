@@ -122,9 +122,8 @@ class ProgressQueue:
         seconds_before, self._spent_seconds = self._spent_seconds, time.thread_time()
         if seconds_before:
             self._costs = (self._costs[1], self._spent_seconds - seconds_before)
-        return min(
-            MAX_UPDATE_SECONDS, max(MIN_UPDATE_SECONDS, min(self._costs) / MAX_DRAWING_FRACTION)
-        )
+        wanted_seconds = min(self._costs) / MAX_DRAWING_FRACTION
+        return min(MAX_UPDATE_SECONDS, max(MIN_UPDATE_SECONDS, wanted_seconds))
 
 
 class RunControl:

@@ -303,7 +303,7 @@ def measure_shape_traces(shapes: Shapes, input_layer: Image, result_layer: Image
         spans = {}
         for axis, other in (("Y", 2), ("X", 1)):
             inside = np.flatnonzero(masks.any((0, other)))
-            spans[axis] = slice(inside[0], inside[-1] + 1) if inside.size else slice(1)
+            spans[axis] = slice(inside[0], inside[-1] + 1)
         window = tuple(spans.get(axis, slice(None)) for axis in report["axes"])
         pixels = np.asarray(get_full_resolution(layer)[window])
         averages.append(average_regions(pixels, report["axes"], masks[:, spans["Y"], spans["X"]]))
@@ -391,10 +391,9 @@ class ProfilePlot(DockPlot):
 
     def show_profiles(self, lines: LineProfiles | ShapeTraces) -> None:
         """Plot the profiles of input and result."""
-        for curve, profile in zip(
-            (self.input_curve, self.result_curve), lines.profiles, strict=True
-        ):
-            curve.setData(*profile)
+        measured, restored = lines.profiles
+        self.input_curve.setData(*measured)
+        self.result_curve.setData(*restored)
         self.labels: tuple[str, str] = lines.axis_label, self.labels[1]
         self.update_labels()
         self.setVisible(True)

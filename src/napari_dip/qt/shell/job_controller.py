@@ -163,9 +163,7 @@ class QueueTicket:
     def description(self) -> str:
         """Message on the jobs that this one waits for."""
         first_label, count = self.jobs_ahead[0], len(self.jobs_ahead) - 1
-        others = (
-            "" if not count else f", and then for {count} more" if count > 1 else ", and another"
-        )
+        others = f", and then for {count} more" if count > 1 else ", and another" * count
         return f"Waiting for {first_label} to end{others}. Then '{self.label}' begins by itself."
 
     def discard(self) -> None:

@@ -14,7 +14,7 @@ from napari.layers import Image, Shapes
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QLineEdit, QPushButton, QWidget
 
-from napari_dip.errors import DipError, Fault, RefusedError, make_refusal
+from napari_dip.errors import DipError, Fault, RefusedError
 from napari_dip.io import guess_axes
 from napari_dip.io.outputs import JSON_SUFFIXES, resolve_output
 from napari_dip.io.paths import find_free_path
@@ -470,20 +470,16 @@ class RepeatSection(CollapsibleSection):
         layer, provenance = self._read_chosen_result()
         if layer is None or provenance is None or self._save_call is not None:
             return
-        if provenance.get("shows") == REGION:
-            refusal = make_refusal("repeat-merged", layer=layer.name)
-            self.message_emitted.emit(refusal.message)
-            return
-        unsaved = find_unsaved_inputs(provenance)
-        if not unsaved:
-            self._copy_to_clipboard(write(build_repetition(provenance, {})), button)
-            return
         try:
-            layers = tuple(
-                self._find_unsaved_layer(name, provenance, layer.name) for name in unsaved
-            )
+            if provenance.get("shows") == REGION:
+                raise RefusedError("repeat-merged", layer=layer.name)
+            names, result = find_unsaved_inputs(provenance), layer.name
+            layers = tuple(self._find_unsaved_layer(name, provenance, result) for name in names)
         except RefusedError as error:
             self.message_emitted.emit(error.reason.message)
+            return
+        if not layers:
+            self._copy_to_clipboard(write(build_repetition(provenance, {})), button)
             return
         folder = QFileDialog.getExistingDirectory(self, _SAVE_FOLDER_TITLE)
         if not folder:
@@ -533,8 +529,7 @@ class RepeatSection(CollapsibleSection):
             source_layer = find_layer(self._viewer, image)
             if not isinstance(source_layer, Image):
                 raise RefusedError("repeat-unsaved", layer=image, result=result)
-            mask = rasterise_shapes(layer, source_layer).any(0)
-            pixels, axes = mask.astype(np.uint8), "YX"
+            pixels, axes = rasterise_shapes(layer, source_layer).any(0), "YX"
         else:
             pixels = get_full_resolution(layer)
             axes = guess_axes(tuple(pixels.shape), rgb=bool(getattr(layer, "rgb", False)))

@@ -116,9 +116,8 @@ def unpack_provenance(saved: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             key: str(record[key]) for key in ("layer", "axes", "path") if record.get(key)
         }
         # a file from elsewhere could name any place
-        is_relative = (
-            not os.path.isabs(path := inputs[name].get("path", "")) and not Path(path).drive
-        )
+        path = inputs[name].get("path", "")
+        is_relative = not os.path.isabs(path) and not Path(path).drive
         inputs[name]["path"] = os.path.abspath(folder / path) if path and is_relative else None
     provenance = build_report_provenance(inputs["image"]["layer"], report["recipe"], report)
     provenance |= {"inputs": inputs, "shows": str(saved.get("shows", "result"))}
@@ -302,7 +301,6 @@ def _make_panel_image(layer: Image, like: Image, point: tuple[float, ...]) -> Pa
 
 def find_insets(viewer: Viewer, result: Image) -> list[tuple[float, float, float, float]]:
     """Return left, right, bottom and top of the rectangles in visible Shapes layers, as drawn."""
-    (height, width), (y, x) = result.scale[-2:], result.translate[-2:]
     boxes = [
         find_shape_bounds(layer, result, number)
         for layer in viewer.layers
@@ -310,15 +308,12 @@ def find_insets(viewer: Viewer, result: Image) -> list[tuple[float, float, float
         for number, kind in enumerate(layer.shape_type)
         if kind == "rectangle"
     ]
-    return [
-        (
-            x + width * (left - 0.5),
-            x + width * (right - 0.5),
-            y + height * (bottom - 0.5),
-            y + height * (top - 0.5),
-        )
-        for top, left, bottom, right in boxes[:_MAX_INSETS]
-    ]
+    insets = []
+    for box in boxes[:_MAX_INSETS]:
+        corners = np.reshape(box, (2, 2)) - 0.5  # top and left, bottom and right
+        (top, left), (bottom, right) = result.translate[-2:] + result.scale[-2:] * corners
+        insets.append((left, right, bottom, top))
+    return insets
 
 
 def find_shape_bounds(
