@@ -200,11 +200,8 @@ def make_plan_arguments(task: str) -> list[Argument]:
 
 def list_extra_outputs(task: str) -> dict[str, str]:
     """Return the help of each output besides the result, including those of the task."""
-    entries = {
-        f"{name}_out": f"{help_text} Saved as TIFF."
-        for name, help_text in TASKS[task].spec.extra_outputs.items()
-    }
-    return {**EXTRA_FILES, **entries}
+    outputs = TASKS[task].spec.extra_outputs.items()
+    return EXTRA_FILES | {f"{name}_out": f"{text} Saved as TIFF." for name, text in outputs}
 
 
 def make_output_arguments(task: str) -> list[Argument]:
@@ -330,10 +327,8 @@ _OPTICS_FIELDS = (
 
 def make_psf_arguments() -> list[Argument]:
     """Make the arguments of the command `psf`."""
-    optics = {
-        argument.name: argument
-        for argument in _make_setting_arguments(TASKS["deblur"], COMMON_GROUP)
-    }
+    settings = _make_setting_arguments(TASKS["deblur"], COMMON_GROUP)
+    optics = {argument.name: argument for argument in settings}
     text = "Diameter of the beads in nanometres, which is taken out of the PSF. Default: 0."
     bead_diameter = make_option("bead_diameter", text, "VALUE", show_default=False)
     bead_diameter = bead_diameter.replace(default=0.0)
@@ -413,10 +408,8 @@ def _make_network_arguments() -> list[Argument]:
 
 def _make_setting_arguments(settings_class: Any, group: Group) -> list[Argument]:
     """Make the options for the fields of a task or of the run settings."""
-    return [
-        _make_setting_argument(name, field, group)
-        for name, field in settings_class.__pydantic_fields__.items()
-    ]
+    fields = settings_class.__pydantic_fields__.items()
+    return [_make_setting_argument(name, field, group) for name, field in fields]
 
 
 def _make_setting_argument(name: str, field: Any, group: Group) -> Argument:

@@ -365,9 +365,8 @@ def summarise_batch_plan(plan: BatchPlan, workers: int | None = None) -> str:
     if plan.refused_files:
         clauses.append(f"{len(plan.refused_files)} refused")
     worker_text = "" if workers is None else f" by {workers} worker{'s' * (workers > 1)}"
-    seconds = sum(remaining_plan.seconds for remaining_plan in plans) / max(
-        1, min(workers or 1, len(plans))
-    )
+    parallel_count = max(1, min(workers or 1, len(plans)))
+    seconds = sum(remaining_plan.seconds for remaining_plan in plans) / parallel_count
     if plans and plan.joint_training is not None:
         seconds += plan.joint_training.seconds
     duration = f": up to {format_duration(seconds)}" if plans else ""

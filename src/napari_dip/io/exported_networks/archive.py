@@ -56,8 +56,8 @@ class ProgramArchive:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path: Path
-        self.path, archive_bytes = stat_readable_file(path)
+        file_path, archive_bytes = stat_readable_file(path)
+        self.path: Path = file_path
         _check_format(self.path)
         try:
             with zipfile.ZipFile(self.path) as file:
@@ -100,9 +100,8 @@ class ProgramArchive:
         try:
             data = json.loads(self.read_entry(name))
         except (ValueError, RecursionError) as error:
-            raise self.make_broken_error(
-                f"its {name} is no JSON: {describe_exception(error)}"
-            ) from None
+            why = f"its {name} is no JSON: {describe_exception(error)}"
+            raise self.make_broken_error(why) from None
         if not isinstance(data, dict):
             raise self.make_broken_error(f"its {name} holds something else than a program")
         return data
@@ -120,13 +119,9 @@ class ProgramArchive:
     def _find_root(self) -> str:
         """Return the root folder of all entries, with a slash."""
         model_entry = "models/model.json"
-        roots = [
-            name.removesuffix(model_entry)
-            for name in self._entries
-            if name.endswith("/" + model_entry)
-        ]
-        if len(roots) == 1:
-            return roots[0]
+        models = [name for name in self._entries if name.endswith("/" + model_entry)]
+        if len(models) == 1:
+            return models[0].removesuffix(model_entry)
         if any(name.endswith("/constants.pkl") for name in self._entries):
             kind = "a TorchScript program"
         elif any(name.endswith("data.pkl") for name in self._entries):

@@ -304,16 +304,16 @@ def _parse_program(
     weights = {}
     for name, (group, key) in locations.items():
         config = lists[group]["config"]
-        weights[name] = _parse_weight(archive, group, config[key]) if key in config else None
-    aliases, steps = AliasTracker(constants), []
-    for number, node in enumerate(graph["nodes"]):
-        steps.append(_parse_node(archive, number, node, aliases))
+        if key in config:
+            weights[name] = _parse_weight(archive, group, config[key])
+    aliases, nodes = AliasTracker(constants), enumerate(graph["nodes"])
+    steps = tuple(_parse_node(archive, number, node, aliases) for number, node in nodes)
     return ExportedProgram(
         archive=archive,
         input_name=image_name,
         sizes=_parse_open_sizes(graph["tensor_values"][image_name]["sizes"]),
-        steps=tuple(steps),
-        stored_weights={name: weight for name, weight in weights.items() if weight is not None},
+        steps=steps,
+        stored_weights=weights,
         shapes={
             name: _parse_open_sizes(meta["sizes"]) for name, meta in graph["tensor_values"].items()
         },
@@ -486,12 +486,8 @@ def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
     layers = program.list_layers()
     if layer not in layers:
         raise RefusedError(_make_unknown_layer_refusal(program, layer, list(layers)))
-    producers = {
-        name: number
-        for number, step in enumerate(program.steps)
-        for name in step.results
-        if name is not None
-    }
+    results = ((name, number) for number, step in enumerate(program.steps) for name in step.results)
+    producers = {name: number for name, number in results if name is not None}
     step_numbers, weight_names = _find_dependencies(program, layers[layer], producers)
     return {
         "image": program.input_name,

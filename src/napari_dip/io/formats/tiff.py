@@ -175,9 +175,8 @@ def choose_series(file: TiffFile, path: Path) -> TiffPageSeries:
             raise RefusedError("file-outside-folder", path=path, other=file_name)
     if not file.series:
         raise make_broken_file_error(path, "no image is found in it")
-    full_series = [
-        member for member in file.series if not member.keyframe.is_reduced
-    ] or file.series
+    full_series = [member for member in file.series if not member.keyframe.is_reduced]
+    full_series = full_series or file.series
     larger_copies = [series for series in full_series if _is_larger_copy(series, full_series[0])]
     return max([full_series[0], *larger_copies], key=lambda series: series.size)
 
@@ -207,19 +206,14 @@ def list_page_notes(file: TiffFile, series: TiffPageSeries, pages: Pages, name: 
     if series.kind in _FALLBACKS and any(kinds) and total > 1:
         notes.append(make_note("planes-mismatched", name=name, total=total))
     present_pages = [page for page in pages if page is not None]
-    other_levels = [level for image in file.series for level in image.levels if level is not series]
-    used = {_get_page_key(page) for page in present_pages}
-    used |= {
-        _get_page_key(page) for level in other_levels for page in level.pages if page is not None
-    }
+    levels = [level for image in file.series for level in image.levels]
+    listed = (page for level in levels for page in level.pages if page is not None)
+    used = set(map(_get_page_key, listed))
     files = {page.parent.filehandle.name: page.parent for page in present_pages}
     existing = {(name, index) for name, item in files.items() for index in range(len(item.pages))}
     if unused := len(existing - used):
-        notes.append(
-            make_note(
-                "planes-unnamed", name=name, total=len(existing), count=total - unused, rest=unused
-            )
-        )
+        facts = {"total": len(existing), "count": total - unused, "rest": unused}
+        notes.append(make_note("planes-unnamed", name=name, **facts))
     if copies := len(present_pages) - len({_get_page_key(page) for page in present_pages}):
         notes.append(make_note("planes-twice", name=name, count=copies))
     return notes

@@ -24,9 +24,8 @@ COLOUR_COUNT = 3
 #: 0.26 s on two busy cores.
 _MAX_FILE_PLANES = 1_000
 #: How sizes along the axes of a file are told.
-_SIZE_PHRASES = {"T": "frames every {}", "Z": "planes {} apart"} | dict.fromkeys(
-    "YX", "pixels of {}"
-)
+_PIXELS = "pixels of {}"
+_SIZE_PHRASES = {"T": "frames every {}", "Z": "planes {} apart", "Y": _PIXELS, "X": _PIXELS}
 
 
 def get_full_resolution(layer: Image) -> Any:
@@ -112,7 +111,7 @@ def describe_file_header(header: ImageHeader | None) -> str:
     for axis, size, unit in zip(header.axes, header.scale or (), header.units or (), strict=False):
         if unit != "pixel" and axis in _SIZE_PHRASES:
             length = f"{size:.4g} {get_unit_symbol(unit) or unit}"
-            lengths[length] = _SIZE_PHRASES[axis] if length not in lengths else "pixels of {}"
+            lengths[length] = _SIZE_PHRASES[axis] if length not in lengths else _PIXELS
     phrases = [known_axes, *(phrase.format(length) for length, phrase in lengths.items())]
     text = ", ".join(filter(None, phrases))
     return f"From its file: {text}." if text else ""

@@ -109,9 +109,7 @@ def limit_machine(machine: Machine, preferences: Any) -> Machine:
     if preferences is None:
         return machine
     preferred_device = DEVICES.get(preferences.device)
-    devices = machine.devices
-    if preferred_device in devices:
-        devices = (preferred_device, *(device for device in devices if device != preferred_device))
+    devices = tuple(sorted(machine.devices, key=lambda device: device != preferred_device))
     memory = round(1e9 * preferences.memory) or machine.memory_bytes
     return replace(
         machine,

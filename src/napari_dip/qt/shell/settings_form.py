@@ -135,16 +135,13 @@ class SettingsForm:
         self.widgets: dict[str, ValueWidget[Any]] = {
             name: make_field_widget(field) for name, field in self._fields.items()
         }
-        self.suggestion_menus: dict[str, SuggestionMenu] = {
-            name: SuggestionMenu(
-                self.widgets[name].native, name, suggest, lambda: self.build_recipe().task
-            )
-            for name, field in self._fields.items()
-            if (suggest := field.setting.list_suggestions)
-        }
-        for name, menu in self.suggestion_menus.items():
-            edit = self.widgets[name].native
-            _add_edit_button(edit, "choices", "Show the choices", menu.open_menu)
+        self.suggestion_menus: dict[str, SuggestionMenu] = {}
+        for name, field in self._fields.items():
+            if suggest := field.setting.list_suggestions:
+                edit = self.widgets[name].native
+                menu = SuggestionMenu(edit, name, suggest, lambda: self.build_recipe().task)
+                _add_edit_button(edit, "choices", "Show the choices", menu.open_menu)
+                self.suggestion_menus[name] = menu
         for widget in self.widgets.values():
             widget.changed.connect(self._notify)
         self.has_noise_settings: bool = set(MEASURED_FIELDS) <= set(self._fields)

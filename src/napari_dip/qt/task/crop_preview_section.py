@@ -115,10 +115,8 @@ def find_region(
     """
     box = find_visible_bounds(image) if shapes is None else find_shape_bounds(shapes, image)
     point = image.world_to_data(viewer.dims.point[-image.ndim :])
-    position = [
-        int(np.clip(round(coordinate), 0, n - 1))
-        for coordinate, n in zip(point, plan.header.shape, strict=False)
-    ]
+    pairs = zip(point, plan.header.shape, strict=False)
+    position = [int(np.clip(round(coordinate), 0, count - 1)) for coordinate, count in pairs]
     position += [0] * (len(plan.header.shape) - len(position))  # for the axis of colours
     return make_crop_region(plan.header, plan.layout, box, tuple(position), is_merged=is_merged)
 
@@ -137,9 +135,8 @@ class GridComparison:
         """Show layers in the grid, with the camera on the last one."""
         self.end()
         viewer = self._viewer
-        self._hidden_layers = [
-            layer for layer in viewer.layers if layer.visible and layer not in layers
-        ]
+        others = (layer for layer in viewer.layers if layer not in layers)
+        self._hidden_layers = [layer for layer in others if layer.visible]
         for layer in self._hidden_layers:
             layer.visible = False
         for layer in layers:
@@ -440,12 +437,8 @@ class CropPreviewSection(CollapsibleSection):
     def show_comparison(self) -> None:
         """Show the results of a comparison next to the input, if one has ended."""
         target, self.comparison_target = self.comparison_target, None
-        layers = [
-            layer
-            for layer in self._viewer.layers
-            if read_preview_provenance(layer) is not None
-            and layer.name not in self._earlier_layer_names
-        ]
+        previews = filter(read_preview_provenance, self._viewer.layers)
+        layers = [layer for layer in previews if layer.name not in self._earlier_layer_names]
         source_layer = None if target is None else target.get_source_layer()
         if len(layers) > 1 and source_layer is not None and source_layer in self._viewer.layers:
             self.grid.show([source_layer, *layers])
@@ -460,7 +453,7 @@ class CropPreviewSection(CollapsibleSection):
         layers = list(self._viewer.layers)[::-1]
         drawn = [each.name for each in layers if isinstance(each, Shapes) and not is_preview(each)]
         update_combo(self.region_combo, [VISIBLE_REGION_LABEL, *drawn], drawn)
-        names = [layer.name for layer in layers if read_preview_provenance(layer) is not None]
+        names = [layer.name for layer in filter(read_preview_provenance, layers)]
         if self._unmerge is not None and self._unmerge.args[0]() not in layers:
             self._unmerge = None
         self.undo_button.setVisible(self._unmerge is not None)

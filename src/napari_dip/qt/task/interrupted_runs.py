@@ -211,12 +211,9 @@ class InterruptedRunPanel(QWidget):
         self, run: InterruptedRun, pixels: Mapping[str, Any], loaded_pixels: Mapping[str, Any]
     ) -> JobRequest | Refusal:
         """Restore layers and settings of the run; return its request, or a refusal."""
-        names = {
-            name: recreate_layer(self._viewer, record, loaded_pixels[name])
-            if name in loaded_pixels
-            else record["layer"]
-            for name, record in run.inputs.items()
-        }
+        names = {name: record["layer"] for name, record in run.inputs.items()}
+        for name, array in loaded_pixels.items():
+            names[name] = recreate_layer(self._viewer, run.inputs[name], array)
         if "image" in loaded_pixels:
             image = self._viewer.layers[names["image"]]
             fit_view(self._viewer, image)

@@ -403,14 +403,11 @@ class NoiseSection(MeasurementSection):
         self._start(work, self._show_report, "Measuring the noise of", header.name)
 
     def _show_report(self, report: NoiseReport) -> None:
-        figures = {
-            name: " / ".join(f"{getattr(channel, figure):.4g}" for channel in report.channels)
-            for name, figure in (("gain", "gain"), ("read_noise", "darkest_std"))
-        }
+        gains = " / ".join(f"{channel.gain:.4g}" for channel in report.channels)
         # what is measured in the dark may exceed the read noise of the detector
-        origins = {"gain": "measured", "read_noise": "at most"}
-        placeholders = {key: f"{value}, {origins[key]}" for key, value in figures.items()}
-        self._form.show_measured_values(placeholders)
+        limits = " / ".join(f"{channel.darkest_std:.4g}" for channel in report.channels)
+        figures = {"gain": f"{gains}, measured", "read_noise": f"{limits}, at most"}
+        self._form.show_measured_values(figures)
         self.plot.show_noise(report.channels)
         self.blind_spot_page.show_report(report)
         self._show_message("\n".join(report.sentences))

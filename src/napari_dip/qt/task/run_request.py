@@ -151,11 +151,8 @@ def find_merge_layer(viewer: Viewer, image: Image, plan: Plan) -> Image | None:
 
 def read_recorded_inputs(provenance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the recorded inputs of a result by name; by default, its image only."""
-    image = {
-        "layer": provenance["input"]["name"],
-        "path": None,
-        "axes": provenance["report"]["axes"],
-    }
+    name, axes = provenance["input"]["name"], provenance["report"]["axes"]
+    image = {"layer": name, "path": None, "axes": axes}
     recorded = dict(provenance.get("inputs") or {"image": image})
     return {name: record for name, record in recorded.items() if name != NETWORK_FILE_INPUT}
 
@@ -192,9 +189,8 @@ def build_repetition(provenance: Mapping[str, Any], saved: Mapping[str, str]) ->
     saved : mapping of str to str
         Files of inputs that were saved afterwards, by name.
     """
-    paths = {
-        name: str(record.get("path")) for name, record in read_recorded_inputs(provenance).items()
-    }
+    inputs = read_recorded_inputs(provenance)
+    paths = {name: str(record.get("path")) for name, record in inputs.items()}
     if (network := dict(provenance.get("inputs") or {}).get(NETWORK_FILE_INPUT)) is not None:
         paths[NETWORK_FILE_INPUT] = str(network["path"])
     return Repetition(
@@ -255,10 +251,8 @@ def plan_autosave(
     if not is_enabled or folder is None or new_plan != plan:
         return None
     layers = {"image": image, **extra_inputs}
-    recorded = {
-        name: {**record, **record_layer(layers[name])}
-        for name, record in record_inputs(image, plan.header.axes, extra_inputs).items()
-    }
+    records = record_inputs(image, plan.header.axes, extra_inputs)
+    recorded = {name: record | record_layer(layers[name]) for name, record in records.items()}
     file = os.path.basename(recorded["image"]["path"] or "")
     file = f" ({file})" if os.path.splitext(file)[0] not in ("", image.name) else ""
     label = f"{plan.recipe.task.spec.title} of '{image.name}'{file}"
@@ -403,11 +397,8 @@ def make_crop_request(
     assert target is not None  # the result of a task is a layer
     layer = target.get_source_layer()
     # napari counts no axis for red, green and blue
-    offset = [
-        index
-        for index, axis in zip(region.start, crop_plan.header.axes, strict=True)
-        if axis != "S"
-    ]
+    starts = zip(region.start, crop_plan.header.axes, strict=True)
+    offset = [index for index, axis in starts if axis != "S"]
     linear_matrix = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear).linear_matrix
     shift = linear_matrix @ np.array(offset, float)
     attributes, input_attributes = (

@@ -319,12 +319,11 @@ def plan_batch(
     machine = _limit_cores(machine or detect_machine(), cores, process_count)
     network_file = (extra_paths or {}).get(NETWORK_FILE_INPUT)
     batch_network = choose_batch_network(folder, network_file, joint_training, earlier_manifest)
+    network = batch_network.network
     jobs = tuple(
         Job(
             source=source,
-            plan=plan_file(
-                loaded_recipe, source, axes, extra_headers, machine, batch_network.network
-            ),
+            plan=plan_file(loaded_recipe, source, axes, extra_headers, machine, network),
             paths=make_result_paths(folder, make_result_name(source)),
         )
         for source in sources
@@ -347,7 +346,7 @@ def plan_batch(
         machine=machine,
         axes=axes,
         notes=(*notes, *batch_network.notes, *describe_batch_axes(headers)),
-        network=batch_network.network,
+        network=network,
         joint_training=joint_plan,
     )
     shapes = [file_plan.result_shape for file_plan in find_remaining_plans(plan).values()]

@@ -364,10 +364,10 @@ class DaskWorkerPool:
     def send_control(self, session: str, control: Control) -> None:
         """Send the control to all workers, without waiting for their replies."""
         if self._control_thread is None or not self._control_thread.is_alive():
+            arguments = session, control.name
             self._control_thread = threading.Thread(
-                target=self._run_send_control, args=(session, control.name)
+                target=self._run_send_control, args=arguments, daemon=True
             )
-            self._control_thread.daemon = True
             self._control_thread.start()
 
     def receive_messages(self, seconds: float) -> Iterator[WorkerMessage]:
