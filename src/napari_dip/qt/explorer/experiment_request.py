@@ -27,7 +27,7 @@ from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.recipe import list_setting_fields
 from napari_dip.qt.shell.background_call import JobProgress
 from napari_dip.qt.shell.dock_plots import find_plane_index
-from napari_dip.qt.shell.dock_widget import fill_grid, guard_wheel, make_form
+from napari_dip.qt.shell.dock_widget import fill_grid, guard_wheel, make_form, require
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.layer_headers import get_full_resolution
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
@@ -112,12 +112,10 @@ class ExperimentForm:
 
     def list_checked_architectures(self) -> tuple[str, ...]:
         """Return the names of the checked architectures, with that of the preset."""
-        items = [self.architecture_list.item(row) for row in range(self.architecture_list.count())]
-        return tuple(
-            item.data(Qt.ItemDataRole.UserRole)
-            for item in items
-            if item is not None and item.checkState() == Qt.CheckState.Checked
-        )
+        rows = range(self.architecture_list.count())
+        items = [require(self.architecture_list.item(row)) for row in rows]
+        checked = [item for item in items if item.checkState() == Qt.CheckState.Checked]
+        return tuple(item.data(Qt.ItemDataRole.UserRole) for item in checked)
 
     def _fill_architectures(self) -> None:
         """List all architectures, checked; that of the preset cannot be unchecked."""

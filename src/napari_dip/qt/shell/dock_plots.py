@@ -414,11 +414,9 @@ class LayerPair:
 
     def get(self) -> tuple[Image | None, Image | None]:
         """Return both layers, each None if it is no longer in the viewer."""
-        layers = [layer_ref() for layer_ref in self._refs] or [None, None]
-        input_layer, result_layer = (
-            layer if layer in self._viewer.layers else None for layer in layers
-        )
-        return input_layer, result_layer
+        layers = self._viewer.layers
+        first, second = [layer_ref() for layer_ref in self._refs] or (None, None)
+        return first if first in layers else None, second if second in layers else None
 
 
 class ProfileSection(CollapsibleSection):

@@ -354,18 +354,13 @@ class ExtraInputs(QWidget):
 
     def read_headers(self) -> dict[str, ImageHeader]:
         """Return a description of each chosen layer by input name, without reading pixels."""
-        return {
-            name: self._describe_layer(layer) for name, layer in self.get_chosen_layers().items()
-        }
+        layers = self.get_chosen_layers().items()
+        return {name: self._describe_layer(layer) for name, layer in layers}
 
     def read_pixels(self) -> dict[str, Any]:
         """Return the pixels of each chosen layer by input name; shapes become a mask."""
-        return {
-            name: rasterise_shapes(layer, self._image).any(0)
-            if isinstance(layer, Shapes)
-            else get_full_resolution(layer)
-            for name, layer in self.get_chosen_layers().items()
-        }
+        layers = self.get_chosen_layers().items()
+        return {name: self._read_layer(layer) for name, layer in layers}
 
     def inspect_early(self, plan: Plan) -> tuple[Note, ...]:
         """Let the task inspect a small PSF, and an empty or very full mask; return its notes.
@@ -382,27 +377,19 @@ class ExtraInputs(QWidget):
         RefusedError
             If an input cannot be used.
         """
-        drawn_masks: dict[str, Any] = {
-            item.name: rasterise_shapes(layer, self._image).any(0)
-            if isinstance(layer := self.get_layer(item.name), Shapes)
-            else layer.data
-            for item in self._inputs
-            if "labels" in item.layer_types and self._is_small_mask(self.get_layer(item.name))
-        }
-        marked_fractions = [float((pixels > 0).mean()) for pixels in drawn_masks.values()]
+        masks, small_images = dict[str, Any](), dict[str, Any]()
+        for item in self._inputs:
+            layer = self.get_layer(item.name)
+            if "labels" in item.layer_types and self._is_small_mask(layer):
+                masks[item.name] = self._read_layer(layer)
+            if item.is_inspected_early and _is_small(layer, Image, _MAX_INSPECTED_PIXELS):
+                small_images[item.name] = self._read_layer(layer)
+        marked_fractions = [float((pixels > 0).mean()) for pixels in masks.values()]
         self._is_blank = bool(marked_fractions) and not any(marked_fractions)
         # a usual mask is inspected with the image, in the run
         is_odd = self._is_blank or max(marked_fractions, default=0) > _MAX_USUAL_MASK_FRACTION
         is_odd |= getattr(plan.recipe.task, "label", None) is not None  # it may not occur
-        early_layers = {
-            item.name: self.get_layer(item.name) for item in self._inputs if item.is_inspected_early
-        }
-        small_images = {
-            name: get_full_resolution(layer)
-            for name, layer in early_layers.items()
-            if _is_small(layer, Image, _MAX_INSPECTED_PIXELS)
-        }
-        return inspect_early(plan, {**(drawn_masks if is_odd else {}), **small_images})
+        return inspect_early(plan, {**(masks if is_odd else {}), **small_images})
 
     def refresh(self, _: object = None) -> None:
         """Update the lists to the layers of the viewer and keep the choices."""
@@ -469,6 +456,12 @@ class ExtraInputs(QWidget):
             pixel_count = max(1, len(layer.data)) * prod(get_image_grid(self._image))
             return pixel_count <= _MAX_CHECKED_MASK_PIXELS
         return _is_small(layer, (Labels, Image), _MAX_CHECKED_MASK_PIXELS)
+
+    def _read_layer(self, layer: Any) -> Any:
+        """Return the pixels of a layer; shapes become a mask."""
+        if isinstance(layer, Shapes):
+            return rasterise_shapes(layer, self._image).any(0)
+        return get_full_resolution(layer)
 
     def _describe_layer(self, layer: Any) -> ImageHeader:
         if isinstance(layer, Shapes):

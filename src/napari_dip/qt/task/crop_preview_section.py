@@ -316,8 +316,8 @@ class CropPreviewSection(CollapsibleSection):
         self._preview_page = QWidget()
         self._build_layout(page)
         self.try_button.clicked.connect(self.request_preview)
-        self.compare_button.clicked.connect(self.compare)
-        self.restore_button.clicked.connect(self.restore_region)
+        self.compare_button.clicked.connect(lambda: self._request_runs(_PRESETS))
+        self.restore_button.clicked.connect(lambda: self._request_runs((), is_merged=True))
         self.undo_button.clicked.connect(self.undo_region)
         self.apply_button.clicked.connect(self.apply)
         self.remove_button.clicked.connect(self.remove_previews)
@@ -342,13 +342,6 @@ class CropPreviewSection(CollapsibleSection):
         """Request a run on the region with the present settings."""
         self._request_runs(())
 
-    def compare(self) -> None:
-        """Request a run on the region with each preset."""
-        self._request_runs(_PRESETS)
-
-    def restore_region(self) -> None:
-        """Request a run on the region whose result is merged into the latest one."""
-        self._request_runs((), is_merged=True)
 
     def undo_region(self) -> None:
         """Give the layer of the latest region back what it had before."""
@@ -494,6 +487,15 @@ class CropPreviewSection(CollapsibleSection):
         self.grid.end()
 
     def _request_runs(self, presets: tuple[str, ...], *, is_merged: bool = False) -> None:
+        """Request runs on the region: with each of these presets, or as the form says.
+
+        Parameters
+        ----------
+        presets : tuple of str
+            Empty for the settings of the form.
+        is_merged : bool
+            Whether the result is merged into the latest one.
+        """
         preset = self._form.widgets["preset"].value
         crops = self._plan_crops(presets or (preset,), is_merged=is_merged)
         image = self._image_chooser.get_layer()

@@ -105,12 +105,11 @@ def fit_joint_network(
     FailedError
         If the fit fails, or the network cannot be written.
     """
-    threads = joint_plan.threads
     recorder = ControlRecorder(poll_control)
     checkpoints = CheckpointStore(run_folder, resume=resume, replaces_unusable=True)
-    steps = _fit_networks(joint_plan, threads, network_path, checkpoints, recorder)
+    steps = _fit_networks(joint_plan, network_path, checkpoints, recorder)
     try:
-        return (yield from run_with_torch(steps, threads, SERIES_NAME))
+        return (yield from run_with_torch(steps, joint_plan.threads, SERIES_NAME))
     except OSError as error:
         raise FailedError(make_save_fault(network_path, error)) from error
 
@@ -165,7 +164,6 @@ def _crop_to_training_region(
 
 def _fit_networks(
     joint_plan: JointTrainingPlan,
-    threads: int,
     network_path: Path,
     checkpoints: CheckpointStore,
     recorder: ControlRecorder,
@@ -176,7 +174,7 @@ def _fit_networks(
         return False
     from napari_dip.pipeline.assess.merge import ResultMerger
 
-    image = _combine_crops(crops, threads)
+    image = _combine_crops(crops, joint_plan.threads)
     run_plan = image.run_plan
     monitor = RunMonitor(run_plan, recorder.poll_control, None)
     merger = ResultMerger(image)

@@ -364,11 +364,8 @@ def run_worker_job(worker_job: WorkerJob, worker: Any) -> dict[str, Any] | None:
 
     def poll_control() -> Control:
         control = poll_session_control()
-        if control is Control.GO and not (
-            is_requested() and worker.status.name in ACTIVE_WORKER_STATES
-        ):
-            return Control.KEEP
-        return control
+        is_active = is_requested() and worker.status.name in ACTIVE_WORKER_STATES
+        return Control.KEEP if control is Control.GO and not is_active else control
 
     with _FIT_LOCK:
         send_event = make_event_sender(
