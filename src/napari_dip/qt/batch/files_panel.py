@@ -376,7 +376,12 @@ class FilesTable(QTableView):
         policy = QSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         policy.setVerticalStretch(1)
         self.setSizePolicy(policy)
-        self._lay_out_columns()
+        header = require(self.horizontalHeader())
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
+        header.setStretchLastSection(True)
+        header.setHighlightSections(False)
+        header.resizeSection(0, _NAME_COLUMN_WIDTH)
+        header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
         self.file_model.modelReset.connect(self._fit_height)
         self.activated.connect(lambda index: self.row_activated.emit(index.row()))
         self._selection = require(self.selectionModel())
@@ -393,14 +398,6 @@ class FilesTable(QTableView):
         header_height = require(self.horizontalHeader()).sizeHint().height()
         height = rows + header_height + 2 * self.frameWidth() + _TABLE_MARGIN
         self.setMinimumHeight(max(_MIN_TABLE_HEIGHT, height))
-
-    def _lay_out_columns(self) -> None:
-        header = require(self.horizontalHeader())
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-        header.setStretchLastSection(True)
-        header.setHighlightSections(False)
-        header.resizeSection(0, _NAME_COLUMN_WIDTH)
-        header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
 
 
 def format_file_state(row: FileRow) -> str:
@@ -445,7 +442,14 @@ class FilesPanel(QWidget):
         )
         self.inputs_check_box: QCheckBox = QCheckBox("with inputs")
         self.inputs_check_box.setToolTip("<qt>Open the input of each result below it, too</qt>")
-        self._build_layout()
+        buttons = [self.show_button, self.all_button, self.page_button]
+        rows = ([self.table], [self.message_area], buttons, [self.inputs_check_box])
+        layout = fill_grid(self, rows, spacing=4)
+        layout.setRowStretch(0, 1)
+        layout.setAlignment(self.inputs_check_box, Qt.AlignmentFlag.AlignLeft)
+        policy = self.sizePolicy()
+        policy.setVerticalStretch(1)
+        self.setSizePolicy(policy)
         self.table.row_activated.connect(lambda row: self._open([self.table.file_model.rows[row]]))
         self.table.selection_changed.connect(self._on_selection)
         self.show_button.clicked.connect(lambda: self._open(self.table.get_selected_rows()))
@@ -509,13 +513,3 @@ class FilesPanel(QWidget):
         self.all_button.setEnabled(any(row.has_result for row in rows))
         folder = None if self._plan is None else self._plan.folder
         self.page_button.setEnabled(folder is not None and (folder / PAGE_FILE).is_file())
-
-    def _build_layout(self) -> None:
-        buttons = [self.show_button, self.all_button, self.page_button]
-        rows = ([self.table], [self.message_area], buttons, [self.inputs_check_box])
-        layout = fill_grid(self, rows, spacing=4)
-        layout.setRowStretch(0, 1)
-        layout.setAlignment(self.inputs_check_box, Qt.AlignmentFlag.AlignLeft)
-        policy = self.sizePolicy()
-        policy.setVerticalStretch(1)
-        self.setSizePolicy(policy)

@@ -93,7 +93,10 @@ class ExperimentForm:
         self._build_layout()
         self._fill_architectures()
         self._on_experiment()
-        self._connect_signals()
+        self.experiment_combo.currentIndexChanged.connect(self._on_experiment)
+        for name, widget in self.widgets.items():
+            widget.changed.connect(partial(self._on_edited, name))
+        self.architecture_list.itemChanged.connect(self._notify)
 
     @property
     def experiment(self) -> Experiment:
@@ -139,12 +142,6 @@ class ExperimentForm:
         self._architecture_label.setVisible(not self.is_comparison)
         self.description_label.setText(experiment.description)
         self.changed.emit()
-
-    def _connect_signals(self) -> None:
-        self.experiment_combo.currentIndexChanged.connect(self._on_experiment)
-        for name, widget in self.widgets.items():
-            widget.changed.connect(partial(self._on_edited, name))
-        self.architecture_list.itemChanged.connect(self._notify)
 
     def _on_edited(self, name: str, _: object = None) -> None:
         self._edited_names.add(name)

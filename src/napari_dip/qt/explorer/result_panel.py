@@ -256,7 +256,15 @@ class ResultPanel(QWidget):
             "Keep a preset of your own for the Denoise dock: random input, as in the Deep Image "
             "Prior paper, with the network that suits this image.",
         )
-        self._build_layout()
+        rows = (
+            [self.headline],
+            [self.table],
+            [self.save_button, self.open_button],
+            [self.layers_button],
+            [self.image_label],
+            [self.preset_button],
+        )
+        fill_grid(self, rows)
         self.table.currentCellChanged.connect(self._on_row)
         self.layers_button.clicked.connect(self.add_layer)
         self.save_button.clicked.connect(self.save_report)
@@ -409,17 +417,6 @@ class ResultPanel(QWidget):
         layer, dims = self._layer, self._viewer.dims
         if layer is not None and layer in self._viewer.layers and dims.ndim > 2:
             dims.set_point(dims.ndim - 3, number)
-
-    def _build_layout(self) -> None:
-        rows = (
-            [self.headline],
-            [self.table],
-            [self.save_button, self.open_button],
-            [self.layers_button],
-            [self.image_label],
-            [self.preset_button],
-        )
-        fill_grid(self, rows)
 
 
 def _clean_preset_name(name: str) -> str:

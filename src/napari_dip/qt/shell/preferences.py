@@ -198,13 +198,10 @@ class SavedRecipeFolder:
 
     def list_names(self) -> tuple[str, ...]:
         """Return the names of the presets in alphabetical order."""
-        if self.folder is None:
-            return ()
-        try:
-            stems = [path.stem for path in self._get_preset_folder(self.folder).glob("*.json")]
-        except OSError:
-            return ()
-        return tuple(sorted(stems, key=str.casefold))
+        with suppress(OSError, RefusedError):
+            presets = self._get_path("presets", self.task).glob("*.json")
+            return tuple(sorted((path.stem for path in presets), key=str.casefold))
+        return ()
 
     def save(self, name: str, recipe: Recipe) -> str:
         """Save a recipe as a preset, and return the name as it is listed.
@@ -219,7 +216,8 @@ class SavedRecipeFolder:
         preset_name = _normalise_preset_name(name)
         if preset_name.casefold() in {name.casefold() for name in self.list_names()}:
             raise RefusedError("preset-exists", name=preset_name)
-        self._write(self._get_preset_path(preset_name), recipe, overwrite=False)
+        path = self._get_path("presets", self.task, f"{preset_name}.json")
+        self._write(path, recipe, overwrite=False)
         return preset_name
 
     def load(self, name: str) -> Recipe:
@@ -230,8 +228,7 @@ class SavedRecipeFolder:
         RefusedError
             If there is no preset of that name, or its file is damaged, newer, or of another task.
         """
-        self._check_exists(name)
-        return load_task_recipe(self._get_preset_path(name), self.task)
+        return load_task_recipe(self._find_preset(name), self.task)
 
     def delete(self, name: str) -> None:
         """Delete a preset.
@@ -241,8 +238,7 @@ class SavedRecipeFolder:
         RefusedError
             If there is no preset of that name, or its file cannot be deleted.
         """
-        self._check_exists(name)
-        path = self._get_preset_path(name)
+        path = self._find_preset(name)
         try:
             path.unlink()
         except OSError as error:
@@ -250,12 +246,12 @@ class SavedRecipeFolder:
 
     def save_last(self, recipe: Recipe) -> None:
         """Save the settings of a run that starts; raise errors as `save` does."""
-        self._write(self._get_last_path(), recipe, overwrite=True)
+        self._write(self._get_path("last", f"{self.task}.json"), recipe, overwrite=True)
 
     def load_last(self) -> Recipe | None:
         """Return the settings of the last run; None if they cannot be read."""
         try:
-            return load_task_recipe(self._get_last_path(), self.task)
+            return load_task_recipe(self._get_path("last", f"{self.task}.json"), self.task)
         except DipError:
             return None
 
@@ -263,23 +259,16 @@ class SavedRecipeFolder:
         make_folder(path.parent, makes_parents=True)
         write_text(resolve_target(path), recipe.to_json(), overwrite=overwrite)
 
-    def _check_exists(self, name: str) -> None:
+    def _find_preset(self, name: str) -> Path:
         if name not in self.list_names():
             raise RefusedError("preset-missing", name=name)
+        return self._get_path("presets", self.task, f"{name}.json")
 
-    def _get_preset_folder(self, folder: Path) -> Path:
-        return folder / "presets" / self.task
-
-    def _get_preset_path(self, name: str) -> Path:
-        return self._get_preset_folder(self._get_folder()) / f"{name}.json"
-
-    def _get_last_path(self) -> Path:
-        return self._get_folder() / "last" / f"{self.task}.json"
-
-    def _get_folder(self) -> Path:
+    def _get_path(self, *names: str) -> Path:
+        """Return a path in the folder; raise `RefusedError` if there is none."""
         if self.folder is None:
             raise RefusedError("preset-folder-missing")
-        return self.folder
+        return self.folder.joinpath(*names)
 
 
 def _normalise_preset_name(name: str) -> str:

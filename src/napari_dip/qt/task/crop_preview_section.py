@@ -342,7 +342,6 @@ class CropPreviewSection(CollapsibleSection):
         """Request a run on the region with the present settings."""
         self._request_runs(())
 
-
     def undo_region(self) -> None:
         """Give the layer of the latest region back what it had before."""
         if self._unmerge is not None:
