@@ -94,9 +94,11 @@ class AliasTracker:
         self._current_names: dict[str, str] = {}
         self._alias_groups: dict[str, set[str]] = {}
 
-    def resolve_name(self, name: str) -> dict[str, str]:
-        """Return the reference to the current value of a name."""
-        return {"of": self._current_names.get(name, name)}
+    def resolve_name(self, name: Any) -> Any:
+        """Return the constant of a name, or a reference to its current value."""
+        if name in self.constants:
+            return self.constants[name]
+        return {"of": self._current_names.get(str(name), str(name))}
 
     def make_functional(
         self,
@@ -156,9 +158,9 @@ def parse_argument(kind: str, value: Any, aliases: AliasTracker) -> Any:
     if kind in _PLAIN_ARGUMENT_PARSERS:
         return _PLAIN_ARGUMENT_PARSERS[kind](value)
     if kind == "as_tensor":
-        return _resolve_name(value["name"], aliases)
+        return aliases.resolve_name(value["name"])
     if kind == "as_tensors":
-        return [_resolve_name(element["name"], aliases) for element in value]
+        return [aliases.resolve_name(element["name"]) for element in value]
     if kind in _NAME_ARGUMENT_KINDS:
         return _parse_value(value, aliases)
     if kind in _NAME_LIST_KINDS:
@@ -170,15 +172,10 @@ def _parse_value(value: Mapping[str, Any], aliases: AliasTracker) -> Any:
     """Convert a value that is a name, nothing, or a plain number."""
     ((kind, content),) = value.items()
     if kind == "as_name":
-        return _resolve_name(content, aliases)
+        return aliases.resolve_name(content)
     if kind == "as_tensor":
-        return _resolve_name(content["name"], aliases)
+        return aliases.resolve_name(content["name"])
     return None if kind == "as_none" else content
-
-
-def _resolve_name(name: Any, aliases: AliasTracker) -> Any:
-    """Return the constant of a name, or a reference to its current value."""
-    return aliases.constants[name] if name in aliases.constants else aliases.resolve_name(str(name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

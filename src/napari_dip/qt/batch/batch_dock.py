@@ -203,7 +203,6 @@ _BATCH_FINISHED_MESSAGE = "All that can be restored is done."
 _FILE_REFUSED_MESSAGE = "1 file was refused: click it to see why."
 _FILES_REFUSED_MESSAGE = "{count} files were refused: click one to see why."
 _RESUME_BATCH_HINT = "Resume takes up the rest, here or on the command line with --resume."
-_KEPT_FILES_LABEL = "what is done"
 
 
 class BatchDock(QWidget):
@@ -232,7 +231,7 @@ class BatchDock(QWidget):
         self.options: BatchOptions = BatchOptions()
         self.files_panel: FilesPanel = FilesPanel(viewer)
         self.plan_label: QLabel = make_message_label()
-        bar = RunBar(kept_label=_KEPT_FILES_LABEL, stop_label="Stop", can_discard=False)
+        bar = RunBar(kept_label="what is done", stop_label="Stop", can_discard=False)
         self.run_bar: RunBar = bar
         bar.pause_button.setToolTip("Hold the computation; what is done stays")
         bar.discard_button.setText("Leave queue")
@@ -242,7 +241,6 @@ class BatchDock(QWidget):
             viewer,
             bar,
             no_outcome_message="The batch was ended before anything was done.",
-            kept_label=_KEPT_FILES_LABEL,
             queue_left_message="The batch does not wait any more; all is as it was.",
         )
         self.jobs: JobController = self._panel.jobs

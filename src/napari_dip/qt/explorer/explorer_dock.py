@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.layer_inputs import ExtraInputs, ImageChooser
 
 _NOTHING_MESSAGE = "Ended before there was anything to be seen. Give it a little more time."
-_KEPT_FINDINGS_LABEL = "what was found so far"
 _TRUTH_INPUT = TaskInput(
     name="truth",
     label="Truth",
@@ -62,7 +61,7 @@ class ExplorerDock(QWidget):
         self._closer = DockLifecycle(self, self.shut_down)
         self._preview: Preview | None = None
         self.plan_label: QLabel = make_message_label()
-        self.run_bar: RunBar = RunBar(kept_label=_KEPT_FINDINGS_LABEL)
+        self.run_bar: RunBar = RunBar(kept_label="what was found so far")
         self.inputs: LayerInputs = LayerInputs(viewer, (_TRUTH_INPUT,), self, has_axes_field=False)
         self.image_chooser: ImageChooser = self.inputs.image_chooser
         self.extra_inputs: ExtraInputs = self.inputs.extra_inputs
@@ -79,12 +78,7 @@ class ExplorerDock(QWidget):
             "More settings", self.settings.advanced_page
         )
         self._panel = JobPanel(
-            self,
-            viewer,
-            self.run_bar,
-            (self.plot,),
-            no_outcome_message=_NOTHING_MESSAGE,
-            kept_label=_KEPT_FINDINGS_LABEL,
+            self, viewer, self.run_bar, (self.plot,), no_outcome_message=_NOTHING_MESSAGE
         )
         self.jobs: JobController = self._panel.jobs
         visible_widgets = (

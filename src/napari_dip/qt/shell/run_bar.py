@@ -186,7 +186,7 @@ class RunBar(QWidget):
     Parameters
     ----------
     kept_label : str
-        What stopping keeps, for the tooltip.
+        What stopping keeps, for the tooltip and for messages.
     stop_label : str
         The label of the first button during a run.
     can_discard : bool
@@ -206,7 +206,7 @@ class RunBar(QWidget):
         can_discard: bool = True,
     ) -> None:
         super().__init__()
-        self._kept_label = kept_label
+        self.kept_label: str = kept_label
         self._stop_label, self._can_discard = stop_label, can_discard
         self._start_label = "Run"
         self.state: JobState = JobState.IDLE
@@ -259,7 +259,7 @@ class RunBar(QWidget):
             self._stop_label if is_busy else "Waiting" if is_waiting else self._start_label
         )
         self.run_button.setToolTip(
-            f"Stop now and keep {self._kept_label}" if is_busy else "Start, as the line above says"
+            f"Stop now and keep {self.kept_label}" if is_busy else "Start, as the line above says"
         )
         self.run_button.setEnabled(state in (JobState.PLANNED, JobState.RUNNING, JobState.PAUSED))
         self.pause_button.setText("Resume" if state is JobState.PAUSED else "Pause")
@@ -482,7 +482,7 @@ class JobPanel(QObject):
     plots : tuple of plots
         They take the colours of napari's theme.
     messages
-        Messages, as for `JobController`.
+        The other messages, as for `JobController`.
 
     Attributes
     ----------
@@ -506,8 +506,8 @@ class JobPanel(QObject):
         self._dock, self._viewer, self._run_bar, self._plots = dock, viewer, run_bar, plots
         self._activity: Activity | None = None
         self._is_busy = False
-        self.jobs: JobController
-        self.jobs = jobs = JobController(self, self, **messages)
+        jobs = JobController(self, self, kept_label=run_bar.kept_label, **messages)
+        self.jobs: JobController = jobs
         jobs.state_changed.connect(self._on_state)
         self._start_time, self._message = 0.0, ""
         jobs.message_emitted.connect(self._on_message)

@@ -411,7 +411,16 @@ class HistorySlider(QWidget):
         self.keep_button: QPushButton = make_button(
             "Use this iteration", "Add the image in view as a layer of its own"
         )
-        self._build_layout()
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setVerticalSpacing(2)
+        layout.setColumnStretch(1, 1)
+        layout.addWidget(QLabel("History"), 0, 0)
+        layout.addWidget(self.slider, 0, 1, 1, 2)
+        self.message_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        layout.addWidget(self.message_label, 1, 0, 1, 2)
+        layout.addWidget(self.keep_button, 1, 2)
+        self.setVisible(False)  # until there are snapshots
         self.slider.valueChanged.connect(self._on_move)
         self.keep_button.clicked.connect(self.keep)
 
@@ -575,15 +584,3 @@ class HistorySlider(QWidget):
         self.setToolTip(
             f"<qt>{_HISTORY_TOOLTIP} It holds {len(buffer.snapshots)} in {memory}.</qt>"
         )
-
-    def _build_layout(self) -> None:
-        layout = QGridLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setVerticalSpacing(2)
-        layout.setColumnStretch(1, 1)
-        layout.addWidget(QLabel("History"), 0, 0)
-        layout.addWidget(self.slider, 0, 1, 1, 2)
-        self.message_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
-        layout.addWidget(self.message_label, 1, 0, 1, 2)
-        layout.addWidget(self.keep_button, 1, 2)
-        self.setVisible(False)  # until there are snapshots
