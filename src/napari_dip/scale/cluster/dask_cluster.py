@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import time
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,7 +151,8 @@ def plan_with_workers(
         As `plan_batch`; also if the requested workers are not available.
     """
     count, max_threads = read_worker_options(workers, scheduler, threads)
-    with join_cluster(scheduler) as joined_pool:
+    joining = nullcontext() if scheduler is None else join_cluster(scheduler)
+    with joining as joined_pool:
         if count:
             _import_distributed()  # report a missing package first
             check_main_guard()
@@ -162,33 +163,30 @@ def plan_with_workers(
 
 
 @contextmanager
-def join_cluster(address: str | None) -> Iterator[DaskWorkerPool | None]:
+def join_cluster(address: str) -> Iterator[DaskWorkerPool]:
     """Join a running cluster.
 
     Parameters
     ----------
-    address : str or None
+    address : str
         Address of the scheduler, such as "tcp://10.0.0.1:8786", or its file (`--scheduler-file`),
-        with suffix ".json"; None: no cluster.
+        with suffix ".json".
 
     Raises
     ------
     RefusedError
         If the scheduler does not answer, or its workers are unsuitable.
     """
-    if address is None:
-        yield None
-        return
     distributed = _import_distributed()
     if address.endswith(".json") and not _wait_for_file(Path(address)):
         raise RefusedError("cluster-unreachable", address=address, why="there is no such file")
     location = {"scheduler_file" if address.endswith(".json") else "address": address}
     loop_runner = distributed.utils.LoopRunner()
     loop_runner.start()
-    options = {"timeout": SCHEDULER_TIMEOUT, "set_as_default": False, "loop": loop_runner.loop}
+    settings = {"timeout": SCHEDULER_TIMEOUT, "set_as_default": False, "loop": loop_runner.loop}
     client, why = None, "nothing answers there"
     try:
-        client = distributed.Client(**location, **options)
+        client = distributed.Client(**location, **settings)
     except (OSError, TimeoutError, ValueError, TypeError, KeyError) as error:
         why = describe_exception(error) if isinstance(error, OSError) else why
     if client is None:
@@ -200,8 +198,8 @@ def join_cluster(address: str | None) -> Iterator[DaskWorkerPool | None]:
         stack.callback(loop_runner.stop)
         stack.enter_context(client)
         machine = find_shared_machine(_query_workers(client, address), address)
-        pool_options = {"root": os.getcwd(), "fixed_count": 0, "machine": machine}
-        with closing(_make_worker_pool(distributed, client, address, **pool_options)) as pool:
+        options = {"fixed_count": 0, "machine": machine}
+        with _open_pool(client, address, root=os.getcwd(), **options) as pool:
             yield pool
 
 
@@ -259,11 +257,8 @@ def start_workers(
         distributed.SpecCluster(workers, scheduler, silence_logs=logging.CRITICAL) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        pool_options = {"root": "", "fixed_count": worker_count, "machine": plan.machine}
-        address = cluster.scheduler_address
-        with closing(
-            _make_worker_pool(distributed, client, address, notes=notes, **pool_options)
-        ) as pool:
+        options = {"fixed_count": worker_count, "machine": plan.machine, "notes": notes}
+        with _open_pool(client, cluster.scheduler_address, root="", **options) as pool:
             yield pool
 
 
@@ -295,7 +290,6 @@ def run_on_cluster(
     """
     yield Event(message="Joining the cluster")
     with join_cluster(address) as pool:
-        assert pool is not None  # there is an address
         if plan.device not in pool.machine.devices:
             raise RefusedError("cluster-device", address=address, device=plan.device)
         resources = make_job_resources(plan.peak_bytes, plan.device, pool.declared_resources)
@@ -357,10 +351,12 @@ def _query_workers(client: Any, address_text: str) -> list[WorkerInfo]:
     ]
 
 
-def _make_worker_pool(
-    distributed: ModuleType, client: Any, address: str, **pool_options: Any
-) -> DaskWorkerPool:
-    return DaskWorkerPool(client, run_on_worker, distributed.KilledWorker, address, **pool_options)
+@contextmanager
+def _open_pool(client: Any, address: str, **options: Any) -> Iterator[DaskWorkerPool]:
+    """Open a pool of the workers of a client, and cancel its jobs at the end."""
+    killed_error = _import_distributed().KilledWorker
+    with closing(DaskWorkerPool(client, run_on_worker, killed_error, address, **options)) as pool:
+        yield pool
 
 
 def _make_worker_spec(
