@@ -5,6 +5,7 @@ The dock uses the same code as the command line, so each of them can resume a ba
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -180,8 +181,8 @@ def execute_batch(
         rows[index] = update_file_row(rows[index], batch_event)
         return JobProgress(event=event, rows={index: rows[index]})
 
-    worker_count = plan_view.process_count if plan_view.process_count > 1 else 0
-    with start_workers(plan, worker_count) as workers:
+    count = plan_view.process_count
+    with start_workers(plan, count) if count > 1 else nullcontext() as workers:
         steps = run_batch(plan, poll_control=partial(_keep_on_discard, poll_control), pool=workers)
         return (yield from map_generator(steps, make_progress))
 

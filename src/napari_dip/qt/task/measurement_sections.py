@@ -156,10 +156,9 @@ class PhotonTransferPlot(DockPlot):
         self.dots.setData(points[:, 0], points[:, 1])
         line_points = []
         for channel_noise in channels:
-            means = np.array([point[0] for point in channel_noise.points])
-            line_points += [
-                [mean, channel_noise.compute_variance(mean)] for mean in (means.min(), means.max())
-            ]
+            means = [point[0] for point in channel_noise.points]
+            ends = min(means), max(means)
+            line_points += [[mean, channel_noise.compute_variance(mean)] for mean in ends]
             line_points.append([np.nan, np.nan])  # separates the lines of two channels
         lines = np.array(line_points)
         self.line.setData(lines[:, 0], lines[:, 1])

@@ -159,7 +159,8 @@ def plan_with_workers(
         machine = None if joined_pool is None else joined_pool.machine
         plan_options |= {"machine": machine, "threads": max_threads, "process_count": count or 1}
         plan = plan_batch(*plan_arguments, **plan_options)
-        yield plan, partial(start_workers, plan, count, joined_pool)
+        use_joined_pool = partial(nullcontext, joined_pool)
+        yield plan, partial(start_workers, plan, count) if count else use_joined_pool
 
 
 @contextmanager
@@ -212,22 +213,15 @@ def _wait_for_file(path: Path) -> bool:
 
 
 @contextmanager
-def start_workers(
-    plan: BatchPlan, requested_count: int, joined_pool: DaskWorkerPool | None = None
-) -> Iterator[DaskWorkerPool | None]:
-    """Start workers on this computer, if requested, reachable only from this computer.
+def start_workers(plan: BatchPlan, requested_count: int) -> Iterator[DaskWorkerPool]:
+    """Start workers on this computer, reachable only from this computer.
 
     Parameters
     ----------
     plan : BatchPlan
     requested_count : int
-        Number of workers; 0: none.
-    joined_pool : DaskWorkerPool, optional
-        Pool of a cluster that was joined, used if no workers are requested.
+        Maximum number of workers.
     """
-    if not requested_count:
-        yield joined_pool
-        return
     distributed = _import_distributed()
     restorable = [job.plan for job in plan.jobs if not isinstance(job.plan, Refusal)]
     gpus = list_gpus() if any(file_plan.device == "cuda" for file_plan in restorable) else []
