@@ -232,7 +232,6 @@ class RunBar(QWidget):
         self._build_layout()
         self.run_button.clicked.connect(self._on_run)
         self.pause_button.clicked.connect(self._on_pause)
-
         self._icons: dict[str, QIcon] = {}
         self.recolour("white", "grey")
 
