@@ -173,9 +173,9 @@ def test_noise_that_neighbours_share_does_not_guide(monkeypatch: pytest.MonkeyPa
     answers: dict[bool, list[torch.Tensor]] = {}
     for shared in (True, False):
         correlation = ((0.3, 0.0), (0.3, 0.0)) if shared else None
-        for fraction in (module.MIN_THRESHOLD_WEIGHT, 0.9):
+        for weights in (module.MIN_GUIDE_WEIGHTS, (0.9, 0.9)):
             with monkeypatch.context() as patch:
-                patch.setattr(module, "MIN_THRESHOLD_WEIGHT", fraction)
+                patch.setattr(module, "MIN_GUIDE_WEIGHTS", weights)
                 answer = refine_by_nl_bayes(
                     make_noise_variance(), measured, pilot, mask, correlation
                 ).mean
@@ -214,3 +214,28 @@ def test_noise_far_weaker_than_the_structure_does_not_end_the_refinement(varianc
     mask = torch.ones_like(truth)
     refined = refine_by_nl_bayes(make_noise_variance(variance=variance), truth, pilot, mask)
     assert float((refined.mean - truth).abs().max()) < 0.02
+
+
+def test_few_photons_leave_hardly_any_waves_of_two_pixels() -> None:
+    along = torch.linspace(-1, 1, 96)
+    truth = 0.8 + 3 * torch.exp(-8 * (along[:, None] ** 2 + (along - 0.3) ** 2))[None, None]
+    counts = torch.poisson(truth, generator=torch.Generator().manual_seed(0))
+    pilot = F.avg_pool2d(F.pad(counts, (4,) * 4, mode="replicate"), 9, 1)
+    filtered = refine_by_nl_bayes(
+        make_noise_variance(1.0, 0.0), counts, pilot, torch.ones_like(counts)
+    ).mean
+    patches = filtered[0, 0].unfold(0, 8, 4).unfold(1, 8, 4)
+    basis = module.make_dct_matrix().float()
+    energy = (basis @ patches @ basis.T).square().mean((0, 1))
+    fastest = torch.cat([energy[7], energy[:7, 7]]).sum()
+    assert float(fastest) < 0.002
+
+
+def test_what_a_first_filter_brings_out_guides_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, mask = make_noisy(draw_truth()), torch.ones(1, 1, 64, 72)
+    errors = []
+    for weights in (module.MIN_GUIDE_WEIGHTS, module.MIN_GUIDE_WEIGHTS[:1]):
+        monkeypatch.setattr(module, "MIN_GUIDE_WEIGHTS", weights)
+        filtered = refine_by_nl_bayes(make_noise_variance(), measured, average_3x3(measured), mask)
+        errors.append(measure_error(filtered.mean))
+    assert errors[0] < 0.99 * errors[1]

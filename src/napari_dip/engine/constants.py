@@ -14,8 +14,9 @@ MAD_TO_STD = 1.4826
 TUKEY_SIGMAS = 4.685
 #: Full width at half maximum (FWHM) of a Gaussian in standard deviations, 2 sqrt(2 ln 2).
 FWHM_PER_SIGMA = 2.3548
-#: Threshold on the spectrum of similar patches, in standard deviations of the noise, as in BM3D.
-HARD_THRESHOLD_SIGMAS = 2.7
+#: Threshold on the spectrum of similar patches, in standard deviations of the noise; 2.7 in BM3D.
+#: 2.6 gains 0.01 to 0.02 dB on photographs and even noise, and costs none on FMD.
+HARD_THRESHOLD_SIGMAS = 2.6
 #: Half width of a Gaussian in standard deviations; beyond it is less than 1e-4 of the light.
 GAUSSIAN_RADIUS_SIGMAS = 4
 #: Airy radius in units of wavelength / NA: the first zero of J1 over 2 pi.

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.constants import HARD_THRESHOLD_SIGMAS
-from napari_dip.engine.noise.camera_noise import MAX_CAMERA_LAG, make_opponent_matrix
+from napari_dip.engine.noise.camera_noise import draw_noise_sample, make_opponent_matrix
 from napari_dip.engine.noise.correlation import make_correlation_matrix
 from napari_dip.engine.noise.oversampling import double_resolution, halve_resolution
 from napari_dip.engine.noise.variance_model import DCT_SIDE, make_dct_matrix
@@ -45,15 +45,16 @@ THRESHOLD_GROUP_SIZE = 16
 SEARCH_SIDE = 2 * SEARCH_RADIUS + 1
 #: Groups along each side of a block, whose search area fits into the cache: 12 takes as long.
 GROUPS_PER_BLOCK_SIDE = 16
+#: Threshold of waves of two pixels where noise grows with brightness. With few photons, the usual
+#: one leaves stripes; photographs with even noise would lose 0.03 dB by it (docs/constants.md).
+PHOTON_NYQUIST_SIGMAS = 4.0
 #: Share of the measurement where patches are matched: 0.5 costs W2S 0.06 dB (docs/constants.md).
 MATCHING_MEASUREMENT_WEIGHT = 0.25
-#: Least share of the hard-thresholded measurement in a group's pilot, for white noise; it grows
-#: with the network's error. Set12 gains 0.2 dB (docs/constants.md).
-MIN_THRESHOLD_WEIGHT = 0.3
-#: Largest share of the hard-thresholded measurement in a group's pilot.
-MAX_THRESHOLD_WEIGHT = 1.0
-#: Network's error, in noise variances, for the mean of least and largest share (docs/constants.md).
-HALF_WEIGHT_ERROR = 0.005
+#: Least share in a group's pilot of the hard-thresholded measurement, and of a first filtered image
+#: in what these two give. Both shares grow to 1 with the network's error (docs/constants.md).
+MIN_GUIDE_WEIGHTS = 0.3, 0.5
+#: Network's error, in noise variances, at which half of that range is reached (docs/constants.md).
+HALF_WEIGHT_ERROR = 0.003
 #: Ratio of the noise in a group's mean to that of independent patches.
 GROUP_MEAN_NOISE_RATIO = 1.3
 #: Factor of the noise variance in the posterior mean. Of 0.65 to 1.25, 0.8 to 0.9 is the best on
@@ -86,8 +87,6 @@ COLOUR_WEIGHT = 0.5
 NOISE_SAMPLE_SIDE = 256
 #: Error variance in units of the Wiener filter's: 1.3 to 2.2, once 3.8, on nine files of cc15.
 CAMERA_VARIANCE_FACTOR = 1.6
-#: Lower bound of the noise power at each frequency, in units of the mean.
-MIN_CAMERA_NOISE_POWER = 0.005
 
 
 class PatchBlock(NamedTuple):
@@ -272,11 +271,16 @@ def refine_by_nl_bayes(
         torch.lerp(pilot_colours, measured_colours, MATCHING_MEASUREMENT_WEIGHT),
         GROUP_SIZE if correlation is None else CORRELATED_GROUP_SIZE,
     )
-    thresholded = None
+    guides = []
     if correlation is None and not uses_pilot_only:
-        thresholded = threshold_patch_groups(measured_colours, blocks, power)
+        sigmas = torch.full((PATCH_SIDE, PATCH_SIDE), HARD_THRESHOLD_SIGMAS)
+        if bool((noise_variance.gain > 0).any()):
+            sigmas[-1] = sigmas[:, -1] = PHOTON_NYQUIST_SIGMAS
+        guides = [threshold_patch_groups(measured_colours, blocks, power, sigmas.flatten())]
+        first, _ = filter_by_nl_bayes(measured_colours, pilot_colours, blocks, power, guides)
+        guides.append(first)
     mean, posterior_variance = filter_by_nl_bayes(
-        measured_colours, pilot_colours, blocks, power, thresholded=thresholded
+        measured_colours, pilot_colours, blocks, power, guides
     )
     mean = torch.einsum("dc,dyx->cyx", components, mean)
     posterior_variance = torch.einsum("dc,dyx->cyx", components**2, posterior_variance)
@@ -340,7 +344,12 @@ def _make_hadamard_matrix() -> Tensor:
     return rows / sqrt(THRESHOLD_GROUP_SIZE)
 
 
-def threshold_patch_groups(image: Tensor, blocks: Sequence[PatchBlock], power: Tensor) -> Tensor:
+def threshold_patch_groups(
+    image: Tensor,
+    blocks: Sequence[PatchBlock],
+    power: Tensor,
+    sigmas: Tensor | float = HARD_THRESHOLD_SIGMAS,
+) -> Tensor:
     """Apply a hard threshold to all groups, and average their patches: (C, Y, X).
 
     The first `THRESHOLD_GROUP_SIZE` patches of each group are used.
@@ -353,15 +362,18 @@ def threshold_patch_groups(image: Tensor, blocks: Sequence[PatchBlock], power: T
         Groups of patches.
     power : Tensor
         (C or 1, PATCH_SIDE²), noise variance at each frequency of a patch.
+    sigmas : Tensor or float
+        Threshold in standard deviations of the noise, (PATCH_SIDE²,) if it depends on frequency.
     """
     basis, group_transform = make_dct_matrix().to(power), _make_hadamard_matrix().to(power)
     patch_transform = torch.kron(basis, basis)
     power = power[:, None, None]
+    limit = torch.as_tensor(sigmas).to(power) ** 2 * power
 
     def threshold(measured: Tensor) -> _FilteredGroups:
         measured = measured[:, :, :THRESHOLD_GROUP_SIZE] @ patch_transform.T
         spectrum = torch.einsum("kj,cgjp->cgkp", group_transform, measured)
-        mask = (spectrum.square() > HARD_THRESHOLD_SIGMAS**2 * power).to(measured)
+        mask = (spectrum.square() > limit).to(measured)
         mask[:, :, 0, 0] = 1  # the mean of a group is always kept
         filtered = torch.einsum("kj,cgkp->cgjp", group_transform, spectrum.mul_(mask))
         remaining_noise = (mask * power).sum((0, 2, 3))
@@ -375,8 +387,8 @@ def filter_by_nl_bayes(
     pilot: Tensor,
     blocks: Sequence[PatchBlock],
     power: Tensor,
+    guides: Sequence[Tensor] = (),
     *,
-    thresholded: Tensor | None = None,
     uses_measured_mean: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the posterior mean of each patch, given the mean and covariance of its group.
@@ -392,9 +404,9 @@ def filter_by_nl_bayes(
         Groups of patches.
     power : Tensor
         (C or 1, PATCH_SIDE²), noise variance at each frequency of a patch.
-    thresholded : Tensor or None
-        (C, Y, X), image after a hard threshold. It leads a group the more, the less the pilot
-        explains the mean of the group in the image.
+    guides : sequence of Tensor
+        (C, Y, X) each, other pilots. They lead a group the more, the less the pilot explains the
+        mean of the group in the image.
     uses_measured_mean : bool
         Whether to take the mean of a group from the image instead of the pilot.
 
@@ -412,9 +424,11 @@ def filter_by_nl_bayes(
     patch_transform = torch.kron(basis, basis)
     precision = patch_transform.T @ (patch_transform / power[..., None])  # (C or 1, P², P²)
 
-    def estimate(measured: Tensor, leads: Tensor, *other_guides: Tensor) -> _FilteredGroups:
-        for other in other_guides:
-            leads = torch.lerp(leads, other, _compute_threshold_weight(measured, leads, power))
+    def estimate(measured: Tensor, leads: Tensor, *other_leads: Tensor) -> _FilteredGroups:
+        error = _measure_pilot_error(measured, leads, power) if other_leads else measured
+        for other, minimum in zip(other_leads, MIN_GUIDE_WEIGHTS, strict=False):
+            weight = minimum + (1 - minimum) * error / (error + HALF_WEIGHT_ERROR)
+            leads = torch.lerp(leads, other, weight)
         mean = leads.mean(2, keepdim=True)
         details = leads - mean
         mean = measured.mean(2, keepdim=True) if uses_measured_mean else mean
@@ -432,18 +446,15 @@ def filter_by_nl_bayes(
         remaining_noise = (shrinkage * shrinkage.mT).sum((0, 2, 3))
         return _FilteredGroups((*filtered, *patch_variance[:, :, None]), remaining_noise)
 
-    images = [image, pilot] if thresholded is None else [image, pilot, thresholded]
-    mean, variance = _filter_patch_groups(images, blocks, estimate).chunk(2)
+    mean, variance = _filter_patch_groups([image, pilot, *guides], blocks, estimate).chunk(2)
     return mean, variance
 
 
-def _compute_threshold_weight(measured: Tensor, leads: Tensor, power: Tensor) -> Tensor:
-    """Return the share of the hard-thresholded patches in the pilot of each group: (C, G, 1, 1)."""
+def _measure_pilot_error(measured: Tensor, leads: Tensor, power: Tensor) -> Tensor:
+    """Return what a pilot misses of each group's mean, in noise variances: (C, G, 1, 1)."""
     residual = (measured - leads).mean(2, keepdim=True).square().mean(3, keepdim=True)
     noise = GROUP_MEAN_NOISE_RATIO / measured.shape[2] * power.mean(1)[:, None, None, None]
-    error = (residual - noise).clamp(min=0)
-    span = MAX_THRESHOLD_WEIGHT - MIN_THRESHOLD_WEIGHT
-    return MIN_THRESHOLD_WEIGHT + span * error / (error + HALF_WEIGHT_ERROR)
+    return (residual - noise).clamp(min=0)
 
 
 class _FilteredGroups(NamedTuple):
@@ -528,27 +539,6 @@ def filter_camera_noise(
         .clamp(min=1e-12)
         .log()[None],
     )
-
-
-def draw_noise_sample(
-    camera_noise: CameraNoise, size: tuple[int, int], rng: torch.Generator
-) -> Tensor:
-    """Draw a periodic sample of the noise's components: (3, *size)."""
-    covariance = camera_noise.compute_covariance()
-    wrapped = torch.zeros(len(covariance), *size, dtype=torch.float64)
-    side = 2 * MAX_CAMERA_LAG + 1
-    wrapped[:, :side, :side] = covariance
-    power = torch.fft.rfft2(torch.roll(wrapped, (-MAX_CAMERA_LAG, -MAX_CAMERA_LAG), (1, 2))).real
-    power = torch.maximum(
-        power, MIN_CAMERA_NOISE_POWER * power.clamp(min=0).mean((1, 2), keepdim=True)
-    )
-    white = torch.randn(wrapped.shape, generator=rng, dtype=power.dtype)
-    drawn = torch.fft.irfft2(torch.fft.rfft2(white) * power.sqrt(), s=size)
-    scale = (
-        covariance[:, MAX_CAMERA_LAG, MAX_CAMERA_LAG].sqrt() / drawn.square().mean((1, 2)).sqrt()
-    )
-    sample: Tensor = drawn * scale[:, None, None]
-    return sample.float()
 
 
 def _filter_pyramid(

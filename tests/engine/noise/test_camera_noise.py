@@ -7,10 +7,11 @@ import torch
 
 from napari_dip.engine.noise.camera_noise import (
     CameraNoise,
+    draw_noise_sample,
     make_opponent_matrix,
     measure_camera_noise,
 )
-from napari_dip.engine.refinement import draw_noise_sample, filter_camera_noise
+from napari_dip.engine.refinement import filter_camera_noise
 
 NOISE = CameraNoise((6.0, 4.0, 3.0), (0.65, 0.88, 0.88))
 SIDE = 160

@@ -42,6 +42,8 @@ CORRELATION_DECAY_EXPONENT = 1.6
 MAX_CAMERA_LAG = 8
 #: Lag at which correlation is assumed to be that of the image, in pixels.
 IMAGE_CORRELATION_LAG = 6
+#: Lower bound of the noise power at each frequency, in units of the mean.
+MIN_CAMERA_NOISE_POWER = 0.005
 #: Fewest blocks on which camera noise is measured.
 MIN_CAMERA_BLOCKS = 200
 #: Least variance of a block with more than rounding errors, in squared grey values.
@@ -156,6 +158,27 @@ def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics
         (luminance_correlation, COLOUR_CORRELATION, COLOUR_CORRELATION),
     )
     return camera_noise, _compute_texture_statistics(energies[0], classes, correlation)
+
+
+def draw_noise_sample(
+    camera_noise: CameraNoise, size: tuple[int, int], rng: torch.Generator
+) -> Tensor:
+    """Draw a periodic sample of the noise's components: (3, *size)."""
+    covariance = camera_noise.compute_covariance()
+    wrapped = torch.zeros(len(covariance), *size, dtype=torch.float64)
+    side = 2 * MAX_CAMERA_LAG + 1
+    wrapped[:, :side, :side] = covariance
+    power = torch.fft.rfft2(torch.roll(wrapped, (-MAX_CAMERA_LAG, -MAX_CAMERA_LAG), (1, 2))).real
+    power = torch.maximum(
+        power, MIN_CAMERA_NOISE_POWER * power.clamp(min=0).mean((1, 2), keepdim=True)
+    )
+    white = torch.randn(wrapped.shape, generator=rng, dtype=power.dtype)
+    drawn = torch.fft.irfft2(torch.fft.rfft2(white) * power.sqrt(), s=size)
+    scale = (
+        covariance[:, MAX_CAMERA_LAG, MAX_CAMERA_LAG].sqrt() / drawn.square().mean((1, 2)).sqrt()
+    )
+    sample: Tensor = drawn * scale[:, None, None]
+    return sample.float()
 
 
 def _measure_flat_energy(
