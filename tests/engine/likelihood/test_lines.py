@@ -12,12 +12,12 @@ SPOTS = {"1": 8.2, "2": 5.0, "3": 3.1, "5": 2.0}
 
 
 def test_said_limits_fall_with_the_width_of_a_line():
-    assert compute_line_limits(4.0, 0.0) == {"1": 2.5, "2": 1.3, "3": 0.8}
+    assert compute_line_limits(4.0, 0.0) == {"1": 2.4, "2": 1.2, "3": 0.8}
 
 
 def test_a_line_on_few_photons_has_to_be_higher():
-    # the square roots of 20 + 2.9 * 20**0.5 and of 20 differ by half of 2.5
-    assert compute_line_limits(20.0, 1.0)["1"] == 2.9
+    # the square roots of 20 + 2.8 * 20**0.5 and of 20 differ by half of 2.4
+    assert compute_line_limits(20.0, 1.0)["1"] == 2.8
     assert compute_line_limits(2.0, 1.0)["1"] > compute_line_limits(20.0, 1.0)["1"]
 
 
