@@ -134,9 +134,10 @@ class ArchitectureComparison(ExperimentResult):
         row = "architectures-preset-best" if is_preset else "architectures-best"
         facts = {"error": error, "improvement": 1 - error / preset_error}
         sentence = render_text(row, name=best.name, label=best.label, **facts)
-        return (
-            f"{sentence} {render_text('architectures-level', names=others)}" if others else sentence
-        )
+        if not others:
+            return sentence
+        level = render_text("architectures-level", names=others)
+        return f"{sentence} {level}"
 
     @property
     def sentences(self) -> tuple[str, ...]:

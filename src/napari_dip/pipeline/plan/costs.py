@@ -54,8 +54,8 @@ MEASURE_PIXEL_SECONDS = 1.5e-6
 #: Seconds per pixel after a fit: residual and quality checks of one channel (measured 0.3 to
 #: 0.5e-6).
 ASSESSMENT_PIXEL_SECONDS = 0.4e-6
-REFINEMENT_PIXEL_SECONDS = 6.5e-6  #: Refinement of the first channel (docs/constants.md).
-REFINEMENT_CHANNEL_SECONDS = 4.5e-6  #: Refinement of each further channel.
+REFINEMENT_PIXEL_SECONDS = 9.9e-6  #: Refinement of the first channel (docs/constants.md).
+REFINEMENT_CHANNEL_SECONDS = 6.8e-6  #: Refinement of each further channel.
 #: Bytes that a first fit of planes allocates and never frees: intercept of the line of peak memory
 #: over pixels.
 START_BYTES = 60e6

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Shapes
-from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QLineEdit, QPushButton, QWidget
 
 from napari_dip.errors import DipError, Fault, RefusedError
@@ -182,7 +182,7 @@ class UserPresetsWidget(QWidget):
 
     def _load(self) -> str:
         """Set the form to the chosen preset; return a message."""
-        if self.name == DEFAULT_SETTINGS_LABEL:
+        if self._is_default(self.name):
             self._form.show_recipe(make_recipe(self._form.task))
             return "The settings are the default ones."
         self._form.show_recipe(self._preset_folder.load(self.name))
@@ -190,7 +190,7 @@ class UserPresetsWidget(QWidget):
 
     def _save(self) -> str:
         """Save the settings of the form under the typed name; return a message."""
-        if self.name.casefold() == DEFAULT_SETTINGS_LABEL.casefold():
+        if self._is_default(self.name, Qt.MatchFlag.MatchFixedString):
             raise RefusedError("preset-exists", name=DEFAULT_SETTINGS_LABEL)
         name = self._preset_folder.save(self.name, self._form.build_recipe())
         self.combo.setEditText(name)
@@ -209,9 +209,13 @@ class UserPresetsWidget(QWidget):
         self.refresh()
         self.message_emitted.emit(message)
 
+    def _is_default(self, name: str, match_flag: Qt.MatchFlag = Qt.MatchFlag.MatchExactly) -> bool:
+        """Whether a name is that of the default settings; MatchFixedString ignores case."""
+        return bool(self.combo.findText(name, match_flag) == 0)
+
     def _on_text(self, _: str = "") -> None:
         name, saved_names = self.name, self._preset_folder.list_names()
-        is_default = name == DEFAULT_SETTINGS_LABEL
+        is_default = self._is_default(name)
         self.load_button.setEnabled(is_default or name in saved_names)
         self.save_button.setEnabled(bool(name) and not is_default and name not in saved_names)
         self.delete_button.setEnabled(name in saved_names)
