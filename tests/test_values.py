@@ -163,6 +163,9 @@ def test_a_report_tells_why_the_fit_ended() -> None:
     read = read_report_stop(serialise_stop(stop))
     assert (read.reason, str(read)) == (StopReason.PLATEAU, str(stop))
     assert parse_stop(stop.to_dict()) == stop
+    last = make_stop(StopReason.ITERATIONS, count=20, several=False)
+    # the order counts, since files that hold it are compared by bytes
+    assert list(parse_stop(last.to_dict()).facts) == list(last.facts)
     earlier = {"reason": "iterations", "facts": {"count": 20}}
     assert str(parse_stop(earlier)) == "all 20 iterations were used"
     assert set(STOPS) == set(StopReason)

@@ -154,10 +154,10 @@ def make_stop(reason: StopReason, **facts: object) -> Stop:
 
 def parse_stop(raw: Mapping[str, Any]) -> Stop:
     """Read a `Stop` from the JSON of its `to_dict`."""
-    reason = StopReason(raw["reason"])
-    # earlier checkpoints do not have it
-    missing = {"several": False} if reason is StopReason.ITERATIONS else {}
-    return make_stop(reason, **(missing | raw["facts"]))
+    reason, facts = StopReason(raw["reason"]), dict(raw["facts"])
+    if reason is StopReason.ITERATIONS:
+        facts.setdefault("several", False)  # earlier checkpoints do not have it
+    return make_stop(reason, **facts)
 
 
 def read_report_stop(report: Mapping[str, Any]) -> Stop:
