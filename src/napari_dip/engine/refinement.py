@@ -425,7 +425,7 @@ def filter_by_nl_bayes(
     precision = patch_transform.T @ (patch_transform / power[..., None])  # (C or 1, P², P²)
 
     def estimate(measured: Tensor, leads: Tensor, *other_leads: Tensor) -> _FilteredGroups:
-        error = _measure_pilot_error(measured, leads, power) if other_leads else measured
+        error = _measure_pilot_error(measured, leads, power)
         for other, minimum in zip(other_leads, MIN_GUIDE_WEIGHTS, strict=False):
             weight = minimum + (1 - minimum) * error / (error + HALF_WEIGHT_ERROR)
             leads = torch.lerp(leads, other, weight)
