@@ -172,7 +172,8 @@ def add_old_names(arguments: Sequence[Argument], names: Mapping[str, str]) -> li
 
 def sort_arguments(arguments: Iterable[Argument]) -> list[Argument]:
     """Sort positional arguments first, as Python requires, then options by frequency of use."""
-    ranks, first = {name: rank for rank, name in enumerate(MOST_USED)}, Parameter(group=FIRST_GROUP)
+    ranks = {name: rank for rank, name in enumerate(MOST_USED)}
+    first = Parameter(group=FIRST_GROUP)
     regrouped = [
         each.replace(annotation=Annotated[each.annotation, first]) if each.name in ranks else each
         for each in arguments

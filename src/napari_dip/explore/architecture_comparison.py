@@ -98,12 +98,14 @@ class ArchitectureComparison(ExperimentResult):
     @property
     def equivalent_fits(self) -> tuple[ArchitectureFit, ...]:
         """Fits whose validation errors do not differ significantly from the best one's."""
-        best, limit = self.best, MIN_STANDARD_ERRORS
+        best = self.best
         return tuple(
             fit
             for fit in self.fits
             if fit is not best
-            and not is_significantly_worse(fit.squared_errors, best.squared_errors, limit)
+            and not is_significantly_worse(
+                fit.squared_errors, best.squared_errors, MIN_STANDARD_ERRORS
+            )
         )
 
     @property
@@ -256,7 +258,8 @@ class ArchitectureComparison(ExperimentResult):
     def _describe_recipe(self) -> str:
         """Describe the denoising recipe in a sentence."""
         architecture = self.recommended_fit.architecture
-        is_preset, name = architecture.name == DEFAULT_ARCHITECTURE, architecture.name
+        name = architecture.name
+        is_preset = name == DEFAULT_ARCHITECTURE
         if is_preset or get_denoising_architecture(architecture):
             return render_text("architectures-recipe", name="" if is_preset else name)
         is_optimizer = architecture.optimizer != ADAM
@@ -462,7 +465,8 @@ def _draw_architecture_scores(comparison: ArchitectureComparison) -> bytes:
         panels[3].set_xscale("log")
         panels[3].xaxis.set_major_formatter("{x:g}")
     if comparison.truth is not None:
-        psnr_axes, best_psnr = panels[-1], [fit.best_psnr for fit in fits]
+        psnr_axes = panels[-1]
+        best_psnr = [fit.best_psnr for fit in fits]
         psnr_axes.plot(best_psnr, rows, "o", color="tab:green", label="oracle")
         selected_psnr = [fit.selected_psnr for fit in fits]
         psnr_axes.plot(selected_psnr, rows, "o", color="tab:green", mfc="none", label="taken")

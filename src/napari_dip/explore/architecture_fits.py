@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from math import nan
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -122,7 +123,7 @@ def find_stop(validation_errors: Sequence[float]) -> SelectedStop:
     rule = make_validation_stop_rule(compute_patience(count, interval))
     history: list[ValidationRecord] = []
     for iteration in (*range(interval, count, interval), count):
-        loss, nan = float(validation_errors[iteration - 1]), float("nan")
+        loss = float(validation_errors[iteration - 1])
         history.append(
             ValidationRecord(iteration=iteration, training_loss=nan, validation_loss=loss)
         )

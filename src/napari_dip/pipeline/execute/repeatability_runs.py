@@ -464,7 +464,8 @@ def restore_repeatability_image(
     parent : RunMonitor
         That of the whole run.
     """
-    run_plan, shift = calibrated_image.run_plan, number * SEED_STEP
+    run_plan = calibrated_image.run_plan
+    shift = number * SEED_STEP
     units = tuple(replace(unit, seed=(unit.seed + shift) % 2**31) for unit in run_plan.units)
     recipe = run_plan.recipe.replace_run_settings(
         seed=(run_plan.recipe.run_settings.seed + shift) % 2**31,

@@ -126,7 +126,8 @@ class RunMonitor:
         is_last = index == len(self._units) - 1
         inference_seconds = unit.has_estimate * costs.inference_seconds
         refinement_seconds = unit.has_estimate * costs.refinement_seconds
-        fits, add_step = [], self._tracker.add_step
+        fits = []
+        add_step = self._tracker.add_step
         for _ in (fit_config.prior_key, *fit_config.other_candidates):
             fit = FitSteps(
                 add_step(f"fit {unit.role}", 0.0),

@@ -278,11 +278,18 @@ def _write_network_file(
     """Write the networks and their provenance atomically."""
     from napari_dip.version import __version__
 
-    first, recipe, files = crops[0].calibrated_image, run_plan.recipe, []
+    first, recipe = crops[0].calibrated_image, run_plan.recipe
+    files = []
     for crop in crops:
         header = crop.calibrated_image.header
-        facts = {"name": header.name, "sha256": crop.sha256, "shape": list(header.shape)}
-        files.append({**facts, "axes": header.axes})
+        files.append(
+            {
+                "name": header.name,
+                "sha256": crop.sha256,
+                "shape": list(header.shape),
+                "axes": header.axes,
+            }
+        )
     metadata = {
         "schema": NETWORK_FILE_SCHEMA,
         "version": __version__,
