@@ -42,7 +42,7 @@ from napari_dip.pipeline.recipe import (
     accept_old_names,
 )
 from napari_dip.pipeline.torch_state import load_torch
-from napari_dip.tasks.base import Setting
+from napari_dip.tasks.base import load_setting
 from napari_dip.tasks.priors.random_input import DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
@@ -153,21 +153,11 @@ class Experiment:
 class ExperimentSettings(BaseModel):
     """Settings of the experiments on a picture, as the dock shows them."""
 
-    preset: Annotated[
-        Preset,
-        Setting(
-            "Network of",
-            "Preset whose network is fitted to random input, as in the Deep Image Prior paper.",
-            choices=PRESET_LABELS,
-        ),
-    ] = "fast"
+    preset: Annotated[Preset, load_setting("experiment_preset", choices=PRESET_LABELS)] = "fast"
     architecture: Annotated[
         str,
-        Setting(
-            "Architecture",
-            "How the network differs from the preset's. Bounded layers and Gaussian upsampling "
-            "(Shi et al.) delay fine detail, noise included. The command accepts any bound and "
-            "any width.",
+        load_setting(
+            "experiment_architecture",
             choices={
                 name: label_architecture(architecture)
                 for name, architecture in list_all_architectures().items()
@@ -175,21 +165,12 @@ class ExperimentSettings(BaseModel):
         ),
     ] = DEFAULT_ARCHITECTURE
     max_iterations: Annotated[
-        Annotated[int, Field(ge=1, le=100_000)],
-        Setting("Iterations", "Of each fit. Compare only experiments with the same number."),
+        Annotated[int, Field(ge=1, le=100_000)], load_setting("experiment_max_iterations")
     ] = DEFAULT_ITERATIONS
-    crop: Annotated[
-        Annotated[int, Field(ge=MIN_IMAGE_SIDE, le=4096)],
-        Setting(
-            "Pixels",
-            "Side of the crop in pixels: the middle of a larger image is used. Twice the side "
-            "takes four times as long.",
-        ),
-    ] = DEFAULT_CROP
-    seed: Annotated[
-        Annotated[int, Field(ge=0, lt=2**31)],
-        Setting("Seed", "Start of the random numbers: the same seed gives the same figures."),
-    ] = 0
+    crop: Annotated[Annotated[int, Field(ge=MIN_IMAGE_SIDE, le=4096)], load_setting("crop")] = (
+        DEFAULT_CROP
+    )
+    seed: Annotated[Annotated[int, Field(ge=0, lt=2**31)], load_setting("experiment_seed")] = 0
     device: DeviceSetting = "auto"
 
 

@@ -32,7 +32,7 @@ from napari_dip.io.paths import (
     read_small_text,
 )
 from napari_dip.tasks import TASKS, Setting, Task
-from napari_dip.tasks.base import IMAGE_AXES
+from napari_dip.tasks.base import has_series, load_setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,14 +79,7 @@ _CHOICE_PATTERN = re.compile(r"[a-z][\w-]{2,}")
 Preset = Literal["instant", "fast", "balanced", "best"]
 #: Labels of the presets.
 PRESET_LABELS = {"instant": "Instant", "fast": "Fast", "balanced": "Balanced", "best": "Best"}
-DeviceSetting = Annotated[
-    Literal["auto", "cpu", "cuda", "mps"],
-    Setting(
-        "Device",
-        "Where to compute. Automatic takes a GPU if there is one.",
-        choices={"auto": "Automatic", "cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Apple GPU"},
-    ),
-]
+DeviceSetting = Annotated[Literal["auto", "cpu", "cuda", "mps"], load_setting("device")]
 
 
 class RunSettings(BaseModel):
@@ -94,102 +87,27 @@ class RunSettings(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
-    preset: Annotated[
-        Preset,
-        Setting(
-            "Preset",
-            "Instant to try settings, Fast for a first look, Balanced for daily work, Best for the "
-            "figure in the paper. They differ in time, not in how the result is checked.",
-            choices=PRESET_LABELS,
-            is_advanced=False,
-        ),
-    ] = "balanced"
-    seed: Annotated[
-        Annotated[int, Field(ge=0, lt=2**31)],
-        Setting(
-            "Seed",
-            "Start of the random numbers: the same seed gives the same pixels.",
-        ),
-    ] = 0
+    preset: Annotated[Preset, load_setting("preset", choices=PRESET_LABELS)] = "balanced"
+    seed: Annotated[Annotated[int, Field(ge=0, lt=2**31)], load_setting("seed")] = 0
     device: DeviceSetting = "auto"
-    threads: Annotated[
-        Annotated[int, Field(ge=1, le=1024)] | None,  # larger computers are rare
-        Setting(
-            "Threads",
-            "CPU threads of a fit; the last digits of pixels depend on it. Empty: one for each "
-            "core, up to 8.",
-        ),
-    ] = None
-    restarts: Annotated[
-        Annotated[int, Field(ge=1, le=64)] | None,
-        Setting(
-            "Restarts",
-            "Independent fits that are averaged; their spread adds to the uncertainty. "
-            "Empty: the preset's.",
-            report_template="{:g} independent fits averaged",
-        ),
-    ] = None
+    # larger computers than of 1024 cores are rare
+    threads: Annotated[Annotated[int, Field(ge=1, le=1024)] | None, load_setting("threads")] = None
+    restarts: Annotated[Annotated[int, Field(ge=1, le=64)] | None, load_setting("restarts")] = None
     max_iterations: Annotated[
-        Annotated[int, Field(ge=1, le=1_000_000)] | None,
-        Setting(
-            "Max. iterations",
-            "Maximum of each fit, which may stop earlier by itself. Empty: the preset's.",
-        ),
+        Annotated[int, Field(ge=1, le=1_000_000)] | None, load_setting("max_iterations")
     ] = None
     time_limit: Annotated[
         Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)] | None,
-        Setting(
-            "Time limit (s)",
-            "Seconds after which the run ends with the best image so far. Empty: none.",
-            report_template="time limit of {:g} s",
-        ),
+        load_setting("time_limit"),
     ] = None
     stacks: Annotated[
         Literal["auto", "planes", "volume"],
-        Setting(
-            "Stacks",
-            "The planes of a stack or movie are restored one by one, each from the weights of "
-            "the one before, or together as one volume, where they help each other. Automatic: "
-            "together along depth, one by one along time; together for inpainting.",
-            choices={"auto": "Automatic", "planes": "Plane by plane", "volume": "As a volume"},
-            relevant_when=lambda values: bool(set("TZ") & set(values[IMAGE_AXES])),
-        ),
+        load_setting("stacks", relevant_when=has_series),
     ] = "auto"
-    tile: Annotated[
-        Annotated[int, Field(ge=128, le=2**16)] | None,
-        Setting(
-            "Tile",
-            "Side of a tile in pixels. A large plane is restored in tiles, one after another, "
-            "which overlap and are blended. Empty: the whole plane at once, or tiles if it needs "
-            "more memory than there is.",
-            report_template="tiles of {:g} pixels along a side",
-        ),
-    ] = None
-    dtype: Annotated[
-        Literal["float32", "same"],
-        Setting(
-            "Data type",
-            "A 32-bit float keeps all digits; 'As the input' rounds to the type of the input.",
-            choices={"float32": "32-bit float", "same": "As the input"},
-        ),
-    ] = "float32"
-    halves: Annotated[
-        bool,
-        Setting(
-            "Check by halves",
-            "Also restore two halves of the photons, with independent noise, and tell which detail "
-            "comes again in both: down to which size, and where. The run takes three times as "
-            "long.",
-        ),
-    ] = False
-    null_control: Annotated[
-        bool,
-        Setting(
-            "Null control",
-            "Also restore noise of the same kind without an object, and tell how much the same run "
-            "finds in it. The run takes twice as long.",
-        ),
-    ] = False
+    tile: Annotated[Annotated[int, Field(ge=128, le=2**16)] | None, load_setting("tile")] = None
+    dtype: Annotated[Literal["float32", "same"], load_setting("dtype")] = "float32"
+    halves: Annotated[bool, load_setting("halves")] = False
+    null_control: Annotated[bool, load_setting("null_control")] = False
 
 
 #: Run settings of a recipe that changes none of them.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from pydantic_core import PydanticCustomError
@@ -39,6 +41,11 @@ DEFAULT_PRIOR = "random-input"
 IMAGE_AXES = "image_axes"
 EXTRA_INPUTS = "extra_inputs"
 UNSIZED_AXES = "unsized_axes"
+
+
+def has_series(values: Mapping[str, Any]) -> bool:
+    """Return whether there are frames or planes, for `Setting.relevant_when`."""
+    return not set("TZ").isdisjoint(values[IMAGE_AXES])
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,24 @@ class Setting:
         *others, last = map(repr, self.choices or ())
         expected = f"{', '.join(others)} or {last}"
         raise PydanticCustomError("choice", "Input should be {expected}", {"expected": expected})
+
+
+#: Texts and choices of the settings, by key.
+_SETTING_ROWS: Mapping[str, Mapping[str, Any]] = tomllib.loads(
+    Path(__file__).with_name("settings.toml").read_text(encoding="utf-8")
+)
+
+
+def load_setting(key: str, **conditions: Any) -> Setting:
+    """Return the setting of a row of `settings.toml`.
+
+    Parameters
+    ----------
+    key : str
+    **conditions
+        Further attributes of `Setting`, such as the callables that a file cannot hold.
+    """
+    return Setting(**_SETTING_ROWS[key], **conditions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

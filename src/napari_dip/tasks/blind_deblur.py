@@ -19,11 +19,11 @@ from napari_dip.tasks.base import (
     FitInput,
     InspectedPixels,
     Inspection,
-    Setting,
     Task,
     TaskPlan,
     TaskSetup,
     TaskSpec,
+    load_setting,
 )
 from napari_dip.tasks.deblur import DEBLUR_REASON, Deblur
 from napari_dip.tasks.psf.psf_settings import (
@@ -124,35 +124,9 @@ class BlindDeblur(Task):
     )
 
     blur: Annotated[
-        Literal["auto", "gaussian", "motion", "defocus", "lens", "free"],
-        Setting(
-            "Kind of blur",
-            "Shape of the blur: a Gaussian suits most microscopes, a line a camera or stage that "
-            "moved, a disc a plane out of focus. Lens: astigmatism, coma or spherical aberration, "
-            "found from sharp edges. Free: any shape, such as that of camera shake. Automatic "
-            "takes the one under which the spectrum of the image is most likely, but never a lens.",
-            choices={
-                "auto": "Automatic",
-                "gaussian": "Gaussian",
-                "motion": "Motion (line)",
-                "defocus": "Defocus (disc)",
-                "lens": "Lens with aberrations",
-                "free": "Free",
-            },
-            is_advanced=False,
-        ),
+        Literal["auto", "gaussian", "motion", "defocus", "lens", "free"], load_setting("blur")
     ] = "auto"
-    psf_size: Annotated[
-        Annotated[int, Field(ge=3, le=201)],
-        Setting(
-            "PSF size",
-            "Width of the PSF in pixels, rather too wide than too narrow. An even number stands "
-            "for the next odd one.",
-            step=2,
-            is_advanced=False,
-            report_template="PSF size: {:g} pixels",
-        ),
-    ] = 31
+    psf_size: Annotated[Annotated[int, Field(ge=3, le=201)], load_setting("psf_size")] = 31
     noise: DetectorNoiseSetting = "auto"
     read_noise: ReadNoise = None
     gain: CameraGain = None

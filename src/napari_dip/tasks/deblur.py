@@ -20,11 +20,11 @@ from napari_dip.tasks.base import (
     GridLocation,
     InspectedPixels,
     Inspection,
-    Setting,
     Task,
     TaskPlan,
     TaskSetup,
     TaskSpec,
+    load_setting,
 )
 from napari_dip.tasks.initial_estimate import (
     InitialEstimate,
@@ -94,16 +94,7 @@ MIN_BLUR_POWER = 0.01
 DEBLUR_REASON = "random input, as in the Deep Image Prior paper, is what this task uses"
 
 FinerFactor = Annotated[
-    str,
-    BeforeValidator(partial(normalise_factor, allows_one=True)),
-    Setting(
-        "Upscaling factor",
-        "How many pixels the result has for each pixel of the image: 1, 2, 3, 4 or 8, or one "
-        "number for each axis as Y,X or Z,Y,X, such as 1,2,2. More than 1 where the pixels are "
-        "too coarse for the detail that the PSF lets through.",
-        is_advanced=False,
-        report_template="on a grid that is finer by {}",
-    ),
+    str, BeforeValidator(partial(normalise_factor, allows_one=True)), load_setting("deblur_factor")
 ]
 
 
@@ -158,49 +149,18 @@ class Deblur(Task):
     excitation: Excitation = None
     pinhole: Pinhole = 1.0
     factor: FinerFactor = "1"
-    border: Annotated[
-        Literal["open", "circular"],
-        Setting(
-            "Border",
-            "Open: light also came in from outside the image, as in a microscope. Circular: a "
-            "program blurred the image as if it were repeated on all sides.",
-            choices={"open": "Open", "circular": "Circular"},
-        ),
-    ] = "open"
+    border: Annotated[Literal["open", "circular"], load_setting("border")] = "open"
     initial_estimate: Annotated[
-        Literal["richardson-lucy", "none"],
-        Setting(
-            "Initial estimate",
-            "Input of the network beside random numbers: images after a few steps of "
-            "Richardson-Lucy deconvolution, which make the fit shorter, or nothing, as in the "
-            "Deep Image Prior paper.",
-            choices={"richardson-lucy": "Richardson-Lucy", "none": "None (paper)"},
-        ),
+        Literal["richardson-lucy", "none"], load_setting("deblur_initial_estimate")
     ] = "richardson-lucy"
     smoothing: Annotated[
-        Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
-        Setting(
-            "Smoothing",
-            "Weight of a total-variation penalty added to the fit, without unit. It suppresses "
-            "noise that the blur hides. 0: none; 1 is strong.",
-            step=0.05,
-        ),
+        Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)], load_setting("deblur_smoothing")
     ] = 0.1
     smoothing_kind: TotalVariationKind = "isotropic"
-    non_negative: Annotated[
-        bool,
-        Setting(
-            "Non-negative",
-            "Keeps the result from falling below the background.",
-        ),
-    ] = True
+    non_negative: Annotated[bool, load_setting("non_negative")] = True
     background: Annotated[
         Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None,
-        Setting(
-            "Background",
-            "Value of a pixel without light, in intensity units of the image. Empty: 0, or the "
-            "lowest value of an image with negative values.",
-        ),
+        load_setting("background"),
     ] = None
     noise: DetectorNoiseSetting = "auto"
     read_noise: ReadNoise = None

@@ -19,12 +19,12 @@ from napari_dip.tasks.base import (
     FitInput,
     InspectedPixels,
     Inspection,
-    Setting,
     Task,
     TaskInput,
     TaskPlan,
     TaskSetup,
     TaskSpec,
+    load_setting,
 )
 from napari_dip.tasks.noise_models.camera_correction import (
     CAMERA_MAP_INPUTS,
@@ -118,18 +118,7 @@ class Denoise(Task):
         independent_settings={"series_training": "independent"},
     )
 
-    prior: Annotated[
-        str,
-        Setting(
-            "Prior",
-            "Input of the untrained network. Noisier input: the image with more noise of its own "
-            "kind (recorrupted-to-recorrupted, R2R). Blind spot: the image with hidden pixels, "
-            "as in Noise2Void and Noise2Self. Random input: fixed random numbers, as in the Deep "
-            "Image Prior paper. Automatic: R2R for single planes and long movies whose noise is "
-            "known well, else the blind spot.",
-            choices=DENOISING_PRIORS,
-        ),
-    ] = AUTOMATIC
+    prior: Annotated[str, load_setting("denoise_prior", choices=DENOISING_PRIORS)] = AUTOMATIC
     architecture: ArchitectureName = DEFAULT_ARCHITECTURE
     noise: NoiseSetting = "auto"
     read_noise: ReadNoise = None
@@ -142,12 +131,8 @@ class Denoise(Task):
     series_training: SeriesTraining = "auto"
     channels: Annotated[
         Literal["auto", "together", "separate"],
-        Setting(
-            "Channels",
-            "By default, colour photographs are restored with all channels together, and "
-            "fluorescence channels one by one.",
-            choices={"auto": "Automatic", "together": "Together", "separate": "One by one"},
-            relevant_when=lambda values: bool(set("CS") & set(values[IMAGE_AXES])),
+        load_setting(
+            "channels", relevant_when=lambda values: bool(set("CS") & set(values[IMAGE_AXES]))
         ),
     ] = "auto"
 

@@ -21,12 +21,12 @@ from napari_dip.tasks.base import (
     FitInput,
     InspectedPixels,
     Inspection,
-    Setting,
     Task,
     TaskInput,
     TaskPlan,
     TaskSetup,
     TaskSpec,
+    load_setting,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
@@ -104,32 +104,9 @@ class Guide(Task):
         candidates=(PREFERRED_PRIOR.key, PREFERRED_PRIOR.unguided_key),
     )
 
-    prior: Annotated[
-        str,
-        Setting(
-            "Prior",
-            "Input of the untrained network beside the guide: the image with hidden pixels "
-            "(blind spot), or random numbers, as in the Deep Image Prior paper. Automatic: blind "
-            "spot; the guide is left out if hidden pixels are predicted as well without it.",
-            choices=GUIDE_PRIORS,
-        ),
-    ] = AUTOMATIC
-    align: Annotated[
-        bool,
-        Setting(
-            "Align the guide",
-            "Shift the guide first, by parts of a pixel or some pixels, so that its structures "
-            "lie on those of the image. Use it only if both show the same structures.",
-        ),
-    ] = False
-    planes_are_channels: Annotated[
-        bool,
-        Setting(
-            "Planes are channels",
-            "Use the first axis of the guide as its channels, where it would be read as planes "
-            "or frames.",
-        ),
-    ] = False
+    prior: Annotated[str, load_setting("guide_prior", choices=GUIDE_PRIORS)] = AUTOMATIC
+    align: Annotated[bool, load_setting("align")] = False
+    planes_are_channels: Annotated[bool, load_setting("planes_are_channels")] = False
     smoothing: TotalVariationWeight = 0.0
     smoothing_kind: TotalVariationKind = "isotropic"
     noise: DetectorNoiseSetting = "auto"

@@ -20,12 +20,12 @@ from napari_dip.tasks.base import (
     FitInput,
     InspectedPixels,
     Inspection,
-    Setting,
     Task,
     TaskInput,
     TaskPlan,
     TaskSetup,
     TaskSpec,
+    load_setting,
 )
 from napari_dip.tasks.priors.masked_input import (
     is_scattered,
@@ -92,54 +92,15 @@ class Inpaint(Task):
 
     invert_mask: Annotated[
         bool,
-        Setting(
-            "Invert mask",
-            "Fill in the pixels that the mask does not mark.",
-            is_advanced=False,
-            relevant_when=lambda values: "mask" in values[EXTRA_INPUTS],
-        ),
+        load_setting("invert_mask", relevant_when=lambda values: "mask" in values[EXTRA_INPUTS]),
     ] = False
     label: Annotated[
         Annotated[int, Field(ge=1, le=2**24)] | None,
-        Setting(
-            "Only this label",
-            "Fill in only the pixels that have this value in the mask. Empty: all above 0.",
-            is_advanced=False,
-            relevant_when=lambda values: "mask" in values[EXTRA_INPUTS],
-        ),
+        load_setting("label", relevant_when=lambda values: "mask" in values[EXTRA_INPUTS]),
     ] = None
-    grow: Annotated[
-        Annotated[int, Field(ge=0, le=64)],
-        Setting(
-            "Grow by",
-            "Pixels by which the holes are widened on all sides, so that the rim of a stain is "
-            "filled in too.",
-            step=1,
-            is_advanced=False,
-            report_template="holes widened by {:g} pixels on all sides",
-        ),
-    ] = 0
-    unmasked: Annotated[
-        Literal["keep", "denoise"],
-        Setting(
-            "Unmasked pixels",
-            "Keep: pixels outside the mask keep their exact values. Denoise: they are denoised "
-            "as well.",
-            choices={"keep": "Keep", "denoise": "Denoise"},
-            is_advanced=False,
-        ),
-    ] = "keep"
-    prior: Annotated[
-        str,
-        Setting(
-            "Prior",
-            "Input of the untrained network. Masked input: the image with more of its pixels "
-            "masked. Random input: fixed random numbers, as in the Deep Image Prior paper; "
-            "without skip connections for large holes. Automatic decides by the shape of the "
-            "holes.",
-            choices=INPAINTING_PRIORS,
-        ),
-    ] = AUTOMATIC
+    grow: Annotated[Annotated[int, Field(ge=0, le=64)], load_setting("grow")] = 0
+    unmasked: Annotated[Literal["keep", "denoise"], load_setting("unmasked")] = "keep"
+    prior: Annotated[str, load_setting("inpaint_prior", choices=INPAINTING_PRIORS)] = AUTOMATIC
 
     def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Refuse a mask of another size, and integer images without a mask."""

@@ -16,11 +16,11 @@ from napari_dip.tasks.base import (
     FitInput,
     InspectedPixels,
     Inspection,
-    Setting,
     Task,
     TaskPlan,
     TaskSetup,
     TaskSpec,
+    load_setting,
 )
 from napari_dip.tasks.network_import.loading import (
     NetworkSource,
@@ -79,93 +79,26 @@ class InvertFeatures(Task):
         explains_pixels=False,
     )
 
-    network: Annotated[
-        LimitedText,
-        Setting(
-            "Network",
-            "Path of a torch.export program (.pt2), or name of a torchvision architecture such "
-            "as vgg16, which also needs a file of weights.",
-            is_advanced=False,
-            file_filter="Programs of torch.export (*.pt2)",
-        ),
-    ] = ""
-    layer: Annotated[
-        LimitedText,
-        Setting(
-            "Layer",
-            "Path of the module whose output is inverted, such as features.5; 'list' shows all "
-            "of them.",
-            is_advanced=False,
-            list_suggestions=list_layers,
-        ),
-    ] = ""
-    prior: Annotated[
-        str,
-        Setting(
-            "Prior",
-            "What chooses among all images with the same activations: an untrained network, a "
-            "preference for few and short edges (total variation), or nothing.",
-            choices=INVERSION_PRIORS,
-            is_advanced=False,
-        ),
-    ] = DEFAULT_PRIOR
-    weights: Annotated[
-        LimitedText,
-        Setting(
-            "Weights",
-            "File with the weights of a torchvision architecture (safetensors). Empty for a "
-            "program, which contains its weights.",
-            file_filter="Weights (*.safetensors)",
-        ),
-    ] = ""
-    normalisation: Annotated[
-        Literal["auto", "imagenet", "none"],
-        Setting(
-            "Normalisation",
-            "How the input is normalised after it was scaled to the range from 0 to 1. ImageNet: "
-            "by the mean and standard deviation of red, green and blue in that data set. "
-            "Automatic: ImageNet for a torchvision architecture, none for a program.",
-            choices={"auto": "Automatic", "imagenet": "ImageNet", "none": "Left as it is"},
-        ),
-    ] = "auto"
-    mean: Annotated[
-        NumbersText,
-        Setting(
-            "Mean",
-            "Mean that is subtracted from the input, in its range from 0 to 1: one number, or "
-            "one for each channel, separated by commas. Empty: as the normalisation says.",
-        ),
-    ] = ""
-    deviation: Annotated[
-        NumbersText,
-        Setting(
-            "Standard deviation",
-            "Standard deviation by which the input is divided, given like the mean.",
-        ),
-    ] = ""
+    network: Annotated[LimitedText, load_setting("network")] = ""
+    layer: Annotated[LimitedText, load_setting("layer", list_suggestions=list_layers)] = ""
+    prior: Annotated[str, load_setting("invert_features_prior", choices=INVERSION_PRIORS)] = (
+        DEFAULT_PRIOR
+    )
+    weights: Annotated[LimitedText, load_setting("weights")] = ""
+    normalisation: Annotated[Literal["auto", "imagenet", "none"], load_setting("normalisation")] = (
+        "auto"
+    )
+    mean: Annotated[NumbersText, load_setting("mean")] = ""
+    deviation: Annotated[NumbersText, load_setting("deviation")] = ""
     black: Annotated[
-        Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None,
-        Setting(
-            "Black",
-            "Value of the image that becomes 0 for the network. Empty: 0 for 8-bit images and "
-            "those from 0 to 1, else the lowest value.",
-        ),
+        Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None, load_setting("black")
     ] = None
     white: Annotated[
-        Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None,
-        Setting(
-            "White",
-            "Value of the image that becomes 1 for the network. Empty: 255 for 8-bit images, 1 "
-            "for those from 0 to 1, else the highest value.",
-        ),
+        Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None, load_setting("white")
     ] = None
     smoothing: Annotated[
         Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)],
-        Setting(
-            "Smoothing",
-            "Weight of the total variation, if that is the prior; without unit.",
-            step=0.05,
-        ),
+        load_setting("invert_features_smoothing"),
     ] = 1.0
 
     def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.base import IMAGE_AXES, NoiseSettings, Setting
+from napari_dip.tasks.base import IMAGE_AXES, NoiseSettings, has_series, load_setting
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
@@ -42,42 +42,18 @@ _DETECTOR_NOISE_LABELS = {
     model.key: model.label for model in NOISE_MODELS.values() if model.has_variance_model
 }
 
-DetectorNoiseSetting = Annotated[
-    str,
-    Setting(
-        "Noise",
-        "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
-        "brightness, as photon noise does. Automatic measures which of the two.",
-        choices=_DETECTOR_NOISE_LABELS,
-    ),
-]
+DetectorNoiseSetting = Annotated[str, load_setting("noise", choices=_DETECTOR_NOISE_LABELS)]
 NoiseSetting = Annotated[
     str,
-    Setting(
-        "Noise",
-        "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
-        "brightness, as photon noise does. Automatic measures which of the two. JPEG compression: "
-        "blocks and rings of a compressed image are taken away. Salt and pepper: hot, dead and "
-        "other faulty pixels are found and filled in. Stripes: rows or columns with offsets of "
-        "their own, as of sCMOS cameras and scanners, are levelled. Speckle: noise in proportion "
-        "to the signal, as in OCT, ultrasound and coherent light.",
-        choices={model.key: model.label for model in NOISE_MODELS.values()},
+    load_setting(
+        "denoise_noise", choices={model.key: model.label for model in NOISE_MODELS.values()}
     ),
 ]
 ReadNoise = Annotated[
-    Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None,
-    Setting(
-        "Read noise",
-        "Standard deviation of the noise where the image is dark, in intensity units of the "
-        "image. Empty: measured.",
-    ),
+    Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None, load_setting("read_noise")
 ]
 CameraGain = Annotated[
-    Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None,
-    Setting(
-        "Gain",
-        "Increase of the noise variance per unit of brightness. Empty: measured.",
-    ),
+    Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None, load_setting("gain")
 ]
 #: Largest side of a blind spot in pixels, twice the longest measured lag and one.
 MAX_BLIND_SPOT_SIDE = 11
@@ -128,35 +104,14 @@ def read_blind_spot(text: str) -> tuple[tuple[int, ...], ...]:
 
 
 BlindSpotShape = Annotated[
-    str,
-    BeforeValidator(normalise_blind_spot),
-    Setting(
-        "Blind-spot shape",
-        "Pixels that are hidden together with the central one, since they share its noise: rows "
-        "of 1 (hidden) and 0, separated by /. 010/111/010 is a cross, 11111 is five pixels of a "
-        "row. With a 0 in it, the prior Automatic is the blind spot. Empty: measured.",
-    ),
+    str, BeforeValidator(normalise_blind_spot), load_setting("blind_spot_shape")
 ]
 TotalVariationWeight = Annotated[
-    Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
-    Setting(
-        "Smoothing",
-        "Weight of a total-variation penalty added to the fit, without unit. 0 is best for "
-        "most images; 0.1 is visible, 1 is strong.",
-        step=0.05,
-        report_template="Smoothing: {:g} (weight of the penalty on total variation, without unit)",
-    ),
+    Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)], load_setting("smoothing")
 ]
 TotalVariationKind = Annotated[
     Literal["isotropic", "anisotropic"],
-    Setting(
-        "Smoothing kind",
-        "How differences between neighbouring pixels are summed, if smoothing is above 0. "
-        "Isotropic: edges in all directions cost the same. Anisotropic: edges along rows and "
-        "columns cost least, which suits chips, letters and gratings.",
-        choices={"isotropic": "Isotropic", "anisotropic": "Anisotropic"},
-        relevant_when=lambda values: values["smoothing"] > 0,
-    ),
+    load_setting("smoothing_kind", relevant_when=lambda values: values["smoothing"] > 0),
 ]
 
 #: Z step, in pixels of the plane, from which on planes are fitted one by one: 26.2 dB in 9 s on
@@ -254,46 +209,19 @@ def average_exposures(fit_input: FitInput) -> FitInput:
 
 UseNeighbouringFrames = Annotated[
     bool,
-    Setting(
-        "Use neighbouring frames",
-        "For movies and stacks restored one frame or plane at a time, with R2R or the blind "
-        "spot: the network also gets the noisy frames before and after. Those of a movie are "
-        "registered first. The network learns where they help. Switch it off if all frames share "
-        "the same noise, as with a dirty camera.",
-        relevant_when=lambda values: bool(set("TZ") & set(values[IMAGE_AXES])),
-    ),
+    load_setting("neighbouring_frames", relevant_when=has_series),
 ]
 TemporalSmoothing = Annotated[
     Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
-    Setting(
-        "Temporal smoothing",
-        "For movies restored frame by frame: how strongly a pixel is drawn to its value in the "
-        "previous frame, where nothing has moved. 0: not at all; 1: as strongly as the "
-        "uncertainties of both values justify. It reduces flicker, but delays fast changes, so "
-        "leave it at 0 to measure ΔF/F or timing.",
-        step=0.5,
-        relevant_when=lambda values: "T" in values[IMAGE_AXES],
-    ),
+    load_setting("temporal_smoothing", relevant_when=lambda values: "T" in values[IMAGE_AXES]),
 ]
 #: Training modes of a series: one network, warm starts, or independent networks.
 SeriesTrainingMode = Literal["joint", "warm-start", "independent"]
 SeriesTraining = Annotated[
     Literal["auto", "joint", "warm-start", "independent"],
-    Setting(
-        "Series training",
-        "How the frames of a movie, the planes of a stack that are restored one by one, or the "
-        "tiles of a large image share a network. Joint training: one network is fitted to all of "
-        "them and applied to each; it is fine-tuned only if validation pixels improve. Warm "
-        "start: each begins with the weights of an earlier one. Independent: each has a network "
-        "of its own, which is slowest. Automatic: joint training for at least 16 frames or "
-        "planes, or 32 tiles; else warm start.",
-        relevant_when=lambda values: bool(set("TZ") & set(values[IMAGE_AXES]) or values["tile"]),
-        choices={
-            "auto": "Automatic",
-            "joint": "Joint training (one network)",
-            "warm-start": "Warm start (in turn)",
-            "independent": "Independent",
-        },
+    load_setting(
+        "series_training",
+        relevant_when=lambda values: has_series(values) or bool(values["tile"]),
     ),
 ]
 

@@ -18,11 +18,11 @@ from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import (
     IMAGE_AXES,
     FitInput,
-    Setting,
     Task,
     TaskPlan,
     TaskSetup,
     TaskSpec,
+    load_setting,
 )
 from napari_dip.tasks.priors.prior_spec import (
     RANDOM_INPUT_CHANNELS,
@@ -81,65 +81,22 @@ MIN_CORRECTION_RANGE = 1e-4
 Factor = Annotated[
     str,
     BeforeValidator(partial(normalise_factor, allows_one=False)),
-    Setting(
-        "Upscaling factor",
-        "How many pixels the result has for each pixel along an axis: 2, 3, 4 or 8, or one "
-        "number for each axis as Y,X, such as 1,4. For stacks also as Z,Y,X: 4,1,1 makes four "
-        "planes of each; one or two numbers keep the distance of planes.",
-        is_advanced=False,
-    ),
+    load_setting("super_resolve_factor"),
 ]
-DownsamplingModel = Annotated[
-    Literal["lanczos", "binning"],
-    Setting(
-        "Downsampling",
-        "How the coarse pixels arose. Lanczos: the image was scaled down with a smooth filter, "
-        "as in the Deep Image Prior paper. Binning: each pixel is the mean of the fine ones that "
-        "it covers, as on a camera.",
-        choices={"lanczos": "Lanczos filter", "binning": "Binning (camera)"},
-        is_advanced=False,
-    ),
-]
+DownsamplingModel = Annotated[Literal["lanczos", "binning"], load_setting("downsampling")]
 PsfSigma = Annotated[
-    Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)],
-    Setting(
-        "PSF sigma (pixels)",
-        "Standard deviation of the microscope's blur, in pixels of the result. This blur is "
-        "removed. 0: none.",
-        step=0.05,
-        report_template="Gaussian blur of standard deviation {:g} pixels of the result",
-    ),
+    Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)], load_setting("psf_sigma")
 ]
 PsfSigmaZ = Annotated[
     Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)],
-    Setting(
-        "PSF sigma along Z",
-        "Standard deviation of the blur along Z, in planes of the result, for a volume.",
-        step=0.05,
-        relevant_when=lambda values: "Z" in values[IMAGE_AXES],
-        report_template="along Z of standard deviation {:g} planes of the result",
-    ),
+    load_setting("psf_sigma_z", relevant_when=lambda values: "Z" in values[IMAGE_AXES]),
 ]
 SUPER_RESOLUTION_PRIORS = PriorChoices("super-resolve")
 SuperResolutionPrior = Annotated[
-    str,
-    Setting(
-        "Prior",
-        "Zero-shot super-resolution: the untrained network learns from smaller copies of the "
-        "image, whose finer pixels are known. Random input: it turns fixed random numbers into "
-        "the image, as in the Deep Image Prior paper. Automatic: the second for volumes and with "
-        "a PSF, else the first.",
-        choices=SUPER_RESOLUTION_PRIORS,
-    ),
+    str, load_setting("super_resolve_prior", choices=SUPER_RESOLUTION_PRIORS)
 ]
 InitialEstimateSetting = Annotated[
-    Literal["interpolated", "none"],
-    Setting(
-        "Initial estimate",
-        "Input of the network beside random numbers: the interpolated image, which makes the fit "
-        "much shorter, or nothing, as in the Deep Image Prior paper.",
-        choices={"interpolated": "Interpolated", "none": "None (paper)"},
-    ),
+    Literal["interpolated", "none"], load_setting("super_resolve_initial_estimate")
 ]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from napari_dip.errors import Refusal, make_refusal
-from napari_dip.tasks.base import Setting
+from napari_dip.tasks.base import load_setting
 from napari_dip.tasks.priors.blind_spot import make_measured_term
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS, RANDOM_INPUT_SKIP_CHANNELS
 
@@ -298,16 +298,7 @@ ARCHITECTURE_LABELS = {
 }
 #: Labels of the architectures that only experiments use.
 _OPTIMIZER_LABELS = {"sgd": "SGD with momentum", "l-bfgs": "L-BFGS, no line search"}
-ArchitectureName = Annotated[
-    str,
-    Setting(
-        "Architecture",
-        "Network for the random input: that of the preset, or a variant of it. The Prior "
-        "explorer says which one suits an image. A variant needs the prior 'Deep Image Prior', "
-        "which 'Automatic' then takes.",
-        choices=ARCHITECTURE_LABELS,
-    ),
-]
+ArchitectureName = Annotated[str, load_setting("denoise_architecture", choices=ARCHITECTURE_LABELS)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from napari_dip.engine.constants import AIRY_RADIUS_FACTOR, GAUSSIAN_RADIUS_SIGM
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import format_sizes
-from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, UNSIZED_AXES, Setting, TaskInput
+from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, UNSIZED_AXES, TaskInput, load_setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,118 +42,69 @@ def _has_optics(values: Mapping[str, Any]) -> bool:
     return bool(values["microscope"] != "none" or (_has_psf_image(values) and has_data))
 
 
+def _has_psf_data(values: Mapping[str, Any]) -> bool:
+    """Whether an image of the PSF or a microscope is named."""
+    return _has_psf_image(values) or _has_optics(values)
+
+
+def _lacks_psf_image(values: Mapping[str, Any]) -> bool:
+    return not _has_psf_image(values)
+
+
+def _is_confocal(values: Mapping[str, Any]) -> bool:
+    return bool(values["microscope"] == "confocal")
+
+
 GaussianSigma = Annotated[
     _Width | None,
-    Setting(
-        "Gaussian sigma (px)",
-        "Standard deviation of a Gaussian blur in pixels: its full width at half maximum divided "
-        "by 2.35, instead of a microscope. Empty: none.",
-        is_advanced=False,
-        relevant_when=lambda values: not _has_psf_image(values) and not _has_optics(values),
-        report_template="Gaussian blur of standard deviation {:g} pixels",
-    ),
+    load_setting("gaussian_sigma", relevant_when=lambda values: not _has_psf_data(values)),
 ]
 GaussianSigmaZ = Annotated[
     _Width | None,
-    Setting(
-        "Gaussian sigma along Z",
-        "Standard deviation of the blur along Z, in planes of the stack, which is then deblurred "
-        "as a volume. Empty: each plane is blurred by itself.",
+    load_setting(
+        "gaussian_sigma_z",
         relevant_when=lambda values: bool(values["gaussian_sigma"]) and "Z" in values[IMAGE_AXES],
-        report_template="along Z of standard deviation {:g} planes",
     ),
 ]
 MicroscopeType = Annotated[
     Literal["none", "widefield", "confocal"],
-    Setting(
-        "Microscope",
-        "Compute the PSF of this kind of microscope from its aperture, the wavelength and the "
-        "pixel size. 'Not chosen' brings 'Gaussian sigma' back, which is used instead.",
-        choices={"none": "Not chosen", "widefield": "Widefield", "confocal": "Confocal"},
-        is_advanced=False,
-        relevant_when=lambda values: not _has_psf_image(values),
-    ),
+    load_setting("microscope", relevant_when=_lacks_psf_image),
 ]
 NumericalAperture = Annotated[
     Annotated[float, Field(gt=0, le=4, allow_inf_nan=False)] | None,
-    Setting(
-        "Numerical aperture",
-        "Numerical aperture (NA) of the objective, as written on it. With a PSF from an image, "
-        "its width is compared with that of such a microscope. Empty: none.",
-        is_advanced=False,
-        is_required=lambda values: not _has_psf_image(values),
-        relevant_when=lambda values: _has_psf_image(values) or _has_optics(values),
-        is_conditional=True,
-        report_template="numerical aperture {:g}",
-    ),
+    load_setting("na", is_required=_lacks_psf_image, relevant_when=_has_psf_data),
 ]
 Wavelength = Annotated[
     _Length | None,
-    Setting(
-        "Wavelength (nm)",
-        "Wavelength of the emitted light, in nanometres. With a PSF from an image, it is used "
-        "as the numerical aperture is. Empty: none.",
-        is_advanced=False,
-        is_required=lambda values: not _has_psf_image(values),
-        relevant_when=lambda values: _has_psf_image(values) or _has_optics(values),
-        is_conditional=True,
-        report_template="emission at {:g} nm",
-    ),
+    load_setting("wavelength", is_required=_lacks_psf_image, relevant_when=_has_psf_data),
 ]
 PixelSize = Annotated[
     _Length | None,
-    Setting(
-        "Pixel size (nm)",
-        "Size of a pixel in the sample, in nanometres. Empty: as the image says.",
+    load_setting(
+        "pixel_size",
         is_required=lambda values: not set("YX").isdisjoint(values[UNSIZED_AXES]),
-        relevant_when=lambda values: _has_optics(values),
-        is_conditional=True,
-        report_template="pixels of {:g} nm",
+        relevant_when=_has_optics,
     ),
 ]
 ZStep = Annotated[
     _Length | None,
-    Setting(
-        "Z step (nm)",
-        "Distance of the planes of a stack in the sample, in nanometres. Empty: as the image says.",
+    load_setting(
+        "z_step",
         is_required=lambda values: "Z" in values[UNSIZED_AXES],
         relevant_when=lambda values: _has_optics(values) and "Z" in values[IMAGE_AXES],
-        is_conditional=True,
-        report_template="planes {:g} nm apart",
     ),
 ]
 RefractiveIndex = Annotated[
     Annotated[float, Field(ge=1, le=4, allow_inf_nan=False)],
-    Setting(
-        "Refractive index",
-        "Refractive index of the immersion medium: 1 for air, 1.333 for water, 1.518 for oil.",
-        step=0.001,
-        relevant_when=lambda values: _has_optics(values),
-        is_conditional=True,
-        report_template="refractive index {:g}",
-    ),
+    load_setting("refractive_index", relevant_when=_has_optics),
 ]
 Excitation = Annotated[
     _Length | None,
-    Setting(
-        "Excitation (nm)",
-        "Wavelength of the excitation in nanometres, for a confocal microscope. Empty: that of "
-        "the emission.",
-        relevant_when=lambda values: values["microscope"] == "confocal",
-        is_conditional=True,
-        report_template="excitation at {:g} nm",
-    ),
+    load_setting("excitation", relevant_when=_is_confocal),
 ]
 Pinhole = Annotated[
     Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
-    Setting(
-        "Pinhole (Airy units)",
-        "Diameter of a confocal microscope's pinhole, in Airy units.",
-        step=0.1,
-        relevant_when=lambda values: values["microscope"] == "confocal",
-        is_conditional=True,
-        report_template="pinhole of {:g} Airy units",
-    ),
+    load_setting("pinhole", relevant_when=_is_confocal),
 ]
 PSF_INPUT = TaskInput(
     name="psf",
