@@ -31,7 +31,7 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import FitConfig, Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import TASKS, Denoise
-from napari_dip.tasks.base import FitInput, SeriesFrames, Setting
+from napari_dip.tasks.base import FitInput, Setting
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from small_runs import make_noisy, plan_for
 
@@ -137,7 +137,7 @@ def make_movie_fit_input(prior: str) -> FitInput:
     before = PreviousFrame(
         image=image, variance=torch.full_like(image, 0.01), valid_mask=torch.ones(1, 1, 24, 32)
     )
-    return replace(fit_input, series=SeriesFrames(neighbours=frames, previous=before))
+    return replace(fit_input, neighbouring_frames=frames, previous_frame=before)
 
 
 def test_neighbouring_frames_are_cropped_to_the_window() -> None:
@@ -146,14 +146,14 @@ def test_neighbouring_frames_are_cropped_to_the_window() -> None:
     draw = prior.draw_step_input(torch.Generator().manual_seed(0))
     assert draw.window is not None
     torch.testing.assert_close(
-        draw.network_input[:, 2:], draw.window.crop(fit_input.series.neighbours)
+        draw.network_input[:, 2:], draw.window.crop(fit_input.neighbouring_frames)
     )
     assert prior.estimate(prior.network(draw.network_input)).mean.shape == (1, 2, 16, 16)
 
 
 def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
     fit_input = make_movie_fit_input("blind-spot")
-    assert fit_input.series.previous is not None
+    assert fit_input.previous_frame is not None
     blind = Estimate(
         torch.zeros_like(fit_input.measurement), torch.full_like(fit_input.measurement, -4.0)
     )
@@ -163,7 +163,7 @@ def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
                 make_task_problem(Denoise(temporal_smoothing=weight), fit_input)
                 .postprocess(blind)
                 .mean
-                - fit_input.series.previous.image
+                - fit_input.previous_frame.image
             )
             .abs()
             .mean()

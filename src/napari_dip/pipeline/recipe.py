@@ -32,7 +32,8 @@ from napari_dip.io.paths import (
     read_small_text,
 )
 from napari_dip.tasks import TASKS, Setting, Task
-from napari_dip.tasks.base import has_series, load_setting
+from napari_dip.tasks.base import load_setting
+from napari_dip.tasks.shared_settings import has_series
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -43,11 +43,6 @@ EXTRA_INPUTS = "extra_inputs"
 UNSIZED_AXES = "unsized_axes"
 
 
-def has_series(values: Mapping[str, Any]) -> bool:
-    """Return whether there are frames or planes, for `Setting.relevant_when`."""
-    return not set("TZ").isdisjoint(values[IMAGE_AXES])
-
-
 @dataclass(frozen=True, slots=True)
 class Setting:
     """Describe how a field of a task appears in the dock and on the command line.
@@ -106,20 +101,11 @@ class Setting:
 
 
 #: Texts and choices of the settings, by key.
-_SETTING_ROWS: Mapping[str, Mapping[str, Any]] = tomllib.loads(
-    Path(__file__).with_name("settings.toml").read_text(encoding="utf-8")
-)
+_SETTING_ROWS = tomllib.loads(Path(__file__).with_name("settings.toml").read_text("utf-8"))
 
 
 def load_setting(key: str, **conditions: Any) -> Setting:
-    """Return the setting of a row of `settings.toml`.
-
-    Parameters
-    ----------
-    key : str
-    **conditions
-        Further attributes of `Setting`, such as the callables that a file cannot hold.
-    """
+    """Return the setting of a row of `settings.toml`, with the callables that no file can hold."""
     return Setting(**_SETTING_ROWS[key], **conditions)
 
 
@@ -284,22 +270,6 @@ class FitMasks:
         return replace(self, validation=no_pixels, excluded=no_pixels)
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class SeriesFrames:
-    """Frames or planes next to the fitted one, in network units; frames are registered.
-
-    Attributes
-    ----------
-    neighbours : Tensor or None
-        (1, 2 C, *grid): the previous and the next frame or plane. In joint training, B of them.
-    previous : PreviousFrame or None
-        Result of the previous frame.
-    """
-
-    neighbours: Tensor | None = None
-    previous: PreviousFrame | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridLocation:
     """Part of an image that the grid of a fit is.
@@ -338,7 +308,10 @@ class FitInput:
         Side of the crop that one iteration is trained on; None: the whole grid.
     extra_inputs : mapping of str to Tensor
         The task's extra inputs by name, float32, as `Inspection.convert_inputs` returned them.
-    series : SeriesFrames
+    neighbouring_frames : Tensor or None
+        (B, 2 C, *grid): the previous and the next frame or plane, registered.
+    previous_frame : PreviousFrame or None
+        Result of the previous frame, registered.
     half_resolution : HalfResolutionFit or None
         None: the result has the size of the grid, unless the task upscales it.
     removed_artefact : Tensor or None
@@ -356,7 +329,8 @@ class FitInput:
     widths: tuple[int, ...]
     window_side: int | None
     extra_inputs: Mapping[str, Tensor] = field(default_factory=dict)
-    series: SeriesFrames = field(default_factory=SeriesFrames)
+    neighbouring_frames: Tensor | None = None
+    previous_frame: PreviousFrame | None = None
     half_resolution: HalfResolutionFit | None = None
     removed_artefact: Tensor | None = None
     location: GridLocation | None = None

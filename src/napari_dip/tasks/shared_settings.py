@@ -14,12 +14,12 @@ from pydantic_core import PydanticCustomError
 
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.base import IMAGE_AXES, NoiseSettings, has_series, load_setting
+from napari_dip.tasks.base import IMAGE_AXES, NoiseSettings, load_setting
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -101,6 +101,11 @@ def normalise_blind_spot(value: object) -> str:
 def read_blind_spot(text: str) -> tuple[tuple[int, ...], ...]:
     """Return the rows of a blind spot in the form of `TaskPlan.blind_spot_shape`."""
     return tuple(tuple(map(int, row)) for row in text.split("/")) if text else ()
+
+
+def has_series(values: Mapping[str, Any]) -> bool:
+    """Return whether there are frames or planes, for `Setting.relevant_when`."""
+    return not set("TZ").isdisjoint(values[IMAGE_AXES])
 
 
 BlindSpotShape = Annotated[
@@ -300,7 +305,7 @@ def add_temporal_smoothing(problem: Problem, fit_input: FitInput, weight: float)
     from napari_dip.engine.likelihood.penalties import make_temporal_term, smooth_temporally
     from napari_dip.engine.problem import append_postprocessing
 
-    previous, prior_spec = fit_input.series.previous, PRIOR_SPECS[fit_input.prior_key]
+    previous, prior_spec = fit_input.previous_frame, PRIOR_SPECS[fit_input.prior_key]
     if previous is None or not weight or not prior_spec.allows_temporal_smoothing:
         return problem
     if not prior_spec.input_traits.contains_image:

@@ -41,7 +41,6 @@ from napari_dip.tasks.base import (
     FitInput,
     FitMasks,
     FitNoise,
-    SeriesFrames,
 )
 from napari_dip.tasks.noise_models.camera_correction import compute_pixel_weights
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
@@ -396,8 +395,7 @@ def _add_neighbour_frames(
             variance=variance,
             valid_mask=torch.from_numpy(frames.previous.mask)[None, None].to(measurement),
         )
-    series = SeriesFrames(neighbours=neighbours, previous=previous_frame)
-    return replace(fit_input, series=series)
+    return replace(fit_input, neighbouring_frames=neighbours, previous_frame=previous_frame)
 
 
 def make_fit_schedule(

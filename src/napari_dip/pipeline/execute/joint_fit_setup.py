@@ -171,7 +171,7 @@ def _crop_training_region(
 def _stack_fit_inputs(fit_inputs: list[FitInput], *, has_separate_noise: bool) -> FitInput:
     """Stack fit inputs of one size to (B, C, *grid), with one noise model or with separate ones."""
     first, masks = fit_inputs[0], [fit_input.masks for fit_input in fit_inputs]
-    series = [fit_input.series.neighbours for fit_input in fit_inputs]
+    series = [fit_input.neighbouring_frames for fit_input in fit_inputs]
     neighbours = [frames for frames in series if frames is not None]
     rms_std = sum(fit_input.noise.rms_std for fit_input in fit_inputs) / len(fit_inputs)
     noise = replace(first.noise, rms_std=rms_std)
@@ -195,7 +195,7 @@ def _stack_fit_inputs(fit_inputs: list[FitInput], *, has_separate_noise: bool) -
             validation=torch.cat([mask.validation for mask in masks]),
             excluded=torch.cat([mask.excluded for mask in masks]),
         ),
-        series=replace(first.series, neighbours=torch.cat(neighbours) if neighbours else None),
+        neighbouring_frames=torch.cat(neighbours) if neighbours else None,
     )
 
 

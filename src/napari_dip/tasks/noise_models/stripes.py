@@ -74,12 +74,13 @@ def remove_stripes(fit_input: FitInput) -> FitInput:
     if offsets is None:
         return fit_input
     clean = (fit_input.measurement - offsets) * fit_input.masks.measured
-    neighbours = fit_input.series.neighbours
+    neighbours = fit_input.neighbouring_frames
     if neighbours is not None:
         neighbour_offsets = _find_shared_offsets(neighbours, torch.ones_like(neighbours[:, :1]))
         neighbours = neighbours if neighbour_offsets is None else neighbours - neighbour_offsets
-    series = replace(fit_input.series, neighbours=neighbours)
-    return replace(fit_input, measurement=clean, series=series, removed_artefact=offsets)
+    return replace(
+        fit_input, measurement=clean, neighbouring_frames=neighbours, removed_artefact=offsets
+    )
 
 
 def add_line_offsets(fit_input: FitInput, problem: Problem) -> Problem:

@@ -213,7 +213,7 @@ def make_nl_bayes_refinement(
         if correlation is None:
             damped = guide.mean + weights * (measured - guide.mean)
             guide = guide._replace(mean=restore_border_detail(noise_variance, damped, guide.mean))
-        has_neighbours = fit_input.series.neighbours is not None
+        has_neighbours = fit_input.neighbouring_frames is not None
         arguments = noise_variance, measured, guide.mean, weights, correlation
         filtered = refine_by_nl_bayes(*arguments, uses_pilot_only=has_neighbours)
         if correlation is not None or has_neighbours:

@@ -288,7 +288,7 @@ class PriorSpec:
         """
         assert self.prior_factory is not None
         candidates = (
-            fit_input.series.neighbours if self.input_traits.has_neighbour_frames else None,
+            fit_input.neighbouring_frames if self.input_traits.has_neighbour_frames else None,
             options.guide if self.input_traits.has_guide else None,
         )
         if not (extra_inputs := [extra for extra in candidates if extra is not None]):
