@@ -28,17 +28,13 @@ from cyclopts import (
 )
 
 from napari_dip.cli.options import (
-    DEFAULT_GROUP,
     add_old_names,
+    load_arguments,
     make_batch_arguments,
-    make_camera_maps_arguments,
     make_command,
     make_explore_arguments,
-    make_flag,
-    make_noise_arguments,
     make_output_arguments,
     make_plan_arguments,
-    make_positional,
     make_psf_arguments,
     sort_arguments,
 )
@@ -173,14 +169,15 @@ def _build_app() -> App:
         command = make_command("commands:run_explore_command", arguments, experiment.summary, name)
         explore.command(command, name=name)
     batch_arguments = add_old_names(make_batch_arguments(), {**OLD_INPUTS, **OLD_SWITCHES})
-    result_help = "The result, as napari-dip saved it (TIFF), or the report of its run (JSON)."
+    noise_arguments = ("image_to_measure", "axes", "dark", "flat", "save_figures")
+    camera_arguments = ("dark_stacks", "flat_stacks", "camera_map_folder", "overwrite", "quiet")
     arguments_by_command = {
         "batch": batch_arguments,
-        "noise": make_noise_arguments(),
-        "camera-maps": make_camera_maps_arguments(),
+        "noise": load_arguments(*noise_arguments, "overwrite_report", "print_figures"),
+        "camera-maps": load_arguments(*camera_arguments),
         "psf": make_psf_arguments(),
-        "methods": [make_positional("result", "RESULT", result_help)],
-        "doctor": [make_flag("as_json", "Print everything as JSON.", DEFAULT_GROUP, name="--json")],
+        "methods": load_arguments("result"),
+        "doctor": load_arguments("print_everything"),
     }
     for name, help_text in _COMMAND_SUMMARIES.items():
         target = f"commands:run_{name.replace('-', '_')}_command"

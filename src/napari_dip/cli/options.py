@@ -6,9 +6,11 @@ every interface reports the same error. The module also decides the order of opt
 
 from __future__ import annotations
 
+import tomllib
 from importlib import import_module
 from inspect import Parameter as Argument
 from inspect import Signature
+from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
@@ -32,26 +34,35 @@ DEFAULT_GROUP = Group.create_default_parameters()
 TASK_GROUP = Group("Settings of this task", sort_key=1)
 COMMON_GROUP = Group("Settings of every task", sort_key=2)
 FILES_GROUP = Group("Files", sort_key=3)
+#: Groups by their names in `options.toml`.
+_GROUPS = {"default": DEFAULT_GROUP, "common": COMMON_GROUP, "files": FILES_GROUP}
 #: Metavar in the help for each type of value.
 _METAVARS: dict[Any, str] = {int: "WHOLE", float: "NUMBER", str: "TEXT"}
-#: Help of the outputs besides the result.
-EXTRA_FILES = {
-    "uncertainty": "Save the standard deviation of each pixel as TIFF, in intensity units.",
-    "residual": "Save the residual as TIFF: the input minus the predicted measurement.",
-    "repeated": "Check by halves, and save as TIFF which share of fine detail came again: 1 all, "
-    "0 nothing.",
-    "null_image": "Run the null control, and save what it finds as TIFF.",
-    "report": "Save the report of the run as JSON.",
-    "recipe": "Save the recipe of the run as JSON; --from-recipe repeats it.",
-    "save_network": "Save the fitted network: weights as .safetensors, or a .zip package of the "
-    "BioImage Model Zoo.",
+#: Types and defaults of the values of options, by kind.
+_VALUE_TYPES: dict[str, tuple[Any, Any]] = {
+    "text": (str, None),
+    "texts": (list[str], ()),
+    "number": (float, 0.0),
+    "flag": (bool, False),
 }
+#: Kinds of arguments that are recognised by their position.
+_POSITIONS = {"position": Argument.POSITIONAL_ONLY, "positions": Argument.VAR_POSITIONAL}
+#: Options for what a run can save besides its result.
+EXTRA_FILES = (
+    "uncertainty",
+    "residual",
+    "repeated",
+    "null_image",
+    "report",
+    "recipe",
+    "save_network",
+)
+_ROWS = tomllib.loads(Path(__file__).with_name("options.toml").read_text("utf-8"))
 #: Settings that are no options of the experiment `features`: chosen per row, or useless for one
 #: plane.
 _EXCLUDED_SETTINGS = frozenset(
     ("network", "layer", "prior", "restarts", "time_limit", "stacks", "tile", "dtype")
 )
-_IMAGE_FORMATS = "TIFF, OME-TIFF, OME-Zarr, PNG or JPEG."
 
 
 def make_command(
@@ -86,69 +97,52 @@ def make_option(
     name: str,
     help_text: str,
     /,
-    metavar: str = "FILE",
+    metavar: str | None = "FILE",
     group: Group = FILES_GROUP,
     *,
+    kind: str = "text",
     is_required: bool = False,
     **parameters: Any,
 ) -> Argument:
-    """Return an option whose value stays text.
+    """Return an option, whose value stays text unless its kind is another.
 
     Parameters
     ----------
     name, help_text : str
         Name in Python, and help.
-    metavar : str
+    metavar : str or None
         Placeholder of the value in the help.
     group : Group
+    kind : str
+        Key of `_VALUE_TYPES`.
     is_required : bool
         Whether the option has no default.
     **parameters
         Further parameters of `cyclopts.Parameter`.
     """
+    if kind == "flag":
+        metavar = None
+        parameters |= {"negative": (), "show_default": False}
     parameter = Parameter(help=help_text, metavar=metavar, group=group, **parameters)
+    value_type, default = _VALUE_TYPES[kind]
     if is_required:
-        return Argument(name, Argument.KEYWORD_ONLY, annotation=Annotated[str, parameter])
-    hint = Annotated[str | None, parameter]
-    return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)
+        return Argument(name, Argument.KEYWORD_ONLY, annotation=Annotated[value_type, parameter])
+    hint: Any = Annotated[value_type | None if default is None else value_type, parameter]
+    return Argument(name, Argument.KEYWORD_ONLY, default=default, annotation=hint)
 
 
-def make_output_option(help_text: str, metavar: str = "FOLDER") -> Argument:
-    """Return the required option for the result of a command."""
-    return make_option("output", help_text, metavar, is_required=True, name=("--output", "-o"))
+def load_arguments(*keys: str) -> list[Argument]:
+    """Return the arguments of rows of `options.toml`."""
+    return [_load_argument(key) for key in keys]
 
 
-def make_positional(name: str, metavar: str, help_text: str, kind: Any = None) -> Argument:
-    """Return an argument that is recognised by its position; by default one value."""
-    hint = Annotated[str, Parameter(name=metavar, help=help_text)]
-    return Argument(name, kind or Argument.POSITIONAL_ONLY, annotation=hint)
-
-
-def make_flag(
-    name: str, help_text: str, /, group: Group = FILES_GROUP, **parameters: Any
-) -> Argument:
-    """Return an option without a value."""
-    parameter = Parameter(
-        help=help_text, negative=(), show_default=False, group=group, **parameters
-    )
-    hint = Annotated[bool, parameter]
-    return Argument(name, Argument.KEYWORD_ONLY, default=False, annotation=hint)
-
-
-_QUIET = make_flag("quiet", "Print nothing but errors.", COMMON_GROUP)
-_VERBOSE = make_flag("verbose", "Print all notes on the result, not only its card.", COMMON_GROUP)
-_OVERWRITE = make_flag("overwrite", "Replace files that exist.")
-_AXES = make_option(
-    "axes",
-    "Names of the axes of IN, one letter each out of T, C, Z, Y, X and S (S = red, green, "
-    "blue). Default: as the file says.",
-    "LETTERS",
-)
-_NETWORK_FILE = make_option(
-    "network_file",
-    "Apply a network that was fitted to other files of the series (batch --joint-training) "
-    "instead of fitting one to the image.",
-)
+def _load_argument(key: str) -> Argument:
+    row = dict(_ROWS[key])
+    name, help_text = row.pop("argument", key), row.pop("help")
+    if (kind := row.get("kind")) in _POSITIONS:
+        hint = Annotated[str, Parameter(name=row["metavar"], help=help_text)]
+        return Argument(name, _POSITIONS[kind], annotation=hint)
+    return make_option(name, help_text, group=_GROUPS[row.pop("group", "files")], **row)
 
 
 def add_old_names(arguments: Sequence[Argument], names: Mapping[str, str]) -> list[Argument]:
@@ -187,38 +181,30 @@ def make_plan_arguments(task: str) -> list[Argument]:
         make_option(item.name, f"{item.help} An image file.", is_required=not item.is_optional)
         for item in TASKS[task].spec.inputs[1:]
     ]
-    recipe_help = "Take the settings from this recipe; options on the command line override it."
     return [
-        make_positional("image", "IN", f"The image: {_IMAGE_FORMATS}"),
+        *load_arguments("image"),
         *extra_inputs,
-        *([_NETWORK_FILE] if TASKS[task].spec.independent_settings else []),
+        *(load_arguments("network_file") if TASKS[task].spec.independent_settings else []),
         *_make_setting_arguments(TASKS[task], TASK_GROUP),
         *_make_setting_arguments(RunSettings, COMMON_GROUP),
-        make_option("from_recipe", recipe_help, "FILE", COMMON_GROUP),
-        _AXES,
+        *load_arguments("from_recipe", "axes"),
     ]
 
 
-def list_extra_outputs(task: str) -> dict[str, str]:
-    """Return the help of each output besides the result, including those of the task."""
-    outputs = TASKS[task].spec.extra_outputs.items()
-    return EXTRA_FILES | {f"{name}_out": f"{text} Saved as TIFF." for name, text in outputs}
+def list_extra_outputs(task: str) -> list[str]:
+    """Return the options for each output besides the result, including those of the task."""
+    return [*EXTRA_FILES, *(f"{name}_out" for name in TASKS[task].spec.extra_outputs)]
 
 
 def make_output_arguments(task: str) -> list[Argument]:
     """Make the options for the outputs, and for interrupted and quiet runs."""
-    keep_help = (
-        "Keep the best image so far after this many iterations, as Ctrl-C or 'Stop and keep' "
-        "did: repeats a run that was ended by hand."
-    )
     return [
-        make_output_option("The result, as .tif or .ome.zarr.", "OUT"),
-        *(make_option(name, help_text) for name, help_text in list_extra_outputs(task).items()),
-        make_option("keep_after", keep_help, "WHOLE", COMMON_GROUP),
-        make_flag("resume", "Resume a run with this OUT where it was ended."),
-        _OVERWRITE,
-        _QUIET,
-        _VERBOSE,
+        *load_arguments("output", *EXTRA_FILES),
+        *(
+            make_option(f"{name}_out", f"{text} Saved as TIFF.")
+            for name, text in TASKS[task].spec.extra_outputs.items()
+        ),
+        *load_arguments("keep_after", "resume", "overwrite", "quiet", "verbose"),
     ]
 
 
@@ -230,87 +216,15 @@ def make_batch_arguments() -> list[Argument]:
         for task_input in task.spec.inputs[1:]
         if not task_input.is_repeated_exposure
     }
-    images = "Images, folders of images, or patterns in quotes, such as 'data/*.tif'."
     return [
-        make_positional("recipe", "RECIPE", "A recipe, as --recipe or the dock saves it."),
-        make_positional("inputs", "IN", images, Argument.VAR_POSITIONAL),
-        make_output_option("Folder of the results.", "OUTDIR"),
+        *load_arguments("recipe_file", "inputs", "batch_folder"),
         *(
             make_option(name, f"{help_text} One image file for all of IN.")
             for name, help_text in extra_inputs.items()
         ),
-        _AXES,
-        make_flag(
-            "joint_training",
-            "Fit one network to up to 32 of the files first (series.network in OUTDIR), and "
-            "apply it to each: for eight or more files of one microscope with the same settings.",
-        ),
-        _NETWORK_FILE,
-        make_flag(
-            "resume",
-            "Resume the batch in OUTDIR: finished results that are intact are not repeated.",
-        ),
-        make_option(
-            "workers",
-            "Restore this many files at once, each in its own process on this computer.",
-            "WHOLE",
-            COMMON_GROUP,
-        ),
-        make_option(
-            "scheduler",
-            "Address of a running dask cluster, or its --scheduler-file: its workers restore the "
-            "files, which they see under the same names.",
-            "ADDRESS",
-            COMMON_GROUP,
-        ),
-        make_option(
-            "threads",
-            "Maximum number of threads of each fit; the last digits of pixels depend on it. "
-            "Default: as RECIPE sets, else the cores, shared by the workers.",
-            "WHOLE",
-            COMMON_GROUP,
-        ),
-        _QUIET,
+        *load_arguments("axes", "joint_training", "network_file", "resume_batch"),
+        *load_arguments("workers", "scheduler", "threads", "quiet"),
     ]
-
-
-def make_noise_arguments() -> list[Argument]:
-    """Make the arguments of the command `noise`."""
-    return [
-        make_positional("image", "IN", f"The image to measure: {_IMAGE_FORMATS}"),
-        _AXES,
-        make_option("dark", "Frames without light, from which offset and read noise are measured."),
-        make_option(
-            "flat", "At least two frames of the same even light, from which the gain is measured."
-        ),
-        make_option("report", "Save all figures as JSON."),
-        make_flag("overwrite", "Replace a report that exists."),
-        make_flag("as_json", "Print all figures as JSON instead of sentences.", name="--json"),
-    ]
-
-
-def make_camera_maps_arguments() -> list[Argument]:
-    """Make the arguments of the command `camera-maps`."""
-    parameters: dict[str, Any] = {"consume_multiple": True, "negative": (), "show_default": False}
-    dark = make_option(
-        "dark",
-        "Frames without light, as one stack or several files, to measure offset and noise.",
-        "FILES",
-        is_required=True,
-        **parameters,
-    )
-    flat = make_option(
-        "flat",
-        "Frames of steady, even light, one stack for each of at least two levels, to "
-        "measure the gain. Without them no gain map is made.",
-        "FILES",
-        **parameters,
-    )
-    dark, flat = (
-        option.replace(annotation=Annotated[list[str], *get_args(option.annotation)[1:]])
-        for option in (dark, flat.replace(default=()))
-    )
-    return [dark, flat, make_output_option("Folder of the maps."), _OVERWRITE, _QUIET]
 
 
 #: Settings of *Deblur* that name a microscope to compare with.
@@ -330,44 +244,12 @@ def make_psf_arguments() -> list[Argument]:
     """Make the arguments of the command `psf`."""
     settings = _make_setting_arguments(TASKS["deblur"], COMMON_GROUP)
     optics = {argument.name: argument for argument in settings}
-    text = "Diameter of the beads in nanometres, which is taken out of the PSF. Default: 0."
-    bead_diameter = make_option("bead_diameter", text, "VALUE", show_default=False)
-    bead_diameter = bead_diameter.replace(default=0.0)
     return [
-        make_positional("image", "IN", f"One plane or Z stack of beads: {_IMAGE_FORMATS}"),
-        make_output_option("The PSF, as TIFF or OME-Zarr; a figure is saved beside it.", "FILE"),
-        _AXES,
-        bead_diameter.replace(annotation=Annotated[float, *get_args(bead_diameter.annotation)[1:]]),
-        make_flag(
-            "field",
-            "The PSF changes over the field: save rows and columns of PSFs, which deblur takes as "
-            "they are. Beads must lie in all parts of the field.",
-            COMMON_GROUP,
-        ),
-        make_option("report", "Save widths, errors and positions of the beads as JSON."),
+        *load_arguments("image_of_beads", "psf_file", "axes"),
+        *load_arguments("bead_diameter", "field", "save_bead_report"),
         *(optics[name] for name in _OPTICS_FIELDS),
-        _OVERWRITE,
-        _QUIET,
+        *load_arguments("overwrite", "quiet"),
     ]
-
-
-#: Options that only some experiments have.
-_EXPERIMENT_OPTIONS = (
-    make_option(
-        "only",
-        "Architectures to compare with the preset's, with commas between. Default: all.",
-        "NAMES",
-        COMMON_GROUP,
-    ),
-    make_option(
-        "architecture",
-        "Another network than the preset's: one of 'explore architectures', such as no-skips, "
-        "lipschitz-2 (any bound) or decoder+lipschitz-2+upsampling-0.5. Default: preset.",
-        "NAME",
-        COMMON_GROUP,
-    ),
-    make_option("truth", "The same image without noise: tells how good each estimate is."),
-)
 
 
 def make_explore_arguments(experiment: Experiment) -> list[Argument]:
@@ -376,35 +258,22 @@ def make_explore_arguments(experiment: Experiment) -> list[Argument]:
     group = DEFAULT_GROUP if is_features else COMMON_GROUP
     count = str(experiment.iterations or "the preset's")
     crop_help = "Pixels along a side: of a larger image only the middle is used. Default: "
-    preset_help = "Whose network is fitted: fast, balanced or best. Default: fast."
     run_arguments = _make_setting_arguments(RunSettings, COMMON_GROUP)
+    optional = ("only", "architecture", "truth")
     arguments = [
-        make_positional("image", "IN", f"The image: one plane, as {_IMAGE_FORMATS}"),
-        make_output_option("Folder of the page, the images and the tables."),
-        *(_make_network_arguments() if is_features else []),
+        *load_arguments("image_to_explore", "experiment_folder"),
+        *(load_arguments("network", "layers") if is_features else []),
         *(argument for argument in run_arguments if argument.name in ("seed", "device")),
-        make_option("preset", preset_help, "NAME", COMMON_GROUP),
+        *load_arguments("preset"),
         make_option("max_iterations", f"Of each fit. Default: {count}.", "WHOLE", group),
         make_option("crop", f"{crop_help}{experiment.crop}.", "WHOLE", group),
-        _AXES,
-        *(option for option in _EXPERIMENT_OPTIONS if option.name in experiment.settings),
-        _OVERWRITE,
-        _QUIET,
+        *load_arguments("axes", *(name for name in optional if name in experiment.settings)),
+        *load_arguments("overwrite", "quiet"),
     ]
     if is_features:
         task_arguments = _make_setting_arguments(TASKS["invert-features"], TASK_GROUP)
         arguments += [each for each in task_arguments if each.name not in _EXCLUDED_SETTINGS]
     return arguments
-
-
-def _make_network_arguments() -> list[Argument]:
-    """Make the arguments for the imported network of the experiment `features`."""
-    text = "A program of torch.export (.pt2), or an architecture of torchvision."
-    layers = "Paths of modules, with commas between. Default: five, from the first to the last."
-    return [
-        make_option("network", text, "FILE|NAME", DEFAULT_GROUP, is_required=True),
-        make_option("layers", layers, "NAMES", DEFAULT_GROUP),
-    ]
 
 
 def _make_setting_arguments(settings_class: Any, group: Group) -> list[Argument]:
