@@ -57,7 +57,7 @@ EXTRA_FILES = (
     "recipe",
     "save_network",
 )
-_ROWS = tomllib.loads(Path(__file__).with_name("options.toml").read_text("utf-8"))
+_ARGUMENT_ROWS = tomllib.loads(Path(__file__).with_name("options.toml").read_text("utf-8"))
 #: Settings that are no options of the experiment `features`: chosen per row, or useless for one
 #: plane.
 _EXCLUDED_SETTINGS = frozenset(
@@ -137,7 +137,7 @@ def load_arguments(*keys: str) -> list[Argument]:
 
 
 def _load_argument(key: str) -> Argument:
-    row = dict(_ROWS[key])
+    row = dict(_ARGUMENT_ROWS[key])
     name, help_text = row.pop("argument", key), row.pop("help")
     if (kind := row.get("kind")) in _POSITIONS:
         hint = Annotated[str, Parameter(name=row["metavar"], help=help_text)]

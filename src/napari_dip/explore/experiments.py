@@ -6,8 +6,10 @@ command, the dock and the report follow.
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
@@ -215,92 +217,56 @@ def _make_target_curves(*names: str) -> tuple[Curve, ...]:
     )
 
 
-_ENERGY_LABEL = "Not learned (1: all)"
+def _make_band_curves() -> tuple[Curve, ...]:
+    rows = zip(BAND_NAMES, list_band_labels(), _BAND_COLOURS, strict=True)
+    return tuple(
+        Curve(name=name, label=label.replace(" to ", "–"), colour=colour)
+        for name, label, colour in rows
+    )
+
+
+_EXPERIMENT_ROWS = tomllib.loads(Path(__file__).with_name("experiments.toml").read_text("utf-8"))
+
+
+def _make_experiment(key: str, *curves: Curve, **attributes: Any) -> Experiment:
+    """Return an experiment with the texts, settings and files of its row."""
+    row = dict(_EXPERIMENT_ROWS[key])
+    for name in ("settings", "files"):
+        row[name] = tuple(row[name])
+    if "plot" in row:
+        row["plot"] = PlotSpec(curves=curves, **row["plot"])
+    return Experiment(key=key, **row, **attributes)
+
+
+_ALL_EXPERIMENTS = (
+    _make_experiment(
+        "impedance",
+        *_make_target_curves(*TARGET_LABELS),
+        fit_count=len(TARGET_LABELS),
+        make_starter=_make_impedance_starter,
+    ),
+    _make_experiment(
+        "spectrum", *_make_band_curves(), fit_count=2, make_starter=_make_spectrum_starter
+    ),
+    _make_experiment(
+        "architectures",
+        *_make_target_curves("image", "noise"),
+        iterations=COMPARISON_ITERATIONS,
+        crop=COMPARISON_CROP,
+        fit_count=2,
+        make_starter=_make_architectures_starter,
+    ),
+    _make_experiment(
+        "features",
+        iterations=0,
+        crop=FEATURE_CROP,
+        fit_count=len(PRIOR_LABELS),
+        make_starter=_make_features_starter,
+    ),
+)
 #: All experiments by key, in the order of the dock.
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
-    {
-        experiment.key: experiment
-        for experiment in (
-            Experiment(
-                key="impedance",
-                summary="Fit an image, the same with noise, its pixels shuffled, and noise: "
-                "energies.",
-                label="Image against noise",
-                description="How soon an untrained network learns the image, the image with noise, "
-                "its pixels shuffled, and noise. Impedance to noise: how much later it learns "
-                "noise than the image.",
-                settings=("architecture",),
-                fit_count=len(TARGET_LABELS),
-                files=("impedance.html", "impedance.png", "impedance.csv", "impedance.json"),
-                make_starter=_make_impedance_starter,
-                plot=PlotSpec(
-                    curves=_make_target_curves(*TARGET_LABELS),
-                    axis_label=_ENERGY_LABEL,
-                    tooltip="How much of each target the network has not learned yet. It takes up "
-                    "an image long before noise: its structure resists noise.",
-                ),
-            ),
-            Experiment(
-                key="spectrum",
-                summary="Watch which frequencies of an image are learned when, and where to stop.",
-                label="Frequencies",
-                description="Which frequencies of the image are learned when, and where to stop.",
-                settings=("architecture", "truth"),
-                fit_count=2,
-                files=(
-                    *("spectrum.html", "power.png", "bands.png", "stopping.png"),
-                    *("power.csv", "bands.csv", "held_out.csv", "spectrum.json"),
-                ),
-                make_starter=_make_spectrum_starter,
-                plot=PlotSpec(
-                    curves=tuple(
-                        Curve(name=name, label=label.replace(" to ", "–"), colour=colour)
-                        for name, label, colour in zip(
-                            BAND_NAMES, list_band_labels(), _BAND_COLOURS, strict=True
-                        )
-                    ),
-                    axis_label="Learned (1: all)",
-                    tooltip="How much of each band of frequencies of the image is there. Low "
-                    "frequencies come first; noise lies in the high ones.",
-                    y_max=1,
-                    labels_per_line=3,
-                    unit="cycles/pixel",
-                ),
-            ),
-            Experiment(
-                key="architectures",
-                summary="Fit several networks to an image, and say which prior suits it.",
-                label="Architectures",
-                description="Several networks are fitted to the image: which of them suits it "
-                "best?",
-                settings=("only", "truth"),
-                iterations=COMPARISON_ITERATIONS,
-                crop=COMPARISON_CROP,
-                fit_count=2,
-                files=(
-                    *("architectures.html", "architectures.png", "pictures.png"),
-                    *("architectures.csv", "curves.csv", "architectures.json", "denoising.json"),
-                ),
-                make_starter=_make_architectures_starter,
-                plot=PlotSpec(
-                    curves=_make_target_curves("image", "noise"),
-                    axis_label=_ENERGY_LABEL,
-                    tooltip="How much of the image, and of noise, this network has not learned "
-                    "yet.",
-                ),
-            ),
-            Experiment(
-                key="features",
-                summary="Show what layers of a network keep of an image, by three priors each.",
-                settings=("network", "layers"),
-                iterations=0,
-                crop=FEATURE_CROP,
-                fit_count=len(PRIOR_LABELS),
-                files=("features.html", "features.png", "features.csv", "features.json"),
-                make_starter=_make_features_starter,
-            ),
-        )
-    }
+    {experiment.key: experiment for experiment in _ALL_EXPERIMENTS}
 )
 
 
