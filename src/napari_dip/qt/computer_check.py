@@ -12,11 +12,12 @@ from napari_dip.errors.templates import TEXTS, format_bytes, render_text
 from napari_dip.pipeline.machine import InstallationReport, examine_installation
 from napari_dip.qt.shell.background_call import start_call
 from napari_dip.qt.shell.dock_widget import (
+    DOCK_LABELS,
     DockLifecycle,
     copy_text,
     fill_grid,
     lay_out,
-    make_button,
+    load_button,
 )
 from napari_dip.qt.shell.run_bar import make_message_label
 
@@ -27,11 +28,7 @@ if TYPE_CHECKING:
 
     from napari_dip.qt.shell.background_call import BackgroundCall
 
-_DEVICE_NAMES = {
-    "cpu": "the CPU",
-    "cuda": "the NVIDIA GPU",
-    "mps": "the Apple GPU",
-}
+_DEVICE_NAMES = DOCK_LABELS["devices"]
 
 
 class ComputerCheckWidget(QWidget):
@@ -50,15 +47,9 @@ class ComputerCheckWidget(QWidget):
         self._call: BackgroundCall | None = None
         self._install_commands: list[str] = []
         self.message_label: QLabel = make_message_label()
-        self.check_button: QPushButton = make_button(
-            "Check again", "Try PyTorch and look for GPUs again"
-        )
-        self.copy_button: QPushButton = make_button(
-            "Copy", "Copy the whole report, to send it to somebody"
-        )
-        self.copy_command_button: QPushButton = make_button(
-            "Copy the line", "Copy the command that installs what is missing, for a terminal"
-        )
+        self.check_button: QPushButton = load_button("computer-check")
+        self.copy_button: QPushButton = load_button("computer-copy")
+        self.copy_command_button: QPushButton = load_button("computer-copy-command")
         buttons = QWidget()
         fill_grid(buttons, ([self.check_button, self.copy_button, self.copy_command_button],))
         lay_out(self, (buttons,), (self.message_label,), "tutorial.md")

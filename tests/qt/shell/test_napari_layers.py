@@ -14,7 +14,7 @@ from napari.layers import Image
 from napari_dip.errors.notes import Stop, StopReason
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.restoration import Restoration
-from napari_dip.qt.shell.dock_widget import fit_view, get_camera, preserve_view
+from napari_dip.qt.shell.dock_widget import fit_view, preserve_view
 from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.layer_headers import get_full_resolution, read_layer_header
 from napari_dip.qt.shell.napari_layers import (
@@ -409,7 +409,7 @@ def test_a_layer_with_fewer_axes_than_others_can_be_brought_into_view():
     viewer = ViewerModel()
     viewer.add_image(np.zeros((5, 40, 50)))
     fit_view(viewer, viewer.add_image(np.ones((30, 20))))
-    assert get_camera(viewer).zoom > 0
+    assert viewer.scene.camera.zoom > 0
 
 
 def test_a_dark_image_of_8_bits_is_brightened_for_the_comparison_with_its_result(viewer):

@@ -15,7 +15,7 @@ from napari.components import ViewerModel
 
 import napari_dip as dip
 from napari_dip.pipeline import autosave as keeping
-from napari_dip.qt.shell.dock_widget import fit_view, get_camera
+from napari_dip.qt.shell.dock_widget import fit_view
 from napari_dip.qt.task.run_request import find_autosave_folder
 from napari_dip.qt.task.task_dock import DenoiseDock, make_dock_class
 
@@ -129,7 +129,7 @@ def test_the_image_of_a_resumed_run_is_selected_and_fills_the_view(crashed_run, 
     qtbot.waitUntil(lambda: dock.is_busy, timeout=PATIENCE)
     dock.jobs.keep()
     qtbot.waitUntil(lambda: not dock.is_busy, timeout=PATIENCE)
-    camera = get_camera(viewer)
+    camera = viewer.scene.camera
     center, zoom = camera.center, camera.zoom
     assert viewer.layers["cells"] in viewer.layers.selection
     fit_view(viewer, viewer.layers["cells"])

@@ -13,7 +13,6 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_dip.pipeline.assess.metrics import NoPeakWidth, measure_peak_width
 from napari_dip.qt.shell.dock_plots import LineProfiles, Profile, measure_line_profile
-from napari_dip.qt.shell.dock_widget import get_grid
 
 SAMPLES = np.arange(41.0)
 
@@ -218,9 +217,9 @@ def test_drawing_a_line_leaves_the_grid_where_it_would_have_a_cell_of_its_own(dr
     viewer.window._qt_window.show()
     driver.press(fold.toggleButton())
     driver.wait_until(lambda: not fold.draw_button.visibleRegion().isEmpty())
-    get_grid(viewer).enabled = True
+    viewer.canvas.grid.enabled = True
     driver.press(fold.draw_button)
-    assert not get_grid(viewer).enabled
+    assert not viewer.canvas.grid.enabled
     assert viewer.layers.selection.active.name == "line profile"
 
 

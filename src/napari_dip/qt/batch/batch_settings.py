@@ -28,7 +28,13 @@ from napari_dip.errors import DipError, return_refusal
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import is_zarr
 from napari_dip.pipeline.recipe import PRESET_LABELS, RunSettings, load_recipe, make_recipe
-from napari_dip.qt.shell.dock_widget import fill_grid, guard_wheel, make_button, make_form
+from napari_dip.qt.shell.dock_widget import (
+    DOCK_TEXTS,
+    fill_grid,
+    guard_wheel,
+    load_button,
+    make_form,
+)
 from napari_dip.qt.shell.napari_layers import read_layer_provenance
 from napari_dip.qt.shell.preferences import get_default_preset, open_saved_settings
 from napari_dip.qt.shell.settings_form import (
@@ -51,51 +57,24 @@ _LAST_RUN_KEY = "last"
 _OPEN_DOCK_KEY = "dock"
 _RECIPE_FILE_KEY = "file"
 _EARLIER_BATCH_KEY = "batch"
-_SETTINGS_TIP = (
-    "A preset as it comes, the settings of your last run, those of the dock that is open, a preset "
-    "of your own, or a recipe file. Find them on one file first."
-)
+_SETTINGS_TIP = DOCK_TEXTS["batch-settings-tip"]
 #: Number of rows that every task has: its name and its settings.
 _FIXED_ROW_COUNT = 2
 _IMAGE_FILTER = "Images (*.tif *.tiff *.png *.ome.zarr);;All files (*)"
 _BATCH_FILE_FILTER = "Images (*.tif *.tiff *.png *.jpg *.jpeg *.czi *.nd2 *.lif);;All files (*)"
-_FILES_TOOLTIP = (
-    "What to restore, a line for each: a file, a folder (the images in it, not those in folders "
-    "below), an OME-Zarr (of a plate, all its fields), or a pattern such as data/**/*.tif. Lines "
-    "can be changed and deleted. Files, folders and layers can be dropped here."
-)
-_LAYER_WITHOUT_FILE_MESSAGE = (
-    "The layer '{name}' was not opened from a file. Save it as a TIFF, then add that file."
-)
+_FILES_TOOLTIP = DOCK_TEXTS["batch-files-tooltip"]
+_LAYER_WITHOUT_FILE_MESSAGE = DOCK_TEXTS["batch-layer-without-file"]
 _NO_LOCAL_FILE_MESSAGE = "'{name}' is no file on this computer. Download it, then add that file."
 #: Smallest and largest number of visible lines of the list of files, which grows with its lines.
 _MIN_FILE_LINES = 2
 _MAX_FILE_LINES = 4
 #: A frame, which napari's themes omit; grey is visible on dark and light backgrounds.
 _FRAME_STYLE = "QPlainTextEdit { border: 1px solid rgba(128, 128, 128, 140); border-radius: 2px; }"
-_FOLDER_TIP = (
-    "Where the results go, each under its input's name. A new folder is made. With the folder of "
-    "a batch that was begun, here or on the command line, the batch goes on."
-)
-_AXES_TIP = (
-    "One letter for each axis of the files, such as TYX or CZYX, where they do not say it "
-    "themselves or say it wrong. Empty: as each file says."
-)
-_PROCESSES_TIP = (
-    "How many files are restored side by side, each by a program of its own. More than one pays "
-    "where there are many cores and small files; each takes its share of the memory."
-)
-_DISTRIBUTED_MISSING_TIP = (
-    "Several files side by side need what is not installed here: pip install "
-    '"napari-dip[cluster]". For more computers, see the command line.'
-)
-_JOINT_TRAINING_TIP = (
-    "For eight files or more of one microscope, taken with the same settings: a network is fitted "
-    "to up to 32 of them, each with gain, range and noise of its own, and then shown each file, "
-    "which takes a fraction of the time. A result then does not come from its own file alone; its "
-    "report names the network, which stays with the results. Validation pixels decide "
-    "whether all files are fine-tuned from there."
-)
+_FOLDER_TIP = DOCK_TEXTS["batch-folder-tip"]
+_AXES_TIP = DOCK_TEXTS["batch-axes-tip"]
+_PROCESSES_TIP = DOCK_TEXTS["batch-processes-tip"]
+_DISTRIBUTED_MISSING_TIP = DOCK_TEXTS["batch-distributed-missing-tip"]
+_JOINT_TRAINING_TIP = DOCK_TEXTS["batch-joint-training-tip"]
 _NO_JOINT_TRAINING_TIP = "This task fits what a file holds, so that no network can serve several."
 _GLOB_WILDCARDS = frozenset("*?[")
 
@@ -131,9 +110,7 @@ class RecipeChooser(QWidget):
         self.settings_combo: QComboBox = style_combo(
             _RefreshingComboBox(self.refresh), "Settings", _SETTINGS_TIP, length=8
         )
-        self.file_button: QPushButton = make_button(
-            "File…", "Take task and settings from a recipe that was saved before"
-        )
+        self.file_button: QPushButton = load_button("batch-file")
         self.extra_input_edits: dict[str, QLineEdit] = {}
         guard_wheel(self.task_combo, self.settings_combo)
         self.form_layout: QFormLayout = make_form(self)
@@ -333,10 +310,8 @@ class FilesEdit(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.files_button: QPushButton = make_button("Add files…", "Choose one or several images")
-        self.folder_button: QPushButton = make_button(
-            "Add folder…", "Choose a folder, for the images in it, or an OME-Zarr, also a plate"
-        )
+        self.files_button: QPushButton = load_button("batch-files")
+        self.folder_button: QPushButton = load_button("batch-folder")
         self.text_edit: _PathsTextEdit = _PathsTextEdit()
         self.text_edit.setAccessibleName("Files")
         self.text_edit.setStyleSheet(_FRAME_STYLE)

@@ -27,9 +27,10 @@ from napari_dip.pipeline.assess.card import VERDICT_COLOURS, Verdict
 from napari_dip.pipeline.assess.report_figures import compute_contrast_limits, select_middle_plane
 from napari_dip.qt.shell.background_call import call_reporting_errors, start_call
 from napari_dip.qt.shell.dock_widget import (
+    DOCK_LABELS,
     fill_grid,
     fit_view,
-    get_grid,
+    load_button,
     make_button,
     make_single_shot_timer,
     preserve_view,
@@ -133,7 +134,7 @@ class BatchLayers(QObject):
             layers = [layer for layer in self._added_layers if layer in self._viewer.layers]
             opened = f"'{self._names[0]}'"
             if count > 1:
-                grid = get_grid(self._viewer)
+                grid = self._viewer.canvas.grid
                 grid.shape, grid.stride, grid.enabled = (-1, -1), 1, True
                 opened = f"{count} results, side by side; napari's button Grid stacks them again"
             if layers:
@@ -280,14 +281,7 @@ def _estimate_contrast_limits(lazy: Any, axes: str) -> tuple[float, float]:
 
 _HEADS = ("File", "State", "What to know")
 #: Labels of the states of a file.
-_STATE_LABELS = {
-    "ready": "will run",
-    "restored": "done",
-    "already-done": "done before",
-    "refused": "refused",
-    "failed": "failed",
-    "waiting": "not finished",
-}
+_STATE_LABELS = DOCK_LABELS["file-states"]
 #: Height of a row of the table in pixels: two lines, which most reasons take.
 _FILE_ROW_HEIGHT = 34
 #: Minimum height of the table of files: three rows and the headers.
@@ -427,19 +421,11 @@ class FilesPanel(QWidget):
         self.message_area: FoldedLabel = FoldedLabel(
             self.message_label, max_lines=_MAX_DETAIL_LINES
         )
-        self.show_button: QPushButton = make_button(
-            "Show",
-            "Open the results of the chosen files as layers. What is in sight is read from the "
-            "disk, never the whole. A double click on a row does the same.",
-        )
+        self.show_button: QPushButton = load_button("batch-show")
         self.all_button: QPushButton = make_button(
             "Show all", f"Open all results as layers, the first {MAX_OPENED_RESULTS} of many."
         )
-        self.page_button: QPushButton = make_button(
-            "Open table",
-            "Open the table of the batch in your browser, with images of input and result. "
-            "Beside it lies batch.csv, for a spreadsheet.",
-        )
+        self.page_button: QPushButton = load_button("batch-page")
         self.inputs_check_box: QCheckBox = QCheckBox("with inputs")
         self.inputs_check_box.setToolTip("<qt>Open the input of each result below it, too</qt>")
         buttons = [self.show_button, self.all_button, self.page_button]

@@ -27,7 +27,7 @@ from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.recipe import list_setting_fields
 from napari_dip.qt.shell.background_call import JobProgress
 from napari_dip.qt.shell.dock_plots import find_plane_index
-from napari_dip.qt.shell.dock_widget import fill_grid, guard_wheel, make_form, require
+from napari_dip.qt.shell.dock_widget import DOCK_TEXTS, fill_grid, guard_wheel, make_form, require
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.layer_headers import get_full_resolution
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
@@ -82,10 +82,7 @@ class ExperimentForm:
         self.architecture_list: QListWidget = QListWidget()
         self.architecture_list.setAccessibleName("Architectures")
         self.architecture_list.setFixedHeight(_LIST_HEIGHT)
-        self.architecture_list.setToolTip(
-            "<qt>Each differs from the preset's network in one thing. All are fitted to the image "
-            "and to noise.</qt>"
-        )
+        self.architecture_list.setToolTip(DOCK_TEXTS["explorer-architecture-list"])
         self._edited_names: set[str] = set()
         self.basic_page: QWidget = QWidget()
         self.advanced_page: QWidget = QWidget()

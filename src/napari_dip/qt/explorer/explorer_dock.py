@@ -13,6 +13,7 @@ from napari_dip.qt.explorer.experiment_request import ExperimentForm, plan_exper
 from napari_dip.qt.explorer.result_panel import ExplorerPlot, ResultPanel
 from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
 from napari_dip.qt.shell.dock_widget import (
+    DOCK_TEXTS,
     CollapsibleSection,
     Connections,
     DockLifecycle,
@@ -65,10 +66,7 @@ class ExplorerDock(QWidget):
         self.inputs: LayerInputs = LayerInputs(viewer, (_TRUTH_INPUT,), self, has_axes_field=False)
         self.image_chooser: ImageChooser = self.inputs.image_chooser
         self.extra_inputs: ExtraInputs = self.inputs.extra_inputs
-        self.image_chooser.combo.setToolTip(
-            "<qt>The image to look at. It follows the layer that is selected in napari, "
-            "unless that is a result.</qt>"
-        )
+        self.image_chooser.combo.setToolTip(DOCK_TEXTS["explorer-image"])
         self.settings: ExperimentForm = ExperimentForm()
         self.run_bar.pause_button.setToolTip("Pause the computation; finished results stay")
         self.run_bar.discard_button.setToolTip("Stop and discard all results")

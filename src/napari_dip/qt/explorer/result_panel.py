@@ -30,8 +30,9 @@ from napari_dip.qt.explorer.experiment_request import add_stack_axis
 from napari_dip.qt.shell.background_call import call_for_message, start_call, try_call
 from napari_dip.qt.shell.dock_plots import DockPlot
 from napari_dip.qt.shell.dock_widget import (
+    DOCK_TEXTS,
     fill_grid,
-    make_button,
+    load_button,
     preserve_view,
     require,
     style_table,
@@ -155,13 +156,7 @@ class ExplorerPlot(DockPlot):
 
 #: Longest label of an architecture above the plot, in characters; the dock has room for 40.
 _MAX_GROUP_LENGTH = 38
-_METRICS_TOOLTIP = (
-    "Energies of the targets; or what is there of each band of frequencies, in cycles per pixel; "
-    "or a row for each network. Validation error: small is good. dB: "
-    "PSNR against the truth. Score: impedance to noise, how much later noise is learned than the "
-    "image. Bands: how far the lowest is ahead of the highest. "
-    "Weights: in thousands. Choose a network to see its curves and its image."
-)
+_METRICS_TOOLTIP = DOCK_TEXTS["explorer-metrics-tooltip"]
 #: Height of a row in pixels; a window of 1280 x 720 shows five rows below the plot.
 _METRIC_ROW_HEIGHT = 22
 _REPORT_FOLDER_TITLE = "Folder that gets a folder with the report"
@@ -240,22 +235,10 @@ class ResultPanel(QWidget):
         self.image_label: QLabel = QLabel()
         self.image_label.setTextFormat(Qt.TextFormat.PlainText)  # layer names may contain markup
         self.image_label.setVisible(False)
-        self.layers_button: QPushButton = make_button(
-            "Add as layer", "Add the images as one layer, over the part that was looked at."
-        )
-        self.save_button: QPushButton = make_button(
-            "Save report…",
-            "Save a page with figures, captions, settings and references, and all numbers as "
-            "tables, in a folder of its own.",
-        )
-        self.open_button: QPushButton = make_button(
-            "Open report", "Open the saved page in your browser."
-        )
-        self.preset_button: QPushButton = make_button(
-            "Keep as preset for Denoise",
-            "Keep a preset of your own for the Denoise dock: random input, as in the Deep Image "
-            "Prior paper, with the network that suits this image.",
-        )
+        self.layers_button: QPushButton = load_button("explorer-layers")
+        self.save_button: QPushButton = load_button("explorer-save")
+        self.open_button: QPushButton = load_button("explorer-open")
+        self.preset_button: QPushButton = load_button("explorer-preset")
         rows = (
             [self.headline],
             [self.table],

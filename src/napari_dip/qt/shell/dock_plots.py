@@ -28,12 +28,13 @@ from napari_dip.pipeline.assess.traces import (
 from napari_dip.pipeline.store.result_files import escape_formula
 from napari_dip.qt.shell.background_call import call_for_message, try_call
 from napari_dip.qt.shell.dock_widget import (
+    DOCK_LABELS,
+    DOCK_TEXTS,
     CollapsibleSection,
     Connections,
     fill_grid,
     fit_view,
-    get_grid,
-    make_button,
+    load_button,
     make_single_shot_timer,
     preserve_view,
 )
@@ -49,26 +50,11 @@ if TYPE_CHECKING:
     from napari_dip.io import FloatArray
     from napari_dip.pipeline.assess.traces import RegionTraces
 
-_PROFILE_HINT = (
-    "Compares the input with the latest result along a line, or over time in regions of a movie. "
-    "Press a button, then drag in the image."
-)
+_PROFILE_HINT = DOCK_TEXTS["profile-hint"]
 _NO_RESULT = "There is no result to compare with yet."
-_WIDTH_REASONS = {
-    NoPeakWidth.SHORT_LINE: "the line is too short",
-    NoPeakWidth.NO_SINGLE_PEAK: "there is no single peak on the line",
-    NoPeakWidth.WEAK_PEAK: "the peak cannot be told from the noise and from what lies beside it",
-    NoPeakWidth.NARROW_PEAK: "the peak is hardly wider than a pixel",
-    NoPeakWidth.CUT_PEAK: "the line ends too near to the peak",
-}
-_WIDTH_TOOLTIP = (
-    "Full width at half maximum of the peak, with its standard error. It takes a single peak that "
-    "stands out of the noise, and a line of at least four times its width."
-)
-_FEW_FRAMES = (
-    "{count} frames are too few to tell whether ΔF/F and timing are kept: it takes {least}. "
-    "Compare the curves by eye."
-)
+_WIDTH_REASONS = DOCK_LABELS["peak-width-reasons"]
+_WIDTH_TOOLTIP = DOCK_TEXTS["profile-width-tooltip"]
+_FEW_FRAMES = DOCK_TEXTS["profile-few-frames"]
 _WEAK_CHANGE = "apart from a steady trend, it changes by less than twice its noise"
 _DRAW_REGIONS_HINT = "Draw regions, such as cells, by dragging in the image."
 _DRAW_LINE_HINT = "Draw a line across something that matters, by dragging in the image."
@@ -209,7 +195,7 @@ class LineProfiles(NamedTuple):
         """Return the width of the peak in both profiles, or why there is none."""
         widths = self.measure_widths()
         texts = [
-            f": {_WIDTH_REASONS[width]}" if isinstance(width, NoPeakWidth) else f" {width}"
+            f": {_WIDTH_REASONS[width.value]}" if isinstance(width, NoPeakWidth) else f" {width}"
             for width in widths
         ]
         if widths[0] == widths[1] and isinstance(widths[0], NoPeakWidth):
@@ -438,12 +424,8 @@ class ProfileSection(CollapsibleSection):
         self._viewer = viewer
         self._pair = LayerPair(viewer)
         self._watched_layers: WeakSet[Any] = WeakSet()
-        self.draw_button: QPushButton = make_button(
-            "Draw a line", "Add a Shapes layer, ready for a line to be drawn"
-        )
-        self.region_button: QPushButton = make_button(
-            "Draw regions", "Add a Shapes layer, ready for regions of a movie to be drawn"
-        )
+        self.draw_button: QPushButton = load_button("profile-draw")
+        self.region_button: QPushButton = load_button("profile-region")
         self.message_label: QLabel = make_message_label(_PROFILE_HINT)
         self.message_label.setToolTip(f"<qt>{_WIDTH_TOOLTIP}</qt>")
         self.plot: ProfilePlot = ProfilePlot()
@@ -468,8 +450,8 @@ class ProfileSection(CollapsibleSection):
 
     def start_drawing(self, name: str, mode: str) -> None:
         """Add a Shapes layer in which the user draws the line, or regions."""
-        if get_grid(self._viewer).enabled:  # the layer would get an empty cell of its own
-            get_grid(self._viewer).enabled = False
+        if self._viewer.canvas.grid.enabled:  # the layer would get an empty cell of its own
+            self._viewer.canvas.grid.enabled = False
             if (result_layer := self._pair.get()[1]) is not None:
                 fit_view(self._viewer, result_layer)
         with preserve_view(self._viewer):

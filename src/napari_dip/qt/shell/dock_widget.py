@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from superqt import QCollapsible
 from napari_dip.qt.shell.preferences import is_section_unfolded, save_fold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari.layers import Layer
     from napari.viewer import Viewer
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 
 PartT = TypeVar("PartT")
 
+_TEXT_TABLES = tomllib.loads(Path(__file__).parents[1].joinpath("texts.toml").read_text("utf-8"))
+#: Texts of the docks by key, and labels by table and key.
+DOCK_TEXTS: Mapping[str, str] = _TEXT_TABLES["texts"]
+DOCK_LABELS: Mapping[str, Mapping[str, str]] = _TEXT_TABLES["labels"]
 #: Qt's `QWIDGETSIZE_MAX`, in pixels: no limit on the size. Not every binding exports it.
 _MAX_WIDGET_SIZE = (1 << 24) - 1
 #: Minimum width of a dock, in pixels.
@@ -325,7 +330,7 @@ def preserve_view(viewer: Viewer) -> Iterator[None]:
     """Restore selection, camera and sliders afterwards, which napari changes for a new layer."""
     layers = viewer.layers
     selected, active = set(layers.selection), layers.selection.active
-    camera = get_camera(viewer)
+    camera = viewer.scene.camera
     view = {"center": camera.center, "zoom": camera.zoom, "angles": camera.angles}
     step = viewer.dims.current_step
     try:
@@ -345,22 +350,9 @@ def preserve_view(viewer: Viewer) -> Iterator[None]:
 
 def fit_view(viewer: Viewer, *layers: Layer) -> None:
     """Move the camera so that these layers fill the view."""
-    if hasattr(viewer, "fit_to_view"):
-        # napari 0.9 raises IndexError for layers of fewer axes than others in the viewer
-        has_all_axes = all(layer.ndim == viewer.dims.ndim for layer in layers)
-        viewer.fit_to_view(layers=list(layers) if has_all_axes else None)
-    else:  # napari < 0.9
-        viewer.reset_view()
-
-
-def get_camera(viewer: Viewer) -> Any:
-    """Return the camera of the viewer."""
-    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera  # napari < 0.9
-
-
-def get_grid(viewer: Viewer) -> Any:
-    """Return the grid of the viewer, which shows layers side by side."""
-    return viewer.canvas.grid if hasattr(viewer, "canvas") else viewer.grid  # napari < 0.9
+    # napari 0.9 raises IndexError for layers of fewer axes than others in the viewer
+    has_all_axes = all(layer.ndim == viewer.dims.ndim for layer in layers)
+    viewer.fit_to_view(layers=list(layers) if has_all_axes else None)
 
 
 def make_single_shot_timer(parent: QObject, milliseconds: int = 0) -> QTimer:
@@ -386,7 +378,7 @@ def lay_out(
     help_page : str
         The page of the documentation on this dock, such as "batch.md".
     """
-    help_button = make_button("Help on this dock", "Open its page, which came with the plugin")
+    help_button = load_button("dock-help")
     help_button.setFlat(True)
     help_button.clicked.connect(lambda: show_help(dock, help_page))
     scrolled_page, page = QWidget(), QWidget()
@@ -536,6 +528,11 @@ def require(part: PartT | None) -> PartT:
     """Return a part that a widget always has, although Qt's type hints say that it may be None."""
     assert part is not None
     return part
+
+
+def load_button(key: str) -> QPushButton:
+    """Return the button of a row of `texts.toml`."""
+    return make_button(**_TEXT_TABLES["buttons"][key])
 
 
 def make_button(text: str, tooltip: str) -> QPushButton:

@@ -26,6 +26,7 @@ from napari_dip.pipeline.calibrate.inputs import inspect_early
 from napari_dip.pipeline.plan.layout import has_planes_of, list_axes_choices
 from napari_dip.qt.shell.background_call import call_reporting_errors
 from napari_dip.qt.shell.dock_widget import (
+    DOCK_TEXTS,
     Connections,
     fill_grid,
     guard_wheel,
@@ -64,14 +65,8 @@ _MAX_CHECKED_MASK_PIXELS = 2**22
 _STROKE_PAUSE_MS = 300
 #: Largest PSF, in pixels, that is inspected with each plan; 256 x 256 take 0.1 s.
 _MAX_INSPECTED_PIXELS = 2**16
-_AXES_TOOLTIP = (
-    "What each axis of the image is. Choose another entry if a guess is wrong, or type one letter "
-    "for each axis: Y and X for the image plane, C for channels, Z for depth, T for time, S for "
-    "red, green and blue."
-)
-_SOURCE_TOOLTIP = (
-    "napari did not pass these on. They hold for the run; the layer itself is not changed."
-)
+_AXES_TOOLTIP = DOCK_TEXTS["inputs-axes-tooltip"]
+_SOURCE_TOOLTIP = DOCK_TEXTS["inputs-source-tooltip"]
 #: Largest share of marked pixels of a mask that only the run inspects. Inpainting suspects masks
 #: that mark more to be reversed, which is worth the time before a run.
 _MAX_USUAL_MASK_FRACTION = 0.5
@@ -100,11 +95,7 @@ class ImageChooser(QWidget):
         self._watched_layer: Image | None = None
         self._axes_by_layer: dict[str, str] = {}
         self._connections = Connections()
-        self.combo: QComboBox = make_combo(
-            "Image",
-            "The image to restore. It follows the layer that is selected in napari, "
-            "unless that is a result.",
-        )
+        self.combo: QComboBox = make_combo("Image", DOCK_TEXTS["inputs-image"])
         self.axes_combo: QComboBox = make_combo("Axes", _AXES_TOOLTIP)
         self._axes_edit = make_combo_editable(self.axes_combo)
         guard_wheel(self.axes_combo)

@@ -15,7 +15,7 @@ from napari.layers import Image
 from napari.utils.transforms import Affine
 
 from napari_dip.pipeline.assess.report_fields import migrate_record
-from napari_dip.qt.shell.dock_widget import preserve_view
+from napari_dip.qt.shell.dock_widget import DOCK_LABELS, DOCK_TEXTS, preserve_view
 from napari_dip.qt.shell.layer_headers import get_full_resolution
 from napari_dip.tasks import TASKS
 
@@ -58,17 +58,8 @@ METADATA_KEY = "napari_dip"
 REGION = "region"
 CROP_PREVIEW = "crop-preview"
 #: Warnings if an image of this plugin is chosen as input: by what it shows, or else by its task.
-_DERIVED_IMAGE_WARNINGS = {
-    "residual": "This is what {title} took out of an image, and no image itself",
-    "uncertainty": "This is how sure a result of {title} is, and no image itself",
-    "repeated": "This is what repeats in a result of {title}, and no image itself",
-    "null_image": "This is what {title} made of noise without an object, and no image itself",
-    "found": "This was found by {title} beside a result, and is no image itself",
-    "inpaint": "This is already a result of {title}: what was filled in is no measurement",
-}
-_RESTORED_IMAGE_WARNING = (
-    "This is already a result of {title}: what noise is left in it cannot be told from structure"
-)
+_DERIVED_IMAGE_WARNINGS = DOCK_LABELS["derived-images"]
+_RESTORED_IMAGE_WARNING = DOCK_TEXTS["restored-image"]
 #: Attributes that place a layer, and all that an image takes over from its source layer.
 PLACEMENT_KEYS = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 _COPIED_ATTRIBUTES = (

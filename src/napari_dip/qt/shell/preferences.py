@@ -77,7 +77,7 @@ def register_keys(press: Callable[[str, Any], None]) -> None:
 
 
 def read_preferences(name: str) -> Any:
-    """Return a page of the plugin's preferences; None if there is none, as before napari 0.9.
+    """Return a page of the plugin's preferences; None if the plugin is not registered with napari.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def read_preferences(name: str) -> Any:
         from napari.settings import get_plugin_settings
 
         return getattr(get_plugin_settings("napari-dip"), name)
-    except (ImportError, KeyError, AttributeError):
+    except (KeyError, AttributeError):
         return None
 
 
@@ -150,7 +150,7 @@ def find_settings_folder() -> Path | None:
         from napari.settings import get_plugin_settings
 
         file = get_plugin_settings("napari-dip").config_path
-    except (ImportError, KeyError, AttributeError):  # before 0.9, or the plugin is not registered
+    except (KeyError, AttributeError):  # the plugin is not registered
         file = get_settings().config_path
     return None if file is None else Path(file).parent / "napari-dip"
 

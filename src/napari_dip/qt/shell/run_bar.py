@@ -27,7 +27,7 @@ from napari_dip.errors.templates import format_duration, make_lines_printable
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS
 from napari_dip.pipeline.events import Event
 from napari_dip.qt.shell.background_call import call_reporting_errors
-from napari_dip.qt.shell.dock_widget import fill_grid, make_button, require, unwrap_viewer
+from napari_dip.qt.shell.dock_widget import fill_grid, load_button, require, unwrap_viewer
 from napari_dip.qt.shell.job_controller import (
     KEPT_LABEL,
     JobController,
@@ -62,7 +62,6 @@ _OPTION = re.compile(r" \(--[a-z][^()]*\)")
 _DOUBLE_CLICK_SECONDS = 0.5
 #: Seconds of a run after which its end is announced in napari: who waits longer looks elsewhere.
 _LONG_SECONDS = 30.0
-_SELECTED_TOOLTIP = "Run on each image that is selected in napari's layer list, as set here"
 #: Icons of buttons and text fields: corners of polygons in a square of 16 units.
 _ICON_SIDE = 16
 _ICONS: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
@@ -91,7 +90,7 @@ class FoldedLabel(QWidget):
         self._label, self._max_lines = label, max_lines
         self._line_ends: list[tuple[int, str]] = []
         self._is_unfolded = False
-        self.more_button: QPushButton = make_button("", "Show all lines")
+        self.more_button: QPushButton = load_button("message-more")
         self.more_button.setStyleSheet(_LINK_STYLE)
         self.more_button.setCursor(Qt.CursorShape.PointingHandCursor)
         self.more_button.clicked.connect(self._unfold)
@@ -217,12 +216,10 @@ class RunBar(QWidget):
         self._second_timer.timeout.connect(self._on_second)
         self.run_button: QPushButton = QPushButton("Run")
         self.pause_button: QPushButton = QPushButton("Pause")
-        self.discard_button: QPushButton = make_button("Discard", "Stop and throw the image away")
+        self.discard_button: QPushButton = load_button("run-discard")
         self.add_button: QPushButton = QPushButton("Add the result")
-        self.selected_button: QPushButton = make_button("", _SELECTED_TOOLTIP)
-        self.undo_button: QPushButton = make_button(
-            "Undo Discard", "Add the last image of the run that was discarded last as a layer"
-        )
+        self.selected_button: QPushButton = load_button("run-selected")
+        self.undo_button: QPushButton = load_button("run-undo")
         self.bar: QProgressBar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(False)

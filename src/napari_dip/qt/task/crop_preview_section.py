@@ -22,13 +22,12 @@ from napari_dip.pipeline.execute.crop_preview import (
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import RunSettings, recipe_from_dict
 from napari_dip.qt.shell.dock_widget import (
+    DOCK_TEXTS,
     CollapsibleSection,
     Connections,
     fill_grid,
     fit_view,
-    get_camera,
-    get_grid,
-    make_button,
+    load_button,
     make_form,
     make_single_shot_timer,
     preserve_view,
@@ -83,14 +82,8 @@ _NAME_SIZES = (7, 10)
 _LETTER_WIDTH = 0.98
 #: Pixels left of a name, with which napari begins, and as many right of it.
 _NAME_MARGIN = 10
-_CHOOSE_PREVIEW_MESSAGE = (
-    "Select a preview to see its card; choose one under Crop, and press Apply to all."
-)
-_CROP_PREVIEW_HINT = (
-    "A part is what you see, or a rectangle in a Shapes layer. Try: to look at only, in a layer of "
-    "its own. Restore this region: for good, blended into the result. Range and noise are those "
-    "of the whole image."
-)
+_CHOOSE_PREVIEW_MESSAGE = DOCK_TEXTS["crop-choose-preview"]
+_CROP_PREVIEW_HINT = DOCK_TEXTS["crop-hint"]
 _PRESETS: tuple[str, ...] = get_args(RunSettings.model_fields["preset"].annotation)
 #: Milliseconds from a change of view or settings to the times for them, which take 0.02 s.
 _OFFER_PAUSE_MS = 200
@@ -142,14 +135,14 @@ class GridComparison:
         for layer in layers:
             layer.visible = True
             # napari >= 0.9
-            if hasattr(layer, "name_overlay") and not layer.name_overlay.visible:
+            if not layer.name_overlay.visible:
                 self._labelled_layers.append((layer, layer.name_overlay.font_size))
                 layer.name_overlay.visible = True
-        grid = get_grid(viewer)
+        grid = viewer.canvas.grid
         grid.shape, grid.stride, grid.enabled = (-1, -1), 1, True
         self._fit_names()
         self.is_active = True
-        camera = get_camera(viewer)
+        camera = viewer.scene.camera
         self._view = {name: getattr(camera, name) for name in ("center", "zoom", "angles")}
         fit_view(viewer, layers[-1])
 
@@ -158,8 +151,8 @@ class GridComparison:
         hidden, self._hidden_layers = self._hidden_layers, []
         if self.is_active:
             self.is_active = False
-            get_grid(self._viewer).enabled = False
-            get_camera(self._viewer).update(self._view)
+            self._viewer.canvas.grid.enabled = False
+            self._viewer.scene.camera.update(self._view)
         for layer in hidden:
             layer.visible = True
         labelled, self._labelled_layers = self._labelled_layers, []
@@ -229,7 +222,7 @@ class SwipeLine:
         """Follow the mouse if it was pressed near the line."""
         if not self.column:
             return
-        camera, (input_layer, _) = get_camera(self._viewer), self._pairs[0]
+        camera, (input_layer, _) = self._viewer.scene.camera, self._pairs[0]
         scale = float(input_layer.scale[-1]) * camera.zoom
         distance = input_layer.world_to_data(event.position)[-1] - (self.column - 0.5)
         if abs(distance) * scale > _MAX_DRAG_DISTANCE:
@@ -286,24 +279,13 @@ class CropPreviewSection(CollapsibleSection):
         self.preview_combo: QComboBox = make_combo(
             "Preview", "The preview whose preset the whole image gets"
         )
-        self.try_button: QPushButton = make_button(
-            "Try",
-            "Restore this part to judge the settings, as a layer of its own that can be removed. "
-            "Image and results stay as they are.",
-        )
-        self.compare_button: QPushButton = make_button(
-            "Compare presets", "Try with each preset, and show the previews side by side"
-        )
-        self.restore_button: QPushButton = make_button(
-            "Restore this region",
-            "Restore this part for good: blend it into the latest result, else a copy of the image",
-        )
-        self.undo_button: QPushButton = make_button("Undo region", "Undo the latest region")
+        self.try_button: QPushButton = load_button("crop-try")
+        self.compare_button: QPushButton = load_button("crop-compare")
+        self.restore_button: QPushButton = load_button("crop-restore")
+        self.undo_button: QPushButton = load_button("crop-undo")
         self._unmerge: partial[None] | None = None
-        self.apply_button: QPushButton = make_button(
-            "Apply to all", "Run on the whole image with the settings of this preview"
-        )
-        self.remove_button: QPushButton = make_button("Remove previews", "Delete all crop previews")
+        self.apply_button: QPushButton = load_button("crop-apply")
+        self.remove_button: QPushButton = load_button("crop-remove")
         self.follow_box: QCheckBox = QCheckBox("Follow the view")
         self.follow_box.setToolTip("Try again whenever another part of the image is in view")
         self._last_bounds: tuple[float, ...] = ()
@@ -328,7 +310,7 @@ class CropPreviewSection(CollapsibleSection):
         self.toggled.connect(self._update_offer)
         form.changed.connect(self._update_offer)
         inputs.changed.connect(self._update_offer)
-        camera_events = get_camera(viewer).events
+        camera_events = viewer.scene.camera.events
         view_events = camera_events.center, camera_events.zoom, viewer.dims.events.current_step
         self._connections.connect(self._on_view, *view_events)
         self.preview_combo.currentIndexChanged.connect(self._show_cost)

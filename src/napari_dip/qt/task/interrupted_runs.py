@@ -23,7 +23,13 @@ from napari_dip.pipeline.autosave import (
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.qt.shell.background_call import start_call, try_call
-from napari_dip.qt.shell.dock_widget import fill_grid, fit_view, make_button, preserve_view
+from napari_dip.qt.shell.dock_widget import (
+    DOCK_TEXTS,
+    fill_grid,
+    fit_view,
+    make_button,
+    preserve_view,
+)
 from napari_dip.qt.shell.layer_headers import get_full_resolution
 from napari_dip.qt.shell.napari_layers import find_layer
 from napari_dip.qt.shell.preferences import get_allowed_machine
@@ -43,17 +49,9 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.layer_inputs import LayerInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
 
-_RESUME_TOOLTIP = (
-    "Bring back the image, if it is not here, and all settings, and resume where the run "
-    "was cut off. The result is the same as if it had not been."
-)
-_RESTART_TOOLTIP = (
-    "It was begun with another version and cannot go on exactly: bring back the image and all "
-    "settings, and begin again."
-)
-_DISCARD_TOOLTIP = (
-    "Delete what was kept of this run: its settings, its state, and copies of its pixels. "
-)
+_RESUME_TOOLTIP = DOCK_TEXTS["unfinished-resume-tooltip"]
+_RESTART_TOOLTIP = DOCK_TEXTS["unfinished-restart-tooltip"]
+_DISCARD_TOOLTIP = DOCK_TEXTS["unfinished-discard-tooltip"]
 
 
 def collect_layer_pixels(viewer: Viewer, inputs: Mapping[str, Mapping[str, Any]]) -> Any:

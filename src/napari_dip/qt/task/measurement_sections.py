@@ -37,9 +37,11 @@ from napari_dip.qt.shell.dock_plots import (
     make_legend,
 )
 from napari_dip.qt.shell.dock_widget import (
+    DOCK_TEXTS,
     CollapsibleSection,
     Connections,
     fill_grid,
+    load_button,
     make_button,
     make_form,
     preserve_view,
@@ -81,33 +83,18 @@ _VARIANCE_AXIS_MARGIN = 1.3
 #: Height of a row of the correlation table, in pixels.
 _CORRELATION_ROW_HEIGHT = 17
 _CORRELATION_STYLE = "QTableView, QHeaderView { font-size: 8pt; padding: 0px; }"
-_CORRELATION_TIP = (
-    "How much of its noise a pixel shares with its neighbours, in %: the column is the distance in "
-    "pixels along X, the row along Y. Where it is more than a few per cent, a neighbour betrays "
-    "the noise and should be hidden. Click a number, or press the space bar, to hide it or not."
-)
+_CORRELATION_TIP = DOCK_TEXTS["measure-correlation-tip"]
 #: Colours of the profiles along each axis: three of the Okabe-Ito palette.
 _PROFILE_COLOURS = {"Z": "#009E73", "Y": VALIDATION_COLOUR, "X": TRAINING_COLOUR}
 #: Of computed profiles: a grey that is visible on the dark and on the light theme.
 _COMPUTED_COLOUR = "#999999"
 _BEADS_TIP = "A plane or stack of bright beads on dark ground, recorded as the image was."
-_DIAMETER_TIP = (
-    "Diameter of the beads in nanometres: their size is taken out of the PSF. Needed where it is "
-    "more than a third of the width. Empty: not taken out."
-)
+_DIAMETER_TIP = DOCK_TEXTS["measure-diameter-tip"]
 #: Settings of *Deblur* that are asked for beside the beads, too, and the axes that have them.
 _SIZE_AXES = {"pixel_size": "X", "z_step": "Z"}
-_FIELD_TIP = (
-    "Make a PSF for each part of the field, of 7 × 7, where it changes from the middle to the rim. "
-    "Beads must lie in all parts of the field, which is that of the image."
-)
-_BEADS_HINT = (
-    "Choose a layer of beads and press Measure: they are averaged to a PSF, which becomes a layer "
-    "and is chosen above."
-)
-_NOISE_HINT = (
-    "What is left empty is measured from the image when the run starts, or now by Measure."
-)
+_FIELD_TIP = DOCK_TEXTS["measure-field-tip"]
+_BEADS_HINT = DOCK_TEXTS["measure-beads-hint"]
+_NOISE_HINT = DOCK_TEXTS["measure-noise-hint"]
 
 
 def _measure_layer_noise(header: ImageHeader, pixels: Any) -> NoiseReport:
@@ -139,8 +126,7 @@ class PhotonTransferPlot(DockPlot):
                 (TRAINING_COLOUR, "●", "image parts"),
                 (VALIDATION_COLOUR, "━", "measured noise"),
             ),
-            "Each dot is a flat part of the image: its brightness, and how much its pixels vary. "
-            "The line is the noise that the restoration assumes; dots far above it hold structure.",
+            DOCK_TEXTS["measure-photon-transfer-curve"],
         )
         dots = {"symbol": "o", "symbolSize": 4, "symbolBrush": TRAINING_COLOUR, "symbolPen": None}
         self.dots: Any = self.plot(pen=None, **dots)
@@ -275,13 +261,8 @@ class BlindSpotPage(QWidget):
             + "<br>Shared noise in %, by pixels along X (columns) and Y (rows)"
         )
         legend.setWordWrap(True)
-        self.use_button: QPushButton = make_button(
-            "Use this shape", "Hide exactly these pixels, by the setting Blind-spot shape."
-        )
-        self.clear_button: QPushButton = make_button(
-            "Automatic",
-            "Empty that setting: a rectangle is hidden, as wide as measured.",
-        )
+        self.use_button: QPushButton = load_button("blind-spot-use")
+        self.clear_button: QPushButton = load_button("blind-spot-clear")
         fill_grid(self, ([legend], [self.table], [self.use_button, self.clear_button]))
         self.setVisible(False)
         if self._setting is not None:
@@ -434,10 +415,7 @@ class PsfPlot(DockPlot):
     """Profiles of a measured PSF, with dashed ones of the PSF that was computed."""
 
     def __init__(self) -> None:
-        tooltip = (
-            "Brightness along each axis through the middle of the PSF. Dashed: a PSF without "
-            "aberrations, where numerical aperture, wavelength and pixel size are filled in."
-        )
+        tooltip = DOCK_TEXTS["psf-profiles-tooltip"]
         super().__init__("Profiles of the PSF", ("nm", "Share of the peak"), "", tooltip)
 
     def show_profiles(self, report: PsfReport) -> None:

@@ -27,11 +27,12 @@ from napari_dip.pipeline.recipe import load_task_recipe, make_recipe, recipe_fro
 from napari_dip.pipeline.repetition import format_command_line, write_python_script
 from napari_dip.qt.shell.background_call import BackgroundCall, call_for_message, try_call
 from napari_dip.qt.shell.dock_widget import (
+    DOCK_TEXTS,
     CollapsibleSection,
     Connections,
     copy_text,
     fill_grid,
-    make_button,
+    load_button,
     make_form,
     make_single_shot_timer,
     preserve_view,
@@ -71,9 +72,7 @@ if TYPE_CHECKING:
 DEFAULT_SETTINGS_LABEL = "Default settings"
 _RECIPE_FILE_FILTER = "Recipe (*.json)"
 _OWN_PRESETS_LABEL = "Presets of your own: all settings of this dock."
-_LAST_SETTINGS_MESSAGE = (
-    "The settings are those of your last run. 'Default settings' under Repeat resets them."
-)
+_LAST_SETTINGS_MESSAGE = DOCK_TEXTS["repeat-last-settings"]
 #: Milliseconds for which a button says that it has copied.
 _COPIED_MS = 3000
 _SAVE_FOLDER_TITLE = "Folder for the layers without a file, for the script to read"
@@ -149,15 +148,9 @@ class UserPresetsWidget(QWidget):
         )
         self.name_edit: QLineEdit = make_combo_editable(self.combo)
         self.name_edit.setPlaceholderText("name of a preset")
-        self.load_button: QPushButton = make_button(
-            "Use", "Set all settings as this preset has them"
-        )
-        self.save_button: QPushButton = make_button(
-            "Save", "Keep all settings, as they are now, under this name"
-        )
-        self.delete_button: QPushButton = make_button(
-            "Delete", "Forget this preset; the settings stay as they are"
-        )
+        self.load_button: QPushButton = load_button("own-preset-load")
+        self.save_button: QPushButton = load_button("own-preset-save")
+        self.delete_button: QPushButton = load_button("own-preset-delete")
         fill_grid(self, ([self.combo], [self.load_button, self.save_button, self.delete_button]))
         self.load_button.clicked.connect(lambda: self._attempt(self._load))
         self.save_button.clicked.connect(lambda: self._attempt(self._save))
@@ -234,13 +227,8 @@ class RecipeButtons(QWidget):
     def __init__(self, form: SettingsForm) -> None:
         super().__init__()
         self._form = form
-        self.load_button: QPushButton = make_button(
-            "Load recipe…", "Set all settings as a saved recipe has them"
-        )
-        self.save_button: QPushButton = make_button(
-            "Save recipe…",
-            "Save all settings, to use them again here, on the command line or in Python",
-        )
+        self.load_button: QPushButton = load_button("recipe-load")
+        self.save_button: QPushButton = load_button("recipe-save")
         fill_grid(self, ([self.load_button, self.save_button],))
         self.load_button.clicked.connect(self._on_load)
         self.save_button.clicked.connect(self._on_save)
@@ -305,24 +293,10 @@ class RepeatSection(CollapsibleSection):
             "Result",
             "The result to repeat: the layer that is selected in napari, or else the latest.",
         )
-        self.again_button: QPushButton = make_button(
-            "Run again from this layer",
-            "Set this dock as it was for this result: image, further images and all settings. "
-            "Nothing runs until you press Run.",
-        )
-        self.python_button: QPushButton = make_button(
-            "Copy as Python",
-            "Copy a script that makes this result again, to paste into a file or a notebook.",
-        )
-        self.command_button: QPushButton = make_button(
-            "Copy as command",
-            "Copy the line that makes this result again, to paste into a terminal.",
-        )
-        self.methods_button: QPushButton = make_button(
-            "Copy methods text",
-            "Copy what to write about this result in a paper: version, settings, what was "
-            "measured, and the references for what was used.",
-        )
+        self.again_button: QPushButton = load_button("repeat-again")
+        self.python_button: QPushButton = load_button("repeat-python")
+        self.command_button: QPushButton = load_button("repeat-command")
+        self.methods_button: QPushButton = load_button("repeat-methods")
         buttons = (self.python_button, self.command_button, self.methods_button)
         self._copy_labels = {button: button.text() for button in buttons}
         self._label_timer = make_single_shot_timer(self, _COPIED_MS)

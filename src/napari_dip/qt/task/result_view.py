@@ -16,6 +16,7 @@ from napari_dip.pipeline.assess.card import VERDICT_COLOURS, make_card
 from napari_dip.qt.shell.background_call import try_call
 from napari_dip.qt.shell.dock_plots import LayerPair, ProfileSection
 from napari_dip.qt.shell.dock_widget import (
+    DOCK_TEXTS,
     CollapsibleSection,
     fill_grid,
     guard_wheel,
@@ -64,18 +65,8 @@ _FONT_EVENTS = (QEvent.Type.StyleChange, QEvent.Type.FontChange)
 
 #: Extra layers by attribute of `Restoration`: label and tooltip.
 EXTRA_LAYERS = {
-    "uncertainty": (
-        "Uncertainty",
-        "Standard deviation of each pixel, in the image's units: dark where it is sure. After "
-        "Stop and keep, it can be one value everywhere. "
-        "The layer comes hidden; its eye in the layer list shows it.",
-    ),
-    "residual": (
-        "Residual",
-        "What was taken out of the image, grey where that is nothing. It should look like noise, "
-        "stronger where it is bright; lines and spots in it are structure that was lost. "
-        "The layer comes hidden; its eye in the layer list shows it.",
-    ),
+    "uncertainty": ("Uncertainty", DOCK_TEXTS["result-uncertainty"]),
+    "residual": ("Residual", DOCK_TEXTS["result-residual"]),
 }
 #: Layers that a result has only if it was checked by halves or by a null control, and which come
 #: without a tick: names by name of the output.
@@ -94,20 +85,8 @@ _REPEAT_COLORMAP = Colormap(
     controls=[0.0, 0.4, 0.7, 1.0],
     name="not repeated",
 )
-_FIGURES_TOOLTIP = (
-    "<qt>Error of a pixel: standard deviation of the noise of the input, and of the error of the "
-    "result: an estimate, which does not tell which preset is better.<br>"
-    "Agreement with the image: correlation of the image with the result that is blurred again. "
-    "1 explains all of the image; its noise lowers it.<br>"
-    "Confirmed share of the detail shown: the part that pixels left out of the fit bear out. "
-    "What is missing does not count.<br>"
-    "σ: the noise of the input; a spot of 10 σ is ten times as high.</qt>"
-)
-_SWIPE_TOOLTIP = (
-    "Show the input left of a line and the result right of it; drag the line in the image. "
-    "Channels that add up are all on both sides. Layers that show part of the inputs are there "
-    "meanwhile."
-)
+_FIGURES_TOOLTIP = DOCK_TEXTS["result-figures-tooltip"]
+_SWIPE_TOOLTIP = DOCK_TEXTS["result-swipe-tooltip"]
 #: Hints on hidden extra layers: for one layer, or two.
 _HIDDEN_LAYER_HINT = "{names} comes hidden: its eye in the layer list shows it."
 _HIDDEN_LAYERS_HINT = "{names} come hidden: their eyes in the layer list show them."
@@ -470,10 +449,7 @@ class ComparisonSlider(QWidget):
         self.slider.setPageStep(25)
         self.slider.setAccessibleName("Input or result")
         guard_wheel(self.slider)
-        self.setToolTip(
-            "<qt>Fade between the input and the result, to see what was changed. "
-            "Only the layers' opacity is changed, no pixel.</qt>"
-        )
+        self.setToolTip(DOCK_TEXTS["result-fade"])
         self.swipe_button: QPushButton = make_button("Swipe", _SWIPE_TOOLTIP)
         self.swipe_button.setCheckable(True)
         row = [QLabel("Input"), self.slider, QLabel("Result"), self.swipe_button]

@@ -39,6 +39,7 @@ from napari_dip.qt.shell.background_call import (
     log_error,
     try_call,
 )
+from napari_dip.qt.shell.dock_widget import DOCK_TEXTS
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.layer_headers import get_full_resolution, record_file_sizes
 from napari_dip.qt.shell.napari_layers import (
@@ -73,16 +74,9 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.napari_layers import Preview
 
 SNAPSHOTS_KEPT_MESSAGE = "Discarded; only the images that you kept from its history are left."
-_BRIGHTENED_MESSAGE = (
-    "The contrast limits of '{}' were set to its brightness, so that it compares with the result."
-)
-UNDO_HINT = (
-    "'Undo Discard' adds the last image of the run, until its input is deleted or this dock closed."
-)
-NO_IMAGE_MESSAGE = (
-    "The run was ended before there was a first image to keep, so no layer was added. "
-    "Give it a little more time."
-)
+_BRIGHTENED_MESSAGE = DOCK_TEXTS["run-brightened"]
+UNDO_HINT = DOCK_TEXTS["run-undo-hint"]
+NO_IMAGE_MESSAGE = DOCK_TEXTS["run-no-image"]
 #: The space between a number and its unit, which becomes a non-breaking one.
 _UNIT = re.compile(r"(?<=\d) (?=(s|min|h|MB|GB)\b)")
 _ARRAY_ATTRIBUTES = ("scale", "translate", "rotate", "shear", "affine", "contrast_limits")

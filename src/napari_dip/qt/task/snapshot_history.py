@@ -23,7 +23,7 @@ from napari_dip.qt.shell.dock_plots import (
     DockPlot,
     make_legend,
 )
-from napari_dip.qt.shell.dock_widget import guard_wheel, make_button, preserve_view
+from napari_dip.qt.shell.dock_widget import DOCK_TEXTS, guard_wheel, load_button, preserve_view
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     Preview,
@@ -58,18 +58,8 @@ _RESULT_ONLY_KEYS = (
     "stop_sentence",
 )
 _SINGLE_LOSS_HINT = "This fit has one measured loss, at iteration {}. Longer presets have a curve."
-_LOSS_TIP = (
-    "Some pixels are hidden from the fit. While their loss, the validation loss, falls, the image "
-    "gets better; when it rises, the network begins to copy noise. The dot marks the iteration "
-    "that the result is taken from. It need not be the lowest: of several losses that hardly "
-    "differ, the last is taken, since its image is an average over more iterations. The fit ends "
-    "some time after the lowest loss, so that one bad value does not end it. An arrow: the "
-    "training loss lies above or below the plot."
-)
-_TRAINING_TIP = (
-    "No pixels are hidden from this fit. The curve shows how well the network explains the input, "
-    "and not how good the image is."
-)
+_LOSS_TIP = DOCK_TEXTS["history-loss-tip"]
+_TRAINING_TIP = DOCK_TEXTS["history-training-tip"]
 #: Shortest range of the axis of iterations; a shorter one would have ticks at tenths.
 _MIN_AXIS_ITERATIONS = 10
 #: Share of the range of losses that is left free above and below.
@@ -85,11 +75,7 @@ _MAX_ROOM = 1.5
 MAX_SNAPSHOT_BYTES = 256_000_000
 #: Largest number of snapshots: a slider of 300 pixels in the dock cannot resolve more.
 MAX_SNAPSHOTS = 100
-_HISTORY_TOOLTIP = (
-    "Go back to the images that the run went through. 'Use this iteration' makes a layer of "
-    "the one in sight; nothing else is changed. At the right end: the run as it goes on, then its "
-    "result."
-)
+_HISTORY_TOOLTIP = DOCK_TEXTS["history-tooltip"]
 
 
 class ValidationCurve(DockPlot):
@@ -408,9 +394,7 @@ class HistorySlider(QWidget):
         self.slider.setAccessibleName("History")
         guard_wheel(self.slider)
         self.message_label: QLabel = make_message_label()
-        self.keep_button: QPushButton = make_button(
-            "Use this iteration", "Add the image in view as a layer of its own"
-        )
+        self.keep_button: QPushButton = load_button("history-keep")
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setVerticalSpacing(2)

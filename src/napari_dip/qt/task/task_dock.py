@@ -20,6 +20,7 @@ from napari_dip.errors.templates import render_text
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
 from napari_dip.qt.shell.dock_widget import (
+    DOCK_TEXTS,
     CollapsibleSection,
     DockLifecycle,
     lay_out,
@@ -73,10 +74,7 @@ if TYPE_CHECKING:
 
 
 _PLAN_TOOLTIP = "Time and memory of the run, at most."
-_NOISE_TOOLTIP = (
-    " Unusual noise is weak, unreliable, or shared by neighbouring pixels, and takes a slower "
-    "prior. It is measured when the run begins; Measure under Noise tells it before."
-)
+_NOISE_TOOLTIP = DOCK_TEXTS["dock-noise-tooltip"]
 
 
 class TaskDock(QWidget):
