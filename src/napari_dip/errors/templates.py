@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 #: Maximum characters of an unshortened text: a file name has up to 255, the list of all
 #: architectures 560.
@@ -76,9 +76,12 @@ NOTES: Mapping[str, str] = MappingProxyType(
     _insert_phrases({**_MESSAGES["notes"], **_MESSAGES["warnings"]})
 )
 STOPS: Mapping[str, str] = MappingProxyType(_MESSAGES["stops"])
-#: Headlines of the card of a result by verdict, reasons of a verdict, and labels of its figures.
+#: Headlines of the card of a result by verdict, reasons of a verdict, the key of the reason by code
+#: of a note, codes that a worse one overrules, and labels of the figures.
 HEADLINES: Mapping[str, str] = MappingProxyType(_MESSAGES["headlines"])
 REASONS: Mapping[str, str] = MappingProxyType(_MESSAGES["reasons"])
+VERDICT_REASONS: Mapping[str, str] = MappingProxyType(_MESSAGES["verdict_reasons"])
+OVERRULED_NOTES: Mapping[str, Sequence[str]] = MappingProxyType(_MESSAGES["overruled"])
 FIGURES: Mapping[str, str] = MappingProxyType(_MESSAGES["figures"])
 #: Sentences of the methods section and their parts; a citation is a key of a paper in braces.
 METHODS: Mapping[str, str] = MappingProxyType(_MESSAGES["methods"])

@@ -100,13 +100,13 @@ class Setting:
         raise PydanticCustomError("choice", "Input should be {expected}", {"expected": expected})
 
 
-#: Texts and choices of the settings, by key.
-_SETTING_ROWS = tomllib.loads(Path(__file__).with_name("settings.toml").read_text("utf-8"))
+#: Texts and choices of the settings by key, and "inputs" by name.
+_TASK_ROWS = tomllib.loads(Path(__file__).with_name("settings.toml").read_text("utf-8"))
 
 
 def load_setting(key: str, **conditions: Any) -> Setting:
     """Return the setting of a row of `settings.toml`, with the callables that no file can hold."""
-    return Setting(**_SETTING_ROWS[key], **conditions)
+    return Setting(**_TASK_ROWS[key], **conditions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +132,8 @@ class TaskInput:
         Whether the task inspects it before the run as well; in a dock, if it is small.
     has_items : bool
         Whether it is converted to (N or 1, ...), of which a fit gets the entry of its item.
+    short_label : str
+        Label in a section about the camera; "": `label`.
     """
 
     name: str
@@ -144,17 +146,16 @@ class TaskInput:
     is_detector_map: bool = False
     is_inspected_early: bool = False
     has_items: bool = False
+    short_label: str = ""
 
-    @property
-    def short_label(self) -> str:
-        """Label in a section about the camera: its maps without "of the camera"."""
-        return " ".join(self.label.split()[:2]) if self.is_detector_map else self.label
+
+def load_input(name: str, **attributes: Any) -> TaskInput:
+    """Return the input of a row of `settings.toml`, with further attributes."""
+    return TaskInput(name=name, **_TASK_ROWS["inputs"][name], **attributes)
 
 
 #: The image, which is the first input of every task.
-IMAGE_INPUT = TaskInput(
-    name="image", label="Image", help="The image to restore: the layer that is selected in napari."
-)
+IMAGE_INPUT = load_input("image")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

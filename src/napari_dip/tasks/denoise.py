@@ -20,10 +20,10 @@ from napari_dip.tasks.base import (
     InspectedPixels,
     Inspection,
     Task,
-    TaskInput,
     TaskPlan,
     TaskSetup,
     TaskSpec,
+    load_input,
     load_setting,
 )
 from napari_dip.tasks.noise_models.camera_correction import (
@@ -92,15 +92,7 @@ def append_upscaling(fit_input: FitInput, problem: Problem) -> Problem:
 
 DENOISING_PRIORS = PriorChoices("denoise")
 #: Second measurement of the same object, as an optional input.
-REPEATED_EXPOSURE_INPUT = TaskInput(
-    name="repeated_exposure",
-    label="Repeated exposure",
-    help="Another shot of the same object, which has not moved. Its noise is independent, so both "
-    "shots together tell more than twice as much. Exposure times may differ. Leave it empty if "
-    "there is only one image.",
-    is_optional=True,
-    is_repeated_exposure=True,
-)
+REPEATED_EXPOSURE_INPUT = load_input("repeated_exposure")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)

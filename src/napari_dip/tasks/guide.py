@@ -22,10 +22,10 @@ from napari_dip.tasks.base import (
     InspectedPixels,
     Inspection,
     Task,
-    TaskInput,
     TaskPlan,
     TaskSetup,
     TaskSpec,
+    load_input,
     load_setting,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions
@@ -89,14 +89,7 @@ class Guide(Task):
         title="Restore with a guide",
         inputs=(
             IMAGE_INPUT,
-            TaskInput(
-                name="guide",
-                label="Guide",
-                help="A clean image of the same place and size: a brighter channel, or the "
-                "photograph with flash. It may have several channels. For a stack or movie, it "
-                "has the same planes and frames, or is a single plane for all of them.",
-                has_items=True,
-            ),
+            load_input("guide"),
         ),
         result_suffix="restored",
         methods_phrase="restored with the help of a guide image",

@@ -21,10 +21,10 @@ from napari_dip.tasks.base import (
     InspectedPixels,
     Inspection,
     Task,
-    TaskInput,
     TaskPlan,
     TaskSetup,
     TaskSpec,
+    load_input,
     load_setting,
 )
 from napari_dip.tasks.priors.masked_input import (
@@ -77,16 +77,7 @@ class Inpaint(Task):
         min_depth=2,
         inputs=(
             IMAGE_INPUT,
-            TaskInput(
-                name="mask",
-                label="Pixels to fill in",
-                help="Values above 0 mark the pixels to fill in. Pixels that are not a number "
-                "(NaN) are always filled in; without a mask, only those are. The mask of a stack "
-                "has the same size, or is one plane for all.",
-                layer_types=("labels", "shapes", "image"),
-                is_optional=True,
-                is_overlay=True,
-            ),
+            load_input("mask", layer_types=("labels", "shapes", "image")),
         ),
     )
 

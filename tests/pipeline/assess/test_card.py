@@ -7,8 +7,15 @@ from itertools import combinations
 import pytest
 
 from napari_dip.errors.notes import make_note
-from napari_dip.errors.templates import FIGURES, HEADLINES, NOTES, REASONS, WARNINGS, render
-from napari_dip.pipeline.assess import card as card_module
+from napari_dip.errors.templates import (
+    FIGURES,
+    HEADLINES,
+    NOTES,
+    REASONS,
+    VERDICT_REASONS,
+    WARNINGS,
+    render,
+)
 from napari_dip.pipeline.assess.card import MAX_CARD_WARNINGS, Verdict, format_traces, make_card
 
 #: Facts that suit every template.
@@ -197,13 +204,13 @@ def test_a_verdict_whose_notes_cannot_be_read_is_not_called_fine():
 
 
 def test_every_warning_of_the_checks_has_a_reason_and_the_headline_names_the_worst():
-    reasons = set(card_module._REASONS)
+    reasons = set(VERDICT_REASONS)
     quality_warnings = {code for code in WARNINGS if not code.startswith(("psf-", "input-changed"))}
     assert quality_warnings <= reasons
-    assert set(card_module._REASONS.values()) | {"noise-unreliable", "psf"} == set(REASONS)
-    for better, worse in combinations(reversed(card_module._REASONS), 2):
+    assert set(VERDICT_REASONS.values()) | {"noise-unreliable", "psf"} == set(REASONS)
+    for better, worse in combinations(reversed(VERDICT_REASONS), 2):
         card = make_card(make_report(better, worse))
-        reason = render(REASONS[card_module._REASONS[worse]], FACTS)
+        reason = render(REASONS[VERDICT_REASONS[worse]], FACTS)
         assert reason in card.headline, (better, worse)
 
 

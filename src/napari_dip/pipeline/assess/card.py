@@ -11,7 +11,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors.notes import TEXT_CODE, make_note, parse_note, parse_report_notes
-from napari_dip.errors.templates import FIGURES, HEADLINES, REASONS, render
+from napari_dip.errors.templates import (
+    FIGURES,
+    HEADLINES,
+    OVERRULED_NOTES,
+    REASONS,
+    VERDICT_REASONS,
+    render,
+)
 from napari_dip.pipeline.assess.metrics import MIN_LOST_EDGE_RATIO
 from napari_dip.pipeline.assess.quality_checks import MIN_REPORTED_CHANGE
 from napari_dip.tasks.guide import PREFERRED_PRIOR, Guide
@@ -34,35 +41,6 @@ MAX_DETAIL_ERROR = 0.1
 #: Space within a figure, at which no line ends: before a unit, and around ±.
 _NO_BREAK = "\u00a0"
 
-#: Reason of the verdict by code of a note, worst first.
-_REASONS = {
-    # that a run was ended, or a mask reversed, is the cause of what else is found, and named first
-    "parts-unrestored": "parts-unrestored",
-    "tiles-unrestored": "parts-unrestored",
-    "fits-ended-early": "fit-ended-early",
-    "fit-ended-early": "fit-ended-early",
-    "mask-mostly": "mask-mostly",
-    "brightness-off": "brightness-off",
-    "contrast-doubtful": "contrast-doubtful",
-    "residual-edges": "residual-edges",
-    "residual-correlated": "residual-correlated",
-    "residual-unexplained": "residual-unexplained",
-    "detail-doubtful": "detail-doubtful",
-    "residual-strong": "residual-strong",
-    "mean-off": "mean-off",
-    "traces-scaled": "traces-scaled",
-    "traces-late": "traces-late",
-    "pattern-lost": "pattern-lost",
-    "holes-far": "holes-far",
-    "holes-smooth": "holes-smooth",
-    "network-only": "network-only",
-    "detail-unchecked": "detail-unchecked",
-    "noise-left": "noise-left",
-    "residual-weak": "residual-weak",
-    "input-kept": "input-kept",
-    "pixels-saturated": "pixels-clipped",
-    "pixels-darkest": "pixels-clipped",
-}
 #: Codes of notes that the image is too small or too noisy for a check, worst first.
 _UNDECIDED = ("contrast-small", "detail-small")
 #: Codes of notes that something other than the detail could not be checked.
@@ -71,28 +49,6 @@ _UNCHECKED = {"residual-unchecked", "residual-no-edges", "input-kept"}
 _COLOURS = ("Red", "Green", "Blue")
 #: Beginnings of the codes of what a run found out.
 _FINDINGS = ("blur-", "guide-u", "holes-filled", "detail-finer")
-#: Codes that a worse one makes untrue, or that would contradict it.
-_OVERRULED = {
-    "brightness-off": {
-        "mean-kept",
-        "residual-noise",
-        "residual-no-edges",
-        "input-kept",
-        "detail-confirmed",
-    },
-    "mean-off": {"mean-kept"},
-    "network-only": {"detail-unchecked"},
-    "contrast-doubtful": {"detail-confirmed", "residual-noise"},
-    "detail-doubtful": {"detail-confirmed"},
-    "pattern-lost": {"residual-noise"},
-    "residual-correlated": {"residual-noise", "residual-no-edges"},
-    "residual-edges": {"residual-noise", "residual-no-edges"},
-    "residual-unexplained": {"residual-noise", "residual-no-edges", "measurement-explained"},
-    "residual-strong": {"residual-noise"},
-    "residual-weak": {"residual-noise"},
-    "clipping-corrected": {"pixels-saturated", "pixels-darkest"},
-    "detail-unchecked": {"detail-confirmed"},
-}
 
 
 class Verdict(StrEnum):
@@ -218,10 +174,10 @@ def _name_colour(note: Note) -> Note:
 def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> ResultCard:
     """Return the card of notes, without those that worse ones overrule."""
     notes = list(notes)
-    overruled = {code for note in notes for code in _OVERRULED.get(note.code, ())}
+    overruled = {code for note in notes for code in OVERRULED_NOTES.get(note.code, ())}
     notes = [note for note in notes if note.code not in overruled]
     ranked = sorted((note for note in notes if _find_reason(note)), key=_get_rank)
-    unranked = (note for note in notes if note.is_warning and note.code not in _REASONS)
+    unranked = (note for note in notes if note.is_warning and note.code not in VERDICT_REASONS)
     warnings = dict.fromkeys((*ranked, *unranked))
     one_per_code = {note.code: note for note in reversed(list(warnings))}  # of channels, the first
     displayed = [note for note in warnings if one_per_code[note.code] is note][:MAX_CARD_WARNINGS]
@@ -278,13 +234,15 @@ def _find_reason(note: Note) -> str:
         isinstance(clipped_fraction, float) and clipped_fraction < MIN_NOTABLE_CLIPPED_FRACTION
     )
     is_slight |= note.facts.get("guessed") is False
-    return "" if is_slight else _REASONS.get(note.code, "")
+    return "" if is_slight else VERDICT_REASONS.get(note.code, "")
 
 
 def _get_rank(note: Note) -> int:
     """Return the place of a note among all that say something against a result, worst first."""
-    codes = list(_REASONS)
-    return codes.index(note.code) if note.code in _REASONS else codes.index("residual-strong")
+    codes = list(VERDICT_REASONS)
+    return (
+        codes.index(note.code) if note.code in VERDICT_REASONS else codes.index("residual-strong")
+    )
 
 
 def _read_quality_notes(checks: Mapping[str, Any]) -> tuple[Note, ...]:

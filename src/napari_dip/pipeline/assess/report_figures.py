@@ -7,6 +7,7 @@ import html
 from functools import wraps
 from io import BytesIO
 from math import ceil, floor, log10
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec
 
 import numpy as np
@@ -51,22 +52,7 @@ _TITLE_INCHES = 0.5
 #: Colours of the frames of magnified insets (Okabe-Ito).
 _INSET_COLOURS = ("#E69F00", "#56B4E9", "#009E73")
 #: A table of class "numbers" is aligned to the right; any other has a narrow first column of names.
-_STYLE = """
-:root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
-body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
-p { margin: 0 0 .6rem; }
-figure { margin: 1.6rem 0; overflow-x: auto; }
-img { background: #fff; display: block; max-width: 100%; }
-figcaption { margin-top: .5rem; }
-pre { font-size: .85em; overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; }
-th, td { border-top: 1px solid #8886; padding: .6rem .8rem; text-align: left; vertical-align: top; }
-td:first-child { overflow-wrap: anywhere; width: 22%; }
-.numbers { font-variant-numeric: tabular-nums; width: auto; }
-.numbers th, .numbers td { padding: .2rem .7rem .2rem 0; text-align: right; }
-.numbers th:first-child, .numbers td:first-child { text-align: left; width: auto; }
-.numbers th { vertical-align: bottom; }
-"""
+_STYLE = Path(__file__).with_name("report_style.css").read_text("utf-8")
 
 
 def use_default_style(draw: Callable[P, bytes]) -> Callable[P, bytes]:
@@ -475,6 +461,7 @@ def render_page(title: str, *blocks: Html) -> str:
     head = f"""<meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 {make_element("title", title)}
-<style>{_STYLE}</style>"""
+<style>
+{_STYLE}</style>"""
     page = f'<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
     return make_lines_printable(f"<!DOCTYPE html>\n{page}")

@@ -226,7 +226,7 @@ class RecipeChooser(QWidget):
             line_edit.textChanged.connect(self._notify)
             layout = self._maps_layout if extra_input.is_detector_map else self.form_layout
             row = len(self.extra_input_edits) + (layout is self.form_layout) * _FIXED_ROW_COUNT
-            layout.insertRow(row, extra_input.short_label, line_edit)
+            layout.insertRow(row, extra_input.short_label or extra_input.label, line_edit)
             self.extra_input_edits[extra_input.name] = line_edit
 
     def _notify(self, _: object = None) -> None:

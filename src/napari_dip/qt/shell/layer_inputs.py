@@ -298,7 +298,7 @@ class ExtraInputs(QWidget):
                 fill_grid(field, ([self.combos[extra_input.name], button],)).setColumnStretch(0, 1)
                 field.setToolTip(self.combos[extra_input.name].toolTip())
                 self.mask_buttons[extra_input.name] = button
-            page.addRow(extra_input.short_label, field)
+            page.addRow(extra_input.short_label or extra_input.label, field)
             self.combos[extra_input.name].activated.connect(
                 partial(self._on_choice, extra_input.name)
             )

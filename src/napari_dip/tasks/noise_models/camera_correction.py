@@ -14,7 +14,7 @@ import numpy as np
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import format_sizes
-from napari_dip.tasks.base import TaskInput
+from napari_dip.tasks.base import load_input
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,29 +29,9 @@ if TYPE_CHECKING:
 
 #: Camera maps as optional inputs.
 CAMERA_MAP_INPUTS = (
-    TaskInput(
-        name="offset_map",
-        label="Offset map of the camera",
-        help="Value of each pixel without light, in grey values. ",
-        is_optional=True,
-        is_detector_map=True,
-    ),
-    TaskInput(
-        name="gain_map",
-        label="Gain map of the camera",
-        help="Grey values per photo-electron, for each pixel; only differences between pixels "
-        "count. It needs an offset map. ",
-        is_optional=True,
-        is_detector_map=True,
-    ),
-    TaskInput(
-        name="noise_map",
-        label="Noise map of the camera",
-        help="Standard deviation of each pixel's read noise, in grey values; hot pixels get less "
-        "weight. ",
-        is_optional=True,
-        is_detector_map=True,
-    ),
+    load_input("offset_map"),
+    load_input("gain_map"),
+    load_input("noise_map"),
 )
 #: Side of the local mean that estimates the signal of a pixel, in pixels.
 LOCAL_MEAN_SIDE = 5

@@ -15,7 +15,7 @@ from napari_dip.engine.constants import AIRY_RADIUS_FACTOR, GAUSSIAN_RADIUS_SIGM
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import format_sizes
-from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, UNSIZED_AXES, TaskInput, load_setting
+from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, UNSIZED_AXES, load_input, load_setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,16 +106,7 @@ Pinhole = Annotated[
     Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
     load_setting("pinhole", relevant_when=_is_confocal),
 ]
-PSF_INPUT = TaskInput(
-    name="psf",
-    label="PSF",
-    help="The point spread function: the image of a point. Not needed if a Gaussian or a "
-    "microscope is given instead. With a stack, a stack is deblurred as one volume; with a single "
-    "plane, each plane by itself. A PSF that changes over the field has rows and columns of PSFs "
-    "along its first two axes.",
-    is_optional=True,
-    is_inspected_early=True,
-)
+PSF_INPUT = load_input("psf")
 #: Key of the report of a measured PSF in the provenance of its file.
 PSF_PROVENANCE_KEY = "napari_dip_psf"
 #: Advice where a PSF with depth meets single planes of a Z stack.
