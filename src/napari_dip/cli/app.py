@@ -28,6 +28,7 @@ from cyclopts import (
 )
 
 from napari_dip.cli.options import (
+    COMMAND_SUMMARIES,
     add_old_names,
     load_arguments,
     make_batch_arguments,
@@ -69,17 +70,6 @@ if TYPE_CHECKING:
     from napari_dip.errors import Refusal
     from napari_dip.tasks import Task
 
-#: Help of the commands that are functions of `napari_dip.cli.commands`, in the order of the help.
-_COMMAND_SUMMARIES = {
-    "batch": "Run one recipe on many files; a failure does not stop the others.",
-    "noise": "Measure the noise of an image, without restoring it: gain, read noise, correlation.",
-    "camera-maps": "Make maps of an sCMOS camera: offset, gain and read noise of each pixel.",
-    "psf": "Measure the PSF of a microscope from beads: found, aligned, averaged and cleaned.",
-    "methods": (
-        "Write the methods section of a result: what was done, with what, and the references."
-    ),
-    "doctor": "Check this computer: versions, devices, memory, and how to install what is missing.",
-}
 #: All commands, in the order of messages.
 COMMANDS = (
     *TASKS,
@@ -179,7 +169,7 @@ def _build_app() -> App:
         "methods": load_arguments("result"),
         "doctor": load_arguments("print_everything"),
     }
-    for name, help_text in _COMMAND_SUMMARIES.items():
+    for name, help_text in COMMAND_SUMMARIES.items():
         target = f"commands:run_{name.replace('-', '_')}_command"
         command = make_command(target, arguments_by_command[name], help_text)
         app.command(command, name=name)

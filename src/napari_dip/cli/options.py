@@ -58,6 +58,8 @@ EXTRA_FILES = (
     "save_network",
 )
 _ARGUMENT_ROWS = tomllib.loads(Path(__file__).with_name("options.toml").read_text("utf-8"))
+#: Help of the commands that are functions of `napari_dip.cli.commands`.
+COMMAND_SUMMARIES: Mapping[str, str] = _ARGUMENT_ROWS["command_summaries"]
 #: Settings that are no options of the experiment `features`: chosen per row, or useless for one
 #: plane.
 _EXCLUDED_SETTINGS = frozenset(

@@ -87,6 +87,8 @@ FIGURES: Mapping[str, str] = MappingProxyType(_MESSAGES["figures"])
 METHODS: Mapping[str, str] = MappingProxyType(_MESSAGES["methods"])
 #: Sentences and captions of the experiments, and of the examination of a computer.
 TEXTS: Mapping[str, str] = MappingProxyType(_MESSAGES["texts"])
+#: What a setting should be, by pydantic's type of the error.
+EXPECTED_VALUES: Mapping[str, str] = MappingProxyType(_MESSAGES["expected_values"])
 #: Why a noise estimate is unreliable, by `UnreliableReason`.
 UNRELIABLE_REASONS: Mapping[str, str] = MappingProxyType(_MESSAGES["unreliable_reasons"])
 #: How the user ended a fit, for readers other than the user.

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import html
 import re
+import tomllib
 from dataclasses import dataclass, replace
 from itertools import product
 from math import isfinite, prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -19,7 +21,6 @@ from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from napari_dip.errors.notes import Note
 
@@ -31,28 +32,11 @@ ORIENTATION_TAG = 274
 #: Maximum number of planes of an image. Movies of 20,000 frames are in use. 50,000 planes of
 #: 256 × 256 pixels take two cores several days; the header of such a TIFF is read in 2 s.
 MAX_IMAGE_PLANES = 50_000
-#: Name of a unit, which napari understands, too -> its symbol, its metres (None: no length), and
-#: other spellings in files.
-_UNITS: dict[str, tuple[str, float | None, tuple[str, ...]]] = {
-    "picometer": ("pm", 1e-12, ()),
-    "angstrom": ("Å", 1e-10, ("å",)),
-    "nanometer": ("nm", 1e-9, ("nanometre",)),
-    # the first is the Greek letter, which looks the same
-    "micrometer": ("µm", 1e-6, ("μm", "um", "micron", "microns", "micrometre")),
-    "millimeter": ("mm", 1e-3, ("millimetre",)),
-    "centimeter": ("cm", 1e-2, ("centimetre",)),
-    "inch": ("in", 0.0254, ("inches",)),
-    "meter": ("m", 1.0, ("metre",)),
-    "second": ("s", None, ("sec",)),
-    "millisecond": ("ms", None, ()),
-    "minute": ("min", None, ()),
-    "hour": ("h", None, ()),
-    "pixel": ("pixel", None, ("pixels", "")),
-}
+_UNITS = tomllib.loads(Path(__file__).with_name("units.toml").read_text("utf-8"))
 _UNIT_ALIASES = {
     spelling: name
-    for name, (symbol, _, others) in _UNITS.items()
-    for spelling in (symbol, *others)
+    for name, unit in _UNITS.items()
+    for spelling in (unit["symbol"], *unit.get("spellings", ()))
     if spelling != name
 }
 #: Escape sequence of a non-ASCII letter in ImageJ's metadata.
@@ -266,12 +250,14 @@ def escape_unit(name: str) -> str:
 
 def get_unit_symbol(name: str) -> str | None:
     """Return the OME-XML symbol of a unit; None for an unknown unit."""
-    return _UNITS[name][0] if name in _UNITS else None
+    symbol: str | None = _UNITS.get(name, {}).get("symbol")
+    return symbol
 
 
 def get_unit_meters(name: str) -> float | None:
     """Return the metres per unit; None where the unit is no length."""
-    return _UNITS[name][1] if name in _UNITS else None
+    meters: float | None = _UNITS.get(name, {}).get("meters")
+    return meters
 
 
 #: XML attributes as strings, as the file writes them, so that no digit of a number changes.

@@ -24,7 +24,7 @@ from napari_dip.errors import (
     make_refusal,
     make_unknown_refusal,
 )
-from napari_dip.errors.templates import shorten_repr
+from napari_dip.errors.templates import EXPECTED_VALUES, shorten_repr
 from napari_dip.io.paths import (
     MAX_SETTINGS_BYTES,
     describe_exception,
@@ -63,17 +63,6 @@ OLD_SWITCHES: Mapping[str, str] = OLD_NAMES["switches"]
 OLD_EXPERIMENT_SETTINGS: Mapping[str, str] = OLD_NAMES["experiments"]
 #: Settings, by task, that recipes before schema 3 leave out where they have these values.
 OLD_DEFAULTS: Mapping[str, dict[str, Any]] = OLD_NAMES["defaults"]
-#: Expected value for the user, by pydantic's error type; for others, pydantic's text is used.
-_EXPECTED_VALUE_TEXTS = {
-    **dict.fromkeys(("float_parsing", "float_type"), "a number"),
-    "finite_number": "a finite number",
-    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number"),
-    "greater_than": "above {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than": "below {lt:g}",
-    "less_than_equal": "at most {le:g}",
-    "bool_parsing": "yes or no",
-}
 #: Names in a list of allowed values; shorter words, such as "or", are none.
 _CHOICE_PATTERN = re.compile(r"[a-z][\w-]{2,}")
 
@@ -475,7 +464,7 @@ def _make_validation_refusal(kind: type[Any], error: ValidationError) -> Refusal
         inputs = [] if kind is RunSettings else [item.name for item in kind.spec.inputs]
         names = sorted({*task_settings, *RunSettings.model_fields})
         return make_unknown_refusal(field, names, (*names, *inputs, "axes", "progress"))
-    if expected := _EXPECTED_VALUE_TEXTS.get(first["type"]):
+    if expected := EXPECTED_VALUES.get(first["type"]):
         why = expected.format(**first.get("ctx", {}))
     else:  # not formatted: it may contain braces from the user
         why = first["msg"].removeprefix("Input should be ").replace("'", "")

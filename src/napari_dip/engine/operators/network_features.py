@@ -7,6 +7,8 @@ tensors: without files, random numbers, or sizes that depend on values of the im
 from __future__ import annotations
 
 import operator as arithmetic
+import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -17,73 +19,19 @@ from napari_dip.engine.problem import Identity, Operator
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-#: Allowed ATen operators with their overloads, by family.
-_OPERATOR_FAMILIES = {
-    "convolutions": (
-        *("conv2d.default", "conv2d.padding", "convolution.default", "conv_transpose2d.input"),
-        *("linear.default", "addmm.default", "mm.default", "bmm.default", "matmul.default"),
-        "baddbmm.default",
-    ),
-    "normalisation": (
-        *("batch_norm.default", "_native_batch_norm_legit_no_training.default"),
-        *("layer_norm.default", "native_layer_norm.default", "group_norm.default"),
-        *("native_group_norm.default", "instance_norm.default"),
-    ),
-    "activations": (
-        *("relu.default", "relu6.default", "hardtanh.default", "leaky_relu.default"),
-        *("elu.default", "selu.default", "celu.default", "gelu.default", "silu.default"),
-        *("mish.default", "hardswish.default", "hardsigmoid.default", "sigmoid.default"),
-        *("tanh.default", "softplus.default", "prelu.default", "_prelu_kernel.default"),
-        *("softmax.int", "_softmax.default", "log_softmax.int", "_log_softmax.default"),
-    ),
-    "pooling and resampling": (
-        *("max_pool2d.default", "max_pool2d_with_indices.default", "avg_pool2d.default"),
-        *("adaptive_avg_pool2d.default", "_adaptive_avg_pool2d.default"),
-        *("adaptive_max_pool2d.default", "pixel_shuffle.default", "pixel_unshuffle.default"),
-        *("upsample_nearest2d.default", "upsample_nearest2d.vec", "upsample_bilinear2d.default"),
-        *("upsample_bilinear2d.vec", "upsample_bicubic2d.default", "upsample_bicubic2d.vec"),
-        *("pad.default", "constant_pad_nd.default", "reflection_pad2d.default"),
-        "replication_pad2d.default",
-    ),
-    "arithmetic": (
-        *(f"{name}.Tensor" for name in ("add", "sub", "mul", "div")),
-        *(f"{name}.Scalar" for name in ("add", "sub", "mul", "div", "rsub")),
-        *(f"{name}.default" for name in ("neg", "abs", "exp", "log", "sqrt", "rsqrt", "erf")),
-        *("pow.Tensor_Scalar", "square.default", "reciprocal.default", "maximum.default"),
-        *("minimum.default", "clamp.default", "clamp_min.default", "clamp_max.default"),
-        *("mean.dim", "mean.default", "sum.dim_IntList", "amax.default", "amin.default"),
-        *("var.correction", "linalg_vector_norm.default"),
-        "scaled_dot_product_attention.default",
-    ),
-    "shape": (
-        *("cat.default", "stack.default", "chunk.default", "split.Tensor"),
-        *("split_with_sizes.default", "unbind.int", "view.default", "reshape.default"),
-        *("_unsafe_view.default", "flatten.using_ints", "unflatten.int", "permute.default"),
-        *("transpose.int", "t.default", "squeeze.default", "squeeze.dim", "squeeze.dims"),
-        *("unsqueeze.default", "expand.default", "slice.Tensor", "select.int", "roll.default"),
-        *("contiguous.default", "clone.default", "alias.default", "lift_fresh_copy.default"),
-        *("to.dtype", "_to_copy.default", "sym_size.int", "movedim.int"),
-    ),
-}
+_OPERATORS = tomllib.loads(Path(__file__).with_name("aten_operators.toml").read_text("utf-8"))
 #: Names of all allowed ATen operators.
 ALLOWED_OPERATORS = frozenset(
-    f"aten.{name}" for names in _OPERATOR_FAMILIES.values() for name in names
+    f"aten.{name}" for names in _OPERATORS["allowed"].values() for name in names
 )
 #: Python arithmetic on sizes.
 SIZE_OPERATORS = frozenset(
     f"_operator.{name}" for name in ("add", "sub", "mul", "floordiv", "mod", "neg", "truediv")
 )
 #: Operators that are the identity in inference.
-IDENTITY_OPERATORS = frozenset(
-    f"aten.{name}" for name in ("dropout.default", "feature_dropout.default", "detach.default")
-)
+IDENTITY_OPERATORS = frozenset(f"aten.{name}" for name in _OPERATORS["identity"]["names"])
 #: Operators with an argument for training mode, and its name.
-TRAINING_ARGUMENTS = {
-    "aten.dropout.default": "train",
-    "aten.feature_dropout.default": "train",
-    "aten.batch_norm.default": "training",
-    "aten.instance_norm.default": "use_input_stats",
-}
+TRAINING_ARGUMENTS: Mapping[str, str] = _OPERATORS["training_arguments"]
 #: Arguments for device and memory layout, which are ignored.
 _LAYOUT_ARGUMENTS = ("device", "layout", "memory_format", "pin_memory")
 #: Why a step is not allowed: an unlisted operator, or one in training mode.

@@ -7,7 +7,9 @@ no name can lead out of the archive. Pickled entries are never opened.
 from __future__ import annotations
 
 import json
+import tomllib
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import RefusedError
@@ -15,24 +17,16 @@ from napari_dip.io.paths import describe_exception, stat_readable_file
 
 if TYPE_CHECKING:
     import os
-    from pathlib import Path
+    from collections.abc import Mapping
 
 #: Maximum bytes of the graph and of a list of weights. The graph has 2.4 kB per step, so that of a
 #: network of a thousand steps has 3 MB; parsed, it takes ten times as much.
 MAX_TEXT_BYTES = 2**24
 #: Maximum number of entries; a network has about one per weight.
 MAX_ARCHIVE_ENTRIES = 2**16
+FORMATS = tomllib.loads(Path(__file__).with_name("formats.toml").read_text("utf-8"))
 #: Suffix of other network files -> description of their format.
-FOREIGN_FORMATS = {
-    ".pt": "a TorchScript program or a pickle of PyTorch",
-    ".pth": "a pickle of PyTorch",
-    ".ckpt": "a pickle of PyTorch",
-    ".bin": "a pickle of PyTorch",
-    ".pkl": "a pickle",
-    ".pickle": "a pickle",
-    ".ts": "a TorchScript program",
-    ".torchscript": "a TorchScript program",
-}
+FOREIGN_FORMATS: Mapping[str, str] = FORMATS["foreign_formats"]
 #: Why a program saved by an older torch is refused.
 PICKLED_REASON = "it was saved by a torch that pickled the weights, which 2.13 no longer does"
 #: First bytes of a pickle.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal
-from napari_dip.io.exported_networks.archive import PICKLED_REASON, ProgramArchive
+from napari_dip.io.exported_networks.archive import FORMATS, PICKLED_REASON, ProgramArchive
 
 if TYPE_CHECKING:
     import os
@@ -24,28 +24,9 @@ if TYPE_CHECKING:
     from napari_dip.io import AnyArray
 
 #: Number of a type in the file -> torch's name of the type.
-DTYPES = {
-    1: "uint8",
-    2: "int8",
-    3: "int16",
-    4: "int32",
-    5: "int64",
-    6: "float16",
-    7: "float32",
-    8: "float64",
-    12: "bool",
-    13: "bfloat16",
-}
+DTYPES = {int(number): name for number, name in FORMATS["dtypes"].items()}
 #: Operators whose result may share memory with their input.
-_VIEW_OPERATORS = frozenset(
-    f"aten.{name}"
-    for name in (
-        *("alias", "chunk", "contiguous", "detach", "dropout", "expand", "expand_as", "flatten"),
-        *("narrow", "permute", "reshape", "select", "slice", "split", "split_with_sizes"),
-        *("squeeze", "t", "to", "transpose", "unbind", "unflatten", "unsqueeze", "view"),
-        *("view_as", "movedim", "lift_fresh_copy", "feature_dropout"),
-    )
-)
+_VIEW_OPERATORS = frozenset(f"aten.{name}" for name in FORMATS["view_operators"]["names"])
 #: Kinds of arguments that refer to no value of the graph, and their conversion to plain types.
 #: Devices and layouts become None: the image decides the device, and torch the layout.
 _PLAIN_ARGUMENT_PARSERS: dict[str, Callable[[Any], Any]] = {

@@ -14,6 +14,8 @@ from napari_dip.tasks.priors.blind_spot import make_measured_term
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS, RANDOM_INPUT_SKIP_CHANNELS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
     from torch import Tensor
 
@@ -269,36 +271,13 @@ def _make_network_input(
     return random_input.uniform_(0, RANDOM_INPUT_RANGE, generator=rng)
 
 
+ARCHITECTURE_SETTING = load_setting("denoise_architecture")
 #: Labels in all interfaces of the architectures that Denoise can use: all that differ in the
 #: network or its input, none that differ in the optimiser.
-ARCHITECTURE_LABELS = {
-    "preset": "Preset's",
-    "no-skips": "No skip connections",
-    "decoder": "Decoder only",
-    "depth-1": "1 scale",
-    "depth-2": "2 scales",
-    "depth-3": "3 scales",
-    "depth-4": "4 scales",
-    "depth-5": "5 scales",
-    "depth-6": "6 scales",
-    "half-width": "Half the channels",
-    "nearest": "Nearest upsampling",
-    "transposed": "Transposed convolution",
-    "he-weights": "He initialisation",
-    "gaussian-input": "Gaussian random input",
-    "coordinates": "Coordinates as input",
-    "deep-decoder": "Deep decoder, 24 channels",
-    "wide-deep-decoder": "Deep decoder, 64 channels",
-    "upsampling-0.1": "Gaussian upsampling, width 0.1",
-    "upsampling-0.5": "Gaussian upsampling, width 0.5",
-    "lipschitz-1.4": "Lipschitz bound 1.4",
-    "lipschitz-2": "Lipschitz bound 2",
-    "decoder+lipschitz-2": "Decoder, Lipschitz bound 2",
-    "decoder+lipschitz-2+upsampling-0.5": "Decoder, bound 2, Gaussian 0.5",
-}
+ARCHITECTURE_LABELS: Mapping[str, str] = ARCHITECTURE_SETTING.choices or {}
 #: Labels of the architectures that only experiments use.
 _OPTIMIZER_LABELS = {"sgd": "SGD with momentum", "l-bfgs": "L-BFGS, no line search"}
-ArchitectureName = Annotated[str, load_setting("denoise_architecture", choices=ARCHITECTURE_LABELS)]
+ArchitectureName = Annotated[str, ARCHITECTURE_SETTING]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -438,7 +417,7 @@ def _vary_depth(base: Architecture) -> list[Architecture]:
 
 def _vary(base: Architecture, name: str, **changes: Any) -> Architecture:
     """Return an architecture with changes, under its name and label."""
-    label = (ARCHITECTURE_LABELS | _OPTIMIZER_LABELS)[name]
+    label = {**ARCHITECTURE_LABELS, **_OPTIMIZER_LABELS}[name]
     return replace(base, name=name, label=label, **changes)
 
 

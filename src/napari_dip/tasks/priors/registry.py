@@ -6,7 +6,9 @@ none of them compares the name of a prior. A task decides by what the rows say w
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -36,7 +38,10 @@ from napari_dip.tasks.priors.recompression import (
 from napari_dip.tasks.priors.zssr import build_zssr_prior, build_zssr_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.problem import Problem
 
 _specs: dict[str, PriorSpec] = {}
 #: All priors, by key. Of those that a task offers, *Automatic* prefers the first that suits.
@@ -50,163 +55,50 @@ def register_prior(prior_spec: PriorSpec) -> PriorSpec:
     return prior_spec
 
 
-BLIND_SPOT_PRIOR = PriorSpec(
-    key="blind-spot",
-    labels={"denoise": "Blind spot"},
-    prior_factory=build_blind_spot_prior,
-    problem_factory=build_blind_spot_problem,
-    methods_phrase="the image with pixels hidden afresh at each step",
-    papers=("noise2void", "posterior mean"),
-    has_refinement=True,
-    input_traits=PriorInputTraits(
-        contains_image=True, has_masked_pixels=True, has_neighbour_frames=True
-    ),
-    network_traits=NetworkTraits(
-        is_local=True, predicts_noise_variance=True, supports_bfloat16=True
-    ),
-    cost=PriorCost(float32_step_bytes=46, bfloat16_step_bytes=40),
-)
-R2R_PRIOR = PriorSpec(
-    key="r2r",
-    needs_noise_variance=True,
-    labels={"denoise": "Noisier input (R2R)"},
-    prior_factory=build_r2r_prior,
-    problem_factory=build_r2r_problem,
-    methods_phrase="the image with more noise of its own kind added",
-    papers=("r2r",),
-    has_refinement=True,
-    input_traits=PriorInputTraits(contains_image=True, has_neighbour_frames=True),
-    network_traits=NetworkTraits(is_local=True, supports_bfloat16=True),
-    cost=PriorCost(float32_step_bytes=46, bfloat16_step_bytes=40, has_single_pass=True),
-)
-GUIDED_PRIOR = PriorSpec(
-    key="guided",
-    labels={"guide": "Guide + blind spot"},
-    choice_override=BLIND_SPOT_PRIOR.key,
-    unguided_key=BLIND_SPOT_PRIOR.key,
-    prior_factory=build_guided_prior,
-    problem_factory=build_guided_problem,
-    methods_phrase="the guide, and the image with pixels hidden afresh at each step",
-    papers=("guide", "noise2void", "posterior mean"),
-    has_refinement=True,
-    input_traits=PriorInputTraits(
-        contains_image=True, has_masked_pixels=True, has_guide=True, has_neighbour_frames=True
-    ),
-    network_traits=NetworkTraits(is_local=True, predicts_noise_variance=True),
-    cost=PriorCost(float32_step_bytes=40),
-)
-MASKED_INPUT_PRIOR = PriorSpec(
-    key="masked-input",
-    labels={"inpaint": "Masked input"},
-    prior_factory=build_masked_input_prior,
-    problem_factory=build_masked_input_problem,
-    methods_phrase="the image with more of its pixels hidden at each step",
-    papers=("noise2void",),
-    suitable_holes="scattered",
-    input_traits=PriorInputTraits(contains_image=True, has_masked_pixels=True),
-    network_traits=NetworkTraits(is_local=True, predicts_noise_variance=True, is_planewise=True),
-    cost=PriorCost(float32_step_bytes=70, bfloat16_step_bytes=45),
-)
-MASKED_INPUT_SHAPES_PRIOR = PriorSpec(
-    key="masked-input-shapes",
-    labels=MASKED_INPUT_PRIOR.labels,
-    prior_factory=build_masked_input_prior,
-    problem_factory=build_masked_input_problem,
-    methods_phrase="the image with copies of its holes hidden at each step",
-    papers=("noise2void",),
-    choice_override=MASKED_INPUT_PRIOR.key,
-    suitable_holes="narrow",  # it hides copies of them, rather than single pixels
-    input_traits=PriorInputTraits(contains_image=True, has_masked_pixels=True),
-    network_traits=NetworkTraits(is_local=True, predicts_noise_variance=True, is_planewise=True),
-    cost=PriorCost(float32_step_bytes=40),
-)
-RECOMPRESSION_PRIOR = PriorSpec(
-    key="recompression",
-    prior_factory=build_recompression_prior,
-    problem_factory=build_recompression_problem,
-    has_own_validation=True,
-    allows_temporal_smoothing=False,
-    methods_phrase="the image compressed once more",
-    papers=("recompression",),
-    is_repeatable_after_stop=False,
-    network_traits=NetworkTraits(is_local=True),
-    cost=PriorCost(float32_step_bytes=40),
-)
-ZSSR_PRIOR = PriorSpec(
-    key="zssr",
-    labels={"super-resolve": "Zero-shot super-resolution (ZSSR)"},
-    prior_factory=build_zssr_prior,
-    problem_factory=build_zssr_problem,
-    has_own_validation=True,
-    methods_phrase="coarser copies of the image",
-    papers=("zssr",),
-    is_repeatable_after_stop=False,
-    input_traits=PriorInputTraits(trains_on_coarser_copies=True),
-    cost=PriorCost(float32_step_bytes=70, averaged_passes=8),
-)
-RANDOM_INPUT_PRIOR = PriorSpec(
-    key=DEFAULT_PRIOR,
-    labels=dict.fromkeys(
-        ("denoise", "inpaint", "super-resolve", "invert-features"),
-        "Deep Image Prior (random input)",
-    ),
-    prior_factory=build_random_input_prior,
-    problem_factory=build_random_input_problem,
-    methods_phrase="fixed random noise",
-    input_traits=PriorInputTraits(is_random_noise=True),
-)
-RANDOM_INPUT_NO_SKIPS_PRIOR = PriorSpec(
-    key="random-input-no-skips",
-    labels={"inpaint": "Random input, no skip connections"},
-    prior_factory=build_no_skip_prior,
-    problem_factory=build_random_input_problem,
-    methods_phrase="fixed random noise, without skip connections",
-    suitable_holes="wide",  # fine structure of the input cannot bypass the coarse layers
-    input_traits=PriorInputTraits(is_random_noise=True),
-)
-GUIDED_RANDOM_INPUT_PRIOR = PriorSpec(
-    key="guided-random-input",
-    labels={"guide": "Guide + random input"},
-    prior_factory=build_random_input_prior,
-    problem_factory=build_random_input_problem,
-    methods_phrase="the guide and fixed random noise",
-    papers=("guide",),
-    choice_override=RANDOM_INPUT_PRIOR.key,
-    input_traits=PriorInputTraits(is_random_noise=True, has_guide=True),
-)
-TOTAL_VARIATION_PRIOR = PriorSpec(
-    key="total-variation",
-    labels={"invert-features": "Total variation"},
-    prior_factory=build_pixel_prior,
-    uses_total_variation=True,
-    methods_phrase="the pixels themselves were, with a penalty on their total variation",
-    papers=("total variation",),
-    has_network=False,
-)
-PIXELS_PRIOR = PriorSpec(
-    key="pixels",
-    labels={"invert-features": "Nothing"},
-    prior_factory=build_pixel_prior,
-    methods_phrase="the pixels themselves were, with no prior",
-    choice_override="none",
-    has_network=False,
-)
+_PRIOR_ROWS = tomllib.loads(Path(__file__).with_name("priors.toml").read_text("utf-8"))
+#: Attributes of a prior that are values with fields of their own.
+_TRAIT_TYPES = {
+    "input_traits": PriorInputTraits,
+    "network_traits": NetworkTraits,
+    "cost": PriorCost,
+}
 
-for _row in (
-    R2R_PRIOR,
-    BLIND_SPOT_PRIOR,
-    GUIDED_PRIOR,
-    MASKED_INPUT_PRIOR,
-    MASKED_INPUT_SHAPES_PRIOR,
-    RECOMPRESSION_PRIOR,
-    ZSSR_PRIOR,
-    RANDOM_INPUT_PRIOR,
-    RANDOM_INPUT_NO_SKIPS_PRIOR,
-    GUIDED_RANDOM_INPUT_PRIOR,
-    TOTAL_VARIATION_PRIOR,
-    PIXELS_PRIOR,
-):
-    register_prior(_row)
+
+def _load_prior(
+    key: str, prior_factory: Callable[..., Prior], problem_factory: Callable[..., Problem] | None
+) -> PriorSpec:
+    """Register the prior of a row of `priors.toml`."""
+    row = dict(_PRIOR_ROWS[key])
+    row["papers"] = tuple(row.get("papers", ()))
+    row |= {name: group(**row.get(name, {})) for name, group in _TRAIT_TYPES.items()}
+    row |= {"prior_factory": prior_factory, "problem_factory": problem_factory}
+    return register_prior(PriorSpec(key=key, **row))
+
+
+R2R_PRIOR = _load_prior("r2r", build_r2r_prior, build_r2r_problem)
+BLIND_SPOT_PRIOR = _load_prior("blind-spot", build_blind_spot_prior, build_blind_spot_problem)
+GUIDED_PRIOR = _load_prior("guided", build_guided_prior, build_guided_problem)
+MASKED_INPUT_PRIOR = _load_prior(
+    "masked-input", build_masked_input_prior, build_masked_input_problem
+)
+MASKED_INPUT_SHAPES_PRIOR = _load_prior(
+    "masked-input-shapes", build_masked_input_prior, build_masked_input_problem
+)
+RECOMPRESSION_PRIOR = _load_prior(
+    "recompression", build_recompression_prior, build_recompression_problem
+)
+ZSSR_PRIOR = _load_prior("zssr", build_zssr_prior, build_zssr_problem)
+RANDOM_INPUT_PRIOR = _load_prior(
+    DEFAULT_PRIOR, build_random_input_prior, build_random_input_problem
+)
+RANDOM_INPUT_NO_SKIPS_PRIOR = _load_prior(
+    "random-input-no-skips", build_no_skip_prior, build_random_input_problem
+)
+GUIDED_RANDOM_INPUT_PRIOR = _load_prior(
+    "guided-random-input", build_random_input_prior, build_random_input_problem
+)
+TOTAL_VARIATION_PRIOR = _load_prior("total-variation", build_pixel_prior, None)
+PIXELS_PRIOR = _load_prior("pixels", build_pixel_prior, None)
 
 #: Whether the input is random noise -> key of the prior whose rows of the presets others take.
 SHARED_PRESET_KEYS = {True: DEFAULT_PRIOR, False: BLIND_SPOT_PRIOR.key}
