@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -181,6 +182,22 @@ def test_every_row_of_the_methods_section_is_written_by_it() -> None:
 def test_every_text_is_written_somewhere() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
     assert [row for row in TEXTS if f'"{row}"' not in code] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "table"),
+    [
+        ("tasks/settings.toml", ""),
+        ("cli/options.toml", ""),
+        ("qt/texts.toml", "texts"),
+        ("qt/texts.toml", "labels"),
+        ("qt/texts.toml", "buttons"),
+    ],
+)
+def test_every_row_of_a_table_is_read(file: str, table: str) -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    rows = tomllib.loads((PACKAGE / file).read_text(encoding="utf-8"))
+    assert [row for row in (rows[table] if table else rows) if f'"{row}"' not in code] == []
 
 
 def test_notes_come_back_from_a_report_by_code_or_else_as_text() -> None:

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors.templates import make_printable
+from napari_dip.errors.templates import make_printable, render_text
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.plan.costs import list_candidates
 from napari_dip.pipeline.recipe import recipe_from_dict
@@ -20,23 +20,8 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.recipe import Recipe
 
-#: Remark on a run with a network file whose path is not in the report.
-MISSING_NETWORK_NOTE = (
-    "It was shown the network '{name}' (SHA-256 {digest}): write where that file lies, since "
-    "without it other pixels come out."
-)
 #: Maximum length of a line with a call.
 _MAX_LINE_LENGTH = 100
-_CHECK_TEMPLATE = """\
-before = {before}
-after = {after}
-if result.report["input_sha256"] != before:
-    print("This is another image than the one that was restored then.")
-elif result.report["output_sha256"] == after:
-    print("The same pixels as then.")
-else:
-    print("Other pixels than then: by another version, device or number of threads.")
-"""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -106,20 +91,14 @@ class Repetition:
         network = fit.get("joint_training", {})
         if "network_file" in network and NETWORK_FILE_INPUT not in self.paths:
             name, digest = network["network_file"], network["sha256"]
-            return MISSING_NETWORK_NOTE.format(name=name, digest=digest)
+            return render_text("repeat-network", name=name, digest=digest)
         if not fit.get("stopped_fit_count"):
             return ""
         fit_count = fit["finished_fit_count"] + fit["stopped_fit_count"]
         if fit_count > 1 or list_candidates(self.recipe.task):
-            return (
-                "The run had several fits and was ended by hand, which only a run of one fit "
-                "repeats to the pixel."
-            )
+            return render_text("repeat-several")
         if not get_prior_spec(self.report["prior"]["key"]).is_repeatable_after_stop:
-            return (
-                "The run was ended by hand, and with this prior that is repeated to the pixel "
-                "only if the last preview was the best image."
-            )
+            return render_text("repeat-stopped")
         return ""
 
 
@@ -205,20 +184,15 @@ def write_python_script(repetition: Repetition) -> str:
         *([repetition.unreliable_reason] if repetition.unreliable_reason else []),
     ]
     before, after = (_format_literal(str(report[f"{end}_sha256"])) for end in ("input", "output"))
-    lines = [
-        *(f"# {make_printable(remark)}" for remark in remarks),  # one line each
-        "",
-        "import tifffile",
-        "",
-        "import napari_dip as dip",
-        "",
-        _format_call("recipe = dip.make_recipe", settings),
-        _format_call("result = dip.restore", restore_arguments),
-        _format_call("tifffile.imwrite", write_arguments),
-        "",
-        _CHECK_TEMPLATE.format(before=before, after=after),
-    ]
-    return "\n".join(lines)
+    return render_text(
+        "repeat-script",
+        remarks="\n".join(f"# {make_printable(remark)}" for remark in remarks),  # one line each
+        recipe=_format_call("recipe = dip.make_recipe", settings),
+        result=_format_call("result = dip.restore", restore_arguments),
+        save=_format_call("tifffile.imwrite", write_arguments),
+        before=before,
+        after=after,
+    )
 
 
 def _format_literal(value: object) -> str:

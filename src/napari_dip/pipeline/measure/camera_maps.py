@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_dip.engine.noise import predict_variance
 from napari_dip.errors import RefusedError, raise_if_refused
-from napari_dip.errors.templates import format_sizes
+from napari_dip.errors.templates import format_sizes, render_text
 from napari_dip.io.outputs import resolve_output, resolve_output_folder
 from napari_dip.io.paths import make_folder
 from napari_dip.io.reading import open_pixels
@@ -116,31 +116,39 @@ class CameraReport:
         count, median_noise = self.dark.frame_count, float(np.median(self.noise))
         hot_fraction = float((self.noise**2 > 2 * median_noise**2).mean())
         low, high = np.quantile(self.offset, ONE_SIGMA_QUANTILES)
-        error = 1 / np.sqrt(2 * (count - 1))
         lines = [
-            f"From {count} dark frames of {self.offset.shape[1]} × {self.offset.shape[0]} pixels: "
-            f"offset {np.median(self.offset):.4g} ± {(high - low) / 2:.2g}, read noise "
-            f"{median_noise:.3g} grey values in the median; {hot_fraction:.2%} of the pixels have "
-            "more than twice that variance.",
-            f"A pixel's offset is known to {median_noise / np.sqrt(count):.2g} grey values, and "
-            f"its read noise to {error:.0%}.",
+            render_text(
+                "camera-dark",
+                count=count,
+                width=self.offset.shape[1],
+                height=self.offset.shape[0],
+                offset=np.median(self.offset),
+                spread=(high - low) / 2,
+                noise=median_noise,
+                hot=hot_fraction,
+            ),
+            render_text(
+                "camera-errors",
+                offset_error=median_noise / np.sqrt(count),
+                noise_error=1 / np.sqrt(2 * (count - 1)),
+            ),
         ]
         if count < MIN_RELIABLE_DARK_FRAMES:
-            lines.append(
-                f"That is uncertain: with fewer than {MIN_RELIABLE_DARK_FRAMES} dark frames, "
-                "chance makes quiet pixels look noisy. Take hundreds if you can."
-            )
+            lines.append(render_text("camera-few-frames", least=MIN_RELIABLE_DARK_FRAMES))
         return (*lines, *self._describe_gain())
 
     def _describe_gain(self) -> list[str]:
         if self.gain is None:
-            return ["No gain map was made, since no flat frames were given."]
-        retained_fraction = self.gain_spread**2 / (self.gain_spread**2 + self.gain_error**2)
+            return [render_text("camera-no-gain")]
         lines = [
-            f"From flat frames of {len(self.flats)} light levels: {self.camera_gain:.4g} grey "
-            f"values for a photo-electron. Pixels differ by {self.gain_spread:.1%}, and one is "
-            f"measured to {self.gain_error:.1%}, so {retained_fraction:.0%} of what is measured of "
-            "each was kept."
+            render_text(
+                "camera-gain",
+                count=len(self.flats),
+                gain=self.camera_gain,
+                spread=self.gain_spread,
+                error=self.gain_error,
+                kept=self.gain_spread**2 / (self.gain_spread**2 + self.gain_error**2),
+            )
         ]
         for flat in self.flats:
             light = float(np.median(flat.mean - self.offset))
@@ -148,10 +156,7 @@ class CameraReport:
             expected = predict_variance(light, self.camera_gain, read_variance)
             deviation = float(np.median(flat.variance)) / expected - 1
             if abs(deviation) > MAX_LINE_DEVIATION:
-                lines.append(
-                    f"The variance of '{flat.name}' lies {deviation:+.0%} off the line: check "
-                    "that it is not saturated, and that its light is steady."
-                )
+                lines.append(render_text("camera-off-line", name=flat.name, deviation=deviation))
         return lines
 
     def to_dict(self) -> dict[str, Any]:

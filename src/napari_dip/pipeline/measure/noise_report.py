@@ -11,7 +11,7 @@ import numpy as np
 from napari_dip.engine.noise import compute_intercept, predict_variance
 from napari_dip.errors import RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note
-from napari_dip.errors.templates import UNRELIABLE_REASONS
+from napari_dip.errors.templates import UNRELIABLE_REASONS, render_text
 from napari_dip.pipeline.assess.artefact_detection import ClippedPixels, detect_clipped_pixels
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
 from napari_dip.pipeline.assess.report import round_if_known, round_to_six_digits
@@ -148,8 +148,7 @@ class NoiseReport:
             lines.append(prefix + describe_detector_offset(channel))
             if channel.unreliable_reason:
                 lines.append(
-                    f"{prefix}These are guesses: the image cannot tell, as "
-                    f"{channel.unreliable_reason}."
+                    prefix + render_text("noise-guessed", reason=channel.unreliable_reason)
                 )
             if channel.caution:
                 lines.append(prefix + channel.caution)
@@ -171,22 +170,10 @@ class NoiseReport:
         along_x = max(channel.along_x[0] for channel in self.channels)
         if height * width == 1:
             most = max(along_y, along_x)
-            aside = f" (the {most:.0%} measured can be structure)" if most > MIN_STATED else ""
-            return (
-                f"Neighbouring pixels do not share noise{aside}: when the image is restored, "
-                "single pixels are hidden from the network."
-            )
-        sentence = (
-            f"Neighbouring pixels share noise ({along_y:.0%} along Y, {along_x:.0%} along X): when "
-            f"the image is restored, blocks of {width} × {height} pixels are hidden from the "
-            "network."
-        )
-        if "0" not in self.blind_spot_shape:
-            return sentence
-        return (
-            f"{sentence} Only the pixels {self.blind_spot_shape} of such a block share noise with "
-            "its middle; the setting 'Blind-spot shape' can hide these alone."
-        )
+            return render_text("noise-white", most=most if most > MIN_STATED else 0)
+        shape = self.blind_spot_shape if "0" in self.blind_spot_shape else ""
+        facts = {"along_y": along_y, "along_x": along_x, "width": width, "height": height}
+        return render_text("noise-shared", shape=shape, **facts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in plain JSON types."""
@@ -354,30 +341,21 @@ def _suggest_blind_spot(is_correlated: BoolArray, size: tuple[int, int]) -> str:
 
 def describe_noise_strength(noise: ChannelNoise) -> str:
     """Return a sentence on the noise where the image is darkest, and on the gain."""
-    interval, darkest_std = format_interval(noise.gain, noise.gain_error), noise.darkest_std
+    interval, std = format_interval(noise.gain, noise.gain_error), noise.darkest_std
     if noise.gain != 0:
-        return (
-            f"The noise is {darkest_std:.3g} where the image is darkest, and its variance grows by "
-            f"{interval} for each unit of brightness."
-        )
-    growth = f" (growth for each unit of brightness: {interval})" if " ± " in interval else ""
-    return f"The noise is equally strong everywhere: {darkest_std:.3g}{growth}."
+        return render_text("noise-strength", std=std, interval=interval)
+    return render_text("noise-constant", std=std, growth=interval if " ± " in interval else "")
 
 
 def describe_detector_offset(noise: ChannelNoise) -> str:
     """Return a sentence on the detector's offset and read noise."""
     if noise.offset is None or noise.read_noise is None:
-        return (
-            "The image cannot tell the detector's offset and read noise, as no part of it is "
-            "surely without light."
-        )
-    offset = format_interval(noise.offset, noise.offset_error)
-    read = format_interval(noise.read_noise, noise.read_noise_error)
-    if noise.offset_error == 0:
-        return f"The detector's offset is {offset} and its read noise {read}."
-    return (
-        f"The detector's offset is about {offset} and its read noise {read} if no light fell on "
-        "the darkest part, and both are less if some did."
+        return render_text("detector-unknown")
+    return render_text(
+        "detector-offset",
+        offset=format_interval(noise.offset, noise.offset_error),
+        read=format_interval(noise.read_noise, noise.read_noise_error),
+        bounded=noise.offset_error,
     )
 
 

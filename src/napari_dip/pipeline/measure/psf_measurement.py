@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import numpy as np
 
 from napari_dip.errors import RefusedError, raise_if_refused
+from napari_dip.errors.templates import render_text
 from napari_dip.io.outputs import resolve_output
 from napari_dip.io.writing import write_bytes, write_image
 from napari_dip.pipeline.assess.report_figures import (
@@ -113,12 +114,9 @@ class PsfField:
     def sentence(self) -> str:
         """Return the result as a sentence for the user."""
         if not self.degree:
-            return "No change over the field was found, so a single PSF is enough."
+            return render_text("beads-same")
         low, high = self.lateral_widths.min(), self.lateral_widths.max()
-        return (
-            f"Over the field the width, averaged over Y and X, is {low:.3g} to {high:.3g} pixels; "
-            f"each pixel of the PSF is a polynomial of degree {self.degree} of the place."
-        )
+        return render_text("beads-change", low=low, high=high, degree=self.degree)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -178,25 +176,26 @@ class PsfReport:
         """Return the report as sentences for the user."""
         faults = [f"{count} {_FAULT_LABELS[fault]}" for fault, count in self.rejected.items()]
         widths = [self._format_width(axis) for axis in range(len(self.axes))]
+        count = len(self.positions)
         lines = [
-            f"{len(self.positions)} of {len(self.positions) + sum(self.rejected.values())} beads "
-            f"of '{self.name}' were averaged"
-            f"{'; not used: ' + ', '.join(faults) if faults else ''}. They stand "
-            f"{self.signal_to_noise:.3g} times the background's noise above it.",
-            f"Full width at half maximum{'' if self.field is None else ' in the middle'}: "
-            f"{', '.join(widths)}.",
+            render_text(
+                "beads-averaged",
+                count=count,
+                total=count + sum(self.rejected.values()),
+                name=self.name,
+                faults=", ".join(faults),
+                height=self.signal_to_noise,
+            ),
+            render_text("beads-width", field=self.field is not None, widths=", ".join(widths)),
         ]
         if self.field is not None:
             lines.append(self.field.sentence)
         if self.fwhm_error is None:
-            lines.append(f"With fewer than {MIN_BOOTSTRAP_BEADS} beads their error is unknown.")
+            lines.append(render_text("beads-few", least=MIN_BOOTSTRAP_BEADS))
         if self.bead_diameter:
-            lines.append(f"The size of the beads, {self.bead_diameter:g} nm, was taken out.")
+            lines.append(render_text("beads-size", diameter=self.bead_diameter))
         if (cut := float(self.psf[make_border_mask(self.psf.shape)].sum())) > _MAX_BORDER_LIGHT:
-            lines.append(
-                f"{cut:.0%} of the light lies in the outermost pixels, so its tails are cut. Beads "
-                "that lie further apart would show more of them."
-            )
+            lines.append(render_text("beads-tails", cut=cut))
         return (*lines, *self._compare())
 
     def list_profiles(self) -> list[PsfProfile]:
@@ -247,14 +246,9 @@ class PsfReport:
             return []
         ratios = np.divide(self.fwhm, self.computed_fwhm)
         parts = [f"{ratio:.2f} along {axis}" for ratio, axis in zip(ratios, self.axes, strict=True)]
-        lines = [
-            f"Measured width over that of a microscope without aberrations: {', '.join(parts)}."
-        ]
+        lines = [render_text("beads-compared", ratios=", ".join(parts))]
         if max(ratios) > MAX_WIDTH_RATIO:
-            lines.append(
-                "That is wide: check the beads' size, the aperture and the refractive index; "
-                "otherwise the microscope has aberrations, which the measured PSF contains."
-            )
+            lines.append(render_text("beads-wide"))
         return lines
 
     def to_dict(self) -> dict[str, Any]:
