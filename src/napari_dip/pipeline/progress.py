@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heapreplace
 from math import isnan, nan, sqrt
 from statistics import fmean
@@ -197,35 +197,28 @@ class WorkStep:
         return usual_fraction if usual_fraction > self.fraction else (1 + self.fraction) / 2
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class ProgressTracker:
     """Track the steps of a piece of work, and combine them into one progress.
 
-    Parameters
+    Attributes
     ----------
     margin : float
         Ratio of the reported to the expected time. Steps that report their own time have included
         it.
     worker_count : int
         Number of steps of a stage that are done at once.
-
-    Attributes
-    ----------
     steps : list of WorkStep
         In the order in which they are done.
     """
 
-    def __init__(
-        self,
-        *,
-        margin: float = TIME_LEFT_MARGIN,
-        worker_count: int = 1,
-    ) -> None:
-        self.steps: list[WorkStep] = []
-        self.worker_count = worker_count
-        self._margin = margin
-        self._total = 0.0
-        # fraction and finished work when the planned work changed last, and the share done since
-        self._base, self._fraction = (0.0, 0.0), 0.0
+    margin: float = TIME_LEFT_MARGIN
+    worker_count: int = 1
+    steps: list[WorkStep] = field(default_factory=list)
+    _total: float = 0.0
+    # fraction and finished work when the planned work changed last, and the share done since
+    _base: tuple[float, float] = (0.0, 0.0)
+    _fraction: float = 0.0
 
     def add_step(
         self, kind: str, planned: float, weight: float | None = None, stage: int = 0
@@ -284,7 +277,7 @@ class ProgressTracker:
             group_rate = rates.get(_get_group(step.kind), rates.get(""))
             rate = rates.get(step.kind, group_rate)
             seconds = step.estimate_seconds_left(now, usual_fraction, rate)
-            (running if step.is_started else pending)[step.stage].append(self._margin * seconds)
+            (running if step.is_started else pending)[step.stage].append(self.margin * seconds)
         seconds_left = sum(
             _estimate_makespan([*running[stage], *pending[stage]], self.worker_count)
             for stage in {*running, *pending}

@@ -147,7 +147,7 @@ class Denoise(Task):
         prior_spec = self._choose_prior(header, is_volume=len(axes) > 2)
         is_distant = self._has_distant_planes(header)
         joins_colours = self.channels == "auto" or model.joins_colours
-        needs_whole_plane = bool(extra_headers) or not model.allows_tiles
+        needs_whole_plane = bool(extra_headers) or not model.has_variance_model
         is_replaceable = self.prior == AUTOMATIC and prior_spec.needs_noise_variance
         fallback_prior_key = _get_preferred_prior(knows_noise=False).key if is_replaceable else ""
         has_user_noise = (self.read_noise, self.gain, self.blind_spot_shape) != (None, None, "")

@@ -9,6 +9,7 @@ the previous step.
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
@@ -151,10 +152,11 @@ def make_training_batch(
     )
 
 
+@dataclass(eq=False)
 class EagerTrainStep:
     """Training step that is computed operation by operation, on any device.
 
-    Parameters
+    Attributes
     ----------
     problem : Problem
     prior : Prior
@@ -165,25 +167,17 @@ class EagerTrainStep:
         Whether the network runs in bfloat16.
     """
 
+    problem: Problem
+    prior: Prior
+    optimizer: Optimizer
+    max_gradient_norm: float
+    uses_bfloat16: bool
     note: Note | None = None
 
-    def __init__(
-        self,
-        problem: Problem,
-        prior: Prior,
-        optimizer: Optimizer,
-        *,
-        max_gradient_norm: float,
-        uses_bfloat16: bool,
-    ) -> None:
-        self.optimizer = optimizer
-        self.weights: list[Tensor] = [
-            weight for group in optimizer.param_groups for weight in group["params"]
-        ]
-        self._problem = problem
-        self._prior = prior
-        self._max_gradient_norm = max_gradient_norm
-        self._uses_bfloat16 = uses_bfloat16
+    @property
+    def weights(self) -> list[Tensor]:
+        """All weights that the optimizer changes."""
+        return [weight for group in self.optimizer.param_groups for weight in group["params"]]
 
     def make_sampling_context(self) -> AbstractContextManager[object]:
         """Return an empty context."""
@@ -202,16 +196,16 @@ class EagerTrainStep:
 
     def run(self, batch: TrainingBatch) -> StepOutput:
         """Predict, compute the loss, and update the weights once."""
-        network = self._prior.network
-        estimate = self._prior.estimate(
+        network = self.prior.network
+        estimate = self.prior.estimate(
             run_in_bfloat16(network, batch.network_input)
-            if self._uses_bfloat16
+            if self.uses_bfloat16
             else network(batch.network_input)
         )
         loss, deviance = self._compute_losses(batch, estimate)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.weights, self._max_gradient_norm)
+        nn.utils.clip_grad_norm_(self.weights, self.max_gradient_norm)
         self.optimizer.step()
         return estimate, deviance
 
@@ -225,7 +219,7 @@ class EagerTrainStep:
         """
         loss, deviance = estimate.mean.new_zeros(()), estimate.mean.new_zeros(())
         tensors = batch.measurements, batch.targets, batch.pixel_weights
-        for term, measured, target, weight in zip(self._problem.terms, *tensors, strict=True):
+        for term, measured, target, weight in zip(self.problem.terms, *tensors, strict=True):
             prediction = estimate if batch.bypasses_operator else term.operator.predict(estimate)
             fidelity = (
                 term.refit_fidelity if batch.uses_validation_pixels else None
@@ -235,7 +229,7 @@ class EagerTrainStep:
             loss = loss + pixel_loss.sum() / count
             with torch.no_grad():  # comparable with the validation loss
                 deviance = deviance + (term.deviance(prediction, measured) * weight).sum() / count
-        for factor, penalty in self._problem.penalties:
+        for factor, penalty in self.problem.penalties:
             loss = loss + factor * penalty(estimate.mean)
         return loss, deviance
 

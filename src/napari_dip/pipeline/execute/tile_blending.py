@@ -5,7 +5,7 @@ Quality checks use the sample regions only.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -72,10 +72,11 @@ class BlendedRegion(NamedTuple):
     input_mask: npt.NDArray[np.bool_]
 
 
+@dataclass(slots=True, eq=False)
 class TileBlender:
     """Blend overlapping tiles; the input replaces a tile without a result.
 
-    Parameters
+    Attributes
     ----------
     run_plan : RunPlan
     calibration : Calibration
@@ -83,25 +84,20 @@ class TileBlender:
     unit_results : ResultStore
     image : array-like
         In the axes and shape of `plan.header`.
-
-    Attributes
-    ----------
     outliers : ndarray
         Values of outlier pixels that were excluded from the fits; filled by `write_images`.
     """
 
-    def __init__(
-        self, run_plan: RunPlan, calibration: Calibration, unit_results: ResultStore, image: Any
-    ) -> None:
-        self._run_plan = run_plan
-        self._noise = calibration.noise
-        self._outlier_limits = calibration.outlier_limits
-        self.outliers: npt.NDArray[np.float32] = np.zeros(0, np.float32)
-        self._constant_channels = calibration.constant_channels
-        self._unit_results = unit_results
-        self._image = image
-        down, right = run_plan.task_plan.get_factors("YX")
-        self._factors = down, right
+    run_plan: RunPlan
+    calibration: Calibration
+    unit_results: ResultStore
+    image: Any
+    outliers: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    @property
+    def _factors(self) -> tuple[int, int]:
+        down, right = self.run_plan.task_plan.get_factors("YX")
+        return down, right
 
     def blend_region(self, region: Tile) -> BlendedRegion:
         """Return one region of the blended result.
@@ -111,9 +107,9 @@ class TileBlender:
         region : Tile
             The region, in pixels of the image.
         """
-        run_plan, axes = self._run_plan, self._run_plan.header.axes
+        run_plan, axes = self.run_plan, self.run_plan.header.axes
         measurement = region.join_planes(
-            to_stack(region.read_pixels(self._image, axes), axes, run_plan.layout)
+            to_stack(region.read_pixels(self.image, axes), axes, run_plan.layout)
         )
         result_region = region.upscale(self._factors)
         image, variance, prediction, restored_weight = (
@@ -124,8 +120,8 @@ class TileBlender:
             if not has_overlap(tile, region):
                 continue
             name = make_tile_name(tile.index)
-            is_restored = self._unit_results.has(name)
-            estimates = self._unit_results.open_estimates(name) if is_restored else ()
+            is_restored = self.unit_results.has(name)
+            estimates = self.unit_results.open_estimates(name) if is_restored else ()
             region_slices, weight, tile_slices = compute_overlap(
                 tile.upscale(self._factors), result_region
             )
@@ -142,7 +138,7 @@ class TileBlender:
                 estimates[2][:, *tile_slices] if is_restored else measurement[:, *region_slices]
             )
         input_mask = restored_weight == 0
-        input_mask[list(self._constant_channels)] = True
+        input_mask[list(self.calibration.constant_channels)] = True
         return BlendedRegion(
             image, np.sqrt(variance), measurement.astype(np.float64), prediction, input_mask
         )
@@ -157,15 +153,15 @@ class TileBlender:
         shift : ndarray
             (C,): value to add to each channel, so that the result keeps the mean of the image.
         """
-        run_plan = self._run_plan
+        run_plan = self.run_plan
         result_dtype = np.dtype(
             run_plan.header.dtype if run_plan.recipe.run_settings.dtype == "same" else np.float32
         )
         float_dtype = np.dtype(np.float32)
         images = (
-            self._unit_results.allocate_image("picture.raw", run_plan.result_shape, result_dtype),
-            self._unit_results.allocate_image("deviation.raw", run_plan.result_shape, float_dtype),
-            self._unit_results.allocate_image("residual.raw", run_plan.header.shape, float_dtype),
+            self.unit_results.allocate_image("picture.raw", run_plan.result_shape, result_dtype),
+            self.unit_results.allocate_image("deviation.raw", run_plan.result_shape, float_dtype),
+            self.unit_results.allocate_image("residual.raw", run_plan.header.shape, float_dtype),
         )
         offset = shift.reshape(-1, *[1] * len(run_plan.tiles[0].spans))
         for band in self._iter_bands():
@@ -173,7 +169,7 @@ class TileBlender:
             image, input_mask = blended.image + offset, blended.input_mask
             measurement_stack = blended.measurement[None].astype(np.float32)
             filled_stack, outlier_values = fill_outliers(
-                measurement_stack, None, self._outlier_limits
+                measurement_stack, None, self.calibration.outlier_limits
             )
             if len(outlier_values):
                 self.outliers = np.concatenate([self.outliers, outlier_values])
@@ -183,8 +179,8 @@ class TileBlender:
                     input_mask = input_mask | is_outlier
             result_pixels = arrange_axes(run_plan, image, result_band)
             residual = filled_stack[0] - blended.prediction - offset
-            residual[list(self._constant_channels)] = 0
-            array = band.read_pixels(self._image, run_plan.header.axes)
+            residual[list(self.calibration.constant_channels)] = 0
+            array = band.read_pixels(self.image, run_plan.header.axes)
             copied_mask = arrange_axes(run_plan, input_mask, result_band) > 0
             result_slices = result_band.get_slices(run_plan.header.axes)
             images[0][result_slices] = convert_to_input_dtype(
@@ -197,12 +193,12 @@ class TileBlender:
         return images
 
     def _iter_bands(self) -> Iterator[Tile]:
-        height, width = self._run_plan.header.grid
-        has_depth = self._run_plan.tiles[0].z is not None
-        depth = self._run_plan.header.get_sizes("Z")[0] if has_depth else 1
+        height, width = self.run_plan.header.grid
+        has_depth = self.run_plan.tiles[0].z is not None
+        depth = self.run_plan.header.get_sizes("Z")[0] if has_depth else 1
         planes = min(MAX_BAND_PLANES, depth)
         result_rows = height * self._factors[0]
-        values_per_row = prod(self._run_plan.result_shape) // result_rows // depth * planes
+        values_per_row = prod(self.run_plan.result_shape) // result_rows // depth * planes
         rows = max(1, MAX_BAND_VALUES // (values_per_row * self._factors[0]))
         for z in range(0, depth, planes):
             for row in range(0, height, rows):
@@ -221,7 +217,7 @@ class TileBlender:
         upscaled = upscaled[:, *region_slices]
         stds = [
             np.sqrt(compute_noise_variance(noise, upscaled[c]))
-            for c, noise in enumerate(self._noise)
+            for c, noise in enumerate(self.calibration.noise)
         ]
         return upscaled, np.stack(stds)
 

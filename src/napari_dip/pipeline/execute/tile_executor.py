@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from itertools import groupby
 from math import prod
 from pathlib import Path
@@ -54,10 +55,11 @@ def open_tile_results(
     return unit_results
 
 
+@dataclass(slots=True, eq=False)
 class TileExecutor:
     """Restore the tiles of one run, one after another.
 
-    Parameters
+    Attributes
     ----------
     regions_image : CalibratedImage
         The sample regions; its plan and calibration are those of the whole image.
@@ -68,29 +70,16 @@ class TileExecutor:
         Writes checkpoints of the fits within a tile.
     unit_results : ResultStore
         Stores the finished tiles.
-
-    Attributes
-    ----------
     finished_tiles : list of int
         Indices of the tiles that have a result.
     """
 
-    def __init__(
-        self,
-        regions_image: CalibratedImage,
-        image: Any,
-        monitor: RunMonitor,
-        checkpoints: CheckpointStore,
-        unit_results: ResultStore,
-    ) -> None:
-        self._regions_image = regions_image
-        self._run_plan = regions_image.run_plan
-        self._calibration = regions_image.calibration
-        self._image = image
-        self._monitor = monitor
-        self._checkpoints = checkpoints
-        self._unit_results = unit_results
-        self.finished_tiles: list[int] = []
+    regions_image: CalibratedImage
+    image: Any
+    monitor: RunMonitor
+    checkpoints: CheckpointStore
+    unit_results: ResultStore
+    finished_tiles: list[int] = field(default_factory=list)
 
     def run(self, units: Sequence[WorkUnit]) -> Generator[Event, None, Control]:
         """Train the network that all tiles share, and restore the tiles that are not finished.
@@ -118,9 +107,9 @@ class TileExecutor:
         for tile_index, grouped_units in groupby(estimate_units, lambda unit: unit.tile or 0):
             tile_units = list(grouped_units)
             first_number, number = number + 1, number + len(tile_units)
-            if not self._unit_results.has(make_tile_name(tile_index)):
+            if not self.unit_results.has(make_tile_name(tile_index)):
                 control = yield from self._restore_tile_or_end_run(
-                    self._run_plan.tiles[tile_index], tile_units, first_number
+                    self.regions_image.run_plan.tiles[tile_index], tile_units, first_number
                 )
                 if control is not Control.GO:
                     return control
@@ -133,27 +122,27 @@ class TileExecutor:
         Fits whose results the folder already has are not repeated. Return GO also if the user ended
         a fit early, since the network still gives all tiles a result.
         """
-        if not units or self._unit_results.read_outcomes(JOINT_NAME):
+        if not units or self.unit_results.read_outcomes(JOINT_NAME):
             return Control.GO
-        merger = ResultMerger(self._regions_image)
-        checkpoint = _read_tile_checkpoint(self._checkpoints, "sample", merger)
-        load_weights = self._unit_results.load_weights
+        merger = ResultMerger(self.regions_image)
+        checkpoint = _read_tile_checkpoint(self.checkpoints, "sample", merger)
+        load_weights = self.unit_results.load_weights
         merger.outcomes[:] = [o for o in merger.outcomes if load_weights(o.joint_network_name)]
         control = yield from self._make_executor(merger).run(units, checkpoint)
         if control is not Control.GO:
             return control
         if not any(outcome.is_ended_by_user for outcome in merger.outcomes):
-            self._unit_results.save(JOINT_NAME, UnitResult(outcomes=tuple(merger.outcomes)))
-        self._checkpoints.remove_checkpoint()
+            self.unit_results.save(JOINT_NAME, UnitResult(outcomes=tuple(merger.outcomes)))
+        self.checkpoints.remove_checkpoint()
         return Control.GO
 
     def _make_executor(self, merger: ResultMerger) -> Executor:
         return Executor(
             merger,
-            self._monitor,
-            self._checkpoints,
-            load_network=self._unit_results.load_weights,
-            save_network=self._unit_results.save_weights,
+            self.monitor,
+            self.checkpoints,
+            load_network=self.unit_results.load_weights,
+            save_network=self.unit_results.save_weights,
         )
 
     def _restore_tile_or_end_run(
@@ -163,18 +152,18 @@ class TileExecutor:
         try:
             control = yield from self._restore_tile(tile, units, number)
         except Exception as error:
-            machine_fault = make_machine_fault(error, self._run_plan.header.name)
+            machine_fault = make_machine_fault(error, self.regions_image.run_plan.header.name)
             if machine_fault is None or not self.finished_tiles:
                 raise
-            yield self._monitor.make_message_event(
+            yield self.monitor.make_message_event(
                 f"{machine_fault.sentence} The tiles that are done were kept."
             )
             return Control.KEEP
-        fallback_notice = self._unit_results.make_fallback_notice()
-        is_new = fallback_notice != self._checkpoints.fallback_notice
+        fallback_notice = self.unit_results.make_fallback_notice()
+        is_new = fallback_notice != self.checkpoints.fallback_notice
         if control is Control.GO and fallback_notice and is_new:
-            self._checkpoints.fallback_notice = fallback_notice
-            yield self._monitor.make_message_event(fallback_notice.sentence)
+            self.checkpoints.fallback_notice = fallback_notice
+            yield self.monitor.make_message_event(fallback_notice.sentence)
         return control
 
     def _restore_tile(
@@ -182,16 +171,16 @@ class TileExecutor:
     ) -> Generator[Event, None, Control]:
         """Fit all units of one tile, as for a separate image, and save the result."""
         merger = ResultMerger(self._read_tile(tile))
-        checkpoint = _read_tile_checkpoint(self._checkpoints, make_tile_name(tile.index), merger)
+        checkpoint = _read_tile_checkpoint(self.checkpoints, make_tile_name(tile.index), merger)
         executor = self._make_executor(merger)
         control = yield from executor.run(units, checkpoint, first_number=number)
         return self._record_tile(tile, merger, control)
 
     def _read_tile(self, tile: Tile) -> CalibratedImage:
         """Read a tile as an image of its own, with the calibration of the whole."""
-        run_plan, calibration = self._run_plan, self._calibration
+        run_plan, calibration = self.regions_image.run_plan, self.regions_image.calibration
         header = tile.make_header(run_plan.header)
-        array = tile.read_pixels(self._image, header.axes)
+        array = tile.read_pixels(self.image, header.axes)
         stack = to_stack(array, header.axes, run_plan.layout)
         stack, _ = fill_outliers(stack, None, calibration.outlier_limits)
         return CalibratedImage(
@@ -221,11 +210,11 @@ class TileExecutor:
             residual_sums=tuple(float(residual_sum) for residual_sum in residual_sums),
         )
         is_ended_early = control is Control.KEEP
-        self._unit_results.save(make_tile_name(tile.index), tile_result, in_memory=is_ended_early)
+        self.unit_results.save(make_tile_name(tile.index), tile_result, in_memory=is_ended_early)
         if is_ended_early:
             self.finished_tiles.append(tile.index)
         else:
-            self._checkpoints.remove_checkpoint()
+            self.checkpoints.remove_checkpoint()
         return control
 
 

@@ -134,7 +134,6 @@ class GridComparison:
             layer.visible = False
         for layer in layers:
             layer.visible = True
-            # napari >= 0.9
             if not layer.name_overlay.visible:
                 self._labelled_layers.append((layer, layer.name_overlay.font_size))
                 layer.name_overlay.visible = True

@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import ge
 from typing import TYPE_CHECKING, Any
@@ -504,24 +504,20 @@ class PendingResult:
         return next((layer.name for layer in viewer.layers if layer.data is self.result.image), "")
 
 
+@dataclass(slots=True, eq=False)
 class ResultQueue:
     """Adds results to a viewer, and keeps those that could not be added for another attempt.
 
-    Parameters
+    Attributes
     ----------
     viewer : napari.viewer.Viewer
     on_added : callable, optional
         Called with each result and the name of its layer; returns a further message or "".
     """
 
-    def __init__(
-        self,
-        viewer: Viewer,
-        on_added: Callable[[PendingResult, str], str] = lambda pending, layer_name: "",
-    ) -> None:
-        self._viewer = viewer
-        self._on_added = on_added
-        self._waiting_results: list[PendingResult] = []
+    viewer: Viewer
+    on_added: Callable[[PendingResult, str], str] = lambda pending, layer_name: ""
+    _waiting_results: list[PendingResult] = field(default_factory=list)
 
     @property
     def has_waiting(self) -> bool:
@@ -531,7 +527,7 @@ class ResultQueue:
     def add(self, pending: PendingResult, remarks: Iterable[str] = ()) -> str:
         """Add a result as a layer; return the message for the user."""
         try:
-            layer_name, remark = pending.add(self._viewer)
+            layer_name, remark = pending.add(self.viewer)
         except Exception as error:
             name = pending.target.name
             log_error(f"The result of '{name}' waits", error)
@@ -541,7 +537,7 @@ class ResultQueue:
                 f"{describe_error(error)}. Press Add the result to try again."
             )
         message, error_message = try_call(
-            lambda: self._on_added(pending, layer_name), "It cannot be compared with its input"
+            lambda: self.on_added(pending, layer_name), "It cannot be compared with its input"
         )
         return pending.describe(layer_name, [*remarks, remark, message or error_message])
 

@@ -5,7 +5,7 @@ At its right end, the slider follows the run and afterwards shows the result.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -314,12 +314,13 @@ class Snapshot:
     event: Event
 
 
+@dataclass(slots=True, eq=False)
 class SnapshotBuffer:
     """Snapshots in chronological order, evenly spread over the run.
 
     At a limit, every second snapshot is dropped; see `add`.
 
-    Parameters
+    Attributes
     ----------
     max_bytes : int
         Limit of memory.
@@ -327,14 +328,11 @@ class SnapshotBuffer:
         Limit of their number.
     """
 
-    def __init__(
-        self, max_bytes: int = MAX_SNAPSHOT_BYTES, max_snapshots: int = MAX_SNAPSHOTS
-    ) -> None:
-        self.max_bytes = max_bytes
-        self._max_snapshots = max_snapshots
-        self._stride = 1
-        self._image_count = 0
-        self.snapshots: list[Snapshot] = []
+    max_bytes: int = MAX_SNAPSHOT_BYTES
+    max_snapshots: int = MAX_SNAPSHOTS
+    snapshots: list[Snapshot] = field(default_factory=list)
+    _stride: int = 1
+    _image_count: int = 0
 
     @property
     def byte_count(self) -> int:
@@ -356,7 +354,7 @@ class SnapshotBuffer:
         if number % self._stride:
             return
         self.snapshots.append(Snapshot(image=image, number=number, event=event))
-        while len(self.snapshots) > self._max_snapshots or self.byte_count > self.max_bytes:
+        while len(self.snapshots) > self.max_snapshots or self.byte_count > self.max_bytes:
             self._stride *= 2
             self.snapshots = [
                 snapshot for snapshot in self.snapshots if snapshot.number % self._stride == 0

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections import Counter
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -261,10 +261,11 @@ def _parse_positive_integer(name: str, value: object) -> int:
     return int(text)
 
 
+@dataclass(slots=True, eq=False)
 class DaskWorkerPool:
     """Send jobs to the workers of a dask scheduler.
 
-    Parameters
+    Attributes
     ----------
     client : distributed.Client
     run_job : callable
@@ -281,38 +282,30 @@ class DaskWorkerPool:
         Machine to plan for.
     notes : tuple of Note
         Notes for the user.
+    connection_failure : Fault or None
+        Why the scheduler cannot be reached any more.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        run_job: Callable[[WorkerJob], dict[str, Any]],
-        killed_error: type[Exception],
-        address: str,
-        *,
-        root: str,
-        fixed_count: int,
-        machine: Machine,
-        notes: tuple[Note, ...] = (),
-    ) -> None:
-        self.client = client
-        self.root = root
-        self.machine = machine
-        self.notes = notes
-        self.connection_failure: Fault | None = None
-        self._run_job = run_job
-        self._killed_error = killed_error
-        self._address = address
-        self._fixed_count = fixed_count
-        self._cached_count = (float("-inf"), 1)
-        self._declared_resources: tuple[str, ...] = ()
-        self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._futures: dict[str, Any] = {}
-        self._job_numbers = itertools.count()
-        self._control_thread: threading.Thread | None = None
-        self._session = ""
-        self._last_worker_time = time.monotonic()
-        client.subscribe_topic(EVENT_TOPIC, lambda event: self._messages.put(event[1]))
+    client: Any
+    run_job: Callable[[WorkerJob], dict[str, Any]]
+    killed_error: type[Exception]
+    address: str
+    root: str
+    fixed_count: int
+    machine: Machine
+    notes: tuple[Note, ...] = ()
+    connection_failure: Fault | None = None
+    _cached_count: tuple[float, int] = (float("-inf"), 1)
+    _declared_resources: tuple[str, ...] = ()
+    _messages: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
+    _futures: dict[str, Any] = field(default_factory=dict)
+    _job_numbers: Iterator[int] = field(default_factory=itertools.count)
+    _control_thread: threading.Thread | None = None
+    _session: str = ""
+    _last_worker_time: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.client.subscribe_topic(EVENT_TOPIC, lambda event: self._messages.put(event[1]))
 
     @property
     def worker_count(self) -> int:
@@ -337,7 +330,7 @@ class DaskWorkerPool:
     @property
     def max_queued(self) -> int:
         """Maximum number of waiting jobs; with some, an adaptive cluster sees the demand."""
-        return 0 if self._fixed_count else 1 + self.worker_count // 4
+        return 0 if self.fixed_count else 1 + self.worker_count // 4
 
     def send(self, worker_job: WorkerJob, peak_bytes: int, device: str) -> None:
         """Send one job."""
@@ -346,7 +339,7 @@ class DaskWorkerPool:
         resources = make_job_resources(peak_bytes, device, self._declared_resources)
         with self._catch_connection_errors():
             future = self.client.submit(
-                self._run_job, worker_job, key=key, pure=False, resources=resources
+                self.run_job, worker_job, key=key, pure=False, resources=resources
             )
             self._futures[worker_job.name] = future
             # dask calls this in a thread of its own
@@ -398,7 +391,7 @@ class DaskWorkerPool:
 
     def _track_absence(self, worker_count: int) -> None:
         """Record a failure if local workers stay away too long; cluster workers may come back."""
-        if worker_count or not self._fixed_count:
+        if worker_count or not self.fixed_count:
             self._last_worker_time = time.monotonic()
         elif time.monotonic() - self._last_worker_time > MAX_ABSENCE_SECONDS:
             self._record_connection_failure()
@@ -410,7 +403,7 @@ class DaskWorkerPool:
             return None
         try:
             message = WorkerMessage(job_name=name, answer=future.result(timeout=RESULT_TIMEOUT))
-        except self._killed_error:
+        except self.killed_error:
             message = WorkerMessage(job_name=name, is_abandoned=True)
         except Exception as error:
             if future.status in ("cancelled", "lost"):
@@ -431,7 +424,7 @@ class DaskWorkerPool:
             self.client.run(receive_control, session, control, on_error="ignore")
 
     def _record_connection_failure(self) -> None:
-        self.connection_failure = Fault.make("cluster-lost", address=self._address)
+        self.connection_failure = Fault.make("cluster-lost", address=self.address)
 
     @contextmanager
     def _catch_connection_errors(self) -> Iterator[None]:

@@ -261,11 +261,6 @@ class NoiseModel:
         """Whether more noise of its kind can be drawn, as for R2R, halves and null control."""
         return self.has_variance_model
 
-    @property
-    def allows_tiles(self) -> bool:
-        """Whether parts of an image can be restored by themselves."""
-        return self.has_variance_model
-
 
 def _refuse_exposures(title: str, header: ImageHeader, extra_headers: Headers) -> Refusal | None:
     """Refuse repeated exposures: the noise is found in a single image."""
