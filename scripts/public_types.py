@@ -49,12 +49,10 @@ def write() -> str:
         else:
             classes.append(write_class(name_class(name), text, base, task))
     names = sorted({entry.name for task in TASKS.values() for entry in task.spec.inputs[1:]})
-    for kind, noun in (("ImageLike", "Input"), ("FilePath", "InputPath")):
-        lines = [f"    {name}: {kind} | None" for name in names]
-        lines.append("    network_file: FilePath | None")
-        text = "Extra inputs of all tasks" + (", as files." if noun == "InputPath" else ".")
-        head_line = f'class {noun}Keywords(TypedDict, total=False):\n    """{text}"""\n\n'
-        classes.append(head_line + "\n".join(lines))
+    lines = ["class InputKeywords(TypedDict, Generic[InputT], total=False):"]
+    lines += ['    """Extra inputs of all tasks, of one type: as images or as files."""', ""]
+    lines += [f"    {name}: InputT | None" for name in names]
+    classes.append("\n".join((*lines, "    network_file: FilePath | None")))
     classes += [write_function_class(*parts) for parts in FUNCTIONS]
     command = [sys.executable, "-m", "ruff", "format", "--line-length", "100", "-"]
     text = "\n\n\n".join((head, *classes))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
     Any,
+    Generic,
     Literal,
     NotRequired,
     Protocol,
@@ -44,6 +45,7 @@ AxisLetters = str | Sequence[str]
 #: run with the best result so far, and "discard" ends it without a result.
 Answer = Literal["go", "pause", "keep", "discard"] | None
 ResultT_co = TypeVar("ResultT_co", covariant=True)
+InputT = TypeVar("InputT")
 
 
 class FittedNetwork(Protocol):
@@ -434,29 +436,16 @@ class InvertFeaturesKeywords(FeatureKeywords, total=False):
     layer: str
 
 
-class InputKeywords(TypedDict, total=False):
-    """Extra inputs of all tasks."""
+class InputKeywords(TypedDict, Generic[InputT], total=False):
+    """Extra inputs of all tasks, of one type: as images or as files."""
 
-    gain_map: ImageLike | None
-    guide: ImageLike | None
-    mask: ImageLike | None
-    noise_map: ImageLike | None
-    offset_map: ImageLike | None
-    psf: ImageLike | None
-    repeated_exposure: ImageLike | None
-    network_file: FilePath | None
-
-
-class InputPathKeywords(TypedDict, total=False):
-    """Extra inputs of all tasks, as files."""
-
-    gain_map: FilePath | None
-    guide: FilePath | None
-    mask: FilePath | None
-    noise_map: FilePath | None
-    offset_map: FilePath | None
-    psf: FilePath | None
-    repeated_exposure: FilePath | None
+    gain_map: InputT | None
+    guide: InputT | None
+    mask: InputT | None
+    noise_map: InputT | None
+    offset_map: InputT | None
+    psf: InputT | None
+    repeated_exposure: InputT | None
     network_file: FilePath | None
 
 

@@ -124,7 +124,7 @@ def restore(
     progress: ProgressCallback | None = None,
     axes: AxisLetters | None = None,
     keep_after: int | None = None,
-    **inputs: Unpack[InputKeywords],
+    **inputs: Unpack[InputKeywords[ImageLike]],
 ) -> Restoration:
     """Restore an image by a recipe.
 

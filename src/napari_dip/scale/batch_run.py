@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.public_types import Answer, AxisLetters, FilePath, InputPathKeywords
+    from napari_dip.public_types import Answer, AxisLetters, FilePath, InputKeywords
     from napari_dip.scale.batch.jobs import BatchPlan, FileState, Job
     from napari_dip.scale.cluster.pool import DaskWorkerPool
 
@@ -91,7 +91,7 @@ def batch(
     scheduler: str | None = None,
     threads: int | None = None,
     joint_training: bool = False,
-    **extra_paths: Unpack[InputPathKeywords],
+    **extra_paths: Unpack[InputKeywords[FilePath]],
 ) -> BatchResult:
     """Run a recipe on many files; a file that fails never stops the others.
 

@@ -11,9 +11,9 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_dip.pipeline.assess.card import make_card
+from napari_dip.qt.shell.dock_widget import DOCK_TEXTS
 from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
-from napari_dip.qt.task.crop_preview_section import _CHOOSE_PREVIEW_MESSAGE
 from napari_dip.qt.task.result_export import collect_panels
 
 pytestmark = pytest.mark.gl
@@ -117,7 +117,7 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large_i
         *(f"{preset} crop of cells" for preset in ("Instant", "Fast", "Balanced", "Best")),
     ]
     assert trying.preview_combo.currentText() == "Fast crop of cells"  # the form's own preset
-    assert _CHOOSE_PREVIEW_MESSAGE in large_image.last_message
+    assert DOCK_TEXTS["crop-choose-preview"] in large_image.last_message
     viewer.layers.selection.active = viewer.layers["Balanced crop of cells"]
     assert trying.preview_combo.currentText() == "Balanced crop of cells"
     report = viewer.layers["Balanced crop of cells"].metadata[METADATA_KEY]["report"]

@@ -33,6 +33,7 @@ from napari_dip.qt.shell.dock_widget import (
     fill_grid,
     guard_wheel,
     load_button,
+    load_tooltip,
     make_form,
 )
 from napari_dip.qt.shell.napari_layers import read_layer_provenance
@@ -57,25 +58,16 @@ _LAST_RUN_KEY = "last"
 _OPEN_DOCK_KEY = "dock"
 _RECIPE_FILE_KEY = "file"
 _EARLIER_BATCH_KEY = "batch"
-_SETTINGS_TIP = DOCK_TEXTS["batch-settings-tip"]
 #: Number of rows that every task has: its name and its settings.
 _FIXED_ROW_COUNT = 2
 _IMAGE_FILTER = "Images (*.tif *.tiff *.png *.ome.zarr);;All files (*)"
 _BATCH_FILE_FILTER = "Images (*.tif *.tiff *.png *.jpg *.jpeg *.czi *.nd2 *.lif);;All files (*)"
-_FILES_TOOLTIP = DOCK_TEXTS["batch-files-tooltip"]
-_LAYER_WITHOUT_FILE_MESSAGE = DOCK_TEXTS["batch-layer-without-file"]
 _NO_LOCAL_FILE_MESSAGE = "'{name}' is no file on this computer. Download it, then add that file."
 #: Smallest and largest number of visible lines of the list of files, which grows with its lines.
 _MIN_FILE_LINES = 2
 _MAX_FILE_LINES = 4
 #: A frame, which napari's themes omit; grey is visible on dark and light backgrounds.
 _FRAME_STYLE = "QPlainTextEdit { border: 1px solid rgba(128, 128, 128, 140); border-radius: 2px; }"
-_FOLDER_TIP = DOCK_TEXTS["batch-folder-tip"]
-_AXES_TIP = DOCK_TEXTS["batch-axes-tip"]
-_PROCESSES_TIP = DOCK_TEXTS["batch-processes-tip"]
-_DISTRIBUTED_MISSING_TIP = DOCK_TEXTS["batch-distributed-missing-tip"]
-_JOINT_TRAINING_TIP = DOCK_TEXTS["batch-joint-training-tip"]
-_NO_JOINT_TRAINING_TIP = "This task fits what a file holds, so that no network can serve several."
 _GLOB_WILDCARDS = frozenset("*?[")
 
 
@@ -108,7 +100,10 @@ class RecipeChooser(QWidget):
             "Task", "What is done to each file.", titles, length=8
         )
         self.settings_combo: QComboBox = style_combo(
-            _RefreshingComboBox(self.refresh), "Settings", _SETTINGS_TIP, length=8
+            _RefreshingComboBox(self.refresh),
+            "Settings",
+            DOCK_TEXTS["batch-settings-tip"],
+            length=8,
         )
         self.file_button: QPushButton = load_button("batch-file")
         self.extra_input_edits: dict[str, QLineEdit] = {}
@@ -268,7 +263,9 @@ def read_dropped_paths(mime: QMimeData) -> tuple[list[str], list[str]] | None:
         if path := _find_layer_path(layer):
             paths.append(path)
         else:
-            messages.append(_LAYER_WITHOUT_FILE_MESSAGE.format(name=make_printable(layer.name)))
+            messages.append(
+                DOCK_TEXTS["batch-layer-without-file"].format(name=make_printable(layer.name))
+            )
     for url in mime.urls():
         if url.isLocalFile():
             paths.append(url.adjusted(QUrl.UrlFormattingOption.StripTrailingSlash).toLocalFile())
@@ -315,7 +312,7 @@ class FilesEdit(QWidget):
         self.text_edit: _PathsTextEdit = _PathsTextEdit()
         self.text_edit.setAccessibleName("Files")
         self.text_edit.setStyleSheet(_FRAME_STYLE)
-        self.text_edit.setToolTip(f"<qt>{_FILES_TOOLTIP}</qt>")
+        self.text_edit.setToolTip(load_tooltip("batch-files-tooltip"))
         self.text_edit.setPlaceholderText("one file, folder or pattern in each line")
         self.text_edit.setTabChangesFocus(True)
         self.text_edit.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
@@ -377,7 +374,7 @@ class ResultsFolderEdit(QLineEdit):
         self._is_set_by_hand = False
         self.setAccessibleName("Results in")
         self.setPlaceholderText("a new folder")
-        self.setToolTip(f"<qt>{_FOLDER_TIP}</qt>")
+        self.setToolTip(load_tooltip("batch-folder-tip"))
         add_path_button(self, "Folder for the results")
         self.textChanged.connect(self._on_text)
 
@@ -411,9 +408,8 @@ class JointTrainingCheckBox(QCheckBox):
         """Enable the box if the task supports joint training; its state stays."""
         is_supported = bool(TASKS[task].spec.independent_settings)
         self.setEnabled(is_supported)
-        self.setToolTip(
-            f"<qt>{_JOINT_TRAINING_TIP if is_supported else _NO_JOINT_TRAINING_TIP}</qt>"
-        )
+        tip = "batch-joint-training-tip" if is_supported else "batch-no-joint-training-tip"
+        self.setToolTip(load_tooltip(tip))
 
     @property
     def is_requested(self) -> bool:
@@ -433,16 +429,17 @@ class BatchOptions(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.axes_edit: QLineEdit = make_line_edit("Axes", _AXES_TIP, "as each file says")
+        self.axes_edit: QLineEdit = make_line_edit(
+            "Axes", DOCK_TEXTS["batch-axes-tip"], "as each file says"
+        )
         self.process_spin_box: QSpinBox = QSpinBox()
         self.process_spin_box.setAccessibleName("Workers")
         self.process_spin_box.setRange(1, max(1, os.cpu_count() or 1))
         self.process_spin_box.setKeyboardTracking(False)
         has_distributed = find_spec("distributed") is not None
         self.process_spin_box.setEnabled(has_distributed)
-        self.process_spin_box.setToolTip(
-            f"<qt>{_PROCESSES_TIP if has_distributed else _DISTRIBUTED_MISSING_TIP}</qt>"
-        )
+        tip = "batch-processes-tip" if has_distributed else "batch-distributed-missing-tip"
+        self.process_spin_box.setToolTip(load_tooltip(tip))
         guard_wheel(self.process_spin_box)
         layout = make_form(self)
         layout.addRow("Axes", self.axes_edit)

@@ -30,9 +30,9 @@ from napari_dip.qt.explorer.experiment_request import add_stack_axis
 from napari_dip.qt.shell.background_call import call_for_message, start_call, try_call
 from napari_dip.qt.shell.dock_plots import DockPlot
 from napari_dip.qt.shell.dock_widget import (
-    DOCK_TEXTS,
     fill_grid,
     load_button,
+    load_tooltip,
     preserve_view,
     require,
     style_table,
@@ -156,7 +156,6 @@ class ExplorerPlot(DockPlot):
 
 #: Longest label of an architecture above the plot, in characters; the dock has room for 40.
 _MAX_GROUP_LENGTH = 38
-_METRICS_TOOLTIP = DOCK_TEXTS["explorer-metrics-tooltip"]
 #: Height of a row in pixels; a window of 1280 x 720 shows five rows below the plot.
 _METRIC_ROW_HEIGHT = 22
 _REPORT_FOLDER_TITLE = "Folder that gets a folder with the report"
@@ -177,7 +176,7 @@ class MetricsTable(QTableWidget):
     def __init__(self) -> None:
         super().__init__()
         self.setAccessibleName("Figures")
-        self.setToolTip(f"<qt>{_METRICS_TOOLTIP}</qt>")
+        self.setToolTip(load_tooltip("explorer-metrics-tooltip"))
         style_table(self, _METRIC_ROW_HEIGHT)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)

@@ -35,6 +35,7 @@ from napari_dip.qt.shell.dock_widget import (
     fill_grid,
     fit_view,
     load_button,
+    load_tooltip,
     make_single_shot_timer,
     preserve_view,
 )
@@ -53,8 +54,6 @@ if TYPE_CHECKING:
 _PROFILE_HINT = DOCK_TEXTS["profile-hint"]
 _NO_RESULT = "There is no result to compare with yet."
 _WIDTH_REASONS = DOCK_LABELS["peak-width-reasons"]
-_WIDTH_TOOLTIP = DOCK_TEXTS["profile-width-tooltip"]
-_FEW_FRAMES = DOCK_TEXTS["profile-few-frames"]
 _WEAK_CHANGE = "apart from a steady trend, it changes by less than twice its noise"
 _DRAW_REGIONS_HINT = "Draw regions, such as cells, by dragging in the image."
 _DRAW_LINE_HINT = "Draw a line across something that matters, by dragging in the image."
@@ -249,7 +248,7 @@ class ShapeTraces(NamedTuple):
         """Return the figures of the plotted region and of all, and what they mean, as lines."""
         traces, (frames, count) = self.traces, self.traces.measured.shape
         if frames < MIN_TRACE_FRAMES:
-            return _FEW_FRAMES.format(count=frames, least=MIN_TRACE_FRAMES)
+            return DOCK_TEXTS["profile-few-frames"].format(count=frames, least=MIN_TRACE_FRAMES)
         rows = {f"Region {self.region + 1}": traces.comparisons[self.region]}
         rows |= {f"All {count} regions": traces.pooled} if count > 1 else {}
         lines = [
@@ -427,7 +426,7 @@ class ProfileSection(CollapsibleSection):
         self.draw_button: QPushButton = load_button("profile-draw")
         self.region_button: QPushButton = load_button("profile-region")
         self.message_label: QLabel = make_message_label(_PROFILE_HINT)
-        self.message_label.setToolTip(f"<qt>{_WIDTH_TOOLTIP}</qt>")
+        self.message_label.setToolTip(load_tooltip("profile-width-tooltip"))
         self.plot: ProfilePlot = ProfilePlot()
         self.profiles: LineProfiles | ShapeTraces | None = None
         self._redraw_timer = make_single_shot_timer(self, _REDRAW_DELAY_MS)

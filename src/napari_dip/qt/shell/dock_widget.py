@@ -530,6 +530,11 @@ def require(part: PartT | None) -> PartT:
     return part
 
 
+def load_tooltip(key: str, further: str = "") -> str:
+    """Return a text of `texts.toml` as a tooltip that wraps, which Qt does for rich text only."""
+    return f"<qt>{DOCK_TEXTS[key]}{further}</qt>"
+
+
 def load_button(key: str) -> QPushButton:
     """Return the button of a row of `texts.toml`."""
     return make_button(**_TEXT_TABLES["buttons"][key])

@@ -30,6 +30,7 @@ from napari_dip.qt.shell.dock_widget import (
     Connections,
     fill_grid,
     guard_wheel,
+    load_tooltip,
     make_button,
     make_form,
     make_single_shot_timer,
@@ -65,8 +66,6 @@ _MAX_CHECKED_MASK_PIXELS = 2**22
 _STROKE_PAUSE_MS = 300
 #: Largest PSF, in pixels, that is inspected with each plan; 256 x 256 take 0.1 s.
 _MAX_INSPECTED_PIXELS = 2**16
-_AXES_TOOLTIP = DOCK_TEXTS["inputs-axes-tooltip"]
-_SOURCE_TOOLTIP = DOCK_TEXTS["inputs-source-tooltip"]
 #: Largest share of marked pixels of a mask that only the run inspects. Inpainting suspects masks
 #: that mark more to be reversed, which is worth the time before a run.
 _MAX_USUAL_MASK_FRACTION = 0.5
@@ -96,13 +95,13 @@ class ImageChooser(QWidget):
         self._axes_by_layer: dict[str, str] = {}
         self._connections = Connections()
         self.combo: QComboBox = make_combo("Image", DOCK_TEXTS["inputs-image"])
-        self.axes_combo: QComboBox = make_combo("Axes", _AXES_TOOLTIP)
+        self.axes_combo: QComboBox = make_combo("Axes", DOCK_TEXTS["inputs-axes-tooltip"])
         self._axes_edit = make_combo_editable(self.axes_combo)
         guard_wheel(self.axes_combo)
         self._axes_label = QLabel("Axes")
         self.source_label: QLabel = QLabel()
         self.source_label.setWordWrap(True)
-        self.source_label.setToolTip(f"<qt>{_SOURCE_TOOLTIP}</qt>")
+        self.source_label.setToolTip(load_tooltip("inputs-source-tooltip"))
         form = make_form(self)
         form.addRow("Image", self.combo)
         form.addRow(self._axes_label, self.axes_combo)

@@ -59,7 +59,6 @@ REGION = "region"
 CROP_PREVIEW = "crop-preview"
 #: Warnings if an image of this plugin is chosen as input: by what it shows, or else by its task.
 _DERIVED_IMAGE_WARNINGS = DOCK_LABELS["derived-images"]
-_RESTORED_IMAGE_WARNING = DOCK_TEXTS["restored-image"]
 #: Attributes that place a layer, and all that an image takes over from its source layer.
 PLACEMENT_KEYS = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 _COPIED_ATTRIBUTES = (
@@ -212,7 +211,7 @@ def describe_derived_image(layer: Layer) -> str:
     title = TASKS[task].spec.title if task in TASKS else "this plugin"
     warning = _DERIVED_IMAGE_WARNINGS.get(
         provenance.get("shows", "result"),
-        _DERIVED_IMAGE_WARNINGS.get(task, _RESTORED_IMAGE_WARNING),
+        _DERIVED_IMAGE_WARNINGS.get(task, DOCK_TEXTS["restored-image"]),
     )
     return f"{warning.format(title=title)}. Choose the original, if you can."
 

@@ -82,7 +82,6 @@ _NAME_SIZES = (7, 10)
 _LETTER_WIDTH = 0.98
 #: Pixels left of a name, with which napari begins, and as many right of it.
 _NAME_MARGIN = 10
-_CHOOSE_PREVIEW_MESSAGE = DOCK_TEXTS["crop-choose-preview"]
 _CROP_PREVIEW_HINT = DOCK_TEXTS["crop-hint"]
 _PRESETS: tuple[str, ...] = get_args(RunSettings.model_fields["preset"].annotation)
 #: Milliseconds from a change of view or settings to the times for them, which take 0.02 s.
@@ -275,9 +274,7 @@ class CropPreviewSection(CollapsibleSection):
         self._earlier_layer_names: set[str] = set()
         self._preset, self._is_busy, self._is_followed = "", False, False
         self.region_combo: QComboBox = make_combo("Region", "The part of the image to try on")
-        self.preview_combo: QComboBox = make_combo(
-            "Preview", "The preview whose preset the whole image gets"
-        )
+        self.preview_combo: QComboBox = make_combo("Preview", DOCK_TEXTS["crop-preview"])
         self.try_button: QPushButton = load_button("crop-try")
         self.compare_button: QPushButton = load_button("crop-compare")
         self.restore_button: QPushButton = load_button("crop-restore")
@@ -419,7 +416,7 @@ class CropPreviewSection(CollapsibleSection):
                 recipe = recipe_from_dict(read_layer_provenance(layer)["recipe"])
                 if recipe.run_settings.preset == self._preset:
                     self.preview_combo.setCurrentText(layer.name)
-            self.message_emitted.emit(_CHOOSE_PREVIEW_MESSAGE)
+            self.message_emitted.emit(DOCK_TEXTS["crop-choose-preview"])
 
     def refresh(self, _: object = None) -> None:
         """Update both lists to the layers of the viewer; a new layer is chosen."""

@@ -24,10 +24,9 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.qt.shell.background_call import start_call, try_call
 from napari_dip.qt.shell.dock_widget import (
-    DOCK_TEXTS,
     fill_grid,
     fit_view,
-    make_button,
+    load_tooltip,
     preserve_view,
 )
 from napari_dip.qt.shell.layer_headers import get_full_resolution
@@ -48,10 +47,6 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.job_controller import JobRequest
     from napari_dip.qt.shell.layer_inputs import LayerInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
-
-_RESUME_TOOLTIP = DOCK_TEXTS["unfinished-resume-tooltip"]
-_RESTART_TOOLTIP = DOCK_TEXTS["unfinished-restart-tooltip"]
-_DISCARD_TOOLTIP = DOCK_TEXTS["unfinished-discard-tooltip"]
 
 
 def collect_layer_pixels(viewer: Viewer, inputs: Mapping[str, Mapping[str, Any]]) -> Any:
@@ -122,8 +117,8 @@ class InterruptedRunPanel(QWidget):
         self._run: InterruptedRun | None = None
         self._read_call: BackgroundCall | None = None
         self.message_label: QLabel = make_message_label()
-        self.resume_button: QPushButton = make_button("Resume", _RESUME_TOOLTIP)
-        self.discard_button: QPushButton = make_button("Discard", _DISCARD_TOOLTIP)
+        self.resume_button: QPushButton = QPushButton("Resume")
+        self.discard_button: QPushButton = QPushButton("Discard")
         self.discard_button.setAccessibleName("Discard the unfinished run")
         rows = ([self.message_label], [self.resume_button, self.discard_button])
         layout = fill_grid(self, rows, spacing=4)
@@ -145,11 +140,10 @@ class InterruptedRunPanel(QWidget):
         self.message_label.setText(f"Unfinished: {self._run.describe()}{more_runs}")
         is_resumable = self._run.is_resumable
         self.resume_button.setText("Resume" if is_resumable else "Begin again")
-        self.resume_button.setToolTip(
-            f"<qt>{_RESUME_TOOLTIP if is_resumable else _RESTART_TOOLTIP}</qt>"
-        )
+        tip = "unfinished-resume-tooltip" if is_resumable else "unfinished-restart-tooltip"
+        self.resume_button.setToolTip(load_tooltip(tip))
         folder_note = escape(f"They lie in '{make_printable(str(self._run.folder))}'.")
-        self.discard_button.setToolTip(f"<qt>{_DISCARD_TOOLTIP}{folder_note}</qt>")
+        self.discard_button.setToolTip(load_tooltip("unfinished-discard-tooltip", folder_note))
         self.setEnabled(True)
 
     def resume(self) -> None:

@@ -42,6 +42,7 @@ from napari_dip.qt.shell.dock_widget import (
     Connections,
     fill_grid,
     load_button,
+    load_tooltip,
     make_button,
     make_form,
     preserve_view,
@@ -83,16 +84,13 @@ _VARIANCE_AXIS_MARGIN = 1.3
 #: Height of a row of the correlation table, in pixels.
 _CORRELATION_ROW_HEIGHT = 17
 _CORRELATION_STYLE = "QTableView, QHeaderView { font-size: 8pt; padding: 0px; }"
-_CORRELATION_TIP = DOCK_TEXTS["measure-correlation-tip"]
 #: Colours of the profiles along each axis: three of the Okabe-Ito palette.
 _PROFILE_COLOURS = {"Z": "#009E73", "Y": VALIDATION_COLOUR, "X": TRAINING_COLOUR}
 #: Of computed profiles: a grey that is visible on the dark and on the light theme.
 _COMPUTED_COLOUR = "#999999"
 _BEADS_TIP = "A plane or stack of bright beads on dark ground, recorded as the image was."
-_DIAMETER_TIP = DOCK_TEXTS["measure-diameter-tip"]
 #: Settings of *Deblur* that are asked for beside the beads, too, and the axes that have them.
 _SIZE_AXES = {"pixel_size": "X", "z_step": "Z"}
-_FIELD_TIP = DOCK_TEXTS["measure-field-tip"]
 _BEADS_HINT = DOCK_TEXTS["measure-beads-hint"]
 _NOISE_HINT = DOCK_TEXTS["measure-noise-hint"]
 
@@ -161,7 +159,7 @@ class CorrelationTable(QTableWidget):
     def __init__(self) -> None:
         super().__init__()
         self.setAccessibleName("Correlation of the noise, and blind spot")
-        self.setToolTip(f"<qt>{_CORRELATION_TIP}</qt>")
+        self.setToolTip(load_tooltip("measure-correlation-tip"))
         style_table(self, _CORRELATION_ROW_HEIGHT)
         self.setStyleSheet(_CORRELATION_STYLE)
         self.setTextElideMode(Qt.TextElideMode.ElideNone)
@@ -459,7 +457,7 @@ class PsfSection(MeasurementSection):
         self._psf_name: str = ""  # of the layer that plot and message are about
         self.bead_chooser: QComboBox = make_combo("Beads", _BEADS_TIP, length=len(NO_LAYER))
         self.diameter_edit: QLineEdit = make_line_edit(
-            "Bead diameter", _DIAMETER_TIP, "not taken out"
+            "Bead diameter", DOCK_TEXTS["measure-diameter-tip"], "not taken out"
         )
         self.plot: PsfPlot = PsfPlot()
         fields = QWidget()
@@ -472,7 +470,7 @@ class PsfSection(MeasurementSection):
             self.size_edits[name] = make_field_widget(field).native
             rows.addRow(field.setting.label, self.size_edits[name])
         self.field_box: QCheckBox = QCheckBox("PSF changes over the field")
-        self.field_box.setToolTip(f"<qt>{_FIELD_TIP}</qt>")
+        self.field_box.setToolTip(load_tooltip("measure-field-tip"))
         rows.addRow(self.field_box)
         fill_grid(page, [[fields], [self.measure_button], [self.plot], [self.message_label]])
         self._z_step_label: Any = rows.labelForField(self.size_edits["z_step"])

@@ -72,7 +72,6 @@ if TYPE_CHECKING:
 DEFAULT_SETTINGS_LABEL = "Default settings"
 _RECIPE_FILE_FILTER = "Recipe (*.json)"
 _OWN_PRESETS_LABEL = "Presets of your own: all settings of this dock."
-_LAST_SETTINGS_MESSAGE = DOCK_TEXTS["repeat-last-settings"]
 #: Milliseconds for which a button says that it has copied.
 _COPIED_MS = 3000
 _SAVE_FOLDER_TITLE = "Folder for the layers without a file, for the script to read"
@@ -142,10 +141,7 @@ class UserPresetsWidget(QWidget):
     def __init__(self, form: SettingsForm, preset_folder: SavedRecipeFolder) -> None:
         super().__init__()
         self._form, self._preset_folder = form, preset_folder
-        self.combo: QComboBox = make_combo(
-            "Preset of your own",
-            "Choose one of your presets, or type a name for the settings as they are now.",
-        )
+        self.combo: QComboBox = make_combo("Preset of your own", DOCK_TEXTS["repeat-preset"])
         self.name_edit: QLineEdit = make_combo_editable(self.combo)
         self.name_edit.setPlaceholderText("name of a preset")
         self.load_button: QPushButton = load_button("own-preset-load")
@@ -289,10 +285,7 @@ class RepeatSection(CollapsibleSection):
         self._connections = Connections()
         self._save_call: BackgroundCall | None = None
         self._is_busy = False
-        self.combo: QComboBox = make_combo(
-            "Result",
-            "The result to repeat: the layer that is selected in napari, or else the latest.",
-        )
+        self.combo: QComboBox = make_combo("Result", DOCK_TEXTS["repeat-result"])
         self.again_button: QPushButton = load_button("repeat-again")
         self.python_button: QPushButton = load_button("repeat-python")
         self.command_button: QPushButton = load_button("repeat-command")
@@ -327,7 +320,7 @@ class RepeatSection(CollapsibleSection):
         if last_recipe is None or last_recipe == make_recipe(self._form.task):
             return ""
         self._form.show_recipe(last_recipe)
-        return _LAST_SETTINGS_MESSAGE
+        return DOCK_TEXTS["repeat-last-settings"]
 
     def remember(self, recipe: Recipe) -> None:
         """Save the settings of a run that begins; errors are ignored, so that the run starts."""

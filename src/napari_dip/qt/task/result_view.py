@@ -85,8 +85,6 @@ _REPEAT_COLORMAP = Colormap(
     controls=[0.0, 0.4, 0.7, 1.0],
     name="not repeated",
 )
-_FIGURES_TOOLTIP = DOCK_TEXTS["result-figures-tooltip"]
-_SWIPE_TOOLTIP = DOCK_TEXTS["result-swipe-tooltip"]
 #: Hints on hidden extra layers: for one layer, or two.
 _HIDDEN_LAYER_HINT = "{names} comes hidden: its eye in the layer list shows it."
 _HIDDEN_LAYERS_HINT = "{names} come hidden: their eyes in the layer list show them."
@@ -286,7 +284,7 @@ class ResultCardView(QWidget):
         self.headline: QLabel = make_message_label()
         self.warning_label: QLabel = make_message_label()
         self.figure_label: QLabel = make_message_label()
-        self.figure_label.setToolTip(_FIGURES_TOOLTIP)
+        self.figure_label.setToolTip(DOCK_TEXTS["result-figures-tooltip"])
         self.detail_label: QLabel = make_message_label()
         self.detail_label.setAlignment(Qt.AlignmentFlag.AlignTop)
         self._card: ResultCard | None = None
@@ -450,7 +448,7 @@ class ComparisonSlider(QWidget):
         self.slider.setAccessibleName("Input or result")
         guard_wheel(self.slider)
         self.setToolTip(DOCK_TEXTS["result-fade"])
-        self.swipe_button: QPushButton = make_button("Swipe", _SWIPE_TOOLTIP)
+        self.swipe_button: QPushButton = make_button("Swipe", DOCK_TEXTS["result-swipe-tooltip"])
         self.swipe_button.setCheckable(True)
         row = [QLabel("Input"), self.slider, QLabel("Result"), self.swipe_button]
         fill_grid(self, (row,)).setColumnStretch(1, 1)

@@ -74,7 +74,6 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.napari_layers import Preview
 
 SNAPSHOTS_KEPT_MESSAGE = "Discarded; only the images that you kept from its history are left."
-_BRIGHTENED_MESSAGE = DOCK_TEXTS["run-brightened"]
 UNDO_HINT = DOCK_TEXTS["run-undo-hint"]
 NO_IMAGE_MESSAGE = DOCK_TEXTS["run-no-image"]
 #: The space between a number and its unit, which becomes a non-breaking one.
@@ -351,7 +350,7 @@ def make_run_request(
             get_source_layer=ref(layer),
             plan_notes=plan.notes,
         ),
-        remark=_BRIGHTENED_MESSAGE.format(layer.name) if is_brightened else "",
+        remark=DOCK_TEXTS["run-brightened"].format(layer.name) if is_brightened else "",
     )
 
 

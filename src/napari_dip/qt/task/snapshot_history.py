@@ -23,7 +23,12 @@ from napari_dip.qt.shell.dock_plots import (
     DockPlot,
     make_legend,
 )
-from napari_dip.qt.shell.dock_widget import DOCK_TEXTS, guard_wheel, load_button, preserve_view
+from napari_dip.qt.shell.dock_widget import (
+    guard_wheel,
+    load_button,
+    load_tooltip,
+    preserve_view,
+)
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     Preview,
@@ -58,8 +63,6 @@ _RESULT_ONLY_KEYS = (
     "stop_sentence",
 )
 _SINGLE_LOSS_HINT = "This fit has one measured loss, at iteration {}. Longer presets have a curve."
-_LOSS_TIP = DOCK_TEXTS["history-loss-tip"]
-_TRAINING_TIP = DOCK_TEXTS["history-training-tip"]
 #: Shortest range of the axis of iterations; a shorter one would have ticks at tenths.
 _MIN_AXIS_ITERATIONS = 10
 #: Share of the range of losses that is left free above and below.
@@ -75,7 +78,6 @@ _MAX_ROOM = 1.5
 MAX_SNAPSHOT_BYTES = 256_000_000
 #: Largest number of snapshots: a slider of 300 pixels in the dock cannot resolve more.
 MAX_SNAPSHOTS = 100
-_HISTORY_TOOLTIP = DOCK_TEXTS["history-tooltip"]
 
 
 class ValidationCurve(DockPlot):
@@ -170,7 +172,8 @@ class ValidationCurve(DockPlot):
         entries = [(TRAINING_COLOUR, training_sign, "training")]
         entries += [(VALIDATION_COLOUR, "━", "validation")] * has_validation
         entries += [(VALIDATION_COLOUR, "●", "result")] * has_result
-        self.setToolTip(f"<qt>{_LOSS_TIP if has_validation else _TRAINING_TIP}</qt>")
+        tip = "history-loss-tip" if has_validation else "history-training-tip"
+        self.setToolTip(load_tooltip(tip))
         if (legend := make_legend(*entries)) != self.legend:
             self.legend: str = legend
             self.update_labels()
@@ -564,5 +567,5 @@ class HistorySlider(QWidget):
         buffer = self.snapshot_buffer
         memory = f"{format_bytes(buffer.byte_count)} of at most {format_bytes(buffer.max_bytes)}"
         self.setToolTip(
-            f"<qt>{_HISTORY_TOOLTIP} It holds {len(buffer.snapshots)} in {memory}.</qt>"
+            load_tooltip("history-tooltip", f" It holds {len(buffer.snapshots)} in {memory}.")
         )

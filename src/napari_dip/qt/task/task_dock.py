@@ -24,6 +24,7 @@ from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     DockLifecycle,
     lay_out,
+    load_tooltip,
     make_single_shot_timer,
     unwrap_viewer,
 )
@@ -71,10 +72,6 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.background_call import JobProgress
     from napari_dip.qt.shell.job_controller import JobController, JobRequest
     from napari_dip.qt.shell.layer_inputs import ExtraInputs, ImageChooser
-
-
-_PLAN_TOOLTIP = "Time and memory of the run, at most."
-_NOISE_TOOLTIP = DOCK_TEXTS["dock-noise-tooltip"]
 
 
 class TaskDock(QWidget):
@@ -198,8 +195,8 @@ class TaskDock(QWidget):
             text = describe_plan(plan, layer, time, scheduler=scheduler)
             self.plan_label.setText("\n".join([text, *map(str, notes)]))
         has_longer = not isinstance(answer, Refusal) and plan.fallback_costs is not None
-        tooltip = f"{_PLAN_TOOLTIP}{_NOISE_TOOLTIP if has_longer else ''}"
-        self.plan_label.setToolTip(f"<qt>{tooltip}</qt>")
+        noise_tip = DOCK_TEXTS["dock-noise-tooltip"] if has_longer else ""
+        self.plan_label.setToolTip(load_tooltip("dock-plan-tooltip", noise_tip))
         self.jobs.set_planned(not isinstance(answer, Refusal))
 
     def _show_relevant_settings(self) -> None:
