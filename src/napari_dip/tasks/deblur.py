@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import Refusal, make_refusal
@@ -60,8 +60,10 @@ from napari_dip.tasks.shared_settings import (
     SINGLE_PIXEL,
     CameraGain,
     DetectorNoiseSetting,
+    GreyValue,
     ReadNoise,
     TotalVariationKind,
+    Weight,
     compute_object_margin,
     compute_object_size,
     get_axis_factors,
@@ -153,15 +155,10 @@ class Deblur(Task):
     initial_estimate: Annotated[
         Literal["richardson-lucy", "none"], load_setting("deblur_initial_estimate")
     ] = "richardson-lucy"
-    smoothing: Annotated[
-        Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)], load_setting("deblur_smoothing")
-    ] = 0.1
+    smoothing: Annotated[Weight, load_setting("deblur_smoothing")] = 0.1
     smoothing_kind: TotalVariationKind = "isotropic"
     non_negative: Annotated[bool, load_setting("non_negative")] = True
-    background: Annotated[
-        Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None,
-        load_setting("background"),
-    ] = None
+    background: Annotated[GreyValue | None, load_setting("background")] = None
     noise: DetectorNoiseSetting = "auto"
     read_noise: ReadNoise = None
     gain: CameraGain = None

@@ -33,7 +33,7 @@ from napari_dip.tasks.network_import.loading import (
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.registry import PRIOR_SPECS, PriorChoices
-from napari_dip.tasks.shared_settings import refuse_content
+from napari_dip.tasks.shared_settings import GreyValue, refuse_content
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,12 +90,8 @@ class InvertFeatures(Task):
     )
     mean: Annotated[NumbersText, load_setting("mean")] = ""
     deviation: Annotated[NumbersText, load_setting("deviation")] = ""
-    black: Annotated[
-        Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None, load_setting("black")
-    ] = None
-    white: Annotated[
-        Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None, load_setting("white")
-    ] = None
+    black: Annotated[GreyValue | None, load_setting("black")] = None
+    white: Annotated[GreyValue | None, load_setting("white")] = None
     smoothing: Annotated[
         Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)],
         load_setting("invert_features_smoothing"),

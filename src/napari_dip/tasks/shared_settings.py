@@ -42,6 +42,9 @@ _DETECTOR_NOISE_LABELS = {
     model.key: model.label for model in NOISE_MODELS.values() if model.has_variance_model
 }
 
+#: The weight of a penalty, and a value in the units of the image.
+Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+GreyValue = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 DetectorNoiseSetting = Annotated[str, load_setting("noise", choices=_DETECTOR_NOISE_LABELS)]
 NoiseSetting = Annotated[
     str,
@@ -111,9 +114,7 @@ def has_series(values: Mapping[str, Any]) -> bool:
 BlindSpotShape = Annotated[
     str, BeforeValidator(normalise_blind_spot), load_setting("blind_spot_shape")
 ]
-TotalVariationWeight = Annotated[
-    Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)], load_setting("smoothing")
-]
+TotalVariationWeight = Annotated[Weight, load_setting("smoothing")]
 TotalVariationKind = Annotated[
     Literal["isotropic", "anisotropic"],
     load_setting("smoothing_kind", relevant_when=lambda values: values["smoothing"] > 0),
@@ -217,7 +218,7 @@ UseNeighbouringFrames = Annotated[
     load_setting("neighbouring_frames", relevant_when=has_series),
 ]
 TemporalSmoothing = Annotated[
-    Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
+    Weight,
     load_setting("temporal_smoothing", relevant_when=lambda values: "T" in values[IMAGE_AXES]),
 ]
 #: Training modes of a series: one network, warm starts, or independent networks.

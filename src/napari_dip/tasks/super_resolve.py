@@ -84,11 +84,10 @@ Factor = Annotated[
     load_setting("super_resolve_factor"),
 ]
 DownsamplingModel = Annotated[Literal["lanczos", "binning"], load_setting("downsampling")]
-PsfSigma = Annotated[
-    Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)], load_setting("psf_sigma")
-]
+_Sigma = Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)]
+PsfSigma = Annotated[_Sigma, load_setting("psf_sigma")]
 PsfSigmaZ = Annotated[
-    Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)],
+    _Sigma,
     load_setting("psf_sigma_z", relevant_when=lambda values: "Z" in values[IMAGE_AXES]),
 ]
 SUPER_RESOLUTION_PRIORS = PriorChoices("super-resolve")
