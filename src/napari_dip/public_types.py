@@ -298,7 +298,14 @@ class RunKeywords(TypedDict, total=False):
     null_control: bool
 
 
-class DenoiseKeywords(RunKeywords, total=False):
+class DetectorKeywords(RunKeywords, total=False):
+    """Settings of tasks that take the noise of a detector."""
+
+    read_noise: float | None
+    gain: float | None
+
+
+class DenoiseKeywords(DetectorKeywords, total=False):
     """Settings of the task denoise."""
 
     prior: Literal["auto", "r2r", "blind-spot", "random-input"]
@@ -330,8 +337,6 @@ class DenoiseKeywords(RunKeywords, total=False):
     noise: Literal[
         "auto", "gaussian", "poisson-gaussian", "jpeg", "salt-and-pepper", "stripes", "speckle"
     ]
-    read_noise: float | None
-    gain: float | None
     blind_spot_shape: str
     smoothing: float
     smoothing_kind: Literal["isotropic", "anisotropic"]
@@ -351,7 +356,7 @@ class InpaintKeywords(RunKeywords, total=False):
     prior: Literal["auto", "masked-input", "random-input", "random-input-no-skips"]
 
 
-class SuperResolveKeywords(RunKeywords, total=False):
+class SuperResolveKeywords(DetectorKeywords, total=False):
     """Settings of the task super-resolve."""
 
     factor: int | str | tuple[int, ...]
@@ -361,11 +366,9 @@ class SuperResolveKeywords(RunKeywords, total=False):
     prior: Literal["auto", "zssr", "random-input"]
     initial_estimate: Literal["interpolated", "none"]
     noise: Literal["auto", "gaussian", "poisson-gaussian"]
-    read_noise: float | None
-    gain: float | None
 
 
-class DeblurKeywords(RunKeywords, total=False):
+class DeblurKeywords(DetectorKeywords, total=False):
     """Settings of the task deblur."""
 
     gaussian_sigma: float | None
@@ -386,21 +389,17 @@ class DeblurKeywords(RunKeywords, total=False):
     non_negative: bool
     background: float | None
     noise: Literal["auto", "gaussian", "poisson-gaussian"]
-    read_noise: float | None
-    gain: float | None
 
 
-class BlindDeblurKeywords(RunKeywords, total=False):
+class BlindDeblurKeywords(DetectorKeywords, total=False):
     """Settings of the task blind-deblur."""
 
     blur: Literal["auto", "gaussian", "motion", "defocus", "lens", "free"]
     psf_size: int
     noise: Literal["auto", "gaussian", "poisson-gaussian"]
-    read_noise: float | None
-    gain: float | None
 
 
-class GuideKeywords(RunKeywords, total=False):
+class GuideKeywords(DetectorKeywords, total=False):
     """Settings of the task guide."""
 
     prior: Literal["auto", "blind-spot", "random-input"]
@@ -409,8 +408,6 @@ class GuideKeywords(RunKeywords, total=False):
     smoothing: float
     smoothing_kind: Literal["isotropic", "anisotropic"]
     noise: Literal["auto", "gaussian", "poisson-gaussian"]
-    read_noise: float | None
-    gain: float | None
     blind_spot_shape: str
     neighbouring_frames: bool
     temporal_smoothing: float

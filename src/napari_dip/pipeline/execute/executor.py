@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from math import sqrt
 from typing import TYPE_CHECKING
@@ -148,12 +148,13 @@ def is_whole_item_inference(unit: WorkUnit) -> bool:
     return unit.role == INFERENCE and unit.tile is None
 
 
+@dataclass(eq=False)
 class Executor:
     """Fit work units of one image, one after another; the only loop over work units.
 
     The image is the whole, a tile, a crop, sample regions, or crops of several files.
 
-    Parameters
+    Attributes
     ----------
     merger : ResultMerger
         Holds the image, and receives the result of each fit.
@@ -171,35 +172,29 @@ class Executor:
         still gives all units a result.
     """
 
-    def __init__(
-        self,
-        merger: ResultMerger,
-        monitor: RunMonitor,
-        checkpoints: CheckpointStore | None = None,
-        *,
-        load_network: Callable[[str], Weights | None] | None = None,
-        save_network: Callable[[str, Weights], None] | None = None,
-        save_result: Callable[[str, UnitResult], None] | None = None,
-        is_network_required: bool = False,
-    ) -> None:
-        self._calibrated_image = merger.calibrated_image
-        self._run_plan = merger.calibrated_image.run_plan
-        self._calibration = merger.calibrated_image.calibration
-        self._monitor = monitor
-        self._merger = merger
-        self._checkpoints = checkpoints
-        self._load_network = load_network
-        self._save_network = save_network
-        self._save_result = save_result
-        self._is_network_required = is_network_required
-        self._frame_provider = NeighbourFrameProvider(merger)
-        self._is_selecting = False
-        self._recovery = RecoveryState()
-        # latest weights, and the id of the unit whose fit they are from
-        self._weights_unit_id = ""
-        self._weights = None if checkpoints is None else checkpoints.weights
-        if self._weights is not None and merger.outcomes:  # the run is resumed
-            last_outcome = merger.outcomes[-1]
+    merger: ResultMerger
+    monitor: RunMonitor
+    checkpoints: CheckpointStore | None = None
+    _: KW_ONLY
+    load_network: Callable[[str], Weights | None] = lambda name: None
+    save_network: Callable[[str, Weights], None] | None = None
+    save_result: Callable[[str, UnitResult], None] | None = None
+    is_network_required: bool = False
+    _is_selecting: bool = False
+    _recovery: RecoveryState = field(default_factory=RecoveryState)
+    # latest weights, and the id of the unit whose fit they are from
+    _weights: Weights | None = None
+    _weights_unit_id: str = ""
+
+    def __post_init__(self) -> None:
+        self._calibrated_image = self.merger.calibrated_image
+        self._run_plan = self._calibrated_image.run_plan
+        self._calibration = self._calibrated_image.calibration
+        self._frame_provider = NeighbourFrameProvider(self.merger)
+        if self.checkpoints is not None:
+            self._weights = self.checkpoints.weights
+        if self._weights is not None and self.merger.outcomes:  # the run is resumed
+            last_outcome = self.merger.outcomes[-1]
             self._weights_unit_id = (
                 last_outcome.unit_id
                 if last_outcome.role == INDEPENDENT
@@ -237,7 +232,7 @@ class Executor:
         Control
             GO after the last unit; otherwise how the user or a limit ended the run.
         """
-        finished_ids = {outcome.unit_id for outcome in self._merger.outcomes}
+        finished_ids = {outcome.unit_id for outcome in self.merger.outcomes}
         unit_ids = {unit.id for unit in units}
         outside_start_ids = {
             other.start_unit_id for other in self._run_plan.units if other.id not in unit_ids
@@ -249,18 +244,16 @@ class Executor:
                 continue
             if unit.start_unit_id and unit.start_unit_id != self._weights_unit_id:
                 self._weights_unit_id = unit.start_unit_id
-                self._weights = None
-                if self._load_network is not None:
-                    self._weights = self._load_network(unit.weights_name)
-            is_resumed = self._checkpoints is not None and unit.id == self._checkpoints.unit_id
+                self._weights = self.load_network(unit.weights_name)
+            is_resumed = self.checkpoints is not None and unit.id == self.checkpoints.unit_id
             control = yield from self._fit_unit(
                 fitted_unit, number, checkpoint if is_resumed else None
             )
             if control is not Control.GO:
                 return control
             is_start = unit.role == JOINT or unit.id in outside_start_ids
-            if self._save_network and is_start and self._weights is not None:
-                self._save_network(unit.weights_name, self._weights)
+            if self.save_network and is_start and self._weights is not None:
+                self.save_network(unit.weights_name, self._weights)
         return Control.GO
 
     def make_network(self, report: Report) -> RunNetwork | None:
@@ -271,7 +264,7 @@ class Executor:
         report : Report
             Report of the run.
         """
-        outcomes = {outcome.unit_id: outcome for outcome in self._merger.outcomes}
+        outcomes = {outcome.unit_id: outcome for outcome in self.merger.outcomes}
         units = [
             unit
             for unit in self._run_plan.units
@@ -312,7 +305,7 @@ class Executor:
         After a request to keep the result, units that use a jointly trained network are not fitted
         further. They still get a result, from one inference pass.
         """
-        unit = apply_probe_outcome(unit, self._merger.outcomes)
+        unit = apply_probe_outcome(unit, self.merger.outcomes)
         if unit.role == INFERENCE and unit.iterations and self._poll_control() is Control.KEEP:
             unit = replace(unit, iterations=0)
         control = yield from retry_fit(
@@ -321,7 +314,7 @@ class Executor:
             self._recovery,
             planned_window_side=self._run_plan.fit_config.window_side,
             side=max(self._calibrated_image.stack.shape[2:]),
-            outcomes=self._merger.outcomes,
+            outcomes=self.merger.outcomes,
         )
         return control
 
@@ -332,14 +325,14 @@ class Executor:
         prior_keys = self._list_candidates(unit)
         first_iteration = 0 if checkpoint is None else checkpoint.history[-1].iteration
         if unit.role == INFERENCE:
-            self._monitor.expect_fine_tuning(
+            self.monitor.expect_fine_tuning(
                 unit.joint_network_name, is_worthwhile=unit.iterations > 0
             )
         # a checkpoint written during prior selection could belong to a rejected prior
         self._is_selecting = len(prior_keys) > 1
         finished_fits = []
         for index, prior_key in enumerate(prior_keys):
-            self._monitor.start_fit(number, first_iteration, index if self._is_selecting else None)
+            self.monitor.start_fit(number, first_iteration, index if self._is_selecting else None)
             finished_fits.append((yield from self._run_fit(unit, prior_key, checkpoint)))
             if finished_fits[-1].is_ended_by_user:
                 break
@@ -357,7 +350,7 @@ class Executor:
         candidates = complete or [fit for fit in finished_fits if fit.result is not None]
         if unit.role == FINE_TUNE_PROBE and ended_by_user:
             # the jointly trained network still gives all units a result
-            return control if self._is_network_required else Control.GO
+            return control if self.is_network_required else Control.GO
         if not candidates:
             return control
         image = self._calibrated_image
@@ -384,7 +377,7 @@ class Executor:
         earlier_id = unit.first_restart_id if unit.restart else unit.start_unit_id
         if not fit_config.other_candidates or not earlier_id:
             return candidates
-        prior_keys = {outcome.unit_id: outcome.prior_key for outcome in self._merger.outcomes}
+        prior_keys = {outcome.unit_id: outcome.prior_key for outcome in self.merger.outcomes}
         earlier_key = prior_keys.get(earlier_id, fit_config.prior_key)
         keeps_prior = unit.restart or earlier_key == fit_config.prior_key
         return (earlier_key,) if keeps_prior else candidates
@@ -408,8 +401,8 @@ class Executor:
 
         def save_checkpoint(latest: Checkpoint) -> None:
             recorded = recovery.record_checkpoint(latest, prior_key if self._is_selecting else "")
-            if recorded is not None and self._checkpoints is not None:
-                self._checkpoints.record_fit(recorded, unit.id)
+            if recorded is not None and self.checkpoints is not None:
+                self.checkpoints.record_fit(recorded, unit.id)
 
         control = Control.GO
 
@@ -427,7 +420,7 @@ class Executor:
             resume=checkpoint,
             warm_start=self._weights if unit.start_unit_id else None,
             poll_control=poll_control,
-            is_preview_due=self._monitor.is_preview_due,
+            is_preview_due=self.monitor.is_preview_due,
             save_checkpoint=save_checkpoint,
         )
         result = yield from map_generator(loop, partial(self._make_event, unit))
@@ -443,14 +436,14 @@ class Executor:
             image = convert_to_image_units(self._calibration, unit, progress.estimate.mean)
             image, _ = correct_clipping(self._run_plan, self._calibration, unit, image)
             if image.shape[1:] == self._calibrated_image.stack.shape[2:] or unit.has_estimate:
-                preview = self._merger.make_preview(unit, image)
-            self._monitor.record_preview_cost()
-        event = self._monitor.make_event(progress, preview)
+                preview = self.merger.make_preview(unit, image)
+            self.monitor.record_preview_cost()
+        event = self.monitor.make_event(progress, preview)
         self._recovery.last_event = replace(event, preview=None)
         return event
 
     def _poll_control(self) -> Control:
-        return Control.KEEP if self._recovery.is_exhausted else self._monitor.poll_control()
+        return Control.KEEP if self._recovery.is_exhausted else self.monitor.poll_control()
 
     def _record_result(self, unit: WorkUnit, finished_fit: FinishedFit) -> Control:
         """Pass the result of a fit to the merger, the result store and the checkpoint store."""
@@ -458,22 +451,22 @@ class Executor:
 
         result = finished_fit.result
         assert result is not None
-        if result.is_ended_by_user and self._checkpoints is not None:
-            self._checkpoints.write_after_user_stop()  # before the unfinished result is merged
+        if result.is_ended_by_user and self.checkpoints is not None:
+            self.checkpoints.write_after_user_stop()  # before the unfinished result is merged
         unit_result = make_unit_result(
             self._calibrated_image, finished_fit.prepared_fit, result, self._recovery
         )
-        self._merger.add(unit, unit_result)
+        self.merger.add(unit, unit_result)
         if unit.role == INDEPENDENT:
             self._weights_unit_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
         if result.is_ended_by_user:
             return Control.GO if is_whole_item_inference(unit) else Control.KEEP
-        if self._save_result is not None:
-            self._save_result(unit.id, unit_result)
-        if self._checkpoints is not None and self._weights is not None:
-            self._checkpoints.record_finished_unit(self._merger, self._weights)
+        if self.save_result is not None:
+            self.save_result(unit.id, unit_result)
+        if self.checkpoints is not None and self._weights is not None:
+            self.checkpoints.record_finished_unit(self.merger, self._weights)
             if not unit.iterations:  # other fits have offered checkpoints as they ran
-                self._checkpoints.write_if_due()
+                self.checkpoints.write_if_due()
         return Control.GO
 
     def _record_network(self, unit: WorkUnit, finished_fit: FinishedFit) -> Control:
@@ -492,22 +485,22 @@ class Executor:
             assert self._weights is not None
             gain = compute_validation_gain(prepared_fit, self._weights, result)
             outcome = replace(outcome, log_likelihood_gain=gain)
-            name, outcomes = unit.joint_network_name, (*self._merger.outcomes, outcome)
+            name, outcomes = unit.joint_network_name, (*self.merger.outcomes, outcome)
             probe_gain = compute_fine_tune_gain(outcomes, name)
             is_worthwhile = probe_gain is not None and probe_gain.is_worthwhile
-            self._monitor.expect_fine_tuning(name, is_worthwhile=is_worthwhile)
+            self.monitor.expect_fine_tuning(name, is_worthwhile=is_worthwhile)
             if probe_gain is not None and probe_gain.probe_count == self._count_probes(name):
                 notes = (*outcome.notes, make_fine_tuning_note(probe_gain))
                 outcome = replace(outcome, notes=notes)
-        if result.is_ended_by_user and self._checkpoints is not None:
-            self._checkpoints.write_after_user_stop()
-        self._merger.outcomes.append(outcome)
+        if result.is_ended_by_user and self.checkpoints is not None:
+            self.checkpoints.write_after_user_stop()
+        self.merger.outcomes.append(outcome)
         if result.is_ended_by_user:
-            return Control.KEEP if self._is_network_required else Control.GO
-        if self._save_result is not None:
-            self._save_result(unit.id, UnitResult(outcomes=(outcome,)))
-        if self._checkpoints is not None and self._weights is not None:
-            self._checkpoints.record_finished_unit(self._merger, self._weights)
+            return Control.KEEP if self.is_network_required else Control.GO
+        if self.save_result is not None:
+            self.save_result(unit.id, UnitResult(outcomes=(outcome,)))
+        if self.checkpoints is not None and self._weights is not None:
+            self.checkpoints.record_finished_unit(self.merger, self._weights)
         return Control.GO
 
     def _count_probes(self, joint_network_name: str) -> int:
