@@ -24,7 +24,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.io import imread, imsave
 
 import napari_dip as dip
-from napari_dip.engine.deconvolution.field_psf import decompose_field, interpolate_coefficients
+from napari_dip.engine.deconvolution.kernels import decompose_field, interpolate_coefficients
 from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.deconvolution.richardson_lucy import run_masked_richardson_lucy
 from napari_dip.engine.operators.imaging import FieldConvolution

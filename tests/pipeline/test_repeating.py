@@ -286,13 +286,24 @@ def test_the_methods_text_says_which_of_the_iterations_was_taken():
 
 
 def test_the_methods_text_tells_the_last_phase_from_the_iterations_that_were_judged():
-    result = dip.deblur(draw_scene(), gaussian_sigma=2.0, preset="fast", max_iterations=16)
+    scene = draw_scene()
+    mask = np.zeros(scene.shape, bool)
+    mask[20:24, 10:30] = True
+    result = dip.inpaint(scene, mask, preset="fast", max_iterations=16)
     text = write_methods_section(result.report)
     assert "took 16 iterations of at most 16, the last 2 of them with the validation pixels" in text
     assert str(result.stop) == "all 16 iterations were used"
     assert "the output after these last iterations was taken" in text
     assert "to judge the fit until its last iterations, in which they take part." in text
+
+
+def test_the_methods_text_of_deblurring_names_blur_loss_and_what_follows_the_fit():
+    result = dip.deblur(draw_scene(), gaussian_sigma=2.0, preset="fast", max_iterations=16)
+    text = write_methods_section(result.report)
+    assert "took 16 iterations of at most 16" in text
+    assert "with the validation pixels" not in text
     assert "Gaussian blur of standard deviation 2 pixels" in text
+    assert "In the end it was deconvolved, guided by the network's image" in text
     marks = {line[:3] for line in text.splitlines() if "Zukerman" in line}
     assert f"the distance to the measurement, with the blur partly undone {marks.pop()}" in text
 
@@ -331,6 +342,7 @@ def test_every_paper_that_no_sentence_cites_has_its_part_named():
 def test_parts_are_cited_where_they_ran_and_nowhere_else(task, settings, inputs, monkeypatch):
     """The engine itself is asked what it did; nothing is put in its place."""
     from napari_dip.engine import refinement as collaborative
+    from napari_dip.engine.deconvolution import plug_and_play
     from napari_dip.engine.deconvolution import richardson_lucy as first_guess
     from napari_dip.engine.priors import r2r as recorruption
 
@@ -346,6 +358,7 @@ def test_parts_are_cited_where_they_ran_and_nowhere_else(task, settings, inputs,
         monkeypatch.setattr(module, name, call)
 
     watched(collaborative, "refine_by_nl_bayes", "nl-bayes")
+    watched(plug_and_play, "refine_by_nl_bayes", "nl-bayes")
     watched(first_guess, "run_masked_richardson_lucy", "Lucy")
     watched(recorruption, "R2RPrior", "r2r")
     others = {name: draw_scene(seed=seed) for name, seed in inputs.items() if seed >= 0}

@@ -221,7 +221,7 @@ def test_the_object_is_larger_than_the_frame_and_cut_to_it() -> None:
     header = ImageHeader(name="cells", shape=fit_input.grid, dtype="float32", axes="YX")
     assert make_task_plan(task, header).network_grid == (48, 48)
     whole = Estimate(torch.rand(1, 1, 48, 48), torch.zeros(1, 1, 48, 48))
-    finished = problem.postprocess(whole)
+    finished = problem.make_preview(whole)
     torch.testing.assert_close(finished.mean, whole.mean[..., 3:-3, 3:-3])
     assert problem.main_term.operator(whole.mean).shape == measurement.shape
 

@@ -121,7 +121,7 @@ def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None
     assert prior.grid == make_task_plan(task, header, axes="ZYX").network_grid
     image = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.main_term.operator(image).shape == fit_input.measurement.shape
-    assert problem.postprocess(prior.estimate(image)).mean.shape == fit_input.measurement.shape
+    assert problem.make_preview(prior.estimate(image)).mean.shape == fit_input.measurement.shape
     assert isinstance(prior, RandomInputPrior)
     assert (
         prior.random_input.shape[1] == RANDOM_INPUT_CHANNELS_IN_VOLUMES + 3
@@ -291,10 +291,10 @@ def test_a_network_that_is_far_off_spoils_nothing_and_a_good_one_is_taken() -> N
     assert smooth is not None
     bad, good = torch.rand(truth.shape), truth - (smooth.all_pixels_estimate - smooth.estimate)
     alone = compute_error(smooth.all_pixels_estimate, truth)
-    assert compute_error(problem.postprocess(Estimate(bad)).mean, truth) < 1.02 * alone
-    assert compute_error(problem.postprocess(Estimate(good)).mean, truth) < 0.9 * alone
+    assert compute_error(problem.make_preview(Estimate(bad)).mean, truth) < 1.02 * alone
+    assert compute_error(problem.make_preview(Estimate(good)).mean, truth) < 0.9 * alone
     torch.testing.assert_close(
-        problem.postprocess(Estimate(smooth.estimate)).mean, smooth.all_pixels_estimate
+        problem.make_preview(Estimate(smooth.estimate)).mean, smooth.all_pixels_estimate
     )
 
 

@@ -378,6 +378,7 @@ def runner(fit_input: FitInput, mean: torch.Tensor, *, kept: bool = False) -> Fi
     estimate = Estimate(mean, torch.zeros_like(mean))
     result = FitResult(
         estimate=estimate,
+        uncropped_estimate=estimate,
         network_estimate=estimate,
         stop="done",
         is_ended_by_user=kept,

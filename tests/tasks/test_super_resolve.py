@@ -88,7 +88,7 @@ def test_the_network_output_has_the_grid_of_the_operator(factor, settings) -> No
     estimate = prior.estimate(image)
     factors = make_task_plan(task, header).get_factors("YX")
     result = tuple(n * f for n, f in zip(fit_input.grid, factors, strict=True))
-    assert problem.postprocess(estimate).mean.shape[2:] == result
+    assert problem.make_preview(estimate).mean.shape[2:] == result
 
 
 def test_the_margin_is_as_wide_as_the_engine_draws_a_gaussian() -> None:
@@ -183,7 +183,7 @@ def test_what_was_measured_without_noise_is_explained_in_the_end() -> None:
     )
     problem = make_task_problem(SuperResolve(factor="4"), fit_input)
     flat = torch.zeros(1, 1, 192, 256)
-    finished = problem.postprocess(Estimate(flat, flat - 2)).mean
+    finished = problem.make_preview(Estimate(flat, flat - 2)).mean
     residual = problem.main_term.operator(finished) - fit_input.measurement
     assert float(residual.std()) < 0.1 * float(fit_input.measurement.std())
 

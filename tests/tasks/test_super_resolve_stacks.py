@@ -101,7 +101,7 @@ def test_the_network_output_has_the_grid_of_the_operator(factor, settings) -> No
     assert problem.main_term.operator(image).shape == fit_input.measurement.shape
     factors = make_task_plan(task, header, axes="ZYX").get_factors("ZYX")
     result = tuple(n * f for n, f in zip(fit_input.grid, factors, strict=True))
-    assert problem.postprocess(prior.estimate(image)).mean.shape[2:] == result
+    assert problem.make_preview(prior.estimate(image)).mean.shape[2:] == result
 
 
 def test_validation_pixels_are_not_in_the_network_input() -> None:
@@ -173,5 +173,5 @@ def test_the_fit_starts_with_a_volume_that_explains_the_measurement() -> None:
     ]
     assert errors[0] < 0.2 * errors[1]
     # in the end the pixels that judged are begun from, too
-    finished = problem.postprocess(Estimate(prior.baseline)).mean
+    finished = problem.make_preview(Estimate(prior.baseline)).mean
     assert float((operator(finished) - coarse).square().mean()) < 0.2 * errors[1]

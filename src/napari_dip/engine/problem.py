@@ -165,9 +165,6 @@ class Term:
     refit_pixel_weights : Tensor
         (B, 1, *measured) float32, replaces `training_pixel_weights` in the refit on training and
         validation pixels.
-    refit_fidelity : Fidelity or None
-        Training loss of that refit, for a `fidelity` that itself excludes validation pixels;
-        None: `fidelity`.
     """
 
     measurement: Tensor
@@ -177,7 +174,6 @@ class Term:
     training_pixel_weights: Tensor
     validation_mask: Tensor
     refit_pixel_weights: Tensor
-    refit_fidelity: Fidelity | None = None
 
 
 def _return_unchanged(estimate: Estimate) -> Estimate:
@@ -194,10 +190,10 @@ class Problem:
         One for each measurement of the same image. The first is `main_term`.
     penalties : tuple of (weight, Penalty)
     postprocess : callable
-        Convert the averaged estimate to the image, such as by the posterior mean.
-    uncropped_postprocess : callable
-        The part of `postprocess` that keeps the network's grid, without the crop to the image. Its
-        result is compared with the measurement after the fit.
+        Convert the averaged estimate to the image, such as by the posterior mean. The operator maps
+        its result to the measurement.
+    crop : callable
+        Crop what `postprocess` returns to the field of view.
     sure_term : callable or None
         Term that is added to the validation loss for errors that validation pixels cannot
         measure, such as noise that the network copies.
@@ -209,7 +205,7 @@ class Problem:
     terms: tuple[Term, ...]
     penalties: tuple[tuple[float, Penalty], ...] = ()
     postprocess: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
-    uncropped_postprocess: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
+    crop: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
     sure_term: Callable[[Estimate], Tensor] | None = None
     full_postprocess: Callable[[Estimate], Estimate] | None = None
 
@@ -220,6 +216,10 @@ class Problem:
         Further terms are of repeated exposures, of the frame before, or of a network's features.
         """
         return self.terms[0]
+
+    def make_preview(self, estimate: Estimate) -> Estimate:
+        """Return the image of an estimate during the fit, cropped to the field of view."""
+        return self.crop(self.postprocess(estimate))
 
 
 def append_postprocessing(

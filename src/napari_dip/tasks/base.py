@@ -453,8 +453,8 @@ class TaskPlan:
     noise_settings : NoiseSettings
     blind_spot_shape : tuple of tuple of int
         Rows of pixels: those of 1 are hidden together. Empty: a block by the noise correlation.
-    setup_seconds : float
-        Time of `setup` for each fit, on a CPU.
+    setup_seconds, ending_pixel_seconds : float
+        Time of `setup` for each fit, and per pixel and channel of what follows it, on a CPU.
     uses_clipping_correction : bool
         Whether noise that was clipped at black or white is corrected.
     uses_half_resolution : bool
@@ -482,6 +482,7 @@ class TaskPlan:
     noise_settings: NoiseSettings = field(default_factory=NoiseSettings)
     blind_spot_shape: tuple[tuple[int, ...], ...] = ()
     setup_seconds: float = 0.0
+    ending_pixel_seconds: float = 0.0
     uses_clipping_correction: bool = False
     uses_half_resolution: bool = False
     keeps_measured_pixels: bool = False
@@ -595,6 +596,5 @@ class Task(ABC):
     def to_dict(self) -> dict[str, Any]:
         """Return the settings that differ from their defaults, in plain JSON types."""
         assert is_dataclass(self)
-        return {
-            key: value for key, value in asdict(self).items() if value != getattr(type(self), key)
-        }
+        values = asdict(self)
+        return {key: value for key, value in values.items() if value != getattr(type(self), key)}

@@ -25,7 +25,7 @@ from napari_dip.tasks.base import (
     TaskSpec,
     load_setting,
 )
-from napari_dip.tasks.deblur import DEBLUR_REASON, Deblur
+from napari_dip.tasks.deblur import DEBLUR_REASON, DECONVOLUTION_PIXEL_SECONDS, Deblur
 from napari_dip.tasks.psf.psf_settings import (
     refuse_size,
 )
@@ -164,6 +164,7 @@ class BlindDeblur(Task):
             # blur alone correlates neighbouring pixels, independent of the noise
             blind_spot_shape=SINGLE_PIXEL,
             setup_seconds=search_seconds if axes == "YX" else 0.0,
+            ending_pixel_seconds=DECONVOLUTION_PIXEL_SECONDS if axes == "YX" else 0.0,
         )
 
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
@@ -215,10 +216,11 @@ class BlindDeblur(Task):
         """Set up as for a known PSF, with an operator that holds the estimated one."""
         task = Deblur(noise=self.noise, read_noise=self.read_noise, gain=self.gain)
         extra_inputs = {**fit_input.extra_inputs, "psf": kernel}
-        setup = task.setup(replace(fit_input, extra_inputs=extra_inputs), rng)
-        operator = operator.to(fit_input.measurement.device)
-        terms = tuple(replace(term, operator=operator) for term in setup.problem.terms)
-        return replace(setup, problem=replace(setup.problem, terms=terms))
+        return task.setup(
+            replace(fit_input, extra_inputs=extra_inputs),
+            rng,
+            operator.to(fit_input.measurement.device),
+        )
 
     def _estimate_free_kernel(self, fit_input: FitInput) -> tuple[Tensor, nn.Module]:
         """Estimate a kernel of any shape, and build a network that refines it during the fit."""

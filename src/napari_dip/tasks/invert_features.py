@@ -262,7 +262,7 @@ def _build_problem(
 
     from napari_dip.engine.likelihood.fidelity import make_least_squares
     from napari_dip.engine.operators.network_features import UnmeasuredIdentity
-    from napari_dip.engine.problem import Estimate, Problem, Term
+    from napari_dip.engine.problem import Problem, Term
 
     with torch.no_grad():
         activations = operator(image)
@@ -289,12 +289,7 @@ def _build_problem(
         validation_mask=torch.zeros_like(all_activations),
         refit_pixel_weights=all_activations,
     )
-    # the variance of the outputs is omitted, since there are no validation pixels to scale it by
-    return Problem(
-        terms=(pixels, features),
-        penalties=penalties,
-        uncropped_postprocess=lambda item: Estimate(item.mean),
-    )
+    return Problem(terms=(pixels, features), penalties=penalties)
 
 
 def describe_layer_size(task: Task, size: tuple[int, ...]) -> str:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from napari_dip.engine.problem import Estimate, Operator, Problem
+    from napari_dip.engine.problem import Operator, Problem
     from napari_dip.io import ImageHeader
     from napari_dip.io.header import Headers
 
@@ -229,14 +229,10 @@ class SuperResolve(Task):
         from napari_dip.engine.problem import Problem, Term
 
         masks, noise_variance = fit_input.masks, fit_input.noise.noise_variance
-        postprocess = crop = make_crop_to_field(self._compute_margin(get_spatial_axes(fit_input)))
+        change: Tensor | float = 0.0  # what the validation pixels change in the baseline
         if baseline is not None:
             _, complete = self._fit_interpolation(fit_input, downsample, masks.measured)
             change = complete - baseline
-
-            def postprocess(estimate: Estimate) -> Estimate:
-                """Crop, after adding what the validation pixels change in the baseline."""
-                return crop(estimate._replace(mean=estimate.mean + change))
 
         term = Term(
             measurement=fit_input.measurement,
@@ -248,7 +244,11 @@ class SuperResolve(Task):
             # with a baseline, postprocessing adds the validation pixels instead of the refit
             refit_pixel_weights=masks.measured if baseline is None else masks.visible,
         )
-        return Problem(terms=(term,), postprocess=postprocess)
+        return Problem(
+            terms=(term,),
+            postprocess=lambda estimate: estimate._replace(mean=estimate.mean + change),
+            crop=make_crop_to_field(self._compute_margin(get_spatial_axes(fit_input))),
+        )
 
     def _make_operator(self, axes: str) -> Operator:
         """Return the blur by the PSF followed by the downsampling."""

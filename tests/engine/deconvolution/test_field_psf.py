@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_dip.engine.deconvolution.field_psf import (
+from napari_dip.engine.deconvolution.kernels import (
     MAX_MODE_ERROR,
     decompose_field,
     interpolate_coefficients,

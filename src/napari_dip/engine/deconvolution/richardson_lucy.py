@@ -255,7 +255,7 @@ def compute_hessian_norm_gradient(image: Tensor, smoothing: float) -> tuple[Tens
     pairs = tuple(combinations_with_replacement(range(2, image.ndim), 2))
     counts = [1.0 if axis == other_axis else 2.0 for axis, other_axis in pairs]
     second_differences = [
-        _compute_forward_difference(_compute_forward_difference(image, axis), other_axis)
+        compute_forward_difference(compute_forward_difference(image, axis), other_axis)
         for axis, other_axis in pairs
     ]
     squared_norm = sum(
@@ -270,15 +270,15 @@ def compute_hessian_norm_gradient(image: Tensor, smoothing: float) -> tuple[Tens
     for (axis, other_axis), count, second_difference in zip(
         pairs, counts, second_differences, strict=True
     ):
-        gradient += count * _compute_backward_difference(
-            _compute_backward_difference(second_difference * inverse_norm, other_axis, -1), axis, -1
+        gradient += count * compute_backward_difference(
+            compute_backward_difference(second_difference * inverse_norm, other_axis, -1), axis, -1
         )
         # the absolute weights of a second difference sum to 4
         curvature += (
             4
             * count
-            * _compute_backward_difference(
-                _compute_backward_difference(inverse_norm, other_axis, 1), axis, 1
+            * compute_backward_difference(
+                compute_backward_difference(inverse_norm, other_axis, 1), axis, 1
             )
         )
     return gradient, curvature
@@ -301,12 +301,12 @@ def _compute_momentum(change: Tensor, last_change: Tensor) -> float:
     return min(max(float(overlap), 0.0), _MAX_MOMENTUM)
 
 
-def _compute_forward_difference(image: Tensor, axis: int) -> Tensor:
+def compute_forward_difference(image: Tensor, axis: int) -> Tensor:
     """Return the difference to the next pixel, 0 at the end."""
     return torch.diff(image, dim=axis, append=image.narrow(axis, -1, 1))
 
 
-def _compute_backward_difference(differences: Tensor, axis: int, sign: int) -> Tensor:
+def compute_backward_difference(differences: Tensor, axis: int, sign: int) -> Tensor:
     """Apply the adjoint of a forward difference (sign -1), or its absolute weights (sign 1)."""
     inner = differences.narrow(axis, 0, differences.shape[axis] - 1)
     zeros = torch.zeros_like(differences.narrow(axis, 0, 1))

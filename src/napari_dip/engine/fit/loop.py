@@ -95,7 +95,7 @@ def fit(
                 save_checkpoint(state.make_checkpoint())
             yield state.make_progress(note=note)
         if is_preview_due(is_validation and not trainer.has_validation_input):
-            yield state.make_progress(estimate=problem.postprocess(state.make_preview()))
+            yield state.make_progress(estimate=problem.make_preview(state.make_preview()))
     control = yield from _refit_on_all_pixels(state, stop, poll_control, is_preview_due)
     if control is Control.DISCARD:
         return None
@@ -138,7 +138,7 @@ def _refit_on_all_pixels(
         if trainer.iteration % schedule.validation_interval == 0:
             yield state.make_progress()
         if is_preview_due(False):
-            yield state.make_progress(estimate=trainer.problem.postprocess(trainer.predict()))
+            yield state.make_progress(estimate=trainer.problem.make_preview(trainer.predict()))
     if isfinite(trainer.pop_losses()[0]):
         state.best_average, state.last_prediction = trainer.average.state_dict(), None
     return Control.GO
@@ -215,9 +215,11 @@ def _make_result(
         if is_ended_by_user or problem.full_postprocess is None
         else problem.full_postprocess
     )
+    uncropped_estimate = postprocess(best_estimate if final_estimate is None else final_estimate)
     return FitResult(
-        estimate=postprocess(best_estimate if final_estimate is None else final_estimate),
-        network_estimate=problem.uncropped_postprocess(best_estimate),
+        estimate=problem.crop(uncropped_estimate),
+        uncropped_estimate=uncropped_estimate,
+        network_estimate=best_estimate,
         stop=stop,
         is_ended_by_user=is_ended_by_user,
         is_broken_down=state.rollback_count >= MAX_ROLLBACKS,

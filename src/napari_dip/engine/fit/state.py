@@ -100,8 +100,10 @@ class FitResult:
     ----------
     estimate : Estimate
         Image at `best_iteration`, after postprocessing.
+    uncropped_estimate : Estimate
+        The same before `Problem.crop`.
     network_estimate : Estimate
-        The network's estimate after `Problem.uncropped_postprocess`.
+        The network's own estimate, before postprocessing.
     stop : Stop
     is_ended_by_user, is_broken_down : bool
         Whether the user, or `loop.MAX_ROLLBACKS` breakdowns in a row, ended the fit.
@@ -115,6 +117,7 @@ class FitResult:
     """
 
     estimate: Estimate
+    uncropped_estimate: Estimate
     network_estimate: Estimate
     stop: Stop
     is_ended_by_user: bool

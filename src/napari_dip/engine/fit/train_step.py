@@ -221,10 +221,7 @@ class EagerTrainStep:
         tensors = batch.measurements, batch.targets, batch.pixel_weights
         for term, measured, target, weight in zip(self.problem.terms, *tensors, strict=True):
             prediction = estimate if batch.bypasses_operator else term.operator.predict(estimate)
-            fidelity = (
-                term.refit_fidelity if batch.uses_validation_pixels else None
-            ) or term.fidelity
-            pixel_loss = fidelity(prediction, target) * weight  # (B, C, *size)
+            pixel_loss = term.fidelity(prediction, target) * weight  # (B, C, *size)
             count = (weight.sum() * pixel_loss.shape[1]).clamp(min=1)
             loss = loss + pixel_loss.sum() / count
             with torch.no_grad():  # comparable with the validation loss

@@ -51,8 +51,12 @@ def get_report_prior_spec(report: Report) -> PriorSpec:
 
 
 def uses_refinement(report: Report) -> bool:
-    """Return whether a run ended with NL-Bayes refinement."""
+    """Return whether a run ended with NL-Bayes refinement, alone or within a deconvolution."""
     return bool(report.get("fit", {}).get("refined"))
+
+
+def _uses_guided_deconvolution(report: Report) -> bool:
+    return uses_refinement(report) and _is_task("deblur", "blind-deblur")(report)
 
 
 def get_task_setting(report: Report, name: str) -> Any:
@@ -187,6 +191,8 @@ _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "camera maps": _uses_input(*(camera_map.name for camera_map in CAMERA_MAP_INPUTS)),
     "registration": _uses_registration,
     "temporal smoothing": _uses_temporal_smoothing,
+    "sparse gradients": _uses_guided_deconvolution,
+    "plug and play": _uses_guided_deconvolution,
     "bp-dip": _is_task("deblur", "blind-deblur"),
     "Richardson": _uses_richardson_lucy,
     "Lucy": _uses_richardson_lucy,
@@ -432,6 +438,8 @@ def _describe_joint_training(fitted: str, training: Mapping[str, Any]) -> str:
 def _describe_refinement(report: Report) -> str:
     if report["noise"].get("camera") and uses_refinement(report):
         return _write("refinement-camera")
+    if _uses_guided_deconvolution(report):
+        return _write("deconvolved")
     has_half_resolution = bool(report.get("fit", {}).get("half_resolution"))
     rows = {"half-resolution": has_half_resolution, "refinement": uses_refinement(report)}
     return " ".join(_write(key) for key, is_used in rows.items() if is_used)

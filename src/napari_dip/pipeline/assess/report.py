@@ -145,8 +145,11 @@ def _find_detail_limits(
     calibration, layout = calibrated_image.calibration, calibrated_image.layout
     varied_noise = {channel: calibration.noise[channel] for channel in calibration.varied_channels}
     is_white = calibration.half_resolution is None and max(calibration.blind_spot_size) == 1
-    is_known = all(outcome.is_refined for outcome in outcomes) and all(
-        noise.has_bounded_tails for noise in varied_noise.values()
+    restores_each_pixel = calibrated_image.run_plan.recipe.task.spec.keeps_pixel_grid
+    is_known = (
+        restores_each_pixel
+        and all(outcome.is_refined for outcome in outcomes)
+        and all(noise.has_bounded_tails for noise in varied_noise.values())
     )
     functions = {"min_spot_snr": compute_spot_limits}
     if not layout.get_neighbour_axis(calibrated_image.header):

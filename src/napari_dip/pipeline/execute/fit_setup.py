@@ -457,9 +457,10 @@ def _compute_uncertainty(
     network_estimate, final_estimate = result.network_estimate, result.estimate
     assert final_estimate.log_variance is not None
     variance = final_estimate.log_variance.exp()
-    if network_estimate.log_variance is not None:
-        fit_input, operator = prepared_fit.fit_input, prepared_fit.problem.main_term.operator
-        variance = compute_variance_factor(fit_input, operator, network_estimate) * variance
+    term = prepared_fit.problem.main_term
+    if network_estimate.log_variance is not None and bool(term.validation_mask.any()):
+        factor = compute_variance_factor(prepared_fit.fit_input, term.operator, network_estimate)
+        variance = factor * variance
     std = variance[0].sqrt().cpu().numpy()
     scale = broadcast_channel_values(
         full_calibration.intensity_scale, prepared_fit.unit.channels, std.ndim
@@ -476,7 +477,7 @@ def _predict_measurement(
     It is computed from the final estimate where that has the grid of the network's output, and
     otherwise from the network's output.
     """
-    mean = result.estimate.mean
+    mean = result.uncropped_estimate.mean
     if prepared_fit.fit_input.half_resolution is None:
         network_mean = result.network_estimate.mean
         has_same_grid = mean.shape[1:] == network_mean.shape[1:]

@@ -263,6 +263,7 @@ def estimate_costs(
     *,
     blind_spot_shape: tuple[tuple[int, ...], ...] = (),
     setup_seconds: float = 0.0,
+    ending_pixel_seconds: float = 0.0,
     cpu: CpuSpeed,
 ) -> CostEstimate:
     """Estimate the time of a run, in seconds.
@@ -275,7 +276,7 @@ def estimate_costs(
     device : str
     threads : int
     fit_config : FitConfig
-    blind_spot_shape, setup_seconds
+    blind_spot_shape, setup_seconds, ending_pixel_seconds
         As in `TaskPlan`.
     cpu : CpuSpeed
     """
@@ -293,7 +294,7 @@ def estimate_costs(
     pass_seconds = pixel_seconds * prod(grid) if prior_spec.input_traits.contains_image else 0.0
     channels = sum(len(unit.channels) for unit in units)
     candidates = 1 + len(fit_config.other_candidates)
-    refinement_seconds = 0.0
+    refinement_seconds = ending_pixel_seconds * prod(grid) * channels / fits
     if len(grid) == 2 and prior_spec.has_refinement:
         further_channels = REFINEMENT_CHANNEL_SECONDS * (channels / fits - 1)
         refinement_seconds = (REFINEMENT_PIXEL_SECONDS + further_channels) * prod(grid)
