@@ -181,7 +181,6 @@ class Deblur(Task):
             return TaskPlan(axes_refusal=refusal, stacks=stacks)
         factors = get_axis_factors(self.factor, axes)
         is_field = psf_header is not None and bool(get_psf_cells(psf_header))
-        is_regularised = len(axes) > 2 or max(factors) > 1 or is_field
         coarse_sizes = psf_source.compute_psf_sizes(header, psf_header, axes)
         sizes = upscale_sizes(coarse_sizes, factors)
         field_size = multiply_sizes(header.get_sizes(axes), factors)
@@ -203,7 +202,7 @@ class Deblur(Task):
             factors=dict(zip("ZYX", get_axis_factors(self.factor, "ZYX"), strict=True)),
             halo=max(sizes) // 2 + CONTEXT_RADIUS if is_open and max(factors) == 1 else None,
             prior_reasons={DEFAULT_PRIOR: DEBLUR_REASON},
-            ending_pixel_seconds=0.0 if is_regularised else DECONVOLUTION_PIXEL_SECONDS,
+            ending_pixel_seconds=DECONVOLUTION_PIXEL_SECONDS if len(axes) == 2 else 0.0,
             noise_settings=make_noise_settings(self),
             # blur alone correlates neighbouring pixels, independent of the noise: on five of six
             # Set12 images, blurred and with white noise added, blocks of up to 7 x 7 were measured,
@@ -355,16 +354,23 @@ class Deblur(Task):
             crop=make_crop_to_field(self._compute_margin(fit_input)),
         )
         bound = dark_level if self.non_negative else None
-        if deconvolution is None:
-            return replace(
-                problem,
-                full_postprocess=lambda estimate: _deconvolve(
-                    fit_input, term, bound, estimate, psf_error=psf_error
-                ),
+        mix = mix_without_validation = problem.postprocess
+        if deconvolution is not None:
+            make_mixture = partial(
+                make_validated_mixture, deconvolution, fit_input, operator, bound
             )
-        mix = make_validated_mixture(deconvolution, fit_input, term.operator, bound)
-        penalties += (make_proximity_penalty(deconvolution),)
-        return replace(problem, penalties=penalties, postprocess=mix)
+            mix, mix_without_validation = make_mixture(), make_mixture(adds_validation=False)
+            penalties += (make_proximity_penalty(deconvolution),)
+        problem = replace(problem, penalties=penalties, postprocess=mix)
+        if len(fit_input.grid) > 2:  # 160 x 160 x 160 voxels would take a quarter of an hour more
+            return problem
+
+        def deconvolve(estimate: Estimate) -> Estimate:
+            guide = mix_without_validation(estimate)
+            image = _deconvolve(fit_input, term, bound, guide.mean, psf_error=psf_error)
+            return mix(estimate) if image is None else estimate._replace(mean=image)
+
+        return replace(problem, full_postprocess=deconvolve)
 
     def _compute_power_floor(self, fit_input: FitInput) -> float:
         """Return the floor of the blur's power, at which noise outweighs the image."""
@@ -454,24 +460,19 @@ class Deblur(Task):
 
 
 def _deconvolve(
-    fit_input: FitInput,
-    term: Term,
-    bound: Tensor | None,
-    estimate: Estimate,
-    *,
-    psf_error: float,
-) -> Estimate:
-    """Return the network's image after a deconvolution that it guides."""
+    fit_input: FitInput, term: Term, bound: Tensor | None, guide: Tensor, *, psf_error: float
+) -> Tensor | None:
+    """Return the image of a deconvolution that the network guides; None if the guide is better."""
     from napari_dip.engine.deconvolution.plug_and_play import deconvolve_with_guide
 
     image = deconvolve_with_guide(
         term,
         fit_input.noise.noise_variance,
         fit_input.masks.measured,
-        estimate.mean,
+        guide,
         psf_error=psf_error,
     )
-    return estimate._replace(mean=image if bound is None else image.maximum(bound))
+    return image if image is None or bound is None else image.maximum(bound)
 
 
 def make_field_kernels(

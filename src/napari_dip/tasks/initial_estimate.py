@@ -145,11 +145,12 @@ def make_validated_mixture(
     fit_input: FitInput,
     operator: Operator,
     dark_level: Tensor | None,
+    *,
+    adds_validation: bool = True,
 ) -> Callable[[Estimate], Estimate]:
     """Return the postprocessing that mixes prediction and estimate, weighted by validation pixels.
 
-    A fit that has not converged therefore does no harm. The step also adds what the validation
-    pixels themselves change in the estimate.
+    A fit that has not converged therefore does no harm.
 
     Parameters
     ----------
@@ -158,13 +159,17 @@ def make_validated_mixture(
     operator : Operator
     dark_level : Tensor or None
         (1, C, 1, ...): lower bound of the result; None: no bound.
+    adds_validation : bool
+        Whether to add what the validation pixels themselves change in the estimate.
     """
     import torch
 
     precision = fit_input.masks.validation / deconvolution.variance
     with torch.no_grad():
         expected = operator(deconvolution.estimate)
-    validation_change = deconvolution.all_pixels_estimate - deconvolution.estimate
+    validation_change: Tensor | float = 0.0
+    if adds_validation:
+        validation_change = deconvolution.all_pixels_estimate - deconvolution.estimate
 
     def mix(estimate: Estimate) -> Estimate:
         with torch.no_grad():

@@ -90,11 +90,11 @@ def test_validation_pixels_are_added_in_the_end() -> None:
     assert errors[0] < 0.95 * errors[1]
 
 
-def test_a_guide_without_validation_pixels_is_returned() -> None:
+def test_without_validation_pixels_nothing_is_chosen() -> None:
     term = make_term(make_object())
     term.validation_mask.zero_()
     guide = make_guide(term)
-    assert deconvolve(term, guide) is guide
+    assert deconvolve(term, guide) is None
 
 
 def test_an_error_of_the_psf_does_not_become_detail() -> None:

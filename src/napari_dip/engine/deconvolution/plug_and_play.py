@@ -86,7 +86,7 @@ def deconvolve_with_guide(
     guide: Tensor,
     *,
     psf_error: float = 0.0,
-) -> Tensor:
+) -> Tensor | None:
     """Deconvolve a measurement whose detail a network has located.
 
     Of the guide, the first deconvolution and the last image, the best at the validation pixels is
@@ -108,12 +108,12 @@ def deconvolve_with_guide(
 
     Returns
     -------
-    Tensor
-        (1, C, *grid)
+    Tensor or None
+        (1, C, *grid); None if the guide is best, or if there are no validation pixels.
     """
     is_validation = (term.validation_mask > 0).expand_as(term.measurement)
     if not bool(is_validation.any()):
-        return guide
+        return None
     prediction = term.operator(guide)
     variance = noise_variance.compute_variance(prediction)
     variance = variance + psf_error**2 * _sum_squared_gradients(prediction).mean() / guide.shape[1]
@@ -143,12 +143,15 @@ def deconvolve_with_guide(
             break
         last_loss = loss
     scale = max(1.0, sharp.loss)  # what the model does not explain counts as noise
-    alternate = partial(_alternate, noise_variance=noise_variance.scale(scale))
+    finer_pixels = round(1 / float(apply_adjoint(torch.ones_like(term.measurement)).max()))
+    alternate = partial(_alternate, noise_variance=noise_variance.scale(scale * finer_pixels))
     filtered = None
     if guide.ndim == 4 and min(guide.shape[2:]) >= PATCH_SIDE:
         filtered = alternate(weigh(term.training_pixel_weights, scale), sharp.image, sharp.image)
         filtered = filtered if compute_loss(filtered) <= sharp.loss else None
     image = sharp.image
+    if not penalty_weight and filtered is None:
+        return None
     if penalty_weight:
         image = _solve_sparse_gradients(weigh(measured_mask, 1.0), image, guide, penalty_weight)
     return image if filtered is None else alternate(weigh(measured_mask, scale), image, filtered)
