@@ -7,10 +7,16 @@ import torch
 from skimage import data
 from torch.nn import functional as F
 
+from fit_inputs import run_steps
 from napari_dip.engine import refinement as module
 from napari_dip.engine import refinement as patch_groups
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.problem import Estimate, Problem, append_postprocessing
+from napari_dip.engine.problem import (
+    Estimate,
+    Problem,
+    append_postprocessing,
+    make_single_step,
+)
 from napari_dip.engine.refinement import refine_by_nl_bayes
 
 DEVIATION = 0.08
@@ -138,20 +144,24 @@ def test_frequencies_of_correlated_noise_share_all_of_its_power() -> None:
 
 def test_refining_waits_for_the_end_of_a_fit() -> None:
     """Neither judging nor previews ask for it: it is no part of `finish`."""
-    problem = Problem(terms=(), full_postprocess=lambda estimate: Estimate(estimate.mean + 1))
+    problem = Problem(
+        terms=(), full_postprocess=make_single_step(lambda item: Estimate(item.mean + 1))
+    )
     estimate = Estimate(torch.zeros(1, 1, 4, 4))
     assert problem.postprocess(estimate) is estimate
 
 
 def test_a_last_step_follows_whichever_way_a_problem_ends() -> None:
-    problem = Problem(terms=(), full_postprocess=lambda estimate: Estimate(estimate.mean + 1))
+    problem = Problem(
+        terms=(), full_postprocess=make_single_step(lambda item: Estimate(item.mean + 1))
+    )
     estimate = Estimate(torch.zeros(1, 1, 4, 4))
     ended = append_postprocessing(
         problem, lambda said, done: Estimate(10 * done.mean - said.mean + 2)
     )
     assert float(ended.postprocess(estimate).mean.max()) == 2
     assert ended.full_postprocess is not None
-    assert float(ended.full_postprocess(estimate).mean.max()) == 12
+    assert float(run_steps(ended.full_postprocess(estimate)).mean.max()) == 12
     assert (
         append_postprocessing(Problem(terms=()), lambda said, done: done).full_postprocess is None
     )

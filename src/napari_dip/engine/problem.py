@@ -5,7 +5,7 @@ What an operator is, the identity and the chain are here; all others are in `eng
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -138,6 +138,8 @@ class Chain(Operator):
 #: (estimate, measurement) -> dimensionless loss per pixel. It is not summed, so the caller can
 #: mask pixels.
 Fidelity = Callable[[Estimate, Tensor], Tensor]
+#: Yields where the user may end it, and returns the finished estimate.
+PostprocessingSteps = Generator[None, None, Estimate]
 #: image (B, C, *grid) -> scalar.
 Penalty = Callable[[Tensor], Tensor]
 
@@ -199,7 +201,8 @@ class Problem:
         measure, such as noise that the network copies.
     full_postprocess : callable or None
         Slower and better replacement of `postprocess` for fits that end by themselves; None:
-        `postprocess`. It is not used for previews, nor when the user ends the fit.
+        `postprocess`. It is not used for previews, nor when the user ends the fit. It yields where
+        the user may end it, and returns the estimate.
     """
 
     terms: tuple[Term, ...]
@@ -207,7 +210,7 @@ class Problem:
     postprocess: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
     crop: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
     sure_term: Callable[[Estimate], Tensor] | None = None
-    full_postprocess: Callable[[Estimate], Estimate] | None = None
+    full_postprocess: Callable[[Estimate], PostprocessingSteps] | None = None
 
     @property
     def main_term(self) -> Term:
@@ -237,12 +240,27 @@ def append_postprocessing(
     def append(earlier: Callable[[Estimate], Estimate]) -> Callable[[Estimate], Estimate]:
         return lambda estimate: step(estimate, earlier(estimate))
 
-    full_postprocess = (
-        None if problem.full_postprocess is None else append(problem.full_postprocess)
-    )
-    return replace(
-        problem, postprocess=append(problem.postprocess), full_postprocess=full_postprocess
-    )
+    earlier_steps = problem.full_postprocess
+    appended = replace(problem, postprocess=append(problem.postprocess))
+    if earlier_steps is None:
+        return appended
+
+    def append_to_steps(estimate: Estimate) -> PostprocessingSteps:
+        return step(estimate, (yield from earlier_steps(estimate)))
+
+    return replace(appended, full_postprocess=append_to_steps)
+
+
+def make_single_step(
+    postprocess: Callable[[Estimate], Estimate],
+) -> Callable[[Estimate], PostprocessingSteps]:
+    """Return postprocessing that the user can end before it, but not amid it."""
+
+    def run_single_step(estimate: Estimate) -> PostprocessingSteps:
+        yield
+        return postprocess(estimate)
+
+    return run_single_step
 
 
 def compute_validation_loss(

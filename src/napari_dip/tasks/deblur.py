@@ -77,13 +77,13 @@ from napari_dip.tasks.shared_settings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
     import torch
     from torch import Tensor
 
     from napari_dip.engine.deconvolution.kernels import FieldPsf
-    from napari_dip.engine.problem import Estimate, Operator, Problem, Term
+    from napari_dip.engine.problem import Estimate, Operator, PostprocessingSteps, Problem, Term
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, Float32Array, ImageHeader
     from napari_dip.io.header import Headers
@@ -365,9 +365,9 @@ class Deblur(Task):
         if len(fit_input.grid) > 2:  # 160 x 160 x 160 voxels would take a quarter of an hour more
             return problem
 
-        def deconvolve(estimate: Estimate) -> Estimate:
+        def deconvolve(estimate: Estimate) -> PostprocessingSteps:
             guide = mix_without_validation(estimate)
-            image = _deconvolve(fit_input, term, bound, guide.mean, psf_error=psf_error)
+            image = yield from _deconvolve(fit_input, term, bound, guide.mean, psf_error=psf_error)
             return mix(estimate) if image is None else estimate._replace(mean=image)
 
         return replace(problem, full_postprocess=deconvolve)
@@ -461,11 +461,11 @@ class Deblur(Task):
 
 def _deconvolve(
     fit_input: FitInput, term: Term, bound: Tensor | None, guide: Tensor, *, psf_error: float
-) -> Tensor | None:
+) -> Generator[None, None, Tensor | None]:
     """Return the image of a deconvolution that the network guides; None if the guide is better."""
     from napari_dip.engine.deconvolution.plug_and_play import deconvolve_with_guide
 
-    image = deconvolve_with_guide(
+    image = yield from deconvolve_with_guide(
         term,
         fit_input.noise.noise_variance,
         fit_input.masks.measured,

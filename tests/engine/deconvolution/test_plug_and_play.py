@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fit_inputs import run_steps
 from napari_dip.engine.deconvolution.plug_and_play import (
     deconvolve_with_guide,
     solve_conjugate_gradients,
@@ -63,7 +64,8 @@ def make_guide(term: Term) -> torch.Tensor:
 
 def deconvolve(term: Term, guide: torch.Tensor) -> torch.Tensor:
     measured = torch.ones_like(term.validation_mask)
-    return deconvolve_with_guide(term, make_noise_variance(guide.shape[1]), measured, guide)
+    noise_variance = make_noise_variance(guide.shape[1])
+    return run_steps(deconvolve_with_guide(term, noise_variance, measured, guide))
 
 
 def compute_error(image: torch.Tensor, truth: torch.Tensor) -> float:
@@ -85,7 +87,7 @@ def test_validation_pixels_are_added_in_the_end() -> None:
     is_validation = term.validation_mask > 0
     errors = []
     for measured in (torch.ones_like(term.validation_mask), term.training_pixel_weights):
-        image = deconvolve_with_guide(term, noise_variance, measured, guide)
+        image = run_steps(deconvolve_with_guide(term, noise_variance, measured, guide))
         errors.append(float((term.measurement - term.operator(image))[is_validation].std()))
     assert errors[0] < 0.95 * errors[1]
 
@@ -103,7 +105,9 @@ def test_an_error_of_the_psf_does_not_become_detail() -> None:
     term = make_term(truth)
     guide = make_guide(term)
     weak = make_noise_variance().scale(0.01)
-    image = deconvolve_with_guide(term, weak, torch.ones_like(term.validation_mask), guide)
+    image = run_steps(
+        deconvolve_with_guide(term, weak, torch.ones_like(term.validation_mask), guide)
+    )
     assert compute_error(image, truth) < 1.1 * compute_error(deconvolve(term, guide), truth)
 
 
@@ -129,7 +133,9 @@ def test_detail_that_a_wrong_psf_explains_counts_as_noise() -> None:
     guide, measured = make_guide(shifted), torch.ones_like(term.validation_mask)
     noise_variance = make_noise_variance()
     rough, smooth = (
-        deconvolve_with_guide(shifted, noise_variance, measured, guide, psf_error=psf_error)
+        run_steps(
+            deconvolve_with_guide(shifted, noise_variance, measured, guide, psf_error=psf_error)
+        )
         for psf_error in (0.0, 0.5)
     )
     residuals = [

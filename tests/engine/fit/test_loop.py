@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from napari_dip.engine.fit.state import Checkpoint, FitProgress, FitResult
+    from napari_dip.engine.problem import PostprocessingSteps
 
 SIGMA = 0.15
 
@@ -546,3 +547,32 @@ def test_keeping_during_the_refit_returns_an_image() -> None:
     )
     assert result is not None
     assert bool(result.estimate.mean.isfinite().all())
+
+
+@pytest.mark.parametrize("control", [Control.KEEP, Control.DISCARD])
+def test_a_fit_can_be_ended_amid_its_postprocessing(control) -> None:
+    problem, prior, _ = make_problem((24, 24), "random-input")
+    steps_taken = []
+
+    def postprocess_slowly(estimate: Estimate) -> PostprocessingSteps:
+        for step in range(9):
+            steps_taken.append(step)
+            yield
+        return estimate._replace(mean=estimate.mean + 100)
+
+    _, result = run_to_end(
+        fit(
+            replace(problem, full_postprocess=postprocess_slowly),
+            prior,
+            make_single_phase_schedule(10, 0.01),
+            never_stop,
+            seed=0,
+            poll_control=make_poll_control(13, control),
+        )
+    )
+    assert len(steps_taken) == 4
+    if control is Control.DISCARD:
+        assert result is None
+    else:
+        assert result is not None and result.is_ended_by_user
+        assert float(result.estimate.mean.max()) < 50

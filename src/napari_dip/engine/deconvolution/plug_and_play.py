@@ -30,7 +30,7 @@ from napari_dip.engine.deconvolution.richardson_lucy import (
 from napari_dip.engine.refinement import PATCH_SIDE, refine_by_nl_bayes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.engine.problem import Term
@@ -72,10 +72,21 @@ class _Measurement(NamedTuple):
 
 
 class _Candidate(NamedTuple):
-    """Image (1, C, *grid), and its mean squared error in units of the noise variance."""
+    """An image, its weight of the penalty, and its error at the validation pixels.
+
+    Attributes
+    ----------
+    loss : float
+        Mean squared error in units of the noise variance.
+    image : Tensor
+        (1, C, *grid)
+    penalty_weight : float
+        0 for the guide.
+    """
 
     loss: float
     image: Tensor
+    penalty_weight: float
 
 
 @torch.no_grad()
@@ -86,7 +97,7 @@ def deconvolve_with_guide(
     guide: Tensor,
     *,
     psf_error: float = 0.0,
-) -> Tensor | None:
+) -> Generator[None, None, Tensor | None]:
     """Deconvolve a measurement whose detail a network has located.
 
     Of the guide, the first deconvolution and the last image, the best at the validation pixels is
@@ -105,6 +116,11 @@ def deconvolve_with_guide(
     psf_error : float
         How far the light of an estimated PSF may be misplaced, in pixels. Detail that this error
         explains counts as noise.
+
+    Yields
+    ------
+    None
+        Where it may be ended.
 
     Returns
     -------
@@ -131,30 +147,49 @@ def deconvolve_with_guide(
         )
 
     visible = weigh(term.training_pixel_weights, 1.0)
-    sharp = _Candidate(compute_loss(guide), guide)
-    guide_scale, penalty_weight, image = max(1.0, sharp.loss), 0.0, guide
-    last_loss = float("inf")
-    for weight in PENALTY_WEIGHTS:
-        image = _solve_sparse_gradients(visible, image, guide, guide_scale * weight)
-        loss = compute_loss(image)
-        if loss < sharp.loss:
-            sharp, penalty_weight = _Candidate(loss, image), guide_scale * weight
-        if loss > last_loss or (psf_error and loss <= 1):
-            break
-        last_loss = loss
+    sharp = yield from _choose_penalty(visible, guide, compute_loss, accepts_noise=psf_error > 0)
     scale = max(1.0, sharp.loss)  # what the model does not explain counts as noise
     finer_pixels = round(1 / float(apply_adjoint(torch.ones_like(term.measurement)).max()))
     alternate = partial(_alternate, noise_variance=noise_variance.scale(scale * finer_pixels))
     filtered = None
     if guide.ndim == 4 and min(guide.shape[2:]) >= PATCH_SIDE:
-        filtered = alternate(weigh(term.training_pixel_weights, scale), sharp.image, sharp.image)
+        measurement = weigh(term.training_pixel_weights, scale)
+        filtered = yield from alternate(measurement, sharp.image, sharp.image)
         filtered = filtered if compute_loss(filtered) <= sharp.loss else None
-    image = sharp.image
+    image, penalty_weight = sharp.image, sharp.penalty_weight
     if not penalty_weight and filtered is None:
         return None
+    yield
     if penalty_weight:
         image = _solve_sparse_gradients(weigh(measured_mask, 1.0), image, guide, penalty_weight)
-    return image if filtered is None else alternate(weigh(measured_mask, scale), image, filtered)
+    if filtered is None:
+        return image
+    return (yield from alternate(weigh(measured_mask, scale), image, filtered))
+
+
+def _choose_penalty(
+    measurement: _Measurement,
+    guide: Tensor,
+    compute_loss: Callable[[Tensor], float],
+    *,
+    accepts_noise: bool,
+) -> Generator[None, None, _Candidate]:
+    """Lower the weight of the penalty until validation pixels are predicted less well.
+
+    With `accepts_noise` it ends as soon as their errors are as large as the noise.
+    """
+    best = _Candidate(compute_loss(guide), guide, 0.0)
+    guide_scale, last_loss, image = max(1.0, best.loss), float("inf"), guide
+    for weight in PENALTY_WEIGHTS:
+        yield
+        image = _solve_sparse_gradients(measurement, image, guide, guide_scale * weight)
+        loss = compute_loss(image)
+        if loss < best.loss:
+            best = _Candidate(loss, image, guide_scale * weight)
+        if loss > last_loss or (accepts_noise and loss <= 1):
+            break
+        last_loss = loss
+    return best
 
 
 def _solve_sparse_gradients(
@@ -190,10 +225,11 @@ def _solve_sparse_gradients(
 
 def _alternate(
     measurement: _Measurement, image: Tensor, filtered: Tensor, *, noise_variance: NoiseVariance
-) -> Tensor:
+) -> Generator[None, None, Tensor]:
     """Filter similar patches, guided by the last filtered image, and explain the measurement."""
     everywhere = torch.ones_like(image[:, :1])
     for factor in REMOVED_NOISE:
+        yield
         noise = noise_variance.scale(factor)
         filtered = refine_by_nl_bayes(noise, image, filtered, everywhere).mean
         precision = 1 / noise.compute_variance(filtered)

@@ -180,6 +180,24 @@ def _wait_while_paused(poll_control: PollControl) -> Control:
     return control
 
 
+def _postprocess(
+    problem: Problem, estimate: Estimate, poll_control: PollControl
+) -> Estimate | Control:
+    """Return the estimate after all postprocessing, or how the user ended it."""
+    if problem.full_postprocess is None:
+        return problem.postprocess(estimate)
+    steps = problem.full_postprocess(estimate)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            finished: Estimate = end.value
+            return finished
+        control = _wait_while_paused(poll_control)
+        if control is not Control.GO:
+            return control
+
+
 def _apply_stop_rule(state: FitState, stop_rule: StopRule) -> Stop | None:
     if state.rollback_count >= MAX_ROLLBACKS:
         return make_stop(StopReason.BREAKDOWN, count=state.rollback_count)
@@ -210,15 +228,17 @@ def _make_result(
     best_estimate = final_estimate
     if best_estimate is None or trainer.prior.reveals_validation:
         best_estimate = state.predict_best()
-    postprocess = (
-        problem.postprocess
-        if is_ended_by_user or problem.full_postprocess is None
-        else problem.full_postprocess
+    last_estimate = best_estimate if final_estimate is None else final_estimate
+    finished = (
+        Control.KEEP if is_ended_by_user else _postprocess(problem, last_estimate, poll_control)
     )
-    uncropped_estimate = postprocess(best_estimate if final_estimate is None else final_estimate)
+    if finished is Control.DISCARD:
+        return None
+    if isinstance(finished, Control):
+        is_ended_by_user, finished = True, problem.postprocess(last_estimate)
     return FitResult(
-        estimate=problem.crop(uncropped_estimate),
-        uncropped_estimate=uncropped_estimate,
+        estimate=problem.crop(finished),
+        uncropped_estimate=finished,
         network_estimate=best_estimate,
         stop=stop,
         is_ended_by_user=is_ended_by_user,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.networks.hourglass import Hourglass
     from napari_dip.engine.noise.oversampling import HalfResolutionFit
     from napari_dip.engine.priors.blind_spot import BlindSpotPrior
-    from napari_dip.engine.problem import Estimate, Fidelity, Problem, Term
+    from napari_dip.engine.problem import Estimate, Fidelity, PostprocessingSteps, Problem, Term
     from napari_dip.tasks.base import FitInput, FitMasks
     from napari_dip.tasks.priors.prior_spec import PriorOptions
 
@@ -186,7 +186,7 @@ def build_blind_spot_problem(
 
 def make_nl_bayes_refinement(
     fit_input: FitInput, postprocess: Callable[[Estimate], Estimate]
-) -> Callable[[Estimate], Estimate] | None:
+) -> Callable[[Estimate], PostprocessingSteps] | None:
     """Return the NL-Bayes refinement; None in three dimensions and for tiny images.
 
     Spots that noise cannot explain are put back at the end, where the noise is known.
@@ -199,6 +199,7 @@ def make_nl_bayes_refinement(
         restore_significant_spots,
     )
     from napari_dip.engine.priors.r2r import estimate_count_skewness
+    from napari_dip.engine.problem import make_single_step
     from napari_dip.engine.refinement import PATCH_SIDE, refine_by_nl_bayes
 
     if fit_input.measurement.ndim > 4 or min(fit_input.grid) < PATCH_SIDE:
@@ -226,7 +227,7 @@ def make_nl_bayes_refinement(
             noise_variance, measured, filtered, weights, correlation, skewness
         )
 
-    return refine
+    return make_single_step(refine)
 
 
 def build_guided_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
@@ -251,9 +252,10 @@ def build_guided_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
 
 def _make_camera_refinement(
     half_resolution: HalfResolutionFit, postprocess: Callable[[Estimate], Estimate]
-) -> Callable[[Estimate], Estimate]:
+) -> Callable[[Estimate], PostprocessingSteps]:
     """Return the filter of a colour camera's noise, guided in part by the network's prediction."""
     from napari_dip.engine.noise.oversampling import upscale_estimate
+    from napari_dip.engine.problem import make_single_step
     from napari_dip.engine.refinement import filter_camera_noise
 
     camera, image = half_resolution.camera_noise, half_resolution.full_size_measurement
@@ -264,7 +266,7 @@ def _make_camera_refinement(
         guide = upscale_estimate(postprocess(estimate), tuple(image.shape[2:])).mean
         return filter_camera_noise(image, camera, guide, CAMERA_GUIDE_WEIGHT)
 
-    return refine
+    return make_single_step(refine)
 
 
 def describe_blind_spot(blind_spot_size: tuple[int, ...], rows: tuple[tuple[int, ...], ...]) -> str:
