@@ -254,10 +254,10 @@ def append_postprocessing(
 def make_single_step(
     postprocess: Callable[[Estimate], Estimate],
 ) -> Callable[[Estimate], PostprocessingSteps]:
-    """Return postprocessing that the user can end before it, but not amid it."""
+    """Return postprocessing that the user cannot end, since it is fast."""
 
     def run_single_step(estimate: Estimate) -> PostprocessingSteps:
-        yield
+        yield from ()
         return postprocess(estimate)
 
     return run_single_step

@@ -575,4 +575,5 @@ def test_a_fit_can_be_ended_amid_its_postprocessing(control) -> None:
         assert result is None
     else:
         assert result is not None and result.is_ended_by_user
+        assert result.stop.reason is StopReason.USER
         assert float(result.estimate.mean.max()) < 50

@@ -235,7 +235,9 @@ def _make_result(
     if finished is Control.DISCARD:
         return None
     if isinstance(finished, Control):
-        is_ended_by_user, finished = True, problem.postprocess(last_estimate)
+        if not is_ended_by_user:
+            is_ended_by_user, stop = True, make_stop(StopReason.USER)
+        finished = problem.postprocess(last_estimate)
     return FitResult(
         estimate=problem.crop(finished),
         uncropped_estimate=finished,
