@@ -354,21 +354,24 @@ class Deblur(Task):
             crop=make_crop_to_field(self._compute_margin(fit_input)),
         )
         bound = dark_level if self.non_negative else None
-        mix = mix_without_validation = problem.postprocess
         if deconvolution is not None:
-            make_mixture = partial(
-                make_validated_mixture, deconvolution, fit_input, operator, bound
-            )
-            mix, mix_without_validation = make_mixture(), make_mixture(adds_validation=False)
+            mix = make_validated_mixture(deconvolution, fit_input, operator, bound)
             penalties += (make_proximity_penalty(deconvolution),)
-        problem = replace(problem, penalties=penalties, postprocess=mix)
+            problem = replace(problem, penalties=penalties, postprocess=mix)
         if len(fit_input.grid) > 2:  # 160 x 160 x 160 voxels would take a quarter of an hour more
             return problem
 
         def deconvolve(estimate: Estimate) -> PostprocessingSteps:
-            guide = mix_without_validation(estimate)
+            guide = estimate
+            if deconvolution is not None:
+                mix_visible = make_validated_mixture(
+                    deconvolution, fit_input, operator, bound, adds_validation=False
+                )
+                guide = mix_visible(estimate)
             image = yield from _deconvolve(fit_input, term, bound, guide.mean, psf_error=psf_error)
-            return mix(estimate) if image is None else estimate._replace(mean=image)
+            if image is None:
+                return problem.postprocess(estimate)
+            return estimate._replace(mean=image)
 
         return replace(problem, full_postprocess=deconvolve)
 
