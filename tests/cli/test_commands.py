@@ -128,7 +128,7 @@ def test_doctor_names_what_it_found_as_text_and_as_json(capsys):
     assert bool(output["no_gpu_reason"]) == (output["devices"] == ["cpu"])
     assert main(["doctor"]) == 0
     printed = capsys.readouterr().out
-    for word in ("PyTorch", "Devices", "Free memory", "napari", "Qt"):
+    for word in ("PyTorch", "Restorations run on", "of memory free", "napari", "Qt", "Python"):
         assert word in printed
 
 

@@ -22,7 +22,8 @@ def image(tmp_path):
 def test_it_prints_sentences_and_writes_nothing(tmp_path, image, capsys):
     assert main(["noise", image]) == 0
     output = capsys.readouterr().out
-    assert output.startswith("Gain ") and "Read noise" in output and "Offset" in output
+    assert output.startswith("The noise is ") and "variance grows by" in output
+    assert "read noise" in output and "offset" in output
     assert "pixels are hidden" in output
     assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
 

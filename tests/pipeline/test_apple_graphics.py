@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from napari_dip.cli.commands import _format_computer_lines
 from napari_dip.pipeline.machine import MPS_FALLBACK_NOTE, InstallationReport
 
 
@@ -25,5 +24,5 @@ def make_report(*devices: str) -> InstallationReport:
 
 
 def test_doctor_says_so_where_there_are_apple_graphics_and_only_there() -> None:
-    assert MPS_FALLBACK_NOTE in _format_computer_lines(make_report("mps", "cpu"))
-    assert MPS_FALLBACK_NOTE not in _format_computer_lines(make_report("cuda", "cpu"))
+    assert MPS_FALLBACK_NOTE in make_report("mps", "cpu").sentences
+    assert MPS_FALLBACK_NOTE not in make_report("cuda", "cpu").sentences

@@ -10,7 +10,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QDockWidget, QPushButton, QTextBrowser
 
 from napari_dip.pipeline.machine import InstallationReport, Repair
-from napari_dip.qt.computer_check import ComputerCheckWidget, describe_installation
+from napari_dip.qt.computer_check import ComputerCheckWidget
 from napari_dip.qt.shell.dock_widget import MIN_DOCK_WIDTH
 
 REPORT = InstallationReport(
@@ -95,16 +95,16 @@ def test_the_dock_has_margins_and_a_button_for_its_help(dock, qtbot):
 
 
 def test_devices_are_described_and_a_missing_gpu_is_explained():
-    text = "\n".join(describe_installation(REPORT))
+    text = "\n".join(REPORT.sentences)
     assert "No GPU is used: PyTorch is built for CPUs." in text
     assert "16.0 GB of memory free" in text
     assert "8 CPU cores, 16.0 GB" in text
-    assert "\n1 CPU core, 16.0 GB" in "\n".join(describe_installation(replace(REPORT, cores=1)))
+    assert "\n1 CPU core, 16.0 GB" in "\n".join(replace(REPORT, cores=1).sentences)
     assert not {"cpu", "cuda", "mps", "None"} & set(text.split())
 
 
 def test_a_complete_installation_is_confirmed_and_its_gpu_is_named():
     devices = {"devices": ("cuda", "cpu"), "gpus": ("A100",), "build": "CUDA 12.4"}
-    text = describe_installation(replace(REPORT, **devices, no_gpu_reason="", repairs=()))
+    text = replace(REPORT, **devices, no_gpu_reason="", repairs=()).sentences
     assert text[0] == ("Restorations run on the NVIDIA GPU (A100); the CPU can be chosen.")
     assert text[-1] == "All that is needed is there."

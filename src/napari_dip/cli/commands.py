@@ -9,7 +9,6 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ from napari_dip.cli.terminal import (
 )
 from napari_dip.errors import Fault, RefusedError, raise_if_refused
 from napari_dip.errors.notes import serialise_stop
-from napari_dip.errors.templates import TEXTS, format_bytes, make_printable, render_text
+from napari_dip.errors.templates import make_printable
 from napari_dip.explore.experiment_results import resolve_experiment_folder
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.header import ImageHeader
@@ -50,7 +49,7 @@ from napari_dip.pipeline.machine import (
     find_missing_dock_package,
 )
 from napari_dip.pipeline.measure.camera_maps import measure_camera_maps, resolve_camera_map_folder
-from napari_dip.pipeline.measure.noise_report import format_interval, measure_noise
+from napari_dip.pipeline.measure.noise_report import measure_noise
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import (
     OLD_EXPERIMENT_SETTINGS,
@@ -69,8 +68,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from napari_dip.pipeline.interactive_run import PollControl
-    from napari_dip.pipeline.machine import InstallationReport
-    from napari_dip.pipeline.measure.noise_report import NoiseReport
     from napari_dip.scale.batch.jobs import BatchEvent, BatchPlan, FileOutcome
     from napari_dip.scale.batch_run import BatchResult
     from napari_dip.scale.cluster.pool import DaskWorkerPool
@@ -245,30 +242,9 @@ def run_noise_command(
     json_text = format_json(noise.to_dict())
     if report is not None:
         write_text(report_path, json_text, overwrite=overwrite)
-    for line in [json_text.rstrip("\n")] if as_json else _format_noise_lines(noise):
+    for line in [json_text.rstrip("\n")] if as_json else noise.sentences:
         print_result(line, is_saved=report is not None)
     return 0
-
-
-def _format_noise_lines(report: NoiseReport) -> list[str]:
-    lines = []
-    for number, channel in enumerate(report.channels, 1):
-        prefix = f"Channel {number}   " if len(report.channels) > 1 else ""
-        gain = "cannot tell"
-        if not channel.unreliable_reason:
-            gain = format_interval(channel.gain, channel.gain_error)
-        lines.append(
-            f"{prefix}Gain {gain}   Noise in the dark {channel.darkest_std:.4g}   "
-            f"Read noise {_format_noise_value(channel.read_noise, channel.read_noise_error)}   "
-            f"Offset {_format_noise_value(channel.offset, channel.offset_error)}"
-        )
-    return [*lines, *report.sentences]
-
-
-def _format_noise_value(figure: float | None, error: float) -> str:
-    if figure is None:
-        return "cannot tell"
-    return f"{'at most ' if error else ''}{format_interval(figure, error)}"
 
 
 def run_doctor_command(*, as_json: bool = False) -> int:
@@ -279,37 +255,8 @@ def run_doctor_command(*, as_json: bool = False) -> int:
     if as_json:
         print_result(json.dumps(report.to_dict(), indent=2))
     else:
-        for line in _format_computer_lines(report):
-            print_result(line)
+        print_result("\n".join(report.sentences))
     return 0 if report.is_usable else 1
-
-
-def _format_computer_lines(report: InstallationReport) -> list[str]:
-    torch = f"{report.torch} ({report.build or 'no CUDA'})" if report.torch else "not working"
-    gpus = f" ({', '.join(report.gpus)})" if report.gpus else ""
-    lines = [
-        f"napari-dip   {report.version}",
-        f"Python       {report.python}",
-        f"System       {report.system}",
-        f"PyTorch      {torch}",
-        f"Devices      {', '.join(report.devices) or 'none'}{gpus}",
-    ]
-    if report.mps_fallback_note:
-        lines.append(report.mps_fallback_note)
-    if report.no_gpu_reason:
-        lines.append(f"No GPU: {report.no_gpu_reason}.")
-    lines += [
-        f"Cores        {report.cores}",
-        f"Free memory  {format_bytes(report.memory_bytes, floor)}",
-        f"napari       {report.napari or 'not installed'}",
-        f"Qt           {report.qt or 'not installed'}",
-    ]
-    if not report.repairs:
-        return [*lines, TEXTS["installation-complete"]]
-    for repair in report.repairs:
-        line = f"    {repair.command}"
-        lines += ["", render_text("installation-repair", problem=repair.problem, line=line)]
-    return lines
 
 
 def run_camera_maps_command(

@@ -7,6 +7,7 @@ every interface reports the same error. The module also decides the order of opt
 from __future__ import annotations
 
 import tomllib
+from dataclasses import fields
 from importlib import import_module
 from inspect import Parameter as Argument
 from inspect import Signature
@@ -18,6 +19,7 @@ from cyclopts import Group, Parameter
 
 from napari_dip.pipeline.recipe import RunSettings
 from napari_dip.tasks import TASKS, Setting
+from napari_dip.tasks.psf.psf_settings import OpticsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -229,19 +231,6 @@ def make_batch_arguments() -> list[Argument]:
     ]
 
 
-#: Settings of *Deblur* that name a microscope to compare with.
-_OPTICS_FIELDS = (
-    "microscope",
-    "na",
-    "wavelength",
-    "pixel_size",
-    "z_step",
-    "refractive_index",
-    "excitation",
-    "pinhole",
-)
-
-
 def make_psf_arguments() -> list[Argument]:
     """Make the arguments of the command `psf`."""
     settings = _make_setting_arguments(TASKS["deblur"], COMMON_GROUP)
@@ -249,7 +238,7 @@ def make_psf_arguments() -> list[Argument]:
     return [
         *load_arguments("image_of_beads", "psf_file", "axes"),
         *load_arguments("bead_diameter", "field", "save_bead_report"),
-        *(optics[name] for name in _OPTICS_FIELDS),
+        *(optics[field.name] for field in fields(OpticsSettings)),
         *load_arguments("overwrite", "quiet"),
     ]
 

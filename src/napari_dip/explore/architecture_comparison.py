@@ -21,7 +21,6 @@ from napari_dip.explore.experiment_results import (
     ReportFigure,
     ReportTable,
     add_iteration_column,
-    format_csv,
     format_rows,
     run_in_default_torch_state,
 )
@@ -41,6 +40,7 @@ from napari_dip.pipeline.assess.report_figures import (
 from napari_dip.pipeline.events import Event, map_generator
 from napari_dip.pipeline.progress import Progress
 from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.pipeline.store.result_files import format_csv
 from napari_dip.tasks.base import DEFAULT_PRIOR
 from napari_dip.tasks.priors.random_input import ADAM, DEFAULT_ARCHITECTURE
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from abc import ABC, abstractmethod
@@ -31,7 +29,7 @@ from napari_dip.pipeline.assess.report_figures import (
 )
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.progress import PausableClock, Progress, ProgressTracker
-from napari_dip.pipeline.store.result_files import escape_formula, format_json
+from napari_dip.pipeline.store.result_files import format_csv, format_json
 from napari_dip.pipeline.torch_state import load_torch, run_in_default_state
 
 if TYPE_CHECKING:
@@ -354,15 +352,6 @@ def _render_report(
         Html(make_element("h2", "References")),
         make_element("ol", make_elements("li", (papers[key] for key in report.references))),
     )
-
-
-def format_csv(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a table as CSV, with all digits of the numbers."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(headers)
-    writer.writerows(map(escape_formula, row) for row in rows)
-    return buffer.getvalue()
 
 
 def format_columns(columns: Mapping[str, AnyArray]) -> str:

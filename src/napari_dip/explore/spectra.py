@@ -23,7 +23,6 @@ from napari_dip.explore.experiment_results import (
     ReportFigure,
     add_iteration_column,
     format_columns,
-    format_csv,
     ignore_keep,
     make_update,
     mark_ended_early,
@@ -54,6 +53,7 @@ from napari_dip.pipeline.assess.report_figures import (
     use_default_style,
 )
 from napari_dip.pipeline.calibrate.image_calibration import ROBUST_PERCENTILES
+from napari_dip.pipeline.store.result_files import format_csv
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping

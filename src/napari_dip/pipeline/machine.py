@@ -12,10 +12,12 @@ import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
+from math import floor
 from pathlib import Path
 from typing import Any, Protocol
 
 from napari_dip.errors import Refusal, make_refusal
+from napari_dip.errors.templates import TEXTS, format_bytes, render_text
 from napari_dip.io.paths import describe_exception
 from napari_dip.pipeline.torch_state import MPS_FALLBACK_VARIABLE, load_torch
 
@@ -314,9 +316,35 @@ class InstallationReport:
         return bool(self.devices)
 
     @property
-    def mps_fallback_note(self) -> str:
-        """Note for the user on operations that the GPU leaves to the CPU; "" if none."""
-        return MPS_FALLBACK_NOTE if "mps" in self.devices else ""
+    def sentences(self) -> tuple[str, ...]:
+        """Sentences on devices, versions and missing parts, with commands to install them."""
+        names = [TEXTS[f"device-{device}"] for device in self.devices]
+        if self.gpus and self.devices:
+            names[0] += f" ({', '.join(self.gpus)})"
+        alternatives = " or ".join(names[1:])
+        lines = [
+            render_text("installation-devices", device="".join(names[:1]), others=alternatives)
+        ]
+        if "mps" in self.devices:
+            lines.append(MPS_FALLBACK_NOTE)
+        if self.no_gpu_reason:
+            lines.append(render_text("installation-no-gpu", reason=self.no_gpu_reason))
+        if self.torch:
+            build = self.build or "CPUs only"
+            lines.append(render_text("installation-torch", version=self.torch, build=build))
+        facts = {
+            **asdict(self),
+            "several": self.cores > 1,
+            "memory": format_bytes(self.memory_bytes, floor),
+            "napari": self.napari or "missing",
+            "qt": self.qt or "no Qt binding",
+        }
+        lines.append(render_text("installation-hardware", **facts))
+        lines.append(render_text("installation-versions", **facts))
+        for repair in self.repairs:
+            facts = {"problem": repair.problem, "line": repair.command}
+            lines.append(render_text("installation-repair", **facts))
+        return tuple(lines if self.repairs else [*lines, TEXTS["installation-complete"]])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in plain JSON types."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from math import floor
 from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QLabel, QPushButton, QWidget
 
 from napari_dip.errors import Fault
-from napari_dip.errors.templates import TEXTS, format_bytes, render_text
 from napari_dip.pipeline.machine import InstallationReport, examine_installation
 from napari_dip.qt.shell.background_call import start_call
 from napari_dip.qt.shell.dock_widget import (
-    DOCK_LABELS,
     DockLifecycle,
     copy_text,
     fill_grid,
@@ -27,8 +24,6 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QShowEvent
 
     from napari_dip.qt.shell.background_call import BackgroundCall
-
-_DEVICE_NAMES = DOCK_LABELS["devices"]
 
 
 class ComputerCheckWidget(QWidget):
@@ -89,39 +84,6 @@ class ComputerCheckWidget(QWidget):
             self._install_commands, message = [], report.message
         else:
             self._install_commands = [repair.command for repair in report.repairs]
-            message = "\n\n".join(describe_installation(report))
+            message = "\n\n".join(report.sentences)
         self.copy_command_button.setVisible(bool(self._install_commands))
         self.message_label.setText(message)
-
-
-def describe_installation(report: InstallationReport) -> list[str]:
-    """Return paragraphs on devices, versions and missing parts, with commands to install them."""
-    names = [_DEVICE_NAMES[device] for device in report.devices]
-    if report.gpus and report.devices:
-        names[0] += f" ({', '.join(report.gpus)})"
-    alternatives = " or ".join(names[1:])
-    paragraphs = [
-        render_text("installation-devices", device="".join(names[:1]), others=alternatives)
-    ]
-    if report.no_gpu_reason:
-        paragraphs.append(render_text("installation-no-gpu", reason=report.no_gpu_reason))
-    if report.torch:
-        build = report.build or "CPUs only"
-        paragraphs.append(render_text("installation-torch", version=report.torch, build=build))
-    facts = {
-        **report.to_dict(),
-        "several": report.cores > 1,
-        "memory": format_bytes(report.memory_bytes, floor),
-        "napari": report.napari or "missing",
-        "qt": report.qt or "no Qt binding",
-    }
-    paragraphs += [
-        render_text("installation-hardware", **facts),
-        render_text("installation-versions", **facts),
-    ]
-    if not report.repairs:
-        return [*paragraphs, TEXTS["installation-complete"]]
-    return paragraphs + [
-        render_text("installation-repair", problem=repair.problem, line=repair.command)
-        for repair in report.repairs
-    ]

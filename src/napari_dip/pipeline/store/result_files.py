@@ -5,6 +5,8 @@ A result that cannot be saved at its target is saved elsewhere, and the error me
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import stat
@@ -38,7 +40,7 @@ from napari_dip.pipeline.assess.report_figures import (
 from napari_dip.pipeline.assess.traces import average_regions, measure_region_traces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, ImageHeader
@@ -250,6 +252,21 @@ def format_json(value: Any) -> str:
         letter if letter == "\n" or letter.isprintable() else _escape_character(letter)
         for letter in f"{text}\n"
     )
+
+
+def format_csv(
+    headers: Iterable[str], rows: Iterable[Iterable[Any]], *, quotes_texts: bool = False
+) -> str:
+    """Return a table as CSV, with all digits of the numbers and without formulas."""
+    buffer = io.StringIO()
+    writer = csv.writer(
+        buffer,
+        lineterminator="\n",
+        quoting=csv.QUOTE_NONNUMERIC if quotes_texts else csv.QUOTE_MINIMAL,
+    )
+    writer.writerow(map(escape_formula, headers))
+    writer.writerows(map(escape_formula, row) for row in rows)
+    return buffer.getvalue()
 
 
 def _escape_character(letter: str) -> str:

@@ -20,8 +20,9 @@ from qtpy.QtWidgets import QLineEdit, QMenu
 from superqt.utils import GeneratorWorker, create_worker
 
 from napari_dip.errors import DipError, Fault, make_refusal
+from napari_dip.io.paths import describe_exception
 from napari_dip.pipeline.interactive_run import Control
-from napari_dip.pipeline.machine import is_memory_error
+from napari_dip.pipeline.machine import make_unexpected_fault
 from napari_dip.tasks.network_import.loading import LIST_ALL, WHY_LISTED, refuse_unlisted
 
 if TYPE_CHECKING:
@@ -199,7 +200,8 @@ def run_work(
             log.error("The pixels could not be computed", exc_info=error)
         return error.reason
     except Exception as error:
-        return _convert_to_fault(error, activity, name)
+        log.error("%s '%s' failed.", activity, name, exc_info=error)
+        return make_unexpected_fault(error, name)
     finally:
         on_finished()
 
@@ -280,7 +282,7 @@ class BackgroundCall(QObject):
     def _fail(self, error: Exception) -> None:
         """Report an error of this module itself; all others are refusals already."""
         log.error("The worker failed.", exc_info=error)
-        self._end(make_refusal("unexpected", why=describe_error(error)))
+        self._end(make_unexpected_fault(error, ""))
 
 
 def start_call(
@@ -401,20 +403,6 @@ def _discard_all_runs() -> None:
             pool.waitForDone(_MAX_EXIT_SECONDS * 1000)
 
 
-def _convert_to_fault(error: Exception, activity: str, name: str) -> Fault:
-    """Return the fault of an unexpected error, and log its traceback."""
-    log.error("%s '%s' failed.", activity, name, exc_info=error)
-    if is_memory_error(error):
-        return Fault.make("memory-out", name=name)
-    return Fault.make("unexpected", why=describe_error(error))
-
-
-def describe_error(error: Exception) -> str:
-    """Return the first line of an error without a full stop, or its type."""
-    first_line = next((line for line in str(error).splitlines() if line.strip()), "")
-    return (first_line.strip() or type(error).__name__).rstrip(".")
-
-
 def call_for_message(action: Callable[[], str]) -> str:
     """Call a function, and return its message, or that of its refusal or failure."""
     try:
@@ -442,7 +430,7 @@ def try_call(
         return action(), ""
     except Exception as error:
         log_error(failure_text, error)
-        return None, f"{failure_text}: {describe_error(error)}."
+        return None, f"{failure_text}: {describe_exception(error)}."
 
 
 def log_error(failure_text: str, error: Exception) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import asdict
 from functools import partial
-from io import StringIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet, ref
 
@@ -25,7 +23,7 @@ from napari_dip.pipeline.assess.traces import (
     average_regions,
     measure_region_traces,
 )
-from napari_dip.pipeline.store.result_files import escape_formula
+from napari_dip.pipeline.store.result_files import format_csv
 from napari_dip.qt.shell.background_call import call_for_message, try_call
 from napari_dip.qt.shell.dock_widget import (
     DOCK_LABELS,
@@ -213,11 +211,8 @@ class LineProfiles(NamedTuple):
             return plot_profiles(curves, f"Distance ({self.unit})", kind)
         # a finer result has more samples
         intensity = np.interp(distance, self.profiles[0].distance, intensity)
-        file = StringIO(newline="")
-        writer = csv.writer(file)
-        writer.writerow([f"Distance ({self.unit})", *map(escape_formula, self.names)])
-        writer.writerows(zip(distance, intensity, result, strict=True))
-        return file.getvalue().encode("utf-8")
+        headers = (f"Distance ({self.unit})", *self.names)
+        return format_csv(headers, zip(distance, intensity, result, strict=True)).encode("utf-8")
 
 
 class ShapeTraces(NamedTuple):

@@ -23,6 +23,7 @@ from napari.utils.transforms import Affine
 from napari_dip.errors import DipError
 from napari_dip.errors.notes import parse_report_notes
 from napari_dip.errors.templates import format_bytes, format_duration, render_text
+from napari_dip.io.paths import describe_exception
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.assess.methods_section import describe_result_iteration
 from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave, summarise_run
@@ -35,7 +36,6 @@ from napari_dip.pipeline.store.network_files import NETWORK_FILE_INPUT
 from napari_dip.qt.shell.background_call import (
     MIN_UPDATE_SECONDS,
     JobProgress,
-    describe_error,
     log_error,
     try_call,
 )
@@ -472,7 +472,7 @@ class PendingResult:
             if layer_name := self._find_layer_name(viewer):
                 return (
                     layer_name,
-                    f"While it was added, something else failed: {describe_error(error)}.",
+                    f"While it was added, something else failed: {describe_exception(error)}.",
                 )
             plain_attributes = {key: target.layer_attributes[key] for key in ("rgb", "metadata")}
             try:
@@ -482,7 +482,7 @@ class PendingResult:
                 name = self._find_layer_name(viewer)
                 if not name:
                     raise
-            reason = describe_error(error)
+            reason = describe_exception(error)
             return name, f"Place and colours of the input could not be taken over: {reason}."
 
     def describe(self, layer_name: str, remarks: Iterable[str] = ()) -> str:
@@ -533,7 +533,7 @@ class ResultQueue:
             self._waiting_results.append(pending)
             return (
                 f"The result for '{name}' is ready but could not be added to the viewer: "
-                f"{describe_error(error)}. Press Add the result to try again."
+                f"{describe_exception(error)}. Press Add the result to try again."
             )
         message, error_message = try_call(
             lambda: self.on_added(pending, layer_name), "It cannot be compared with its input"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +23,7 @@ from napari_dip.pipeline.assess.report_figures import (
     make_table,
     render_page,
 )
-from napari_dip.pipeline.store.result_files import escape_formula
+from napari_dip.pipeline.store.result_files import format_csv
 from napari_dip.scale.batch.records import read_file_record
 
 if TYPE_CHECKING:
@@ -56,14 +54,10 @@ def format_batch_csv(outcomes: Iterable[FileOutcome]) -> str:
     All text is quoted: in a CSV with semicolons as separators, a semicolon in a name would start
     another cell.
     """
-    buffer = io.StringIO()
     rows = [_make_table_row(outcome) for outcome in outcomes]
     columns = max((row.keys() for row in rows), key=len)  # with a plate among them, its cells
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: escape_formula(value) for name, value in row.items()})
-    return buffer.getvalue()
+    cells = (map(row.get, columns) for row in rows)
+    return format_csv(columns, cells, quotes_texts=True)
 
 
 def render_batch_page(outcomes: Iterable[FileOutcome], recipe: Recipe) -> str:
