@@ -12,6 +12,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from napari_dip.pipeline.recipe import RunSettings
+from napari_dip.public_types import OpticsKeywords
 from napari_dip.tasks import TASKS, Denoise, Setting
 
 if TYPE_CHECKING:
@@ -52,9 +53,12 @@ def write() -> str:
             others = set(task.__pydantic_fields__) - LAYER_SETTINGS
             classes.append(write_class(name_class(name), text, base, task, others))
         else:
+            others = DETECTOR_SETTINGS | set(OpticsKeywords.__annotations__)
             if set(task.__pydantic_fields__) >= DETECTOR_SETTINGS:
                 base = "DetectorKeywords"
-            classes.append(write_class(name_class(name), text, base, task, DETECTOR_SETTINGS))
+            if set(task.__pydantic_fields__) >= others:
+                base = "DetectorKeywords, OpticsKeywords"
+            classes.append(write_class(name_class(name), text, base, task, others))
     names = sorted({entry.name for task in TASKS.values() for entry in task.spec.inputs[1:]})
     lines = ["class InputKeywords(TypedDict, Generic[InputT], total=False):"]
     lines += ['    """Extra inputs of all tasks, of one type: as images or as files."""', ""]

@@ -368,19 +368,11 @@ class SuperResolveKeywords(DetectorKeywords, total=False):
     noise: Literal["auto", "gaussian", "poisson-gaussian"]
 
 
-class DeblurKeywords(DetectorKeywords, total=False):
+class DeblurKeywords(DetectorKeywords, OpticsKeywords, total=False):
     """Settings of the task deblur."""
 
     gaussian_sigma: float | None
     gaussian_sigma_z: float | None
-    microscope: Literal["none", "widefield", "confocal"]
-    na: float | None
-    wavelength: float | None
-    pixel_size: float | None
-    z_step: float | None
-    refractive_index: float
-    excitation: float | None
-    pinhole: float
     factor: int | str | tuple[int, ...]
     border: Literal["open", "circular"]
     initial_estimate: Literal["richardson-lucy", "none"]

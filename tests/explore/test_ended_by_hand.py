@@ -59,6 +59,15 @@ def test_a_spectrum_keeps_its_bands_its_last_image_and_its_validation():
     assert result.power["12"].shape == result.frequency.shape
 
 
+def test_a_comparison_shows_the_output_of_each_iteration_in_units_of_the_image():
+    subject = make_experiment_setup(load_image(), **SETTINGS)
+    architectures = choose_architectures(subject, "preset")
+    images = [step.image for step in explore_architectures(subject, architectures)]
+    outputs = [image for image in images if image is not None]
+    assert len(outputs) == subject.iterations and np.ptp([output.std() for output in outputs]) > 0
+    assert abs(outputs[-1].mean() - subject.image.mean()) < subject.image.std()
+
+
 def test_a_comparison_keeps_the_designs_that_are_done_and_names_the_others():
     subject, switch = make_experiment_setup(load_image(), **SETTINGS), [Control.GO]
     architectures = choose_architectures(subject, "depth-2,decoder")

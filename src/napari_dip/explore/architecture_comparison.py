@@ -22,7 +22,6 @@ from napari_dip.explore.experiment_results import (
     ReportTable,
     add_iteration_column,
     format_rows,
-    run_in_default_torch_state,
 )
 from napari_dip.explore.experiment_setup import (
     get_denoising_architecture,
@@ -166,7 +165,7 @@ class ArchitectureComparison(ExperimentResult):
             title=f"Architectures: {self.setup.name}",
             recipe=self.setup.recipe,
             notes=self.setup.notes,
-            description=(self.setup.render("architectures-fits"),),
+            description=(self.setup.describe_fit("architectures-fits"),),
             figures=(
                 ReportFigure(
                     file="architectures.png",
@@ -305,7 +304,6 @@ def make_comparison_rows(comparison: ArchitectureComparison) -> list[dict[str, A
     return rows
 
 
-@run_in_default_torch_state
 def explore_architectures(
     setup: ExperimentSetup,
     architectures: Sequence[Architecture],

@@ -234,7 +234,7 @@ def fit_architecture(
         if truth is not None:
             psnr.append(compute_psnr(output, truth))
         fraction = 0.5 * record.iteration / count
-        return ArchitectureProgress(fraction, record.iteration, "image", record.loss, image)
+        return ArchitectureProgress(fraction, record.iteration, "image", record.loss, output)
 
     steps = iter_fit(image, setup, keeps_images=True, **fit_options)
     if not (yield from map_generator(steps, make_update)):

@@ -6,8 +6,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -30,10 +29,9 @@ from napari_dip.pipeline.assess.report_figures import (
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.progress import PausableClock, Progress, ProgressTracker
 from napari_dip.pipeline.store.result_files import format_csv, format_json
-from napari_dip.pipeline.torch_state import load_torch, run_in_default_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from napari_dip.engine.fit.stopping import PollControl
@@ -41,9 +39,6 @@ if TYPE_CHECKING:
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
     from napari_dip.io import AnyArray, Float32Array
 
-
-ArgumentsT = ParamSpec("ArgumentsT")
-OutcomeT = TypeVar("OutcomeT")
 
 #: Minimum number of iterations to keep: before that, a network has hardly learned anything.
 MIN_KEPT_ITERATIONS = 10
@@ -84,26 +79,6 @@ def make_update(
         message=message, progress=progress, iteration=iteration, iterations=iteration_count
     )
     return IterationUpdate(event, points, **fields)
-
-
-def run_in_default_torch_state(
-    experiment: Callable[ArgumentsT, Generator[IterationUpdate, None, OutcomeT]],
-) -> Callable[ArgumentsT, Generator[IterationUpdate, None, OutcomeT]]:
-    """Return the experiment so that it runs in torch's default state, with its setup's threads.
-
-    Its first argument is an `ExperimentSetup`.
-    """
-
-    @wraps(experiment)
-    def run(
-        *args: ArgumentsT.args, **options: ArgumentsT.kwargs
-    ) -> Generator[IterationUpdate, None, OutcomeT]:
-        setup: Any = args[0]
-        load_torch()
-        steps = experiment(*args, **options)
-        return (yield from run_in_default_state(steps, setup.plan.threads))
-
-    return run
 
 
 def ignore_keep(poll_control: PollControl) -> PollControl:

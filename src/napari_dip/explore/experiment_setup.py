@@ -245,20 +245,12 @@ class ExperimentSetup:
         label = preset_label if label == preset_label else f"{label}, else {preset_label}"
         return f"{label}, rate {self.architecture.learning_rate:g}"
 
-    def describe_image(self) -> str:
-        """Return a sentence that names the pixels."""
-        size = _format_plane_size(self.image.shape)
-        return render_text("experiment-plane", size=size, name=self.name)
-
-    def describe_fit(self) -> str:
-        """Describe image, network and fit in sentences."""
-        return self.render("experiment-fit")
-
-    def render(self, template_key: str) -> str:
+    def describe_fit(self, template_key: str = "experiment-fit") -> str:
         """Fill a template of `TEXTS` with the facts of image, network and fit."""
+        size = _format_plane_size(self.image.shape)
         return render_text(
             template_key,
-            plane=self.describe_image(),
+            plane=render_text("experiment-plane", size=size, name=self.name),
             network=self.network_description,
             iterations=self.iterations,
             seed=self.seed,
@@ -399,14 +391,16 @@ def parse_crop(crop: int | str, default: int) -> int:
     return side
 
 
-def read_truth(truth: Any, setup: ExperimentSetup) -> ImageArray:
-    """Read the image without noise, cropped as the noisy one.
+def read_truth(truth: Any, setup: ExperimentSetup) -> ImageArray | None:
+    """Read the image without noise, cropped as the noisy one; None if there is none.
 
     Raises
     ------
     RefusedError
         If it has another size, or cannot be read.
     """
+    if truth is None:
+        return None
     grey, header, _, _ = _read_grey("truth", truth, None)
     if grey.shape != setup.full_size:
         facts = {"name": header.name, "size": _format_plane_size(grey.shape), "image": setup.name}

@@ -43,7 +43,7 @@ from napari_dip.pipeline.recipe import (
     Preset,
     accept_old_names,
 )
-from napari_dip.pipeline.torch_state import load_torch
+from napari_dip.pipeline.torch_state import load_torch, run_in_default_state
 from napari_dip.tasks.base import load_setting
 from napari_dip.tasks.priors.random_input import DEFAULT_ARCHITECTURE
 
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.explore.architecture_comparison import ArchitectureComparison
     from napari_dip.explore.experiment_results import IterationUpdate
+    from napari_dip.explore.experiment_setup import ExperimentSetup
     from napari_dip.explore.feature_layers import FeatureInversionResult
     from napari_dip.explore.noise_impedance import ImpedanceResult
     from napari_dip.explore.spectra import SpectrumResult
@@ -176,21 +177,28 @@ class ExperimentSettings(BaseModel):
     device: DeviceSetting = "auto"
 
 
-def _load(module: str, name: str) -> Any:
-    """Return the function of a module that imports torch."""
-    load_torch()
-    return getattr(import_module(f"napari_dip.explore.{module}"), name)
+def _make_starter(
+    module: str, function: str, setup: ExperimentSetup, *subjects: Any
+) -> StartExperiment:
+    """Return what starts an experiment of a module that imports torch, in its default state."""
+
+    def start(poll_control: PollControl) -> Generator[IterationUpdate, None, Any]:
+        load_torch()
+        explore = getattr(import_module(f"napari_dip.explore.{module}"), function)
+        steps = explore(setup, *subjects, poll_control=poll_control)
+        return run_in_default_state(steps, setup.plan.threads)
+
+    return start
 
 
 def _make_impedance_starter(image: Any, **settings: Any) -> StartExperiment:
     setup = make_experiment_setup(image, **settings)
-    return lambda poll: _load("noise_impedance", "explore_impedance")(setup, poll_control=poll)
+    return _make_starter("noise_impedance", "explore_impedance", setup)
 
 
 def _make_spectrum_starter(image: Any, *, truth: Any = None, **settings: Any) -> StartExperiment:
     setup = make_experiment_setup(image, **settings)
-    clean = None if truth is None else read_truth(truth, setup)
-    return lambda poll: _load("spectra", "explore_spectrum")(setup, clean, poll_control=poll)
+    return _make_starter("spectra", "explore_spectrum", setup, read_truth(truth, setup))
 
 
 def _make_architectures_starter(
@@ -198,11 +206,8 @@ def _make_architectures_starter(
 ) -> StartExperiment:
     defaults = {"crop": COMPARISON_CROP, "max_iterations": COMPARISON_ITERATIONS}
     setup = make_experiment_setup(image, **{**defaults, **settings})
-    clean = None if truth is None else read_truth(truth, setup)
-    architectures = choose_architectures(setup, only)
-    return lambda poll: _load("architecture_comparison", "explore_architectures")(
-        setup, architectures, clean, poll_control=poll
-    )
+    subjects = choose_architectures(setup, only), read_truth(truth, setup)
+    return _make_starter("architecture_comparison", "explore_architectures", setup, *subjects)
 
 
 def _make_features_starter(image: Any, network: str = "", **settings: Any) -> StartExperiment:

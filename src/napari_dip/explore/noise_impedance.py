@@ -25,7 +25,6 @@ from napari_dip.explore.experiment_results import (
     ignore_keep,
     make_update,
     mark_ended_early,
-    run_in_default_torch_state,
 )
 from napari_dip.explore.experiment_setup import TARGET_LABELS, standardise
 from napari_dip.pipeline.assess.report_figures import (
@@ -178,7 +177,6 @@ def compute_impedance(noise: FloatArray, image: FloatArray) -> float:
     return float(doubled_areas.sum() / 2 / log_iterations[-1])
 
 
-@run_in_default_torch_state
 def explore_impedance(
     setup: ExperimentSetup, *, poll_control: PollControl = lambda: Control.GO
 ) -> Generator[IterationUpdate, None, ImpedanceResult | None]:

@@ -26,7 +26,6 @@ from napari_dip.explore.experiment_results import (
     ignore_keep,
     make_update,
     mark_ended_early,
-    run_in_default_torch_state,
 )
 from napari_dip.explore.experiment_setup import compute_psnr, measure_blind_spot_size, standardise
 from napari_dip.explore.spectral_measures import (
@@ -238,7 +237,6 @@ class SpectrumResult(ExperimentResult):
         }
 
 
-@run_in_default_torch_state
 def explore_spectrum(
     setup: ExperimentSetup,
     truth: ImageArray | None = None,

@@ -14,7 +14,7 @@ import numpy as np
 from napari_dip.samples import EMBRYO_STACK, NUCLEI_MOVIE, TWO_CHANNELS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy.typing as npt
@@ -153,19 +153,6 @@ def make_movie_sample() -> DegradedSample:
 def make_stack_sample() -> DegradedSample:
     """Return an embryo's cell walls in few photons."""
     return _make_dim_sample("noisy embryo", EMBRYO_STACK, "ZYX")
-
-
-#: Functions that make the samples, by their keys in `napari.yaml` and in the docs.
-SAMPLE_MAKERS: Mapping[str, Callable[[], DegradedSample]] = MappingProxyType(
-    {
-        "scratched": make_masked_sample,
-        "coarse": make_binned_sample,
-        "blurred": make_blurred_sample,
-        "weak_channel": make_weak_channel_sample,
-        "movie": make_movie_sample,
-        "stack": make_stack_sample,
-    }
-)
 
 
 def _make_dim_sample(name: str, path: Path, axes: str) -> DegradedSample:

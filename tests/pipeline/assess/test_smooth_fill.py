@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 import napari_dip as dip
 from napari_dip.pipeline.assess.artefact_detection import SmoothFill, find_smooth_fill
-from napari_dip.samples.degraded import SAMPLE_MAKERS
+from napari_dip.samples.degraded import make_masked_sample
 
 NOISE = 20.0
 
@@ -93,7 +93,7 @@ def test_a_hole_beside_a_frame_that_is_missing_as_a_whole_is_checked_alone():
 
 @pytest.mark.long
 def test_a_real_image_with_wide_holes_gets_the_warning_and_scratches_get_none():
-    truth = SAMPLE_MAKERS["scratched"]().truth[48:144, 48:144].astype(np.float32)
+    truth = make_masked_sample().truth[48:144, 48:144].astype(np.float32)
     codes = {}
     for side in (3, 20):
         mask = (~mask_squares(truth.shape, side)).astype(np.uint8)

@@ -82,7 +82,7 @@ def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
 ):
     def full(unit, poll_control, see):
         if unit.name == sent:
-            return {"state": "unavailable", "fault": None, "record": {}}
+            return "unavailable"
         return restore_shard_on_worker(unit, poll_control, see)
 
     monkeypatch.setattr("scale.cluster.simulated_workers.restore_shard_on_worker", full)
@@ -101,17 +101,17 @@ def test_a_share_that_was_ended_goes_on_where_it_was(unshared_batch, tmp_path):
         )
         for share in (Shard(), Shard(index=1, count=1))
     ]
-    assert restore_shard_on_worker(units[0], never_stop, print)["state"] == "shard-done"
+    assert restore_shard_on_worker(units[0], never_stop, print) == "shard-done"
     controls = iter([Control.GO] * 8)
     ended = restore_shard_on_worker(units[1], lambda: next(controls, Control.KEEP), print)
     shelf = tmp_path / "out" / "records" / "cells.tif.unfinished"
     done = len(list(shelf.glob("tile-*")))
-    assert ended["state"] == "waiting" and 1 < done < 6
+    assert ended == "waiting" and 1 < done < 6
     messages: list[str] = []
     answer = restore_shard_on_worker(
         units[1], never_stop, lambda event: messages.append(event.message)
     )
-    assert answer["state"] == "shard-done" and len(list(shelf.glob("tile-*"))) == 6
+    assert answer == "shard-done" and len(list(shelf.glob("tile-*"))) == 6
     pool = InProcessPool(count=1)
     list(run_batch(plan_shared_batch(unshared_batch, tmp_path / "out", resume=True), pool=pool))
     assert pool.sent == ["1"] and read_result(tmp_path / "out") == read_result(
@@ -134,9 +134,9 @@ def test_a_share_that_has_ended_two_workers_ends_no_third_one(unshared_batch, tm
     for _ in range(2):
         with pytest.raises(SystemExit):
             restore_shard_on_worker(unit, never_stop, die)
-    assert restore_shard_on_worker(unit, never_stop, die)["state"] == "unavailable"
+    assert restore_shard_on_worker(unit, never_stop, die) == "unavailable"
     answer = restore_file_on_worker(make_worker_job(plan, 1, "session", ""), never_stop, die)
-    assert answer["fault"]["code"] == "cluster-killed"
+    assert answer.fault is not None and answer.fault.code == "cluster-killed"
     assert (
         json.loads((plan.jobs[0].paths.record).read_text())["refusal"]["code"] == "cluster-killed"
     )
@@ -158,10 +158,7 @@ def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_pa
     plan = plan_batch(recipe, tmp_path / "in", out, **fit_options)
     first = make_worker_job(plan, 1, "session", "", shard=Shard(index=1, count=3))
     controls = iter([Control.GO] * 7)
-    assert (
-        restore_shard_on_worker(first, lambda: next(controls, Control.KEEP), print)["state"]
-        == "waiting"
-    )
+    assert restore_shard_on_worker(first, lambda: next(controls, Control.KEEP), print) == "waiting"
     shelf = out / "records" / "cells.tif.unfinished"
     assert sorted(path.name for path in shelf.iterdir()) == [
         *("c0r0.safetensors", "checkpoint-1of3.safetensors", "held", "run.json")
@@ -215,7 +212,7 @@ def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monke
 
     def full(unit, poll_control, see):
         if unit.name == lost:
-            return {"state": "unavailable", "fault": None, "record": {}}
+            return "unavailable"
         return restore_shard_on_worker(unit, poll_control, see)
 
     monkeypatch.setattr("scale.cluster.simulated_workers.restore_shard_on_worker", full)
@@ -261,7 +258,7 @@ def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path)
         answer = restore_shard_on_worker(
             unit, never_stop, lambda event, said=said: said.append(event.message)
         )
-        assert answer["state"] == "shard-done"
+        assert answer == "shard-done"
         messages.append(said)
     assert ["Learning from many at once" in said for said in messages] == [True, False]
     list(
@@ -294,6 +291,6 @@ def test_tiles_that_are_shown_one_network_are_left_by_their_shares(unshared_batc
     (tmp_path / "out" / "records").mkdir(parents=True)
     for share in (Shard(), Shard(index=1, count=2)):
         unit = make_worker_job(plan, 1, "session", "", shard=share)
-        assert restore_shard_on_worker(unit, never_stop, print)["state"] == "shard-done"
+        assert restore_shard_on_worker(unit, never_stop, print) == "shard-done"
     shelf = tmp_path / "out" / "records" / "cells.tif.unfinished"
     assert len(list(shelf.glob("tile-*"))) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import napari_dip as dip
 from napari_dip.engine.fit.stopping import Control
@@ -65,4 +66,4 @@ class InProcessPool:
                 worker="tcp://me",
                 event=json.loads(json.dumps(serialise_event(event))),
             )
-        yield WorkerMessage(job_name=unit.name, answer=json.loads(json.dumps(answer)))
+        yield WorkerMessage(job_name=unit.name, answer=pickle.loads(pickle.dumps(answer)))

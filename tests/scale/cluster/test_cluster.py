@@ -110,7 +110,7 @@ def test_a_unit_that_is_done_is_left_as_it_is(finished_batch, batch_by_units):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("cell*")}
     unit = make_worker_job(make_task_plan(finished_batch, out, resume=True), 2, "another", "")
     answer = restore_file_on_worker(unit, never_stop, lambda event: None)
-    assert answer["state"] == "already-done" and answer["record"]["report"]["stop_reason"]
+    assert answer.state == "already-done" and answer.record["report"]["stop_reason"]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("cell*")} == before
 
 
@@ -163,14 +163,14 @@ def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(finished_ba
         with pytest.raises(SystemExit):
             restore_file_on_worker(unit, never_stop, exit_process)
     answer = restore_file_on_worker(unit, never_stop, exit_process)
-    assert (answer["state"], answer["fault"]["code"]) == ("failed", "cluster-killed")
-    assert answer["record"]["refusal"]["sentence"].startswith("Restoring 'cell_0.tif' has ended 2")
+    assert answer.state == "failed" and answer.fault.code == "cluster-killed"
+    assert answer.record["refusal"]["sentence"].startswith("Restoring 'cell_0.tif' has ended 2")
     begun = plan.jobs[1].paths.run_folder / "0.starts"
     assert not begun.exists() and not begun.parent.exists()
     make_run_folder(begun.parent)
     begun.write_text(json.dumps({"session": "session", "begun": 2}))  # a call that was killed
     again = restore_file_on_worker(replace(unit, session="next"), never_stop, lambda event: None)
-    assert again["state"] == "restored" and not begun.parent.exists()
+    assert again.state == "restored" and not begun.parent.exists()
 
 
 def test_a_worker_that_does_not_see_the_file_says_so(finished_batch, tmp_path):
@@ -180,7 +180,7 @@ def test_a_worker_that_does_not_see_the_file_says_so(finished_batch, tmp_path):
     answer = restore_file_on_worker(
         replace(unit, source="gone.tif"), never_stop, lambda event: None
     )
-    assert answer["fault"]["code"] == "cluster-unseen"
+    assert answer.fault.code == "cluster-unseen"
 
 
 CLEARED = """

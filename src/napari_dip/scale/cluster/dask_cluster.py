@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.restoration import Restoration
-    from napari_dip.scale.batch.jobs import BatchPlan
-    from napari_dip.scale.cluster.worker import WorkerJob
+    from napari_dip.scale.batch.jobs import BatchPlan, FileOutcome
+    from napari_dip.scale.cluster.worker import ShardState, WorkerJob
 
 LOOPBACK = "127.0.0.1"
 #: Timeout of the connection to a scheduler, in seconds.
@@ -308,7 +308,7 @@ def run_on_cluster(
     return result
 
 
-def run_on_worker(worker_job: WorkerJob) -> dict[str, Any]:
+def run_on_worker(worker_job: WorkerJob) -> FileOutcome | ShardState:
     """Restore one file or shard on a worker; return the answer of `run_worker_job`."""
     from distributed import Reschedule, get_worker
 

@@ -35,7 +35,6 @@ from napari_dip.scale.cluster.worker import (
     WorkerJob,
     get_versions,
     parse_event,
-    parse_worker_answer,
 )
 
 if TYPE_CHECKING:
@@ -228,17 +227,24 @@ class BatchDispatcher:
         if message.answer is None and not message.is_abandoned and not message.traceback_text:
             return None
         if worker_job.shard is not None:
-            self._finish_shard(
-                worker_job, message.answer["state"] if message.answer else "unavailable"
-            )
+            state = "unavailable" if message.answer is None else message.answer
+            assert isinstance(state, str)  # the answer of a shard
+            self._finish_shard(worker_job, state)
             return None
-        job = self._get_job(worker_job.number)
-        if message.answer is not None:
-            outcome = parse_worker_answer(job, message.answer, resume=self._plan.resume)
-        else:
-            outcome = _record_worker_failure(job, message)
+        outcome = self._make_outcome(self._get_job(worker_job.number), message)
         self.record_outcome(worker_job.number, outcome)
         return outcome
+
+    def _make_outcome(self, job: Job, message: WorkerMessage) -> FileOutcome:
+        """Return the outcome of a file on a worker, with the paths of this process."""
+        outcome = message.answer
+        if not isinstance(outcome, FileOutcome):
+            return _record_worker_failure(job, message)
+        if outcome.state == "already-done" and not self._plan.resume:  # by another job of this call
+            outcome = replace(outcome, state="restored")
+        if outcome.result is not None:
+            outcome = replace(outcome, result=job.paths.result, overview=job.paths.overview)
+        return replace(outcome, source=job.source)
 
     def _make_event(self, worker_job: WorkerJob, fields: Mapping[str, object]) -> Event:
         """Convert the progress of a job to the progress of its file."""

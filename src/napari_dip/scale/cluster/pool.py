@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.stopping import Control
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.machine import Machine
-    from napari_dip.scale.cluster.worker import WorkerJob
+    from napari_dip.scale.batch.jobs import FileOutcome
+    from napari_dip.scale.cluster.worker import ShardState, WorkerJob
 
 #: Name of the dask resource of GPUs.
 GPU_RESOURCE = "GPU"
@@ -287,7 +288,7 @@ class DaskWorkerPool:
     """
 
     client: Any
-    run_job: Callable[[WorkerJob], dict[str, Any]]
+    run_job: Callable[[WorkerJob], FileOutcome | ShardState]
     killed_error: type[Exception]
     address: str
     root: str

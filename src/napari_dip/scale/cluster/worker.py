@@ -133,7 +133,7 @@ class WorkerJob:
 
 def restore_file_on_worker(
     worker_job: WorkerJob, poll_control: PollControl, on_event: Callable[[Event], object]
-) -> dict[str, Any]:
+) -> FileOutcome:
     """Restore one file in this process, unless it is finished or has killed too many workers.
 
     Parameters
@@ -146,14 +146,14 @@ def restore_file_on_worker(
 
     Returns
     -------
-    dict
-        The outcome in plain types; see `parse_worker_answer`.
+    FileOutcome
+        With the paths of this worker.
     """
     paths, job = worker_job.paths, plan_file_job(worker_job)
     if isinstance(job.plan, Refusal):
-        return make_worker_answer("refused", fault=job.plan)
+        return FileOutcome(source=job.source, state="refused", fault=job.plan)
     if poll_control() in ENDING_CONTROLS:
-        return make_worker_answer("waiting")
+        return FileOutcome(source=job.source, state="waiting")
     folder = RunFolder(paths.run_folder, resume=False)
     try:
         if folder.count_starts(worker_job.session) >= MAX_WORKER_DEATHS:
@@ -169,34 +169,7 @@ def restore_file_on_worker(
     folder.remove_starts(Shard().name)
     if not folder.has_entries():
         folder.remove()
-    return make_worker_answer(outcome.state, fault=outcome.fault, record=outcome.record)
-
-
-def parse_worker_answer(job: Job, answer: Mapping[str, Any], *, resume: bool) -> FileOutcome:
-    """Convert the answer of a worker to an outcome.
-
-    Parameters
-    ----------
-    job : Job
-    answer : mapping
-        From `restore_file_on_worker`.
-    resume : bool
-        Whether the batch is resumed. If not, a result that a worker found finished is of this call.
-    """
-    state = answer["state"]
-    if state == "already-done" and not resume:
-        state = "restored"
-    is_done = state in ("restored", "already-done")
-    fault = None if answer["fault"] is None else Fault.read(answer["fault"])
-    result, overview = (job.paths.result, job.paths.overview) if is_done else (None, None)
-    return FileOutcome(
-        source=job.source,
-        state=state,
-        result=result,
-        overview=overview,
-        fault=fault,
-        record=answer["record"],
-    )
+    return outcome
 
 
 def serialise_event(event: Event) -> dict[str, Any]:
@@ -237,17 +210,6 @@ def plan_file_job(worker_job: WorkerJob) -> Job:
     return Job(source=source, plan=plan, paths=worker_job.paths)
 
 
-def make_worker_answer(
-    state: FileState | ShardState,
-    *,
-    fault: Fault | None = None,
-    record: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Return the outcome of a job in plain types."""
-    fault_fields = None if fault is None else fault.to_dict()
-    return {"state": state, "fault": fault_fields, "record": dict(record or {})}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerMessage:
     """One message about a job.
@@ -259,8 +221,8 @@ class WorkerMessage:
         Address of the worker; "" if the scheduler sent the message.
     event : mapping or None
         Progress of the work.
-    answer : mapping or None
-        The outcome, once the job is finished.
+    answer : FileOutcome, ShardState or None
+        The outcome of a file or a shard, once the job is finished.
     is_abandoned : bool
         Whether the scheduler gave the job up after deaths of its workers.
     traceback_text : str
@@ -270,14 +232,14 @@ class WorkerMessage:
     job_name: str
     worker: str = ""
     event: Mapping[str, Any] | None = None
-    answer: Mapping[str, Any] | None = None
+    answer: FileOutcome | ShardState | None = None
     is_abandoned: bool = False
     traceback_text: str = ""
 
 
 def restore_shard_on_worker(
     worker_job: WorkerJob, poll_control: PollControl, on_event: Callable[[Event], object]
-) -> dict[str, Any]:
+) -> ShardState:
     """Restore the tiles of a shard on this worker, or run its fits.
 
     Parameters
@@ -286,22 +248,17 @@ def restore_shard_on_worker(
         A job with a shard.
     poll_control, on_event
         As for `restore_file_on_worker`.
-
-    Returns
-    -------
-    dict
-        A `ShardState` and no record; see `make_worker_answer`.
     """
     shard, job = worker_job.shard, plan_file_job(worker_job)
     assert shard is not None
     if isinstance(job.plan, Refusal):
-        return make_worker_answer("unavailable")
+        return "unavailable"
     if poll_control() in ENDING_CONTROLS:
-        return make_worker_answer("waiting")
+        return "waiting"
     folder, session = RunFolder(worker_job.paths.run_folder, resume=False), worker_job.session
     lacks_first_tile = shard.index and job.plan.tiles and not is_run_folder(folder.path)
     if lacks_first_tile or folder.count_starts(session, shard.name) >= MAX_WORKER_DEATHS:
-        return make_worker_answer("unavailable")
+        return "unavailable"
     try:
         folder.add_start(session, shard.name)
         state = drain_generator(_restore_shard(job, job.plan, shard, poll_control), on_event)
@@ -309,7 +266,7 @@ def restore_shard_on_worker(
         log.info("Shard %s of '%s' failed.", shard.name, job.source, exc_info=True)
         state = "unavailable"
     folder.remove_starts(shard.name)
-    return make_worker_answer(state)
+    return state
 
 
 def _restore_shard(
@@ -333,7 +290,7 @@ def _restore_shard(
     return "shard-done" if last_control is Control.GO else "waiting"
 
 
-def run_worker_job(worker_job: WorkerJob, worker: Any) -> dict[str, Any] | None:
+def run_worker_job(worker_job: WorkerJob, worker: Any) -> FileOutcome | ShardState | None:
     """Restore one file, or a shard of it, on a worker.
 
     Parameters
@@ -344,14 +301,14 @@ def run_worker_job(worker_job: WorkerJob, worker: Any) -> dict[str, Any] | None:
 
     Returns
     -------
-    dict or None
+    FileOutcome, ShardState or None
         As `restore_file_on_worker` and `restore_shard_on_worker`. None if the worker is shutting
         down and another should resume from the checkpoint.
     """
     if worker_job.versions != get_versions():
         actual, expected = map(format_versions, (get_versions(), worker_job.versions))
         fault = Fault.make("cluster-versions", actual=actual, here=expected)
-        return make_worker_answer("failed", fault=fault)
+        return FileOutcome(source=Path(worker_job.source), state="failed", fault=fault)
     key = worker.get_current_task()
 
     def poll_session_control() -> Control:
@@ -371,9 +328,14 @@ def run_worker_job(worker_job: WorkerJob, worker: Any) -> dict[str, Any] | None:
         send_event = make_event_sender(
             worker_job, lambda message: worker.log_event(EVENT_TOPIC, message), worker.address
         )
-        restore = restore_file_on_worker if worker_job.shard is None else restore_shard_on_worker
-        answer = restore(worker_job, poll_control, send_event)
-    if answer["state"] == "waiting" and poll_session_control() is Control.GO and is_requested():
+        arguments = worker_job, poll_control, send_event
+        answer: FileOutcome | ShardState
+        if worker_job.shard is None:
+            answer = outcome = restore_file_on_worker(*arguments)
+            state: FileState | ShardState = outcome.state
+        else:
+            answer = state = restore_shard_on_worker(*arguments)
+    if state == "waiting" and poll_session_control() is Control.GO and is_requested():
         return None
     return answer
 
