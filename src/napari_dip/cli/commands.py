@@ -35,7 +35,7 @@ from napari_dip.explore.experiment_results import resolve_experiment_folder
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.header import ImageHeader
 from napari_dip.io.outputs import JSON_SUFFIXES, lock_outputs, resolve_output
-from napari_dip.io.paths import find_free_path, make_folder_refusal
+from napari_dip.io.paths import find_free_path, make_folder
 from napari_dip.io.reading import read_header, read_pixels
 from napari_dip.io.writing import write_bytes, write_image, write_text
 from napari_dip.pipeline.assess.methods_section import write_methods_section
@@ -448,10 +448,7 @@ def _save_demo_images(preset: str) -> int:
     if any(os.path.lexists(folder / name) for name in (DEMO_IMAGE, DEMO_RESULT)):
         folder = find_free_path(".", DEMO_FOLDER)  # the files may be those of an earlier demo
     image_path, result_path = folder / DEMO_IMAGE, folder / DEMO_RESULT
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise RefusedError(make_folder_refusal(Path.cwd(), error)) from None
+    make_folder(folder)
     resolve_output(image_path, suffixes=(".png",))
     resolve_output(result_path)
     noisy, reference = read_pixels(read_header(MITOCHONDRIA))

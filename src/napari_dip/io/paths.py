@@ -13,18 +13,18 @@ import os
 import re
 import stat
 import unicodedata
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from napari_dip.errors import Fault, Refusal, RefusedError, make_refusal
+from napari_dip.errors import FailedError, Fault, Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from napari_dip.errors.notes import Note
 
@@ -127,6 +127,24 @@ def describe_exception(error: BaseException) -> str:
     first_line = next(iter(message.strip().splitlines()), type(error).__name__)
     description = make_printable(first_line).rstrip(".")
     return description[:1].lower() + description[1:] if description[1:2].islower() else description
+
+
+@contextmanager
+def convert_read_errors(path: Path) -> Iterator[None]:
+    """Convert an error of the system while a file or folder is read to a `RefusedError`."""
+    try:
+        yield
+    except OSError as error:
+        raise RefusedError("file-unreadable", path=path, why=describe_exception(error)) from None
+
+
+@contextmanager
+def convert_save_errors(path: Path) -> Iterator[None]:
+    """Convert an error of the system while a file is saved to a `FailedError` with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise FailedError(make_save_fault(path, error)) from error
 
 
 def make_save_fault(path: str | os.PathLike[str], error: Exception) -> Fault:
@@ -254,15 +272,12 @@ def read_small_text(path: str | os.PathLike[str], kind: str, max_bytes: int) -> 
     file_path, count = stat_readable_file(path)
     if count > max_bytes:
         raise RefusedError("file-long", path=file_path, size=f"{count / 1e6:.0f} MB", kind=kind)
+    with convert_read_errors(file_path):
+        content = file_path.read_bytes()
     try:
-        text = file_path.read_bytes().decode("utf-8")
-        return text.removeprefix("\ufeff")  # the BOM that Windows editors add
+        return content.decode("utf-8").removeprefix("\ufeff")  # the BOM that Windows editors add
     except UnicodeDecodeError:
         raise ValueError("it is no text in UTF-8") from None
-    except OSError as error:
-        raise RefusedError(
-            "file-unreadable", path=file_path, why=describe_exception(error)
-        ) from None
 
 
 def stat_readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
@@ -287,13 +302,8 @@ def stat_readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
         raise RefusedError("file-type", path=file_path, why="it is a pipe or a device")
     if status.st_size == 0:
         raise RefusedError("file-empty", path=file_path)
-    try:
-        with file_path.open("rb"):
-            return file_path, status.st_size
-    except OSError as error:
-        raise RefusedError(
-            "file-unreadable", path=file_path, why=describe_exception(error)
-        ) from None
+    with convert_read_errors(file_path), file_path.open("rb"):
+        return file_path, status.st_size
 
 
 def compute_file_sha256(
@@ -314,7 +324,7 @@ def compute_file_sha256(
     RefusedError
         If it cannot be read, is too large, is a pipe or device, or contains a forbidden link.
     """
-    try:
+    with convert_read_errors(path):
         if path.is_symlink() and max_bytes is not None:
             raise OSError(errno.ELOOP, "it is a link")
         if path.is_dir():
@@ -323,8 +333,6 @@ def compute_file_sha256(
         if max_bytes is not None and path.stat().st_size > max_bytes:
             raise OSError(errno.EFBIG, "it is far larger than what was written")
         return _hash_bytes(path, check)
-    except OSError as error:
-        raise RefusedError("file-unreadable", path=path, why=describe_exception(error)) from None
 
 
 def make_file_stamp(path: Path) -> str:
@@ -507,10 +515,8 @@ def _is_image(folder: Path) -> bool:
 
 def _list_folder_images(folder: Path) -> tuple[list[Path], int]:
     """List the images in a folder by name and count the other files; ignore hidden files."""
-    try:
+    with convert_read_errors(folder):
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise RefusedError("file-unreadable", path=folder, why=describe_exception(error)) from None
     files = [entry for entry in entries if _is_image(entry) or not entry.is_dir()]
     images = [file for file in files if _is_image(file) or file.suffix.lower() in _INPUT_SUFFIXES]
     return images, len(files) - len(images)

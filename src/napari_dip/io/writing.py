@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import FailedError, RefusedError
+from napari_dip.errors import RefusedError
 from napari_dip.io.atomic import write_atomically
 from napari_dip.io.formats.zarr import (
     ZARR_FORMATS_BY_OME_VERSION,
@@ -29,7 +29,7 @@ from napari_dip.io.header import (
 )
 from napari_dip.io.lazy_images import MemoryMappedImage, iter_chunks
 from napari_dip.io.outputs import resolve_folder
-from napari_dip.io.paths import is_zarr_path, make_save_fault
+from napari_dip.io.paths import convert_save_errors, is_zarr_path
 
 if TYPE_CHECKING:
     import os
@@ -179,14 +179,12 @@ def _make_contiguous(image: AnyArray) -> AnyArray | MemoryMappedImage:
 
 def _write_file(path: Path, write: Callable[[IO[bytes]], object], overwrite: bool) -> Path:
     """Write a file atomically; convert OSError to `FailedError`."""
-    try:
-        with (
-            write_atomically(resolve_folder(path), overwrite=overwrite) as temporary_path,
-            temporary_path.open("x+b") as file,
-        ):
-            write(file)
-    except OSError as error:
-        raise FailedError(make_save_fault(path, error)) from error
+    with (
+        convert_save_errors(path),
+        write_atomically(resolve_folder(path), overwrite=overwrite) as temporary_path,
+        temporary_path.open("x+b") as file,
+    ):
+        write(file)
     return path
 
 
@@ -320,13 +318,12 @@ def write_zarr(
     pixels, version = _ReorderedImage(image, axes), get_ome_version(like)
     tags = tags or SourceTags()
     origin = dict(zip(axes, tags.origin, strict=True)) if tags.origin else {}
-    try:
-        with write_atomically(
-            target, overwrite=overwrite, check=partial(_check_still_replaceable, target)
-        ) as temporary_path:
-            _write_levels(temporary_path, pixels, sizes, provenance, version, origin, tags)
-    except OSError as error:
-        raise FailedError(make_save_fault(path, error)) from error
+    check = partial(_check_still_replaceable, target)
+    with (
+        convert_save_errors(path),
+        write_atomically(target, overwrite=overwrite, check=check) as temporary_path,
+    ):
+        _write_levels(temporary_path, pixels, sizes, provenance, version, origin, tags)
     return path
 
 
@@ -528,12 +525,12 @@ def _write_coarser_level(
             slice(side_slice.start * factor, min(side, side_slice.stop * factor))
             for side_slice, factor, side in zip(region, factors, finer_level.shape, strict=True)
         )
-        means = _average_blocks(finer_level[fine_region], factors)
+        means = average_blocks(finer_level[fine_region], factors)
         coarse_level[region] = np.rint(means) if image.dtype.kind in "iu" else means
     return coarse_level
 
 
-def _average_blocks(pixels: AnyArray, factors: list[int]) -> FloatArray:
+def average_blocks(pixels: AnyArray, factors: Sequence[int]) -> FloatArray:
     """Return block means; blocks at the far border may be smaller."""
     averaged = pixels.astype(np.float64)
     for axis, factor in enumerate(factors):

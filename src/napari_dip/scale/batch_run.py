@@ -16,7 +16,7 @@ from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, Refusal, RefusedError
 from napari_dip.errors.templates import format_duration
 from napari_dip.io.outputs import OutputLock, remove_stale_temporary_files
-from napari_dip.io.paths import make_folder, make_folder_refusal, split_field_path
+from napari_dip.io.paths import make_folder, split_field_path
 from napari_dip.io.writing import write_plate, write_text
 from napari_dip.pipeline.events import drain_generator, map_generator
 from napari_dip.pipeline.interactive_run import UserControl
@@ -334,10 +334,7 @@ def _lock_batch_folder(plan: BatchPlan) -> Iterator[None]:
         if not plan.resume and os.path.lexists(manifest):  # another run was faster
             raise RefusedError("batch-exists", path=manifest)
         write_batch_manifest(plan)
-        try:
-            find_records_folder(plan.folder).mkdir(exist_ok=True)
-        except OSError as error:
-            raise RefusedError(make_folder_refusal(plan.folder, error)) from None
+        make_folder(find_records_folder(plan.folder))
         yield
 
 

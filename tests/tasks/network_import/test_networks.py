@@ -276,13 +276,14 @@ class TestInSubprocess:
 
     @pytest.mark.long
     @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory as Linux has them")
-    def test_what_takes_more_memory_than_is_allowed_is_refused(self, tmp_path):
+    def test_what_takes_more_memory_than_is_allowed_is_refused(self, tmp_path, monkeypatch):
         content = {**make_entries(*make_small_program())}
         content["models/model.json"] += b" " * (2**24 - len(content["models/model.json"]))
         path = write_archive(tmp_path / "net.pt2", content)
         network_file = NetworkSource(network=str(path), weights=None)
+        monkeypatch.setattr("napari_dip.tasks.network_import.loading.MAX_LOADING_BYTES", 2**22)
         with pytest.raises(RefusedError) as refused:
-            load_network(network_file, "body.3", (32, 32), memory=2**22)
+            load_network(network_file, "body.3", (32, 32))
         assert refused.value.code == "network-limits"
 
 

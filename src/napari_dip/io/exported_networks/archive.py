@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import RefusedError
-from napari_dip.io.paths import describe_exception, stat_readable_file
+from napari_dip.io.paths import convert_read_errors, describe_exception, stat_readable_file
 
 if TYPE_CHECKING:
     import os
@@ -131,11 +131,8 @@ class ProgramArchive:
 def _check_format(path: Path) -> None:
     """Refuse a file whose suffix or first bytes are not those of an exported program."""
     kind = FOREIGN_FORMATS.get(path.suffix.lower())
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise RefusedError("file-unreadable", path=path, why=describe_exception(error)) from None
+    with convert_read_errors(path), path.open("rb") as file:
+        magic = file.read(4)
     if kind is None and magic[:1] == _PICKLE_MAGIC:
         kind = "a pickle"
     if kind is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from napari_dip.io.writing import average_blocks
 from napari_dip.tasks.guide import (
     is_shift_negligible,
     is_shift_too_large,
@@ -109,7 +110,10 @@ def estimate_drift(calibrated_image: CalibratedImage, frame: int, other: int) ->
         for image in (fixed, moving)
     )
     error_reduction = (fixed - moving) ** 2 - (fixed - drift.apply(moving[None])[0]) ** 2
-    block_reductions = _average_plane_blocks(error_reduction * drift.make_visible_mask(fixed.shape))
+    factors = (*(1,) * (fixed.ndim - 2), INDEPENDENT_BLOCK_SIDE, INDEPENDENT_BLOCK_SIDE)
+    block_reductions = average_blocks(
+        error_reduction * drift.make_visible_mask(fixed.shape), factors
+    )
     error = float(block_reductions.std()) / max(1, block_reductions.size - 1) ** 0.5
     return drift if float(block_reductions.mean()) > MIN_SHIFT_STANDARD_ERRORS * error else no_drift
 
@@ -208,13 +212,3 @@ def _sum_channels(calibration: Calibration, item: Float32Array) -> npt.NDArray[n
     return np.asarray(
         (item[channels] / scale.reshape(-1, *[1] * (item.ndim - 1))).sum(0), np.float64
     )
-
-
-def _average_plane_blocks(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the means over blocks in Y and X, including smaller blocks at the border."""
-    for axis in (-2, -1):
-        starts = np.arange(0, image.shape[axis], INDEPENDENT_BLOCK_SIDE)
-        counts = np.diff(np.append(starts, image.shape[axis]))
-        sums = np.add.reduceat(image, starts, axis=axis)
-        image = sums / (counts[:, None] if axis == -2 else counts)
-    return image.ravel()

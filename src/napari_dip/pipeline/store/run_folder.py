@@ -18,11 +18,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import FailedError, RefusedError
+from napari_dip.errors import RefusedError
 from napari_dip.io.atomic import write_atomically
 from napari_dip.io.outputs import format_lock_owner, lock_file
 from napari_dip.io.paths import (
-    make_save_fault,
+    convert_save_errors,
     parse_strict_json,
     read_small_text,
     resolve_target,
@@ -239,12 +239,10 @@ class RunFolder:
         if os.path.lexists(path) and _read_counter(path) is None:  # not a file of ours
             return
         content = {"session": session, "begun": self.count_starts(session, name) + 1}
-        try:
+        with convert_save_errors(self.path):
             self.create()
             with write_atomically(path, overwrite=True) as temporary_path:
                 temporary_path.write_text(json.dumps(content), encoding="utf-8")
-        except OSError as error:
-            raise FailedError(make_save_fault(self.path, error)) from error
 
     def remove_starts(self, name: str) -> None:
         """Remove the crash counter of a job that has ended."""

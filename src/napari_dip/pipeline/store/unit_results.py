@@ -19,7 +19,7 @@ import numpy as np
 from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.lazy_images import create_mapped_image
-from napari_dip.io.paths import describe_write_error, make_save_fault
+from napari_dip.io.paths import convert_save_errors, describe_write_error
 from napari_dip.pipeline.assess.merge import UnitResult
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.units import list_joint_unit_groups, list_unit_chains
@@ -84,12 +84,10 @@ class ResultStore:
             If the folder cannot be written to.
         """
         folder = self._folder
-        try:
+        with convert_save_errors(folder.path):
             folder.create()
             self._is_lock_owner = self._try_lock()
             folder.initialise()
-        except OSError as error:
-            raise FailedError(make_save_fault(folder.path, error)) from error
 
     def close(self) -> None:
         """Remove temporary folders and release the lock; memory-mapped images stay valid."""

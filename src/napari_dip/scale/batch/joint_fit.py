@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.engine.fit.stopping import Control
-from napari_dip.errors import FailedError, RefusedError
-from napari_dip.io.paths import compute_file_sha256, make_save_fault
+from napari_dip.errors import RefusedError
+from napari_dip.io.paths import compute_file_sha256, convert_save_errors
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.executor import Executor
@@ -108,10 +108,8 @@ def fit_joint_network(
     recorder = ControlRecorder(poll_control)
     checkpoints = CheckpointStore(run_folder, resume=resume, replaces_unusable=True)
     steps = _fit_networks(joint_plan, network_path, checkpoints, recorder)
-    try:
+    with convert_save_errors(network_path):
         return (yield from run_with_torch(steps, joint_plan.threads, SERIES_NAME))
-    except OSError as error:
-        raise FailedError(make_save_fault(network_path, error)) from error
 
 
 def _calibrate_files(

@@ -132,9 +132,7 @@ class ImportedNetwork:
     sha256: str
 
 
-def load_network(
-    file: NetworkSource, layer: str, size: tuple[int, ...], *, memory: int = MAX_LOADING_BYTES
-) -> ImportedNetwork:
+def load_network(file: NetworkSource, layer: str, size: tuple[int, ...]) -> ImportedNetwork:
     """Load a network up to a layer, after a trial run on an image of that size.
 
     A network is cached until its files change.
@@ -146,8 +144,6 @@ def load_network(
         Path of a module; `LIST_ALL` returns a refusal with the names of all.
     size : tuple of int
         Size of the image, along Y and X.
-    memory : int
-        Maximum memory of the child process, in bytes.
 
     Raises
     ------
@@ -159,7 +155,7 @@ def load_network(
         details = ", ".join(f"{make_printable(path)} ({sizes})" for path, sizes in layers)
         facts = {"path": make_printable(file.network), "count": len(layers)}
         raise RefusedError("layer-list", layers=details[:_MAX_REFUSAL_LENGTH], **facts)
-    network = _load_network_or_layers(file, layer, size, memory)
+    network = _load_network_or_layers(file, layer, size)
     assert not isinstance(network, tuple)
     return network
 
@@ -211,19 +207,19 @@ def list_network_layers(file: NetworkSource, size: tuple[int, ...]) -> tuple[tup
     RefusedError
         If the network cannot be used.
     """
-    network = _load_network_or_layers(file, None, size, MAX_LOADING_BYTES)
+    network = _load_network_or_layers(file, None, size)
     assert not isinstance(network, ImportedNetwork)
     return network
 
 
 def _load_network_or_layers(
-    file: NetworkSource, layer: str | None, size: tuple[int, ...], memory: int
+    file: NetworkSource, layer: str | None, size: tuple[int, ...]
 ) -> ImportedNetwork | tuple[tuple[str, str], ...]:
     """Return the network up to a layer, or its layers if none is named."""
     raise_if_refused(file.refuse_files())
     # as a cache key
     file_stats = tuple((status.st_mtime_ns, status.st_size) for status in map(os.stat, file.paths))
-    return _load_in_child(file, layer, size, memory, file_stats)
+    return _load_in_child(file, layer, size, file_stats)
 
 
 @lru_cache(maxsize=4)
@@ -231,7 +227,6 @@ def _load_in_child(
     file: NetworkSource,
     layer: str | None,
     size: tuple[int, ...],
-    memory: int,
     file_stats: tuple[Any, ...],
 ) -> ImportedNetwork | tuple[tuple[str, str], ...]:
     """Run the child process and read its result; refusals are raised, so they are not cached."""
@@ -241,7 +236,8 @@ def _load_in_child(
     with tempfile.TemporaryDirectory(prefix="napari-dip-") as folder_name:
         folder = Path(folder_name)
         request: dict[str, Any] = {"path": file.network, "weights": file.weights}
-        request |= {"layer": layer, "size": size, "memory": memory, "seconds": MAX_LOADING_SECONDS}
+        request |= {"layer": layer, "size": size}
+        request |= {"memory": MAX_LOADING_BYTES, "seconds": MAX_LOADING_SECONDS}
         code = _run_child(folder, json.dumps(request))
         if code == _EXIT_SUCCESS and layer is None:
             data = json.loads((folder / LAYERS_FILE).read_text(encoding="utf-8"))
@@ -253,7 +249,7 @@ def _load_in_child(
             raise RefusedError(_read_child_refusal(folder / REFUSAL_FILE))
         printable = make_printable(file.network)
         if code == _EXIT_OUT_OF_MEMORY or code < 0:  # ended by the limit of time or memory
-            limit = f"{memory / 2**30:.1f} GB of memory or {MAX_LOADING_SECONDS} s"
+            limit = f"{MAX_LOADING_BYTES / 2**30:.1f} GB of memory or {MAX_LOADING_SECONDS} s"
             raise RefusedError("network-limits", path=printable, limit=limit)
         why = "its reader could make no sense of it"
         raise RefusedError("network-broken", path=printable, why=why)
