@@ -121,11 +121,11 @@ def test_convolution_is_true_convolution(name: str, convolve_tensor: type) -> No
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_sum_and_fourier_agree_with_their_gradients_and_per_channel(name: str) -> None:
+def test_sum_and_fourier_agree_with_their_gradients(name: str) -> None:
     grid, sizes = GRIDS[name]
     results = []
     for method in (convolve_directly, convolve_by_fourier):
-        image, kernel = draw_random(2, 3, *grid), draw_random(3, *sizes, seed=1)
+        image, kernel = draw_random(2, 3, *grid), draw_random(*sizes, seed=1)
         image.requires_grad_()
         kernel.requires_grad_()
         blurred = method(image, kernel)
@@ -195,13 +195,6 @@ def test_kernels_without_a_middle_are_refused() -> None:
         ValidConvolution(torch.ones(5))
 
 
-def test_a_kernel_per_channel_blurs_its_own_channel() -> None:
-    kernels, image = draw_random(3, 5, 5), draw_random(1, 3, 20, 20, seed=1)
-    blurred = ValidConvolution(kernels, dims=2)(image)
-    alone = ValidConvolution(kernels[1])(image[:, 1:2])
-    assert torch.allclose(blurred[:, 1:2], alone, atol=1e-5)
-
-
 def test_fast_lengths_have_small_primes_only() -> None:
     assert [find_fft_length(size) for size in (1, 7, 97, 256, 257, 542)] == [
         1,
@@ -237,11 +230,8 @@ KERNELS = {
     "free": SoftmaxKernel(draw_random(5, 7)),
     "network": SoftmaxKernel(KernelNetwork((5, 7), torch.Generator().manual_seed(0))),
     "gaussian": GaussianKernel((5, 7), 1.3),
-    "gaussian per axis": GaussianKernel((5, 7, 3), 1.3, 2.0, 0.5),
     "motion": MotionKernel((7, 9), 4.0, 0.7),
-    "motion in a stack": MotionKernel((3, 7, 9), 4.0, 0.7),
     "defocus": DefocusKernel((7, 9), 2.3),
-    "defocus in a stack": DefocusKernel((3, 7, 9), 2.3),
     "lens": ZernikeKernel((7, 9), (0.1, -0.05, 0.1, 0.1, 0.05, 0.1, -0.1, 0.05), 0.3),
 }
 
@@ -383,14 +373,6 @@ def test_an_unknown_gaussian_width_is_found_within_2_percent() -> None:
     assert fit["sigmas"][0] == pytest.approx(2.0, rel=0.02)
 
 
-def test_an_unknown_gaussian_of_two_widths_is_found() -> None:
-    sharp = make_image(80)
-    whole = gaussian_filter(sharp[0, 0].numpy(), (2.0, 1.2), truncate=5)[10:70, 10:70]
-    blur = LearnedConvolution(GaussianKernel((21, 21), 1.5, 1.5))
-    fit = fit_kernel(blur, sharp, torch.from_numpy(whole)[None, None])
-    assert fit["sigmas"] == pytest.approx((2.0, 1.2), rel=0.02)
-
-
 def test_an_unknown_motion_is_found() -> None:
     sharp = make_image(64)
     blurred = LearnedConvolution(MotionKernel((13, 13), 8.0, 0.8))(sharp).detach()
@@ -406,7 +388,7 @@ def test_an_unknown_defocus_is_found() -> None:
     assert fit["radius"][0] == pytest.approx(4.0, rel=0.02)
 
 
-@pytest.mark.parametrize("start", [(0.0,), (-1.0,), (float("nan"),), (1.0, 2.0, 3.0)])
-def test_widths_that_are_none_are_refused(start: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match=r"above 0|do not fit"):
-        LearnedConvolution(GaussianKernel((5, 5), *start))
+@pytest.mark.parametrize("start", [0.0, -1.0, float("nan")])
+def test_widths_that_are_none_are_refused(start: float) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        LearnedConvolution(GaussianKernel((5, 5), start))

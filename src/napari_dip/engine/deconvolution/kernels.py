@@ -158,16 +158,14 @@ class GaussianKernel(nn.Module):
     Parameters
     ----------
     sizes : tuple of int
-    *sigmas : float, > 0
-        Initial standard deviation in pixels, one for all axes or one for each.
+    sigma : float, > 0
+        Initial standard deviation in pixels, the same along all axes.
     """
 
-    def __init__(self, sizes: tuple[int, ...], *sigmas: float) -> None:
+    def __init__(self, sizes: tuple[int, ...], sigma: float) -> None:
         super().__init__()
-        if len(sigmas) not in (1, len(sizes)):
-            raise ValueError(f"{len(sigmas)} widths do not fit {len(sizes)} axes.")
         self.sizes = sizes
-        self.log_sigmas: nn.Parameter = nn.Parameter(_compute_logarithms("sigma", sigmas))
+        self.log_sigmas: nn.Parameter = nn.Parameter(_compute_logarithms("sigma", (sigma,)))
 
     def forward(self) -> Tensor:
         """Return the kernel (*sizes)."""
@@ -184,12 +182,11 @@ class GaussianKernel(nn.Module):
 
 
 class MotionKernel(nn.Module):
-    """Motion kernel: a straight antialiased line in the plane of Y and X.
+    """Motion kernel: a straight antialiased line.
 
     Parameters
     ----------
     sizes : tuple of int
-        In 3-D the line lies in the middle plane.
     length : float, > 0
         Initial length in pixels.
     angle : float
@@ -210,11 +207,11 @@ class MotionKernel(nn.Module):
     def forward(self) -> Tensor:
         """Return the kernel (*sizes)."""
         positions = self.positions * self.log_length.exp()
-        rows, columns = (_compute_middle_offsets(side, positions) for side in self.sizes[-2:])
+        rows, columns = (_compute_middle_offsets(side, positions) for side in self.sizes)
         offset_y = positions[:, None] * self.angle.sin() - rows  # (points, height)
         offset_x = positions[:, None] * self.angle.cos() - columns
         plane = (1 - offset_y.abs()).clamp(min=0).T @ (1 - offset_x.abs()).clamp(min=0)
-        return _embed_in_volume(plane / plane.sum(), self.sizes)
+        return plane / plane.sum()
 
     def get_kernel_parameters(self) -> dict[str, tuple[float, ...]]:
         """Return the length in pixels and the angle in radians, from 0 to pi."""
@@ -223,12 +220,11 @@ class MotionKernel(nn.Module):
 
 
 class DefocusKernel(nn.Module):
-    """Defocus kernel: a uniform disc in the plane of Y and X, as in geometrical optics.
+    """Defocus kernel: a uniform disc, as in geometrical optics.
 
     Parameters
     ----------
     sizes : tuple of int
-        In 3-D the disc lies in the middle plane.
     radius : float, > 0
         Initial radius in pixels. Below half a pixel it is a point without a gradient.
     """
@@ -244,14 +240,14 @@ class DefocusKernel(nn.Module):
         samples = (torch.arange(_DISC_SAMPLES, device=radius.device) + 0.5) / _DISC_SAMPLES - 0.5
         offset_y, offset_x = (
             (_compute_middle_offsets(size, radius)[:, None] + samples).flatten()
-            for size in self.sizes[-2:]
+            for size in self.sizes
         )
         distance = (offset_y[:, None] ** 2 + offset_x**2).sqrt()
         # with an edge of one sample
         coverage = ((radius - distance) * _DISC_SAMPLES + 0.5).clamp(0, 1)
-        height, width = self.sizes[-2:]
+        height, width = self.sizes
         plane = coverage.reshape(height, _DISC_SAMPLES, width, _DISC_SAMPLES).mean((1, 3))
-        return _embed_in_volume(plane / plane.sum(), self.sizes)
+        return plane / plane.sum()
 
     def get_kernel_parameters(self) -> dict[str, tuple[float, ...]]:
         """Return the radius in pixels."""
@@ -323,15 +319,6 @@ def _compute_logarithms(name: str, values: tuple[float, ...]) -> Tensor:
 def _compute_middle_offsets(size: int, template: Tensor) -> Tensor:
     """Return the offsets from the middle pixel, (size,)."""
     return torch.arange(size, device=template.device, dtype=template.dtype) - size // 2
-
-
-def _embed_in_volume(plane: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """Return the plane in the middle of a volume of zeros, if the grid is 3-D."""
-    if len(sizes) == 2:
-        return plane
-    depth = plane.new_zeros(sizes[0])
-    depth[sizes[0] // 2] = 1
-    return depth[:, None, None] * plane
 
 
 def _make_linear(in_features: int, out_features: int, rng: torch.Generator) -> nn.Linear:

@@ -67,10 +67,7 @@ class ValidConvolution(_OpenBorderConvolution):
     Parameters
     ----------
     kernel : Tensor
-        (*sizes) for all channels, or (C, *sizes), with odd sizes; its middle is its origin.
-    dims : int or None
-        2 or 3, number of axes of the grid. None: all axes of the kernel. It is required for one
-        kernel per channel.
+        (*sizes) for all channels, with odd sizes; its middle is its origin.
     margin : tuple of int or None
         Pixels of the image beyond the field, on either side of each axis, if fewer than half the
         kernel. The image is continued beyond them by its border values. This limits the memory
@@ -89,18 +86,15 @@ class ValidConvolution(_OpenBorderConvolution):
 
     kernel: Tensor
 
-    def __init__(
-        self, kernel: Tensor, dims: int | None = None, margin: tuple[int, ...] | None = None
-    ) -> None:
+    def __init__(self, kernel: Tensor, margin: tuple[int, ...] | None = None) -> None:
         super().__init__()
-        self.dims: int = kernel.ndim if dims is None else dims
-        self._set_margin(compute_kernel_margin(kernel, self.dims), margin)
+        self._set_margin(compute_kernel_margin(kernel, kernel.ndim), margin)
         self.register_buffer("kernel", kernel.detach().to(torch.float32), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, C, *measured + 2 margin) to (B, C, *measured)."""
         image = self._pad(image)
-        if prod(self.kernel.shape[-self.dims :]) <= MAX_DIRECT_TAPS:
+        if prod(self.kernel.shape) <= MAX_DIRECT_TAPS:
             return convolve_directly(image, self.kernel)
         transfer = self._get_transfer(self.kernel, _compute_fft_lengths(image))
         return convolve_by_fourier(image, self.kernel, transfer)
@@ -228,23 +222,22 @@ def convolve_valid(image: Tensor, kernel: Tensor) -> Tensor:
     image : Tensor
         (B, C, *grid)
     kernel : Tensor
-        (*sizes), or (C, *sizes); no size above the grid's.
+        (*sizes); no size above the grid's.
 
     Returns
     -------
     Tensor
         (B, C, *grid - sizes + 1)
     """
-    sizes = tuple(kernel.shape[-(image.ndim - 2) :])
-    is_small = prod(sizes) <= MAX_DIRECT_TAPS
+    is_small = prod(kernel.shape) <= MAX_DIRECT_TAPS
     return convolve_directly(image, kernel) if is_small else convolve_by_fourier(image, kernel)
 
 
 def convolve_directly(image: Tensor, kernel: Tensor) -> Tensor:
     """Compute `convolve_valid` directly, which is fastest for the smallest kernels."""
     dims, channels = image.ndim - 2, image.shape[1]
-    flipped = kernel.flip(tuple(range(-dims, 0)))  # torch's convolutions correlate
-    weight = flipped.expand(channels, *flipped.shape[-dims:])[:, None]
+    flipped = kernel.flip(tuple(range(dims)))  # torch's convolutions correlate
+    weight = flipped.expand(channels, *flipped.shape)[:, None]
     return _CONVOLUTION_FUNCTIONS[dims](image, weight, groups=channels)
 
 
@@ -255,7 +248,7 @@ def convolve_by_fourier(image: Tensor, kernel: Tensor, transfer: Tensor | None =
     """
     dims = image.ndim - 2
     axes = tuple(range(-dims, 0))
-    sizes, grid = kernel.shape[-dims:], image.shape[-dims:]
+    sizes, grid = kernel.shape, image.shape[-dims:]
     lengths = _compute_fft_lengths(image)
     spectrum = torch.fft.rfftn(image, s=lengths, dim=axes)
     spectrum = spectrum * (_compute_spectrum(kernel, lengths) if transfer is None else transfer)
