@@ -130,7 +130,7 @@ class FeatureGraph(nn.Module):
     Raises
     ------
     ValueError
-        If a step is not allowed, or uses a name that is not defined.
+        If a step is not allowed.
     """
 
     def __init__(self, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -140,15 +140,6 @@ class FeatureGraph(nn.Module):
         for name, buffer_name in self._buffer_names.items():
             self.register_buffer(buffer_name, tensors[name].detach(), persistent=False)
         self._steps = [_resolve_operator(*step) for step in description["steps"]]
-        defined_names = {self._image_input, *self._buffer_names}
-        for _, arguments, results, _ in self._steps:
-            if missing := {
-                name for name in _list_result_names(arguments) if name not in defined_names
-            }:
-                raise ValueError(f"{min(missing)!r} is used before it is defined")
-            defined_names.update(name for name in results if name is not None)
-        if self._output not in defined_names:
-            raise ValueError(f"{self._output!r} is not defined")
 
     def forward(self, image: Tensor) -> Tensor:
         """Map the standardised image (B, C, Y, X) to activations of any shape."""
@@ -197,16 +188,6 @@ def _substitute_results(value: Any, values: Mapping[str, Any]) -> Any:
     return (
         [_substitute_results(item, values) for item in value] if isinstance(value, list) else value
     )
-
-
-def _list_result_names(arguments: Mapping[str, Any]) -> list[str]:
-    names = []
-    for value in arguments.values():
-        elements = value if isinstance(value, list) else [value]
-        names += [
-            element["of"] for element in elements if isinstance(element, dict) and "of" in element
-        ]
-    return names
 
 
 class UnmeasuredIdentity(Identity):
