@@ -97,10 +97,10 @@ def take(folder: Path, entry: str) -> None:
         photographer.take("done", *SIZES)
     for section in dock.findChildren(CollapsibleSection):
         if section.isVisible():
-            section.toggleButton().click()
+            section.title_button.click()
             let_pass(0.5)
-            photographer.take(section.text())
-            section.toggleButton().click()
+            photographer.take(section.title)
+            section.title_button.click()
     if hasattr(dock, "crop_preview"):
         dock.crop_preview.compare_button.click()
         wait_until(lambda: not dock.is_busy)

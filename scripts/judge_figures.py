@@ -36,11 +36,11 @@ def profile(viewer: napari.Viewer, dock: TaskDock) -> None:
     )
     viewer.layers.selection.active = chosen
     fold = dock.result_view.profile
-    fold.expand(animate=False)
+    fold.title_button.setChecked(True)
     photograph(viewer, "profile_dock.png")  # lays out
     scroll_to(dock, fold)
     photograph(viewer, "profile_dock.png", reset=False)
-    fold.collapse(animate=False)
+    fold.title_button.setChecked(False)
     scroll_to(dock, dock.history)
     viewer.layers.remove(drawn)
 
@@ -74,7 +74,7 @@ def trial() -> None:
         [corners], name="rectangle", face_color="transparent", edge_color="orange", edge_width=2
     )
     viewer.layers.selection.active = viewer.layers["mitochondria"]
-    dock.crop_preview.expand(animate=False)
+    dock.crop_preview.title_button.setChecked(True)
     let_pass(0.5)
     photograph(viewer, "try_dock.png")
     dock.form.widgets["max_iterations"].value = COMPARED

@@ -128,7 +128,7 @@ def test_a_sample_is_denoised_stopped_and_kept_and_its_script_gives_the_same_pix
     assert result.opacity == pytest.approx(0.4)
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
     QApplication.clipboard().setText("nothing yet")
-    user.press("Repeat")
+    user.press("▶ Repeat")
     user.press("Copy as Python")
     user.wait_until(lambda: "keep_after=" in QApplication.clipboard().text())
     monkeypatch.chdir(tmp_path)
@@ -197,7 +197,7 @@ def test_a_preset_that_was_saved_is_there_when_napari_is_started_again(user, mak
     user.open_dock("Denoise")
     user.set(seed=21, gain="2.5", max_iterations="77")
     wanted = user.dock.form.build_recipe()
-    user.press("Repeat")
+    user.press("▶ Repeat")
     user.qtbot.keyClicks(user.dock.repeat_section.presets.name_edit, "Cells at 30 C")
     user.press("Save")
     user.viewer.close()
@@ -206,7 +206,7 @@ def test_a_preset_that_was_saved_is_there_when_napari_is_started_again(user, mak
     user.viewer.add_image(np.eye(32), name="other cells")
     user.open_dock("Denoise")
     assert user.dock.form.build_recipe() != wanted
-    assert user.dock.repeat_section.isExpanded()  # as it was left
+    assert user.dock.repeat_section.is_unfolded  # as it was left
     user.dock.repeat_section.presets.combo.setCurrentText("Cells at 30 C")
     user.press("Use")
     assert user.dock.form.build_recipe() == wanted
@@ -250,9 +250,9 @@ def test_no_dock_is_wider_than_what_it_is_shown_in(user, theme):
         if hasattr(dock, "form") and "microscope" in dock.form.widgets:
             dock.form.widgets["microscope"].value = "widefield"  # shows four more rows
         for section in dock.findChildren(CollapsibleSection):
-            section.expand(animate=False)
+            section.title_button.setChecked(True)
             user.qtbot.wait(50)
-            check_widths(dock, f"{entry}, {section.text()}")
+            check_widths(dock, f"{entry}, {section.title}")
     user.wait_until(lambda: not QThreadPool.globalInstance().activeThreadCount())
 
 

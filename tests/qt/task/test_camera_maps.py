@@ -57,5 +57,5 @@ def test_maps_wait_in_a_fold_of_their_own(driver):
     assert dock.camera_maps.isVisibleTo(dock)
     assert not combos["noise_map"].isVisibleTo(dock)
     assert combos["repeated_exposure"].isVisibleTo(dock)
-    dock.camera_maps.expand()
+    dock.camera_maps.title_button.setChecked(True)
     assert combos["noise_map"].isVisibleTo(dock)

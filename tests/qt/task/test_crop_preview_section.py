@@ -31,7 +31,7 @@ def large_image(driver, noisy):
 
 def test_without_an_image_there_is_nothing_to_try(driver):
     trying = driver.dock.crop_preview
-    driver.press(trying.toggleButton())
+    driver.press(trying.title_button)
     buttons = trying.try_button, trying.compare_button, trying.restore_button
     driver.wait_until(lambda: "in 4 runs" in trying.offer_label.text())
     assert all(button.isEnabled() for button in buttons)
@@ -59,9 +59,9 @@ def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large_i
     trying = large_image.dock.crop_preview
     draw_rectangle(large_image, 40, 16, 104, 112)
     assert trying.region_combo.currentText() == "region"
-    assert not trying.apply_button.isVisibleTo(trying.content())  # there is no preview yet
+    assert not trying.apply_button.isVisibleTo(trying.page)  # there is no preview yet
     large_image.dock.result_view.extra_layer_chooser.boxes["residual"].setChecked(True)
-    large_image.press(trying.toggleButton())
+    large_image.press(trying.title_button)
     offer = r"96 × 64 pixels: up to \d+ s. Compare presets: up to .+ (s|min) in 4 runs."
     large_image.wait_until(lambda: re.fullmatch(offer, trying.offer_label.text()))
     large_image.viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
@@ -146,7 +146,7 @@ def test_apply_to_all_shows_the_whole_image_as_before_the_grid(large_image):
     viewer.reset_view()
     view = viewer.scene.camera.center, viewer.scene.camera.zoom
     draw_rectangle(large_image, 0, 0, 64, 64)
-    large_image.press(trying.toggleButton())
+    large_image.press(trying.title_button)
     viewer.screenshot(canvas_only=False, flash=False)
     large_image.press(trying.compare_button)
     assert large_image.dock.is_busy
@@ -195,7 +195,7 @@ def test_what_is_in_view_is_the_region_without_a_drawing(large_image):
     viewer.reset_view()
     viewer.scene.camera.center = (10 + 32, 20 + 32)
     viewer.scene.camera.zoom *= 2.5
-    large_image.press(trying.toggleButton())
+    large_image.press(trying.title_button)
     viewer.screenshot(canvas_only=False, flash=False)
     (row, column), (bottom, right) = (
         corner.tolist() for corner in viewer.layers["cells"].corner_pixels
@@ -215,7 +215,7 @@ def test_what_is_in_view_is_the_region_without_a_drawing(large_image):
 def test_the_offer_tells_the_drawn_size_beside_the_enlarged_one(large_image):
     trying = large_image.dock.crop_preview
     draw_rectangle(large_image, 41, 17, 100, 88)
-    large_image.press(trying.toggleButton())
+    large_image.press(trying.title_button)
     offer = "71 × 59 pixels, enlarged to 72 × 64 pixels (multiples of 8): up to "
     large_image.wait_until(lambda: trying.offer_label.text().startswith(offer))
 
@@ -234,7 +234,7 @@ def test_a_preview_follows_the_view_and_takes_the_place_of_the_last_one(large_im
     large_image.set(max_iterations="1")
     viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
     viewer.scene.camera.center, viewer.scene.camera.zoom = (10 + 16, 20 + 16), 30
-    large_image.press(trying.toggleButton())
+    large_image.press(trying.title_button)
     viewer.screenshot(canvas_only=False, flash=False)
     box = trying.follow_box
     place = QPoint(8, box.height() // 2)

@@ -137,15 +137,15 @@ def test_all_labels_have_tooltips(driver, task):
 @pytest.mark.long
 def test_a_dock_opens_with_the_folds_that_were_left_open(driver):
     driver.viewer.window._qt_window.show()
-    driver.press(driver.dock.noise_section.toggleButton())
-    driver.press(driver.dock.settings_section.toggleButton())
-    driver.press(driver.dock.settings_section.toggleButton())
+    driver.press(driver.dock.noise_section.title_button)
+    driver.press(driver.dock.settings_section.title_button)
+    driver.press(driver.dock.settings_section.title_button)
     later = DenoiseDock(driver.viewer)
     driver.viewer.window.add_dock_widget(later, name="Later", area="right")
-    assert later.noise_section.isExpanded() and not later.settings_section.isExpanded()
+    assert later.noise_section.is_unfolded and not later.settings_section.is_unfolded
     other = make_dock_class("deblur")(driver.viewer)
     driver.viewer.window.add_dock_widget(other, name="Deblur", area="right")
-    assert not other.noise_section.isExpanded()
+    assert not other.noise_section.is_unfolded
 
 
 def test_the_time_left_stands_in_the_activity_dock(long_run):

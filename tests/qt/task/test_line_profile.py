@@ -152,7 +152,7 @@ def test_a_line_drawn_with_the_mouse_shows_input_and_result(driver, tmp_path, mo
     driver.wait_for_end()
     viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
     viewer.reset_view()
-    driver.press(fold.toggleButton())
+    driver.press(fold.title_button)
     viewer.screenshot(canvas_only=False, flash=False)
     driver.press(fold.draw_button)
     assert viewer.layers["line profile"].mode == "add_line"
@@ -194,7 +194,7 @@ def test_a_profile_that_appears_below_the_window_is_scrolled_into_sight(driver):
     result = viewer.add_image(cells.data[::-1], name="cells denoised", visible=False)
     fold.show_pair(cells, result)
     driver.dock.run_bar.show_message("\n".join(["A line."] * 10))
-    driver.press(fold.toggleButton())
+    driver.press(fold.title_button)
     driver.qtbot.wait(100)
     driver.press(fold.draw_button)
     viewer.layers["line profile"].add_lines(np.array([[5.0, 5.0], [50.0, 40.0]]))
@@ -215,7 +215,7 @@ def show_pair(driver):
 def test_drawing_a_line_leaves_the_grid_where_it_would_have_a_cell_of_its_own(driver):
     viewer, fold = show_pair(driver)
     viewer.window._qt_window.show()
-    driver.press(fold.toggleButton())
+    driver.press(fold.title_button)
     driver.wait_until(lambda: not fold.draw_button.visibleRegion().isEmpty())
     viewer.canvas.grid.enabled = True
     driver.press(fold.draw_button)
@@ -227,7 +227,7 @@ def test_drawing_a_line_leaves_the_grid_where_it_would_have_a_cell_of_its_own(dr
 @pytest.mark.gl
 def test_a_line_beside_the_image_is_answered_in_a_sentence(driver):
     viewer, fold = show_pair(driver)
-    fold.expand(animate=False)
+    fold.title_button.setChecked(True)
     viewer.add_shapes([np.array([[300.0, 300.0], [300.0, 340.0]])], shape_type="line")
     driver.wait_until(
         lambda: "'cells denoised' lies in what was drawn" in fold.message_label.text()

@@ -20,7 +20,7 @@ PIXEL = {"scale": (0.065, 0.065), "units": ("um", "um")}
 
 def expand(driver, section) -> None:
     driver.viewer.window._qt_window.show()
-    driver.press(section.toggleButton())
+    driver.press(section.title_button)
     driver.qtbot.wait(50)
 
 
@@ -54,7 +54,7 @@ def deblur_driver(driver) -> Iterator[object]:
 
 def measure(driver):
     section = driver.dock.psf_section
-    if not section.isExpanded():
+    if not section.is_unfolded:
         expand(driver, section)
     driver.press(section.measure_button)
     driver.wait_until(lambda: not section.is_busy)

@@ -28,8 +28,8 @@ def expanded_repeat(driver, noisy):
 
 
 def expand(driver):
-    driver.qtbot.mouseClick(driver.dock.repeat_section.toggleButton(), Qt.MouseButton.LeftButton)
-    assert driver.dock.repeat_section.isExpanded()
+    driver.qtbot.mouseClick(driver.dock.repeat_section.title_button, Qt.MouseButton.LeftButton)
+    assert driver.dock.repeat_section.is_unfolded
 
 
 def find_scroll_area(dock):
@@ -208,7 +208,7 @@ def test_the_selected_result_is_repeated_and_any_task_can_describe_it(expanded_r
     )
     dock = make_dock_class("inpaint")(driver.viewer)
     driver.viewer.window.add_dock_widget(dock, name="Inpaint", area="right")
-    dock.repeat_section.expand(animate=False)
+    dock.repeat_section.title_button.setChecked(True)
     driver.press(dock.repeat_section.again_button)
     assert "was made by the task 'Denoise'" in dock.run_bar.message_label.text()
     driver.press(dock.repeat_section.methods_button)
@@ -241,7 +241,7 @@ def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(expanded_repea
     assert not presets.save_button.isEnabled()  # nothing is replaced by its name
     other = DenoiseDock(driver.viewer)
     driver.viewer.window.add_dock_widget(other, name="Second", area="right")
-    other.repeat_section.expand(animate=False)
+    other.repeat_section.title_button.setChecked(True)
     other.repeat_section.presets.combo.setCurrentText("My cells")
     driver.press(other.repeat_section.presets.load_button)
     assert other.form.build_recipe() == wanted
@@ -302,7 +302,7 @@ def test_use_of_the_default_settings_says_nothing_of_the_last_run_any_more(expan
     later = DenoiseDock(driver.viewer)
     driver.viewer.window.add_dock_widget(later, name="Later", area="right")
     assert "settings are those of your last run" in later.run_bar.message_label.text()
-    assert later.repeat_section.isExpanded()  # as it was left
+    assert later.repeat_section.is_unfolded  # as it was left
     later.repeat_section.presets.combo.setCurrentIndex(0)
     driver.press(later.repeat_section.presets.load_button)
     assert later.form.build_recipe().run_settings.seed == 0

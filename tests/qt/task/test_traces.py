@@ -86,7 +86,7 @@ def test_a_region_that_is_drawn_shows_traces_and_a_line_beside_it_the_profile(
     viewer.add_layer(before)
     viewer.add_layer(after)
     section.show_pair(before, after)
-    section.expand(animate=False)
+    section.title_button.setChecked(True)
     section.region_button.click()
     shapes = viewer.layers["traces"]
     assert shapes.mode == "add_rectangle"

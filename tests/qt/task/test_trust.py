@@ -32,13 +32,13 @@ pytestmark = pytest.mark.gl
 
 def expand(driver, section) -> None:
     driver.viewer.window._qt_window.show()
-    driver.press(section.toggleButton())
+    driver.press(section.title_button)
     driver.qtbot.wait(50)
 
 
 def measure(driver) -> NoiseSection:
     noise = driver.dock.noise_section
-    if not noise.isExpanded():
+    if not noise.is_unfolded:
         expand(driver, noise)
     driver.press(noise.measure_button)
     driver.wait_until(lambda: not noise.is_busy)
@@ -282,7 +282,7 @@ def test_a_card_shows_each_warning_whole_or_among_the_details(driver, width):
     assert below[: len(hidden)] == [f"⚠ {note}" for note in hidden]
     assert len(hidden) == (1 if width == 310 else 0)
     title = "Details of the result (1 more warning)" if hidden else "Details of the result"
-    assert view.details_section.text() == title
+    assert view.details_section.title == title
 
 
 @pytest.mark.long
@@ -305,7 +305,7 @@ def test_details_list_warnings_then_figures_then_the_other_sentences(driver):
     assert listed[:2] == [f"⚠ {note}" for note in alerts]
     assert listed[2:6] == [f"• {figure}" for figure in figures]
     assert set(listed[6:-1]) == {f"• {finding}"} and listed[-1] == f"• {other}"
-    assert view.details_section.text() == "Details of the result (2 more warnings)"
+    assert view.details_section.title == "Details of the result (2 more warnings)"
 
 
 def test_the_card_gives_the_verdict_on_the_result_and_goes_with_it(driver):

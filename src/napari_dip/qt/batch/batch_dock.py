@@ -350,7 +350,6 @@ class BatchDock(QWidget):
         self._task = task
         self.joint_training.update_for_task(task)
         self.maps_section.setVisible(any(each.is_detector_map for each in TASKS[task].spec.inputs))
-        self.maps_section.adjust_page_height()
 
     def _schedule_reading(self) -> None:
         """Schedule reading the headers; the table is kept until then."""

@@ -429,7 +429,7 @@ class ProfileSection(CollapsibleSection):
         fill_grid(page, rows).setRowStretch(len(rows), 1)
         self.draw_button.clicked.connect(lambda: self.start_drawing("line profile", "add_line"))
         self.region_button.clicked.connect(lambda: self.start_drawing("traces", "add_rectangle"))
-        self.toggled.connect(self._schedule_redraw)
+        self.title_button.toggled.connect(self._schedule_redraw)
         self._redraw_timer.timeout.connect(self._update_plot)
         events = viewer.layers.events
         self._connections = Connections()
@@ -459,7 +459,7 @@ class ProfileSection(CollapsibleSection):
             )
         self._viewer.layers.selection.active = layer
         layer.mode = mode
-        self._show_message(_DRAW_LINE_HINT if mode == "add_line" else _DRAW_REGIONS_HINT)
+        self.message_label.setText(_DRAW_LINE_HINT if mode == "add_line" else _DRAW_REGIONS_HINT)
 
     def shut_down(self) -> None:
         """Disconnect from the viewer."""
@@ -470,7 +470,7 @@ class ProfileSection(CollapsibleSection):
         self._watched_layers.clear()
 
     def _schedule_redraw(self, _: object = None) -> None:
-        if self.isExpanded():
+        if self.is_unfolded:
             self._redraw_timer.start()
 
     def _update_plot(self) -> None:
@@ -486,7 +486,7 @@ class ProfileSection(CollapsibleSection):
         else:
             text = self._call(partial(self._show_profiles, source_layer, result_layer, line))
         self.plot.setVisible(self.profiles is not None)
-        self._show_message(text)
+        self.message_label.setText(text)
         if is_new and self.profiles is not None:
             self.scroll_into_view()
 
@@ -513,10 +513,6 @@ class ProfileSection(CollapsibleSection):
         self.plot.show_profiles(lines)
         self.profiles = lines
         return f"'{names[0]}' and '{names[1]}'. {lines.describe()}"
-
-    def _show_message(self, text: str) -> None:
-        self.message_label.setText(text)
-        self.adjust_page_height()
 
     def _choose_line_width(self) -> float:
         """Return a line width that is visible at any scale: a 200th of the image width."""

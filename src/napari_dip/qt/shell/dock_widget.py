@@ -19,13 +19,13 @@ from qtpy.QtWidgets import (
     QMainWindow,
     QPushButton,
     QScrollArea,
+    QSizePolicy,
     QTabBar,
     QTableView,
     QTextBrowser,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_dip.qt.shell.preferences import is_section_unfolded, save_fold
 
@@ -42,8 +42,6 @@ _TEXT_TABLES = tomllib.loads(Path(__file__).parents[1].joinpath("texts.toml").re
 #: Texts of the docks by key, and labels by table and key.
 DOCK_TEXTS: Mapping[str, str] = _TEXT_TABLES["texts"]
 DOCK_LABELS: Mapping[str, Mapping[str, str]] = _TEXT_TABLES["labels"]
-#: Qt's `QWIDGETSIZE_MAX`, in pixels: no limit on the size. Not every binding exports it.
-_MAX_WIDGET_SIZE = (1 << 24) - 1
 #: Minimum width of a dock, in pixels.
 MIN_DOCK_WIDTH = 310
 #: Minimum width of the scrolled part of a dock, in pixels.
@@ -51,7 +49,7 @@ _MIN_SCROLLED_WIDTH = 240
 #: Minimum height of a dock: shows its image and Run beside another dock on a screen of 720 pixels.
 _MIN_DOCK_HEIGHT = 220
 #: Height in pixels of the scrolled part below which the whole dock scrolls instead: six folded
-#: sections are 190 high.
+#: sections are 180 high.
 _MIN_SCROLLED_HEIGHT = 190
 #: Distance of the sections of a dock, in pixels.
 _SECTION_SPACING = 4
@@ -68,73 +66,61 @@ COLOUR_EVENTS = (QEvent.Type.PaletteChange, QEvent.Type.StyleChange)
 _FORM_ROLES = (QFormLayout.ItemRole.LabelRole, QFormLayout.ItemRole.FieldRole)
 
 
-class CollapsibleSection(QCollapsible):
+class CollapsibleSection(QFrame):
     """A page that is folded and unfolded by a click on its title; folded at first.
 
     Parameters
     ----------
     title : str
     page : QWidget
+
+    Attributes
+    ----------
+    title_button : QPushButton
+        Checked while the page is unfolded.
     """
 
     def __init__(self, title: str, page: QWidget) -> None:
-        super().__init__(title, expandedIcon=_UNFOLDED, collapsedIcon=_FOLDED)
-        # addWidget would measure the page before a new theme is applied to it
-        page.setMaximumHeight(0)
-        self.setContent(page)
-        self.setDuration(0)
-        layout = require(self.layout())  # saves height where several sections are stacked
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        page.setVisible(False)  # else the tab key would reach the hidden fields
-        self.toggled.connect(self._on_toggle)
+        super().__init__()
+        self.page: QWidget = page
+        self.title_button: QPushButton = QPushButton()
+        self.title_button.setCheckable(True)
+        self.title_button.setStyleSheet("text-align: left; border: none; outline: none;")
+        # with some themes, number fields would shrink below the height of their text
+        page.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
+        page.hide()
+        _stack(self, (self.title_button, page), 0, 2)
+        self.set_title(title)
+        self.title_button.toggled.connect(self._on_toggle)
 
-    def adjust_page_height(self) -> None:
-        """Adapt the height of the section to a page that has changed."""
-        if self.isExpanded():
-            self._on_toggle(True)
+    @property
+    def is_unfolded(self) -> bool:
+        """Whether the page is shown."""
+        return self.title_button.isChecked()
+
+    def set_title(self, title: str) -> None:
+        """Show another title."""
+        self.title: str = title
+        self.title_button.setText(f"{_UNFOLDED if self.is_unfolded else _FOLDED} {title}")
 
     def scroll_into_view(self) -> None:
         """Scroll down until the section is visible as far as it fits, if it is unfolded."""
-        ancestor = self.parentWidget() if self.isExpanded() else None
+        ancestor = self.parentWidget() if self.is_unfolded else None
         while ancestor is not None:
             if isinstance(ancestor, PageScrollArea):  # of two, either scrolls
                 _scroll_to_section(ancestor, self)
             ancestor = ancestor.parentWidget()
 
-    def resizeEvent(self, event: QResizeEvent | None) -> None:
-        """Adapt the height: sentences take more lines in a narrow dock."""
-        super().resizeEvent(event)
-        self.adjust_page_height()
-
-    def changeEvent(self, event: QEvent | None) -> None:
-        """Draw the triangle again in the colour of a new theme: Qt draws it once, in black."""
-        super().changeEvent(event)
-        if event is not None and event.type() in COLOUR_EVENTS:
-            self.setExpandedIcon(_UNFOLDED)
-            self.setCollapsedIcon(_FOLDED)
-
-    def _on_toggle(self, is_expanded: bool) -> None:
-        """Show the page in its full height, or hide it."""
-        page = self.content()
-        page.setVisible(is_expanded)
-        # with some themes, number fields would shrink below the height of their text
-        height = max(page.sizeHint().height(), _measure_wrapped_height(page))
-        page.setMinimumHeight(height if is_expanded else 0)
-        page.setMaximumHeight(_MAX_WIDGET_SIZE if is_expanded else 0)
-
-
-def _measure_wrapped_height(page: QWidget) -> int:
-    """Return the height of a page whose sentences wrap at its present width."""
-    layout = page.layout()
-    if layout is not None and layout.hasHeightForWidth():
-        return int(layout.totalHeightForWidth(page.width()))
-    return int(page.sizeHint().height())
+    def _on_toggle(self, is_unfolded: bool) -> None:
+        self.page.setVisible(is_unfolded)
+        self.set_title(self.title)
 
 
 def _measure_scrolled_height(page: QWidget) -> int:
     """Return the height that a scroll area gives a page: labels ask for more than they take."""
-    return max(page.minimumSizeHint().height(), _measure_wrapped_height(page))
+    wrapped_height = page.heightForWidth(page.width())  # -1 where nothing wraps
+    height = wrapped_height if wrapped_height >= 0 else page.sizeHint().height()
+    return max(page.minimumSizeHint().height(), height)
 
 
 class DockLifecycle(QObject):
@@ -390,11 +376,11 @@ def lay_out(
     fill_grid(dock, ([PageScrollArea(page, scroll_area)],))
     for section in scrolled_widgets:
         if isinstance(section, CollapsibleSection):
-            key = f"{type(dock).__name__}/{section.text()}"
+            key = f"{type(dock).__name__}/{section.title}"
             if is_section_unfolded(key):  # when it was last used
-                section.expand(animate=False)
-            section.toggled.connect(partial(save_fold, key))
-            section.toggled.connect(section.scroll_into_view)
+                section.title_button.setChecked(True)
+            section.title_button.toggled.connect(partial(save_fold, key))
+            section.title_button.toggled.connect(section.scroll_into_view)
     for form in dock.findChildren(QFormLayout):
         _copy_tooltips(form)
 

@@ -303,7 +303,7 @@ class CropPreviewSection(CollapsibleSection):
         self._follow_timer.timeout.connect(self._follow)
         self._offer_timer.timeout.connect(self._show_offer)
         self.region_combo.currentIndexChanged.connect(self._update_offer)
-        self.toggled.connect(self._update_offer)
+        self.title_button.toggled.connect(self._update_offer)
         form.changed.connect(self._update_offer)
         inputs.changed.connect(self._update_offer)
         camera_events = viewer.scene.camera.events
@@ -349,7 +349,7 @@ class CropPreviewSection(CollapsibleSection):
         self._form.show_recipe(recipe_from_dict(provenance["recipe"]))
         name, axes = provenance["input"]["name"], provenance["report"]["axes"]
         if not self._image_chooser.choose(name, axes):
-            self._show_message(f"The layer '{name}' that was tried is no longer there.")
+            self.message_label.setText(f"The layer '{name}' that was tried is no longer there.")
             return
         self.applied.emit()
 
@@ -360,7 +360,7 @@ class CropPreviewSection(CollapsibleSection):
 
     def _update_offer(self, _: object = None) -> None:
         """Show what the buttons would take, a moment after the last change."""
-        if self.isExpanded() and not self._is_busy:
+        if self.is_unfolded and not self._is_busy:
             self._offer_timer.start()
 
     def _show_offer(self) -> None:
@@ -379,7 +379,6 @@ class CropPreviewSection(CollapsibleSection):
                 f"{size}: up to {format_duration(chosen)}. Compare presets: up "
                 f"to {format_duration(sum(seconds.values()))} in {len(crops)} runs."
             )
-        self.adjust_page_height()
 
     def _follow(self) -> None:
         """Try on what has come into view, in place of the last such preview."""
@@ -432,7 +431,7 @@ class CropPreviewSection(CollapsibleSection):
         self._preview_page.setVisible(bool(names))
         self._enable_buttons()
         if self._image_chooser.get_layer() is None:
-            self._show_message(_CROP_PREVIEW_HINT)  # the last one was about an image
+            self.message_label.setText(_CROP_PREVIEW_HINT)  # the last one was about an image
         self._update_offer()
         self._show_cost()
 
@@ -477,14 +476,14 @@ class CropPreviewSection(CollapsibleSection):
         crops = self._plan_crops(presets or (preset,), is_merged=is_merged)
         image = self._image_chooser.get_layer()
         if isinstance(crops, str) or image is None:
-            self._show_message(crops if isinstance(crops, str) else "")
+            self.message_label.setText(crops if isinstance(crops, str) else "")
             return
         self.grid.end()
         whole_plan, *_ = crops[0]
         merge_layer = find_merge_layer(self._viewer, image, whole_plan) if is_merged else None
         whole_request = make_run_request(whole_plan, image, self._extra_inputs)
         requests = [make_crop_request(whole_request, *crop, merge_layer) for crop in crops]
-        self._show_message("")
+        self.message_label.setText("")
         self.comparison_target = requests[0].target if len(requests) > 1 else None
         self._earlier_layer_names = {layer.name for layer in self._viewer.layers}
         self._preset = preset
@@ -522,7 +521,6 @@ class CropPreviewSection(CollapsibleSection):
     def _show_cost(self, _: object = None) -> None:
         """Show the time that *Apply to all* would take."""
         self.cost_label.setText(self._describe_cost())
-        self.adjust_page_height()
 
     def _describe_cost(self) -> str:
         preview = find_layer(self._viewer, self.preview_combo.currentText())
@@ -537,10 +535,6 @@ class CropPreviewSection(CollapsibleSection):
             return plan.message
         preset = recipe.run_settings.preset.capitalize()
         return f"The whole image with {preset}: up to {format_duration(plan.seconds)}."
-
-    def _show_message(self, text: str) -> None:
-        self.message_label.setText(text)
-        self.adjust_page_height()
 
     def _build_layout(self, page: QWidget) -> None:
         region, preview = make_form(), make_form()

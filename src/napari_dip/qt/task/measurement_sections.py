@@ -321,7 +321,6 @@ class MeasurementSection(CollapsibleSection):
         def end(outcome: Any) -> None:
             self._reset()
             if isinstance(outcome, Fault):
-                self._show_message(outcome.message)
                 show_refusal(self.message_label, outcome)
             else:
                 on_measured(outcome)
@@ -338,10 +337,6 @@ class MeasurementSection(CollapsibleSection):
         self._measurement_call = None
         self.measure_button.setEnabled(True)
         self.measure_button.setText("Measure")
-
-    def _show_message(self, text: str) -> None:
-        self.message_label.setText(text)
-        self.adjust_page_height()
 
 
 class NoiseSection(MeasurementSection):
@@ -374,7 +369,7 @@ class NoiseSection(MeasurementSection):
         layer, header = self._image_chooser.get_layer(), self._image_chooser.read_header()
         refusal = header if isinstance(header, Refusal) else refuse_header(header)
         if isinstance(header, Refusal) or refusal is not None or layer is None:
-            self._show_message(refusal.message if refusal else "")
+            self.message_label.setText(refusal.message if refusal else "")
             return
         self._measured_image = self._identify_image()
         work = partial(_measure_layer_noise, header, get_full_resolution(layer))
@@ -388,7 +383,7 @@ class NoiseSection(MeasurementSection):
         self._form.show_measured_values(figures)
         self.plot.show_noise(report.channels)
         self.blind_spot_page.show_report(report)
-        self._show_message("\n".join(report.sentences))
+        self.message_label.setText("\n".join(report.sentences))
 
     def _on_image(self) -> None:
         """Clear the measurement if another image is chosen."""
@@ -399,7 +394,7 @@ class NoiseSection(MeasurementSection):
         self._form.show_measured_values({})
         self.plot.setVisible(False)
         self.blind_spot_page.setVisible(False)
-        self._show_message(_NOISE_HINT)
+        self.message_label.setText(_NOISE_HINT)
 
     def _identify_image(self) -> tuple[int, str] | None:
         """Return a key that differs for other pixels or other axes; None without an image."""
@@ -486,17 +481,19 @@ class PsfSection(MeasurementSection):
         self.plot.setVisible(False)
         layer = find_layer(self._viewer, self.bead_chooser.currentText())
         if layer is None:
-            self._show_message(_BEADS_HINT)
+            self.message_label.setText(_BEADS_HINT)
             return
         try:
             diameter = float(self.diameter_edit.text().strip().replace(",", ".") or 0)
         except ValueError:
-            self._show_message(f"The bead diameter '{self.diameter_edit.text()}' is not a number.")
+            self.message_label.setText(
+                f"The bead diameter '{self.diameter_edit.text()}' is not a number."
+            )
             return
         try:
             task, sizes = self._form.build_recipe().task, self._read_sizes()
         except RefusedError as error:
-            self._show_message(error.reason.message)
+            self.message_label.setText(error.reason.message)
             return
         header = read_layer_header(layer)
         settings = {"bead_diameter": diameter, "field": self.field_box.isChecked(), **sizes}
@@ -531,7 +528,7 @@ class PsfSection(MeasurementSection):
         if chooser.get_layer() is layer and others:  # it followed the selection to the beads
             chooser.choose(others[-1].name)
             sentences.insert(1, f"The image to deblur is '{others[-1].name}'.")
-        self._show_message("\n".join(sentences))
+        self.message_label.setText("\n".join(sentences))
 
     def _refresh(self, _: object = None) -> None:
         """Update the list to the images of the viewer, and keep the choice."""
@@ -548,7 +545,7 @@ class PsfSection(MeasurementSection):
         if self._psf_name and self._psf_name not in self._viewer.layers:
             self._psf_name = ""
             self.plot.setVisible(False)
-            self._show_message(_BEADS_HINT)
+            self.message_label.setText(_BEADS_HINT)
 
     def _show_sizes(self, _: object = None) -> None:
         """Show the sizes that the chosen layer states; those typed were of the layer before."""
@@ -563,7 +560,6 @@ class PsfSection(MeasurementSection):
         has_planes = header is not None and "Z" in header.axes and header.get_sizes("Z") > (1,)
         for widget in (self.size_edits["z_step"], self._z_step_label):
             widget.setVisible(has_planes)
-        self.adjust_page_height()
 
     def _read_sizes(self) -> dict[str, float]:
         """Return the sizes that were typed; those of the layer are in its header."""

@@ -301,7 +301,7 @@ class RepeatSection(CollapsibleSection):
         self._build_layout(page)
         for part in (self.presets, self.recipes):
             part.message_emitted.connect(self.message_emitted)
-        self.toggled.connect(self.presets.refresh)  # another dock may have saved one
+        self.title_button.toggled.connect(self.presets.refresh)  # another dock may have saved one
         self.again_button.clicked.connect(self.set_up_again)
         self.python_button.clicked.connect(
             partial(self._copy_script, write_python_script, self.python_button)
@@ -343,7 +343,6 @@ class RepeatSection(CollapsibleSection):
         _, provenance = self._read_chosen_result()
         self.unsaved_label.setText(describe_unsaved_inputs(provenance) if provenance else "")
         self.unsaved_label.setVisible(bool(self.unsaved_label.text()))
-        self.adjust_page_height()
         self.again_button.setEnabled(bool(names) and not self._is_busy)
 
     def set_up_again(self) -> None:

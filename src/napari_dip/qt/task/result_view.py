@@ -360,9 +360,8 @@ class ResultCardView(QWidget):
         rest += [f"• {item}" for item in sorted(hidden, key=lambda item: item not in figures)]
         self.detail_label.setText("\n".join(rest))
         more = f" ({count} more warning{'s' * (count > 1)})" * bool(count)
-        self.details_section.setText(f"{_DETAILS_TITLE}{more}")
+        self.details_section.set_title(f"{_DETAILS_TITLE}{more}")
         self.details_section.setVisible(not self.isHidden() and bool(rest))
-        self.details_section.adjust_page_height()
 
     def setVisible(self, visible: bool) -> None:
         """Show or hide the card with its details, if it has any."""

@@ -208,7 +208,6 @@ class TaskDock(QWidget):
             unsized_axes = "".join(axis for axis in axes if not get_pixel_size_nm(header, axis))
         self.form.show_relevant(axes, set(self.extra_inputs.get_chosen_layers()), unsized_axes)
         align_forms(self.image_chooser, self.extra_inputs, self.form.basic_page)
-        self.settings_section.adjust_page_height()
 
     def _get_selected_images(self) -> list[Image]:
         """Return the images selected in napari that are no results, lowest first."""
@@ -352,8 +351,8 @@ class TaskDock(QWidget):
         for widget in (
             self.form.basic_page,
             self.form.advanced_page,
-            self.noise_section.content(),
-            self.psf_section.content(),
+            self.noise_section.page,
+            self.psf_section.page,
             self.extra_inputs.calibration,
         ):
             widget.setEnabled(not is_busy)
