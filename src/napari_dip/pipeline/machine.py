@@ -39,6 +39,8 @@ _MEMORY_ERROR_TEXTS = ("out of memory", "can't allocate memory", "defaultcpuallo
 QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
 #: What the docks need beside napari and a Qt binding: the extra 'qt'.
 DOCK_PACKAGES = ("magicgui", "psygnal", "pyqtgraph", "qtpy", "superqt")
+#: Texts that name a device.
+DEVICE_TEXTS = {"cpu": "device-cpu", "cuda": "device-cuda", "mps": "device-mps"}
 #: Note for the user on Apple GPUs.
 MPS_FALLBACK_NOTE = (
     f"What the Apple GPU cannot compute is done by the CPU ({MPS_FALLBACK_VARIABLE}=1)."
@@ -318,7 +320,7 @@ class InstallationReport:
     @property
     def sentences(self) -> tuple[str, ...]:
         """Sentences on devices, versions and missing parts, with commands to install them."""
-        names = [TEXTS[f"device-{device}"] for device in self.devices]
+        names = [TEXTS[DEVICE_TEXTS[device]] for device in self.devices]
         if self.gpus and self.devices:
             names[0] += f" ({', '.join(self.gpus)})"
         alternatives = " or ".join(names[1:])
