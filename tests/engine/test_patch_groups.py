@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from napari_dip.engine.refinement import (
     GROUP_SIZE,
@@ -12,6 +13,7 @@ from napari_dip.engine.refinement import (
     GROUPS_PER_BLOCK_SIDE,
     PATCH_SIDE,
     SEARCH_RADIUS,
+    compute_patch_padding,
     group_patches,
 )
 
@@ -21,7 +23,7 @@ def list_groups(image: Tensor) -> dict[tuple[int, int], Tensor]:
     groups = {}
     for rows, columns, places in group_patches(image):
         width = columns.stop - columns.start
-        for group in places.long():
+        for group in places.flatten(0, 1).long():
             corners = torch.stack([group // width + rows.start, group % width + columns.start], 1)
             groups[int(corners[0, 0]), int(corners[0, 1])] = corners
     return groups
@@ -60,12 +62,24 @@ def test_a_patch_is_the_first_of_its_own_group_even_where_all_are_alike() -> Non
 
 def test_an_image_of_one_patch_repeats_it() -> None:
     (block,) = group_patches(torch.rand(1, PATCH_SIDE, PATCH_SIDE))
-    assert block.patch_indices.tolist() == [[0] * GROUP_SIZE]
+    assert block.patch_indices.tolist() == [[[0] * GROUP_SIZE]]
 
 
 def test_a_bright_image_is_searched_as_well_as_a_dark_one() -> None:
     """Rounding of large squares would choose patches by chance."""
     dark = torch.randn((1, 32, 41), generator=torch.Generator().manual_seed(0))
     for first, other in zip(group_patches(dark), group_patches(dark + 1000), strict=True):
-        alike = (first.patch_indices.sort(1).values == other.patch_indices.sort(1).values).all(1)
+        alike = (first.patch_indices.sort().values == other.patch_indices.sort().values).all(-1)
         assert float(alike.float().mean()) > 0.95
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (9, 12), (76, 40), (70, 136)])
+def test_sparse_groups_cover_every_pixel_once(shape: tuple[int, int]) -> None:
+    image = F.pad(torch.rand(1, 1, *shape), compute_patch_padding(shape), mode="replicate")[0]
+    covered = torch.zeros(image.shape[1:])
+    for block in group_patches(image):
+        width = block.columns.stop - block.columns.start
+        for start in block.select_sparse_groups().patch_indices[..., 0].flatten().tolist():
+            row, column = start // width + block.rows.start, start % width + block.columns.start
+            covered[row : row + PATCH_SIDE, column : column + PATCH_SIDE] += 1
+    assert bool((covered == 1).all())

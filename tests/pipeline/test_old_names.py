@@ -303,13 +303,19 @@ def test_a_report_with_the_keys_of_before_is_judged_and_described(
     assert "fitted to 4 parts of the data" in write_methods_section(report)
 
 
-def test_a_network_file_with_the_keys_of_before_is_read(old_records: Any, tmp_path: Path) -> None:
-    old, path = old_records["network"], tmp_path / "old.network"
-    write_tensors(path, {"c0r0/weight": torch.zeros(1)}, {"network": old})
-    network = read_network(path)
-    assert (network.restarts, network.prior_key) == (1, "r2r")
-    assert not network.uses_half_resolution
-    joint, probe = network.outcomes
+def test_a_network_file_of_before_is_refused_since_its_layers_were_others(
+    old_records: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "old.network"
+    write_tensors(path, {"c0r0/weight": torch.zeros(1)}, {"network": old_records["network"]})
+    with pytest.raises(RefusedError) as refused:
+        read_network(path)
+    assert refused.value.code == "joint-broken"
+
+
+def test_outcomes_with_the_keys_of_before_are_read(old_records: Any) -> None:
+    old = old_records["network"]
+    joint, probe = map(parse_outcome, old["outcomes"])
     assert (joint.unit_id, joint.region_count, joint.joint_network_name) == ("all-c0r0", 6, "c0r0")
     assert list(probe.log_likelihood_gain) == old["outcomes"][1]["gain"]
     assert parse_outcome(json.loads(json.dumps(probe.to_dict()))) == probe

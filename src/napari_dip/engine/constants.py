@@ -40,7 +40,7 @@ MIN_CORE_SIDE = 256
 MIN_CORE_MARGINS = 4
 
 
-def compute_hourglass_receptive_field(scale_count: int) -> int:
+def compute_hourglass_receptive_field(scale_count: int, *, sums_branches: bool) -> int:
     """Return the radius of the receptive field of an hourglass, in pixels.
 
     The encoder has two layers at the finest scale and one at each other. Then come one layer in the
@@ -50,10 +50,13 @@ def compute_hourglass_receptive_field(scale_count: int) -> int:
     Parameters
     ----------
     scale_count : int
+    sums_branches : bool
+        Whether layers of the decoder convolve the coarser features before upsampling them.
     """
     sides: list[int] = [2**scale for scale in range(scale_count)]  # of a pixel of each scale
     encoder_radius = 1 + sum(sides) + sides[-1]
-    decoder_radius = sum(sides[:-1]) + sum(sides[1:]) + 1
+    layer_radius = sum(sides[1:]) if sums_branches else sum(sides[:-1])
+    decoder_radius = layer_radius + sum(sides[1:]) + 1
     return (
         encoder_radius + decoder_radius + sides[-1] - 1
     )  # pooled pixels begin on multiples of the coarsest
@@ -67,7 +70,7 @@ def compute_tile_size(receptive_field_radius: int, coarsest_stride: int) -> tupl
     )
 
 
-def count_max_tile_pixels(pixel_count: int, scale_count: int) -> int:
+def count_max_tile_pixels(pixel_count: int, scale_count: int, *, sums_branches: bool) -> int:
     """Return the largest number of pixels in one pass of an hourglass, halo included.
 
     Parameters
@@ -75,10 +78,12 @@ def count_max_tile_pixels(pixel_count: int, scale_count: int) -> int:
     pixel_count : int
         Of the plane.
     scale_count : int
+    sums_branches : bool
+        As in `compute_hourglass_receptive_field`.
     """
     if pixel_count <= MAX_UNTILED_PIXELS:
         return pixel_count
-    radius = compute_hourglass_receptive_field(scale_count)
+    radius = compute_hourglass_receptive_field(scale_count, sums_branches=sums_branches)
     halo, side = compute_tile_size(radius, 2 ** (scale_count - 1))
     return min(pixel_count, (side + 2 * halo) ** 2)
 

@@ -49,9 +49,12 @@ def measure_receptive_field(network: nn.Module, at: int, side: int) -> int:
     return int((changed - at).abs().max())
 
 
+@pytest.mark.parametrize("sums_branches", [False, True])
 @pytest.mark.parametrize("widths", [(4, 4), (4, 4, 4), (4, 4, 4, 4)])
-def test_a_network_sees_as_far_as_it_says_and_no_further(widths: tuple[int, ...]) -> None:
-    network = make_hourglass(widths)
+def test_a_network_sees_as_far_as_it_says_and_no_further(
+    widths: tuple[int, ...], sums_branches: bool
+) -> None:
+    network = make_hourglass(widths, sums_branches=sums_branches)
     assert network.receptive_field_radius is not None
     farthest = max(
         measure_receptive_field(network, at, 192) for at in range(88, 88 + network.coarsest_stride)
@@ -93,7 +96,7 @@ def test_inference_in_tiles_equals_that_of_the_whole_plane(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looking, "MAX_UNTILED_PIXELS", 2**16)
-    network = SizeRecorder(make_hourglass((4, 8, 8, 8)))
+    network = SizeRecorder(make_hourglass((4, 8, 8, 8), sums_branches=True))
     network_input = torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         said = apply_network(network, network_input)
@@ -147,14 +150,17 @@ def test_wide_margins_get_larger_pieces() -> None:
 
 
 @pytest.mark.sampled(2)
+@pytest.mark.parametrize("sums_branches", [False, True])
 @pytest.mark.parametrize("scales", [2, 3, 4, 5])
-def test_the_largest_inference_tile_is_known_beforehand(scales: int) -> None:
-    network = SizeRecorder(make_hourglass((2,) * scales))
+def test_the_largest_inference_tile_is_known_beforehand(scales: int, sums_branches: bool) -> None:
+    network = SizeRecorder(make_hourglass((2,) * scales, sums_branches=sums_branches))
     with torch.no_grad():
         apply_network(network, torch.zeros(1, 1, 1600, 1600))
     largest = max(height * width for height, width in network.sizes)
-    assert count_max_tile_pixels(1600 * 1600, scales) == largest
-    assert count_max_tile_pixels(1024 * 1024, scales) == 1024 * 1024
+    counts = [
+        count_max_tile_pixels(side**2, scales, sums_branches=sums_branches) for side in (1600, 1024)
+    ]
+    assert counts == [largest, 1024 * 1024]
 
 
 @pytest.mark.parametrize("has_channels_last", [True, False])

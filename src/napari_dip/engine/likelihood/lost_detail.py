@@ -47,6 +47,11 @@ FITTED_SPOT_FRACTION = 0.35
 MAX_SPOT_PEAK = 100.0
 #: Widths of lines for which a limit is computed: that at half of the height, in pixels.
 LINE_WIDTHS = (1, 2, 3)
+#: Rows beyond a band on which its spots depend: twice the 6 of the widest profile, and the 5 of the
+#: ring around a spot.
+SPOT_REACH = 17
+#: Pixels of a band: some 170 bytes each are in use.
+SPOT_BAND_PIXELS = 2**17
 #: Least share of a spot's weight on measured pixels.
 MIN_SPOT_COVERAGE = 0.5
 #: Largest expected count of the Poisson distribution of a significance. Beyond, its skewness is
@@ -128,7 +133,7 @@ def restore_significant_spots(
     """
     mean, variance = estimate.mean, None
     for _ in range(SPOT_ROUNDS):
-        spots, spot_variance, count = _find_significant_spots(
+        spots, spot_variance, count = _find_spots_in_bands(
             noise_variance, measurement, mean, pixel_weights, correlation, skewness
         )
         if not 0 < count <= MAX_SPOT_FRACTION * mean.numel():
@@ -191,6 +196,39 @@ def compute_line_limits(variance: float, gain: float) -> dict[str, float]:
     return limits
 
 
+def _find_spots_in_bands(
+    noise_variance: NoiseVariance,
+    measurement: Tensor,
+    image: Tensor,
+    pixel_weights: Tensor,
+    correlation: tuple[tuple[float, ...], tuple[float, ...]] | None,
+    skewness: Tensor,
+) -> tuple[Tensor, Tensor, int]:
+    """Return an image of what spots lack, the variance of its error, and the number of spots.
+
+    Some rows at a time are searched, to limit memory.
+    """
+    spots, spot_variance, count = torch.zeros_like(image), torch.zeros_like(image), 0
+    height = image.shape[2]
+    band = max(SPOT_REACH, SPOT_BAND_PIXELS // image.shape[3])
+    for start in range(0, height, band):
+        stop, first = min(start + band, height), max(0, start - SPOT_REACH)
+        rows = (..., slice(first, stop + SPOT_REACH), slice(None))
+        is_chosen, *parts = _find_significant_spots(
+            noise_variance,
+            measurement[rows],
+            image[rows],
+            pixel_weights[rows],
+            correlation,
+            skewness,
+        )
+        inside = (..., slice(start - first, stop - first), slice(None))
+        count += int(is_chosen[inside].sum())
+        for total, part in zip((spots, spot_variance), parts, strict=True):
+            total[..., start:stop, :] = part[inside]
+    return spots, spot_variance, count
+
+
 class _SpotFit(NamedTuple):
     """Least-squares fit of a spot at each pixel, (B, C, Y, X) each."""
 
@@ -206,8 +244,8 @@ def _find_significant_spots(
     pixel_weights: Tensor,
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None,
     skewness: Tensor,
-) -> tuple[Tensor, Tensor, int]:
-    """Return an image of what spots lack, the variance of its error, and the number of spots."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where spots are, an image of what they lack, and the variance of its error."""
     profiles = [_make_spot_profile(width) for width in SPOT_SIGNIFICANCES]
     weights = [_convolve_planes(pixel_weights, profile**2) for profile in profiles]
 
@@ -234,10 +272,11 @@ def _find_significant_spots(
         for fit, weight, profile in zip(lacking, weights, profiles, strict=True)
     ]
     highest, best_profile = torch.stack(significances).abs().max(0)
-    spots, spot_variance, count = torch.zeros_like(image), torch.zeros_like(image), 0
+    spots, spot_variance = torch.zeros_like(image), torch.zeros_like(image)
     is_candidate = highest > MIN_SPOT_RESIDUAL
+    is_spot = torch.zeros_like(is_candidate)
     if not bool(is_candidate.any()):
-        return spots, spot_variance, count
+        return is_spot, spots, spot_variance
     reach = SPOT_WINDOW_SIDE // 2
     nearby = F.max_pool2d(highest, (SPOT_WINDOW_SIDE, 1), 1, (reach, 0))
     is_candidate &= highest == F.max_pool2d(nearby, (1, SPOT_WINDOW_SIDE), 1, (0, reach))
@@ -248,8 +287,8 @@ def _find_significant_spots(
         is_chosen = is_candidate & (best_profile == index) & is_in_image
         spots += _convolve_planes(is_chosen * fit.amplitude, profile)
         spot_variance += _convolve_planes(is_chosen * fit.error_variance, profile**2)
-        count += int(is_chosen.sum())
-    return spots, spot_variance, count
+        is_spot |= is_chosen
+    return is_spot, spots, spot_variance
 
 
 def _average_ring(image: Tensor) -> Tensor:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from napari_dip.engine.constants import compute_hourglass_receptive_field
 from napari_dip.engine.networks.layers import (
@@ -67,6 +69,10 @@ class Hourglass(nn.Module):
         and deep layers without normalisation learn slowly.
     make_upsampling : UpsamplingFactory
         Factory of the upsampling from each scale to the finer one.
+    sums_branches : bool
+        Whether the decoder has `SummedBranches` instead of concatenations, which takes two thirds
+        of the multiplications (docs/adr/0033-branches-are-summed.md). Skip connections then pass
+        all channels.
 
     References
     ----------
@@ -85,10 +91,12 @@ class Hourglass(nn.Module):
         rng: torch.Generator,
         preserves_variance: bool = False,
         make_upsampling: UpsamplingFactory = make_linear_upsampling,
+        sums_branches: bool = False,
     ) -> None:
         super().__init__()
         self.dims = dims
         self.is_normalised = is_normalised
+        self.sums_branches = sums_branches
         make_layer = partial(_make_layer, dims, rng=rng, is_normalised=is_normalised)
         finest = widths[0]
         self.encoder: nn.ModuleList = nn.ModuleList(
@@ -107,7 +115,9 @@ class Hourglass(nn.Module):
         )
         self.has_skips: bool = skip_channels != 0
         self.decoder: nn.ModuleList = nn.ModuleList(
-            make_layer(coarser + skip_width, finer)
+            SummedBranches(dims, finer, coarser, rng)
+            if sums_branches
+            else make_layer(coarser + skip_width, finer)
             for finer, coarser, skip_width in zip(widths[:-1], widths[1:], skip_widths, strict=True)
         )
         self.last: nn.Sequential = make_layer(finest, finest)
@@ -134,7 +144,9 @@ class Hourglass(nn.Module):
             isinstance(item, InterpolationUpsampling) for item in self.upsampling
         ):
             return None
-        return compute_hourglass_receptive_field(len(self.encoder))
+        return compute_hourglass_receptive_field(
+            len(self.encoder), sums_branches=self.sums_branches
+        )
 
     def zero_head(self) -> None:
         """Set the last layer to 0, so that the first output is 0 everywhere."""
@@ -147,6 +159,9 @@ class Hourglass(nn.Module):
             if isinstance(module, nn.Conv2d | nn.Conv3d) and module is not self.head:
                 nn.init.kaiming_normal_(module.weight, a=LEAKY_SLOPE, generator=rng)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        for layer in self.decoder:
+            if isinstance(layer, SummedBranches):
+                layer.halve_mean_square()
 
     def forward(self, network_input: Tensor) -> Tensor:
         """Map (B, in_channels, *grid) to (B, out_channels, *grid)."""
@@ -161,6 +176,9 @@ class Hourglass(nn.Module):
             features.append(x)
         x = self.middle(x)
         for scale in reversed(range(len(self.decoder))):
+            if self.sums_branches:
+                x = self.decoder[scale](x, features[scale], self.upsampling[scale])
+                continue
             size = features[scale].shape[2:]
             x = self.upsampling[scale](x, size)
             if self.has_skips:
@@ -171,6 +189,39 @@ class Hourglass(nn.Module):
                 x = torch.cat(branches, 1)
             x = self.decoder[scale](x)
         return self.head(self.last(x))  # type: ignore[no-any-return]
+
+
+class SummedBranches(nn.Module):
+    """Layer of a decoder that convolves coarser features and those of the skip connection.
+
+    The convolution of concatenated channels is a sum of two. Here, that of the coarser features is
+    computed before they are upsampled, on a quarter of the pixels of a plane.
+
+    Parameters
+    ----------
+    dims : int
+        2 or 3.
+    width, coarser_width : int
+        Channels of the skip connection and of the output, and of the coarser features.
+    rng : torch.Generator
+        Draws the weights.
+    """
+
+    def __init__(self, dims: int, width: int, coarser_width: int, rng: torch.Generator) -> None:
+        super().__init__()
+        self.coarser = make_convolution(dims, coarser_width, width, 3, rng)
+        self.skip = make_convolution(dims, width, width, 3, rng)
+
+    def halve_mean_square(self) -> None:
+        """Scale the weights such that the sum of both has the mean square of one."""
+        with torch.no_grad():
+            for convolution in (self.coarser, self.skip):
+                convolution.weight.mul_(sqrt(0.5))
+
+    def forward(self, coarser: Tensor, features: Tensor, upsample: nn.Module) -> Tensor:
+        """Map (B, coarser_width, *coarse) and (B, width, *grid) to (B, width, *grid)."""
+        upsampled: Tensor = upsample(self.coarser(coarser), features.shape[2:])
+        return F.leaky_relu_(self.skip(features).add_(upsampled), LEAKY_SLOPE)
 
 
 class ResidualChain(nn.Module):

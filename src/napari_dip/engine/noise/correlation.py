@@ -87,6 +87,8 @@ MIN_FLAT_PIXELS = 200
 WHITE_RESIDUAL_FRACTION = 0.77
 #: Ridge of the least squares, as a share of the neighbours' variance.
 RIDGE = 1e-3
+#: Lower bound of the noise power at each frequency along one axis of a patch.
+MIN_PATCH_POWER = 0.02
 
 
 class NoiseCorrelation(NamedTuple):
@@ -286,6 +288,24 @@ def make_correlation_matrix(along: Sequence[float], side: int) -> Tensor:
     return values[(index[:, None] - index).abs()]
 
 
+def compute_patch_power(correlation: tuple[Sequence[float], Sequence[float]] | None) -> Tensor:
+    """Return the power of noise of variance 1 at each frequency of a patch: (DCT_SIDE²,).
+
+    Parameters
+    ----------
+    correlation : tuple of two sequences of float or None
+        Autocorrelation of the noise at lags 1, 2, ... along Y and X; None: white.
+    """
+    if correlation is None:
+        return torch.ones(DCT_SIDE**2)
+    basis = make_dct_matrix().float()
+    powers = []
+    for along in correlation:
+        matrix = make_correlation_matrix(along, DCT_SIDE).float()
+        powers.append((basis @ matrix @ basis.T).diagonal().clamp(min=MIN_PATCH_POWER))
+    return (powers[0][:, None] * powers[1]).flatten()
+
+
 def _locate_noise_energy(frequencies: Tensor, cumulative_frequencies: Tensor) -> int:
     """Return the grid index of the noise energy: the least one if it is that of white noise.
 
@@ -367,23 +387,33 @@ def measure_prediction_residual(plane: Tensor) -> tuple[Tensor, Tensor]:
         (PREDICTION_BRIGHTNESS_CLASSES,) each, in units of the plane and its square.
     """
     plane = plane.double()
-    side = 2 * PREDICTION_RADIUS + 1
-    patches = F.unfold(plane[None, None], side)[0]  # (side², pixels)
-    centre = side**2 // 2
-    neighbours = torch.cat([patches[:centre], patches[centre + 1 :]])
-    neighbour_mean = neighbours.mean(0)
-    size = tuple(length - 2 * PREDICTION_RADIUS for length in plane.shape)
-    variation = neighbours.var(0).reshape(1, 1, *size)
+    side, inner = 2 * PREDICTION_RADIUS + 1, slice(PREDICTION_RADIUS, -PREDICTION_RADIUS)
+    centres = plane[inner, inner].flatten()
+    sums, square_sums = (
+        F.avg_pool2d(values[None, None], side, 1, divisor_override=1).flatten()
+        for values in (plane, plane.square())
+    )
+    count = side**2 - 1
+    neighbour_mean = (sums - centres) / count
+    square_deviations = square_sums - centres.square() - count * neighbour_mean.square()
+    height, width = (length - 2 * PREDICTION_RADIUS for length in plane.shape)
+    variation = (square_deviations / (count - 1)).reshape(1, 1, height, width)
+    offsets = torch.arange(side)[:, None] * plane.shape[1] + torch.arange(side)
+    offsets = torch.cat([offsets.flatten()[: count // 2], offsets.flatten()[count // 2 + 1 :]])
     padding = FLAT_WINDOW_SIDE // 2
     variation = F.avg_pool2d(
         F.pad(variation, (padding,) * 4, mode="replicate"), FLAT_WINDOW_SIDE, 1
     ).flatten()
     levels, variances = [], []
     for pixels in neighbour_mean.argsort(stable=True).tensor_split(PREDICTION_BRIGHTNESS_CLASSES):
-        count = max(min(MIN_FLAT_PIXELS, len(pixels)), round(FLAT_PIXEL_FRACTION * len(pixels)))
-        flat = pixels[variation[pixels].argsort(stable=True)[:count]]
-        predictors = (neighbours[:, flat] - neighbour_mean[flat]).T
-        targets = patches[centre, flat] - neighbour_mean[flat]
+        flat_count = max(
+            min(MIN_FLAT_PIXELS, len(pixels)), round(FLAT_PIXEL_FRACTION * len(pixels))
+        )
+        flat = pixels[variation[pixels].argsort(stable=True)[:flat_count]]
+        corners = flat // width * plane.shape[1] + flat % width
+        neighbours = plane.flatten()[corners[:, None] + offsets]
+        predictors = neighbours - neighbour_mean[flat, None]
+        targets = centres[flat] - neighbour_mean[flat]
         gram = predictors.T @ predictors
         gram += RIDGE * gram.diagonal().mean().clamp(min=1e-12) * torch.eye(len(gram))
         residuals = targets - predictors @ torch.linalg.solve(gram, predictors.T @ targets)

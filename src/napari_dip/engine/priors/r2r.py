@@ -114,7 +114,7 @@ def _estimate_moment_ratio(
 ) -> Tensor:
     """Return the third moment of filtered flat pixels, in units of gain times variance."""
     batch, channels, *_ = measurement.shape
-    stencil = torch.tensor(weights).to(measurement)[None, None]
+    stencil = torch.tensor(weights)
     local_mean = average_in_plane(
         measurement * measured_mask, SURROUNDINGS_SIDE
     ) / average_in_plane(measured_mask, SURROUNDINGS_SIDE).clamp(min=1e-6)
@@ -175,8 +175,15 @@ def _find_uncorrelated_distance(along: tuple[float, ...]) -> int:
 
 def _apply_stencil(image: Tensor, stencil: Tensor, dilation: tuple[int, ...]) -> Tensor:
     """Convolve each plane with a stencil dilated by `dilation`, with zero padding."""
-    planes = image.reshape(-1, 1, *image.shape[-2:])
-    return F.conv2d(planes, stencil, padding=dilation, dilation=dilation).reshape(image.shape)
+    (height, width), (step_y, step_x) = image.shape[-2:], dilation
+    padded = F.pad(image, (step_x, step_x, step_y, step_y))
+    # `conv2d` would take 16 times the memory of the image
+    total = torch.zeros_like(image)
+    for row, weights in enumerate(stencil.tolist()):
+        for column, weight in enumerate(weights):
+            top, first = row * step_y, column * step_x
+            total += weight * padded[..., top : top + height, first : first + width]
+    return total
 
 
 class R2RPrior(Prior):

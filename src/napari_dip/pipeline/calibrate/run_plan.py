@@ -134,7 +134,12 @@ def make_run_plan(
         plan, task_plan, inspection, noise_reason or find_fallback_reason(calibration)
     )
     fit_config, fit_config_notes = choose_fit_config(
-        plan.recipe, task_plan, plan.header, prior_key, is_volume=layout.is_volume
+        plan.recipe,
+        task_plan,
+        plan.header,
+        prior_key,
+        is_volume=layout.is_volume,
+        has_white_noise=calibration.has_white_noise,
     )
     if prior_reason or prior_key != plan.fit_config.prior_key or layout != plan.layout:
         kept_notes = (note for note in notes if note.code not in FIT_CONFIG_NOTES)

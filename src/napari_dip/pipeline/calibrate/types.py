@@ -181,6 +181,11 @@ class Calibration:
         return [c for c in range(len(self.noise)) if c not in self.constant_channels]
 
     @property
+    def has_white_noise(self) -> bool:
+        """Whether the image is fitted at full resolution, and its pixels do not share noise."""
+        return self.half_resolution is None and all(side == 1 for side in self.blind_spot_size)
+
+    @property
     def excess_variance(self) -> Float32Array | float:
         """Variance of each pixel in excess of the channel's noise, (Y, X); 0 without maps."""
         correction = self.camera_correction

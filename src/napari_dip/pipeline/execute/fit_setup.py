@@ -190,7 +190,14 @@ def adapt_fit_config(
     if prior_key:
         is_volume = calibrated_image.layout.is_volume
         recipe, task_plan, header = run_plan.recipe, run_plan.task_plan, calibrated_image.header
-        fit_config, _ = choose_fit_config(recipe, task_plan, header, prior_key, is_volume=is_volume)
+        fit_config, _ = choose_fit_config(
+            recipe,
+            task_plan,
+            header,
+            prior_key,
+            is_volume=is_volume,
+            has_white_noise=calibrated_image.calibration.has_white_noise,
+        )
     return recovery.limit_fit_config(fit_config)
 
 

@@ -56,9 +56,16 @@ MEASURE_PIXEL_SECONDS = 1.5e-6
 ASSESSMENT_PIXEL_SECONDS = 0.4e-6
 REFINEMENT_PIXEL_SECONDS = 9.9e-6  #: Refinement of the first channel (docs/constants.md).
 REFINEMENT_CHANNEL_SECONDS = 6.8e-6  #: Refinement of each further channel.
+#: Factor on the operations of a decoder that sums its branches, which spends more of its time on
+#: others than multiplications (`benchmarks/speed_plan.py`: 1.27 and 1.18 of the time without it).
+SUMMED_OPERATION_FACTOR = 1.15
 #: Bytes that a first fit of planes allocates and never frees: intercept of the line of peak memory
 #: over pixels.
-START_BYTES = 60e6
+START_BYTES = 40e6
+#: Bytes that are allocated besides where the inference of a plane runs in tiles.
+TILED_START_BYTES = 60e6
+#: Bytes of each further channel of planes, for its patches.
+CHANNEL_START_BYTES = 10e6
 #: Bytes that a first fit of volumes allocates and never frees: peak of one with 32 x 32 pixels, and
 #: some scratch space.
 VOLUME_START_BYTES = 160e6
@@ -68,12 +75,15 @@ RETAINED_HALF_STEP_FRACTION = 0.5
 RETAINED_STEP_FRACTION = 0.8
 #: Bytes per pixel and channel of a layer during inference; those of a step are in each prior's row.
 INFERENCE_FEATURE_BYTES = 17
+#: Bytes per pixel and channel of a layer during inference, where the decoder sums its branches.
+SUMMED_INFERENCE_FEATURE_BYTES = 8
 INPUT_PIXEL_BYTES = 120  #: Bytes per pixel of an input and of what all fits keep.
 #: Bytes per pixel of input and output of an inference pass over a whole plane. Further channels of
 #: a plane add nothing measurable.
 INFERENCE_PIXEL_BYTES = 190
-#: Bytes per pixel of input and output of an inference pass over a plane in tiles.
-TILED_INFERENCE_PIXEL_BYTES = 80
+#: Bytes per pixel of input and output of an inference pass over a plane in tiles, and of quality
+#: checks, which take as much.
+TILED_INFERENCE_PIXEL_BYTES = 95
 #: Bytes per pixel of input and output of an inference pass over a volume.
 VOLUME_INFERENCE_PIXEL_BYTES = 180
 #: Bytes per pixel and channel of NL-Bayes refinement beyond what inference has allocated: 44 at
@@ -153,7 +163,9 @@ def compute_batch_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
     if len(grid) > 2 and traits.is_planewise:
         return min(pixel_count, max(MAX_BATCH_PIXELS, prod(grid[-2:])))
     if len(grid) == 2 and traits.is_local:
-        return count_max_tile_pixels(pixel_count, len(fit_config.widths))
+        return count_max_tile_pixels(
+            pixel_count, len(fit_config.widths), sums_branches=traits.sums_branches
+        )
     return pixel_count
 
 
@@ -185,11 +197,11 @@ def count_max_scales(side: int) -> int:
     return scales
 
 
-def _count_multiplications(widths: tuple[int, ...], dims: int) -> float:
+def _count_multiplications(widths: tuple[int, ...], dims: int, *, sums_branches: bool) -> float:
     """Count the multiply-adds per pixel of one pass, with kernels three pixels wide."""
     taps, shrink = 3.0**dims, 0.5**dims
     if not widths[0]:
-        return shrink * _count_multiplications(widths[1:], dims)
+        return shrink * _count_multiplications(widths[1:], dims, sums_branches=sums_branches)
     finest, coarsest = widths[0], widths[-1]
     if len(widths) == 1:  # a chain of residual blocks with two layers each
         return taps * 2 * Z_STACK_RESIDUAL_BLOCKS * finest**2
@@ -197,7 +209,9 @@ def _count_multiplications(widths: tuple[int, ...], dims: int) -> float:
     total += coarsest**2 * shrink ** (len(widths) - 1)
     for scale, (finer, coarser) in enumerate(pairwise(widths)):
         fraction = shrink**scale
-        total += (finer + coarser) * finer * fraction + finer * coarser * fraction * shrink
+        coarser_fraction = fraction * shrink if sums_branches else fraction
+        total += finer * finer * fraction + coarser * finer * coarser_fraction
+        total += finer * coarser * fraction * shrink
     return taps * total
 
 
@@ -234,20 +248,26 @@ def estimate_fit_memory(
         feature_bytes = prior_spec.cost.bfloat16_step_bytes or feature_bytes
     step_bytes = _count_step_pixels(grid, fit_config) * features * feature_bytes
     batch_pixels = compute_batch_pixels(grid, fit_config)
-    base_bytes = START_BYTES
+    base_bytes = START_BYTES + CHANNEL_START_BYTES * (channel_count - 1)
     retained_bytes = 0.0
     if len(grid) == 2:
         retained = RETAINED_HALF_STEP_FRACTION if is_bfloat16 else RETAINED_STEP_FRACTION
         retained_bytes = step_bytes * retained
         is_whole = batch_pixels == grid_pixels
         pixel_bytes = INFERENCE_PIXEL_BYTES if is_whole else TILED_INFERENCE_PIXEL_BYTES
+        base_bytes += 0.0 if is_whole else TILED_START_BYTES
     else:
         pixel_bytes, base_bytes = VOLUME_INFERENCE_PIXEL_BYTES * channel_count, VOLUME_START_BYTES
         if not fit_config.widths[0]:
             pixel_bytes = ESTIMATE_PIXEL_BYTES * channel_count
         if prior_spec.network_traits.is_planewise:
             pixel_bytes = Z_STACK_INFERENCE_PIXEL_BYTES * channel_count
-    inference_bytes = batch_pixels * features * INFERENCE_FEATURE_BYTES + retained_bytes
+    inference_feature_bytes = (
+        SUMMED_INFERENCE_FEATURE_BYTES
+        if prior_spec.network_traits.sums_branches
+        else INFERENCE_FEATURE_BYTES
+    )
+    inference_bytes = batch_pixels * features * inference_feature_bytes + retained_bytes
     fit_bytes = max(step_bytes, inference_bytes) + grid_pixels * pixel_bytes
     if len(grid) == 2 and prior_spec.has_refinement:
         fit_bytes = max(fit_bytes, channel_count * grid_pixels * REFINEMENT_PIXEL_BYTES)
@@ -282,7 +302,12 @@ def estimate_costs(
     """
     dims, fits = _count_network_dims(grid, fit_config), len(units)
     prior_spec = PRIOR_SPECS[fit_config.prior_key]
-    operations: float = 2 * _count_multiplications(fit_config.widths, dims)
+    sums_branches = prior_spec.network_traits.sums_branches
+    operations: float = 2 * _count_multiplications(
+        fit_config.widths, dims, sums_branches=sums_branches
+    )
+    if sums_branches:
+        operations *= SUMMED_OPERATION_FACTOR
     operation_seconds, speedup = 1 / GPU_FLOPS, 1.0
     if device == "cpu":
         operation_seconds = (
@@ -367,6 +392,7 @@ def choose_fit_config(
     prior_key: str = "",
     *,
     is_volume: bool = False,
+    has_white_noise: bool = True,
 ) -> tuple[FitConfig, tuple[Note, ...]]:
     """Return the configuration of the recipe's preset, with the user's own limits applied.
 
@@ -380,6 +406,9 @@ def choose_fit_config(
         Prior to use instead of the task's first choice; "": that choice.
     is_volume : bool
         Whether planes are fitted together; a preset may have a smaller network for that.
+    has_white_noise : bool
+        Whether pixels do not share noise, which is usual before the noise is known. Otherwise, or
+        at half resolution, a preset may have larger training windows.
 
     Returns
     -------
@@ -395,6 +424,7 @@ def choose_fit_config(
     shared_key = SHARED_PRESET_KEYS[is_random_input]
     row = presets[prior_key if prior_key in presets else shared_key][run_settings.preset]
     row = {**row, **row.get("volume", {})} if is_volume else row
+    row = row if has_white_noise else {**row, **row.get("correlated", {})}
     if is_volume and task_plan.has_initial_estimate:
         row = {**row, **row.get("from_estimate", {})}
     max_scales, widths = count_max_scales(min(header.grid)), tuple(row["widths"])

@@ -27,7 +27,6 @@ from napari_dip.io.outputs import NETWORK_SUFFIXES, lock_outputs, resolve_output
 from napari_dip.io.paths import compute_file_sha256, stat_readable_file
 from napari_dip.pipeline.assess.methods_section import PAPERS, list_paper_keys
 from napari_dip.pipeline.assess.report import select_repeatable_fields
-from napari_dip.pipeline.assess.report_fields import rename_fields
 from napari_dip.pipeline.plan.types import JOINT, JointNetwork
 from napari_dip.pipeline.store.checkpoints import parse_outcome
 from napari_dip.pipeline.store.result_files import convert_to_failure, format_json
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from napari_dip.public_types import FilePath, Report
 
 #: Schema of network files; increased when older files would be misread.
-NETWORK_FILE_SCHEMA = 1
+NETWORK_FILE_SCHEMA = 2
 #: Name of the network file among the inputs of a run.
 NETWORK_FILE_INPUT = "network_file"
 #: Version of the model description: the oldest whose fields suffice.
@@ -79,7 +78,7 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
     printable = make_printable(str(file_path))
     digest = compute_file_sha256(file_path)
     try:
-        description = rename_fields("network", read_metadata(file_path)["network"])
+        description = read_metadata(file_path)["network"]
         if description["schema"] != NETWORK_FILE_SCHEMA:
             raise ValueError(f"its schema is {description['schema']}")
         return JointNetwork(

@@ -86,10 +86,12 @@ def build_image_network(
     *,
     dims: int = 0,
     preserves_variance: bool = True,
+    sums_branches: bool = False,
 ) -> Hourglass:
     """Build an hourglass that takes an image, with skip connections and without normalisation.
 
-    `dims` is 2 for planes of a volume; by default, the number of axes of the grid.
+    `dims` is 2 for planes of a volume; by default, the number of axes of the grid. `sums_branches`
+    has to be the trait of the prior of that name.
     """
     from napari_dip.engine.networks.hourglass import Hourglass
 
@@ -102,6 +104,7 @@ def build_image_network(
         is_normalised=False,
         rng=rng,
         preserves_variance=preserves_variance,
+        sums_branches=sums_branches,
     )
 
 
@@ -112,7 +115,9 @@ def build_blind_spot_prior(
     from napari_dip.engine.priors.blind_spot import BlindSpotPrior
 
     channels = fit_input.measurement.shape[1]
-    network = build_image_network(fit_input, rng, channels + options.extra_channels, 2 * channels)
+    network = build_image_network(
+        fit_input, rng, channels + options.extra_channels, 2 * channels, sums_branches=True
+    )
     size, shape = fit_input.masks.blind_spot_size, fit_input.masks.blind_spot_shape
     has_single_pixels = all(side == 1 for side in size)
     hidden = fit_input.masks.excluded

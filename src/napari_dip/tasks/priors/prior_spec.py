@@ -162,12 +162,15 @@ class NetworkTraits:
         Whether the predicted variance includes a share of the noise.
     supports_bfloat16 : bool
         Whether steps may be computed in bfloat16, on CPUs with instructions for it.
+    sums_branches : bool
+        Whether the decoder of its hourglass has `SummedBranches`.
     """
 
     is_local: bool = False
     is_planewise: bool = False
     predicts_noise_variance: bool = False
     supports_bfloat16: bool = False
+    sums_branches: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

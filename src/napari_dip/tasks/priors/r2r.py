@@ -47,7 +47,9 @@ def build_r2r_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOpt
     if pixel_weights is not None:
         pixel_weights = pixel_weights.where(fit_input.masks.low_noise > 0, 1.0)
     return R2RPrior(
-        build_image_network(fit_input, rng, channels + options.extra_channels, channels),
+        build_image_network(
+            fit_input, rng, channels + options.extra_channels, channels, sums_branches=True
+        ),
         measurement=fit_input.measurement,
         measured_mask=fit_input.masks.low_noise,
         excluded_mask=fit_input.masks.excluded,
