@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import locale
 import random
+import subprocess
+import sys
 import threading
 import warnings
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +18,7 @@ import torch
 
 import napari_dip as dip
 from napari_dip import explore
+from napari_dip.pipeline import torch_state
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.torch_state import use_default_torch_state
 from small_runs import make_noisy, plan_for
@@ -170,3 +174,32 @@ def test_an_error_within_comes_out_and_the_state_is_back() -> None:
         assert torch.get_num_threads() == 1
         raise ZeroDivisionError
     assert read_state() == before
+
+
+def test_no_garbage_is_collected_while_torch_loads() -> None:
+    code = (
+        "import gc\n"
+        "from napari_dip.pipeline.torch_state import load_torch\n"
+        "collections = []\n"
+        "gc.callbacks.append(lambda phase, details: collections.append(phase))\n"
+        "load_torch()\n"
+        "print(collections.count('start'), gc.isenabled())\n"
+    )
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    count, is_enabled = printed.split()
+    assert int(count) <= 1  # what is due when it goes on
+    assert is_enabled == "True"
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_garbage_is_collected_afterwards_if_it_was_before(is_enabled: bool) -> None:
+    assert gc.isenabled()
+    try:
+        if not is_enabled:
+            gc.disable()
+        with torch_state._pause_garbage_collection():
+            assert not gc.isenabled()
+        assert gc.isenabled() is is_enabled
+    finally:
+        gc.enable()

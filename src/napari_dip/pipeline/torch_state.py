@@ -15,6 +15,7 @@ threads are added. The number of computing threads does not change, and neither 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 import threading
@@ -204,13 +205,29 @@ def load_torch() -> ModuleType:
     if "torch" in sys.modules:  # too late: its libraries have read the environment
         return sys.modules["torch"]
     try:
-        with _set_default_environment(_TORCH_ENVIRONMENT):
+        with _set_default_environment(_TORCH_ENVIRONMENT), _pause_garbage_collection():
             import torch
     except RuntimeError as error:
         if "shutdown" not in str(error):
             raise
         raise FailedError("program-ends") from error
     return torch
+
+
+@contextmanager
+def _pause_garbage_collection() -> Iterator[None]:
+    """Collect no garbage meanwhile.
+
+    An import makes many objects that stay. Looking through them takes 0.2 to 0.4 of the 1.6 CPU
+    seconds that torch takes to load.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager
