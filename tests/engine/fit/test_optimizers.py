@@ -123,3 +123,24 @@ def test_no_optimiser_loads_torchs_compiler_or_leaves_anything_of_it(tmp_path) -
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == "False set() []"
+
+
+def test_muon_computes_on_one_thread_and_leaves_their_number_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used = []
+
+    def record(matrix: torch.Tensor) -> torch.Tensor:
+        used.append(torch.get_num_threads())
+        return matrix
+
+    monkeypatch.setattr(optimizers, "orthogonalise", record)
+    weight = torch.nn.Parameter(torch.randn(8, 8, 3, 3))
+    weight.grad = torch.ones_like(weight)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        optimizers.Muon([{"params": [weight]}]).step()
+        assert (used, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(threads)
