@@ -8,6 +8,7 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from skimage import data
 
 import napari_dip as dip
@@ -24,7 +25,7 @@ from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image, make_run_plan
-from napari_dip.pipeline.calibrate.types import RunInputs
+from napari_dip.pipeline.calibrate.types import CalibratedImage, RunInputs
 from napari_dip.pipeline.execute.fit_setup import prepare_fit
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
@@ -33,7 +34,7 @@ from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import TASKS, Denoise
 from napari_dip.tasks.base import FitInput, Setting
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
-from small_runs import make_noisy, plan_for
+from small_runs import make_noisy, make_truth, plan_for
 
 SOURCE = ImageHeader(name="cells", shape=(24, 32), dtype="uint8", axes="YX")
 
@@ -389,3 +390,29 @@ def test_the_training_loss_of_a_balanced_fit_does_not_rise_again(
     dip.denoise(noisy.astype(np.float32), prior="r2r", preset="balanced", device="cpu")
     assert len(losses) > 6
     assert max(losses[3:]) < losses[2] + 0.5  # at twice the learning rate it is 13, after -3
+
+
+def calibrate_noise(width: float) -> CalibratedImage:
+    """Calibrate an image with noise of 12, blurred by a Gaussian of that width."""
+    noise = np.random.default_rng(1).normal(size=(192, 192))
+    if width:
+        noise = ndimage.gaussian_filter(noise, width, mode="wrap")
+    array = np.float32(make_truth(192) + 12 * noise / noise.std())
+    return calibrate_image(plan_for(array, prior="r2r"), {"image": array})
+
+
+def test_white_noise_is_learned_from_smaller_windows_than_correlated_noise() -> None:
+    white, correlated = calibrate_noise(0.0), calibrate_noise(0.8)
+    assert white.calibration.has_white_noise
+    assert not correlated.calibration.has_white_noise
+    assert white.run_plan.fit_config.window_side == 192
+    assert correlated.run_plan.fit_config.window_side == 256
+
+
+@pytest.mark.parametrize("prior", ["r2r", "blind-spot", "random-input"])
+def test_the_time_is_planned_for_the_decoder_that_a_prior_has(prior: str) -> None:
+    array = make_noisy(48)
+    plan = plan_for(array, prior=prior)
+    image = calibrate_image(plan, {"image": array})
+    fit = prepare_fit(image, image.run_plan.units[0])
+    assert fit.prior.network.sums_branches == PRIOR_SPECS[prior].network_traits.sums_branches
