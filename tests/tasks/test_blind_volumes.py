@@ -76,7 +76,7 @@ def test_a_run_from_the_command_line_says_both_widths(
     tifffile.imwrite(source, stack, imagej=True, resolution=(10, 10), metadata=metadata)
     options = ["--preset", "fast", "--max-iterations", "2", "--psf-out", str(psf)]
     assert main(["blind-deblur", str(source), "-o", str(target), *options]) == 0
-    assert "Gaussian of 1." in capsys.readouterr().err
+    assert "Gaussian with a standard deviation of 1." in capsys.readouterr().err
     assert tifffile.imread(target).shape == SHAPE
     with tifffile.TiffFile(psf) as file:
         assert file.series[0].axes == "ZYX"
