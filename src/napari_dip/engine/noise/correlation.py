@@ -270,12 +270,17 @@ def measure_correlation_plane(residuals: Tensor) -> Tensor:
 
 def compute_band_power(along_y: Sequence[float], along_x: Sequence[float]) -> Tensor:
     """Return the power of noise of variance 1 in each DCT coefficient, (DCT_SIDE, DCT_SIDE)."""
-    basis = make_dct_matrix()
-    powers = []
-    for correlation in (along_y, along_x):
-        along = [value if abs(value) > 0.03 else 0.0 for value in correlation]
-        powers.append((basis @ make_correlation_matrix(along, DCT_SIDE) @ basis.T).diagonal())
+    powers = [
+        _compute_axis_power([value if abs(value) > 0.03 else 0.0 for value in along], torch.float64)
+        for along in (along_y, along_x)
+    ]
     return powers[0][:, None] * powers[1][None]
+
+
+def _compute_axis_power(along: Sequence[float], dtype: torch.dtype) -> Tensor:
+    """Return the power of noise of variance 1 at each frequency along one axis: (DCT_SIDE,)."""
+    basis = make_dct_matrix().to(dtype)
+    return (basis @ make_correlation_matrix(along, DCT_SIDE).to(dtype) @ basis.T).diagonal()
 
 
 def make_correlation_matrix(along: Sequence[float], side: int) -> Tensor:
@@ -298,11 +303,10 @@ def compute_patch_power(correlation: tuple[Sequence[float], Sequence[float]] | N
     """
     if correlation is None:
         return torch.ones(DCT_SIDE**2)
-    basis = make_dct_matrix().float()
-    powers = []
-    for along in correlation:
-        matrix = make_correlation_matrix(along, DCT_SIDE).float()
-        powers.append((basis @ matrix @ basis.T).diagonal().clamp(min=MIN_PATCH_POWER))
+    powers = [
+        _compute_axis_power(along, torch.float32).clamp(min=MIN_PATCH_POWER)
+        for along in correlation
+    ]
     return (powers[0][:, None] * powers[1]).flatten()
 
 

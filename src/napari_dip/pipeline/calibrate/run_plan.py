@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.calibrate.types import Calibration, RunInputs
     from napari_dip.pipeline.plan.layout import Layout, Tile
-    from napari_dip.pipeline.plan.types import JointNetwork, Plan
+    from napari_dip.pipeline.plan.types import FitConfig, JointNetwork, Plan
     from napari_dip.tasks.base import Inspection, TaskPlan
 
 #: Noise counts as weak if its standard deviation is below this fraction of the intensity scale. R2R
@@ -159,12 +159,7 @@ def make_run_plan(
     else:
         units = make_units(image_plan, fit_config)
     if network is not None:
-        if mismatch := explain_mismatch(
-            network,
-            fit_config,
-            calibration.constant_channels,
-            uses_half_resolution=calibration.half_resolution is not None,
-        ):
+        if mismatch := _explain_network_mismatch(network, fit_config, calibration):
             notes, network = (*notes, make_note("joint-unfit", why=mismatch)), None
         else:
             units = make_inference_units(units, fit_config)
@@ -195,6 +190,18 @@ def make_run_plan(
         costs=costs,
         fallback_costs=None,
         notes=(*notes, *device_notes),
+    )
+
+
+def _explain_network_mismatch(
+    network: JointNetwork, fit_config: FitConfig, calibration: Calibration
+) -> str:
+    """Return why the network does not suit the calibrated image; "" if it does."""
+    return explain_mismatch(
+        network,
+        fit_config,
+        calibration.constant_channels,
+        uses_half_resolution=calibration.half_resolution is not None,
     )
 
 
