@@ -25,7 +25,7 @@ from napari_dip.explore.experiment_setup import (
     make_experiment_setup,
     measure_blind_spot_size,
 )
-from napari_dip.pipeline.events import drain_generator
+from napari_dip.pipeline.progress import drain_generator
 from napari_dip.pipeline.torch_state import use_default_torch_state
 from napari_dip.samples import TWO_CHANNELS
 from shared_data import OUT, write

@@ -38,7 +38,7 @@ import tifffile
 from skimage.io import imread
 
 import napari_dip as dip
-from napari_dip.pipeline.events import drain_generator
+from napari_dip.pipeline.progress import drain_generator
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
 from napari_dip.scale.cluster.dask_cluster import QUIET_DASK_CONFIG, join_cluster, run_on_worker

@@ -25,11 +25,11 @@ from shared_data import write
 def main() -> None:
     """Time in turns and write the median."""
     from napari_dip.io import ImageHeader
-    from napari_dip.pipeline.events import drain_generator
     from napari_dip.pipeline.execute.runner import run
     from napari_dip.pipeline.machine import detect_machine
     from napari_dip.pipeline.plan.preflight import preflight
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.progress import drain_generator
     from napari_dip.pipeline.recipe import make_recipe
 
     ask = argparse.ArgumentParser(description=__doc__)

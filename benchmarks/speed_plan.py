@@ -18,12 +18,12 @@ from skimage import data
 
 from napari_dip.engine.fit.trainer import Trainer
 from napari_dip.io import ImageHeader
-from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
+from napari_dip.pipeline.progress import drain_generator
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.torch_state import load_torch
 from shared_data import write

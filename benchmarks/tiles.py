@@ -82,11 +82,11 @@ def load_all() -> None:
 def measure_tile(side: int, prior: str, tile: int | None, channels: int) -> dict[str, Any]:
     """Restore one image in this process, and say what it took."""
     from napari_dip.io import ImageHeader
-    from napari_dip.pipeline.events import drain_generator
     from napari_dip.pipeline.execute.runner import run
     from napari_dip.pipeline.machine import detect_machine
     from napari_dip.pipeline.plan.preflight import preflight
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.progress import drain_generator
     from napari_dip.pipeline.recipe import make_recipe
 
     load_all()

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tifffile
 
-from napari_dip.pipeline import events as progress_module
+from napari_dip.pipeline import progress as progress_module
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.machine import detect_machine

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from skimage import data
 
-from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.progress import drain_generator
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.torch_state import load_torch, use_default_torch_state
 from shared_data import OUT, fmd, write

@@ -17,8 +17,8 @@ from napari_dip.pipeline.recipe import make_recipe
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.restoration import Restoration
 
 MACHINE = Machine(

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
         run,
         super_resolve,
     )
-    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.interactive_run import Run
     from napari_dip.pipeline.measure.camera_maps import CameraReport, measure_camera_maps
     from napari_dip.pipeline.measure.noise_report import NoiseReport, measure_noise
     from napari_dip.pipeline.measure.psf_measurement import PsfReport, measure_psf
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.recipe import (
         Recipe,
         SettingField,
@@ -96,7 +96,7 @@ __all__ = [
 _MODULES = {
     "errors": ("DipError", "FailedError", "RefusedError"),
     "pipeline.measure.camera_maps": ("CameraReport", "measure_camera_maps"),
-    "pipeline.events": ("Event",),
+    "pipeline.progress": ("Event",),
     "pipeline.interactive_run": ("Run",),
     "pipeline.measure.noise_report": ("NoiseReport", "measure_noise"),
     "pipeline.measure.psf_measurement": ("PsfReport", "measure_psf"),

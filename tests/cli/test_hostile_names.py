@@ -19,8 +19,7 @@ from napari_dip.cli.terminal import BarReporter
 from napari_dip.errors import RefusedError, make_refusal
 from napari_dip.errors.templates import make_printable
 from napari_dip.pipeline.assess.report_figures import render_page
-from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.progress import Progress
+from napari_dip.pipeline.progress import Event, Progress
 from napari_dip.pipeline.store.result_files import escape_formula, format_json
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows takes no such names")

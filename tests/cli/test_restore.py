@@ -22,9 +22,8 @@ from commands import start
 from napari_dip.cli import main
 from napari_dip.cli.terminal import SINGLE_RUN, BarReporter, format_event
 from napari_dip.io.reading import read_header, read_pixels
-from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import detect_machine
-from napari_dip.pipeline.progress import Progress
+from napari_dip.pipeline.progress import Event, Progress
 from napari_dip.pipeline.store.result_files import choose_free_name
 from napari_dip.tasks.denoise import Denoise
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_dip.engine.refinement import (
+from napari_dip.engine.patch_groups import (
     GROUP_SIZE,
     GROUP_STEP,
     GROUPS_PER_BLOCK_SIDE,

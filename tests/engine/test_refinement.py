@@ -8,8 +8,8 @@ from skimage import data
 from torch.nn import functional as F
 
 from fit_inputs import run_steps
+from napari_dip.engine import patch_groups
 from napari_dip.engine import refinement as module
-from napari_dip.engine import refinement as patch_groups
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.noise.correlation import compute_patch_power
 from napari_dip.engine.problem import (
@@ -240,6 +240,30 @@ def test_few_photons_leave_hardly_any_waves_of_two_pixels() -> None:
     energy = (basis @ patches @ basis.T).square().mean((0, 1))
     fastest = torch.cat([energy[7], energy[:7, 7]]).sum()
     assert float(fastest) < 0.002
+
+
+def test_dark_pixels_of_the_pilot_leave_no_bright_ones() -> None:
+    pits = (torch.rand(1, 1, 48, 48, generator=torch.Generator().manual_seed(0)) < 0.01).float()
+    counts = torch.poisson(torch.ones(1, 1, 48, 48), generator=torch.Generator().manual_seed(1))
+    unit = torch.ones(1, 1, 1, 1)
+    noise_variance = NoiseVariance(gain=unit, intercept=0 * unit, floor=0.01 * unit)
+    refined = refine_by_nl_bayes(noise_variance, counts, 1 - 1.2 * pits, torch.ones_like(counts))
+    assert float((refined.mean - 1).square().mean()) < 0.015
+
+
+def test_two_threads_refine_to_the_same_pixels() -> None:
+    measured = make_noisy(draw_truth(120, 130))
+    pilot, mask = average_3x3(measured), torch.ones_like(measured)
+    threads = torch.get_num_threads()
+    images = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            images.append(refine_by_nl_bayes(make_noise_variance(), measured, pilot, mask).mean)
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*images)
 
 
 def test_what_a_first_filter_brings_out_guides_the_second(monkeypatch: pytest.MonkeyPatch) -> None:

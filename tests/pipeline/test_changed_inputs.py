@@ -22,9 +22,9 @@ from napari_dip.io.writing import write_image
 from napari_dip.pipeline import autosave as keeping
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave
-from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
+from napari_dip.pipeline.progress import drain_generator
 from napari_dip.scale.batch.records import RECORDS_FOLDER
 from small_runs import make_noisy, plan_for
 

@@ -26,10 +26,10 @@ from napari_dip.pipeline.assess.methods_section import (
     list_paper_keys,
     write_methods_section,
 )
-from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.progress import drain_generator
 from napari_dip.pipeline.repetition import (
     Repetition,
     build_command,

@@ -20,7 +20,6 @@ from napari_dip.engine.operators.imaging import FieldConvolution
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import parse_report_notes
 from napari_dip.io import ImageHeader
-from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.crop_preview import (
     make_crop_region,
     plan_crop_preview,
@@ -29,6 +28,7 @@ from napari_dip.pipeline.execute.crop_preview import (
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
+from napari_dip.pipeline.progress import drain_generator
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import Deblur
 from napari_dip.tasks.base import FitInput, GridLocation

@@ -19,7 +19,6 @@ from napari_dip.engine.prior import GuidedPrior, pad_input_weights
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.io import ImageHeader
-from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.crop_preview import CropRegion
 from napari_dip.pipeline.execute.executor import FinishedFit, select_best_fit
 from napari_dip.pipeline.execute.fit_setup import PreparedFit
@@ -27,6 +26,7 @@ from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.plan.costs import list_candidates
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
+from napari_dip.pipeline.progress import drain_generator
 from napari_dip.tasks import Guide
 from napari_dip.tasks.base import FitInput, InspectedPixels, Inspection, TaskPlan
 from small_runs import MACHINE, make_noisy, make_truth

@@ -41,7 +41,6 @@ from napari_dip.io.writing import write_bytes, write_image, write_text
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report_fields import read_run_report
 from napari_dip.pipeline.assess.report_figures import plot_before_after
-from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import (
     detect_machine,
@@ -51,6 +50,7 @@ from napari_dip.pipeline.machine import (
 from napari_dip.pipeline.measure.camera_maps import measure_camera_maps, resolve_camera_map_folder
 from napari_dip.pipeline.measure.noise_report import measure_noise
 from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.progress import Event, drain_generator
 from napari_dip.pipeline.recipe import (
     OLD_EXPERIMENT_SETTINGS,
     OLD_INPUTS,

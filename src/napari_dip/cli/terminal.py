@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 from napari_dip.errors import FailedError
 from napari_dip.errors.templates import format_duration, make_lines_printable, make_printable
 from napari_dip.io.paths import describe_exception
-from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.interactive_run import Control
+from napari_dip.pipeline.progress import drain_generator
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from types import FrameType
 
-    from napari_dip.pipeline.events import Event
+    from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.restoration import Restoration
 
 #: Exit code of a command that is done.

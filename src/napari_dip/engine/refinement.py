@@ -9,7 +9,8 @@ images are filtered from coarse to fine, each level removing the noise of its ow
 
 from __future__ import annotations
 
-from math import ceil, sqrt
+from functools import reduce
+from math import sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -20,38 +21,34 @@ from napari_dip.engine.constants import HARD_THRESHOLD_SIGMAS
 from napari_dip.engine.noise.camera_noise import draw_noise_sample, make_opponent_matrix
 from napari_dip.engine.noise.correlation import compute_patch_power
 from napari_dip.engine.noise.oversampling import double_resolution, halve_resolution
-from napari_dip.engine.noise.variance_model import DCT_SIDE, make_dct_matrix
+from napari_dip.engine.noise.variance_model import make_dct_matrix
+from napari_dip.engine.patch_groups import (
+    GROUP_SIZE,
+    PATCH_SIDE,
+    FilteredGroups,
+    PatchBlock,
+    compute_patch_padding,
+    filter_patch_groups,
+    group_patches,
+)
 from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.engine.noise.camera_noise import CameraNoise
 
-#: Side of a patch in pixels, similar to BM3D (docs/constants.md).
-PATCH_SIDE = DCT_SIDE
-#: Distance of groups in pixels; denser ones gain at most 0.05 dB.
-GROUP_STEP = 4
-#: Search radius in pixels; larger ones gain at most 0.05 dB.
-SEARCH_RADIUS = 16
-#: Patches in a group, for white noise: best of 32, 40 and 64 on 19 photographs (docs/constants.md).
-GROUP_SIZE = 32
 #: Patches in a group, for correlated noise: 64 gains 0.03 and 0.1 dB over 32 on FMD widefield.
 CORRELATED_GROUP_SIZE = 64
 #: Number of patches in a group whose spectrum is thresholded, as in BM3D: a power of two.
 THRESHOLD_GROUP_SIZE = 16
-#: Side of the search window in pixels.
-SEARCH_SIDE = 2 * SEARCH_RADIUS + 1
-#: Groups along each side of a block, an even number, for `select_sparse_groups`. Its search area
-#: fits into the cache: 12 takes as long.
-GROUPS_PER_BLOCK_SIDE = 16
-#: Groups that a processor filters at a time: 256 take 100 MB more for three channels, and a tenth
-#: longer. A GPU filters a block at a time.
-CPU_GROUP_COUNT = 64
 #: Threshold of waves of two pixels where noise grows with brightness. With few photons, the usual
 #: one leaves stripes; photographs with even noise would lose 0.03 dB by it (docs/constants.md).
 PHOTON_NYQUIST_SIGMAS = 4.0
+#: Noise variance of a pit in the pilot, relative to that of its darkest neighbour: half of its
+#: standard deviation. Without it, photographs lose 0.01 dB.
+MAX_PIT_VARIANCE_RATIO = 0.25
 #: Share of the measurement where patches are matched: 0.5 costs W2S 0.06 dB (docs/constants.md).
 MATCHING_MEASUREMENT_WEIGHT = 0.25
 #: Least share in a group's pilot of the hard-thresholded measurement, and of a first filtered image
@@ -67,13 +64,9 @@ NOISE_FACTOR = 0.9
 #: Minimum of the noise as a share of a group's strongest variance: some times the rounding of
 #: single precision, which would make the covariance of an almost noise-free image singular.
 COVARIANCE_FLOOR = 1e-5
-#: Lower bound of the noise that is left in a group, in units of that of one pixel.
-MIN_REMAINING_NOISE = 0.05
 #: Ratio of error variance to posterior variance, which assumes an exact pilot: 90 % intervals hold
 #: 92 to 94 % of the pixels of Set12, BSD68 and W2S, 82 % of FMD (docs/constants.md).
 POSTERIOR_VARIANCE_FACTOR = 4.0
-#: Beta of the Kaiser window that weights overlapping patches, as in BM3D.
-_KAISER_BETA = 2.0
 #: Points of the variance-stabilising table; interpolation errs by less than 1e-5 of the noise.
 _STABILISATION_POINTS = 2048
 #: Number of pyramid levels: 1, 2 and 3 reached 36.61, 37.65 and 37.80 dB with the true noise on the
@@ -89,130 +82,6 @@ COLOUR_WEIGHT = 0.5
 NOISE_SAMPLE_SIDE = 256
 #: Error variance in units of the Wiener filter's: 1.3 to 2.2, once 3.8, on nine files of cc15.
 CAMERA_VARIANCE_FACTOR = 1.6
-
-
-class PatchBlock(NamedTuple):
-    """Groups of patches that are processed together.
-
-    Attributes
-    ----------
-    rows, columns : slice
-        Search area of the groups in the image.
-    patch_indices : Tensor
-        (rows of groups, columns of groups, K) int32, flat index of each patch's first pixel in that
-        area, the most similar ones first; each group begins with its reference patch.
-    """
-
-    rows: slice
-    columns: slice
-    patch_indices: Tensor
-
-    def select_sparse_groups(self) -> PatchBlock:
-        """Return every second group along each axis, whose patches lie side by side."""
-        return self._replace(patch_indices=self.patch_indices[::2, ::2])
-
-
-def compute_patch_padding(shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """Return the padding for `torch.nn.functional.pad` up to an odd number of groups.
-
-    Every second group is then enough to cover all pixels.
-    """
-    step = 2 * GROUP_STEP
-    bottom, right = (step * ceil((side - PATCH_SIDE) / step) + PATCH_SIDE - side for side in shape)
-    return 0, right, 0, bottom
-
-
-def group_patches(matching_image: Tensor, group_size: int = GROUP_SIZE) -> list[PatchBlock]:
-    """Return groups of similar patches.
-
-    In an image with fewer patches than a group, some are repeated.
-
-    Parameters
-    ----------
-    matching_image : Tensor
-        (C, Y, X), padded as by `compute_patch_padding`.
-    group_size : int
-        Number of patches in a group.
-    """
-    rows, columns = (
-        range(0, side - PATCH_SIDE + 1, GROUP_STEP) for side in matching_image.shape[1:]
-    )
-    return [
-        _match_patches(
-            matching_image,
-            rows[row : row + GROUPS_PER_BLOCK_SIDE],
-            columns[column : column + GROUPS_PER_BLOCK_SIDE],
-            group_size,
-        )
-        for row in range(0, len(rows), GROUPS_PER_BLOCK_SIDE)
-        for column in range(0, len(columns), GROUPS_PER_BLOCK_SIDE)
-    ]
-
-
-def _match_patches(
-    matching_image: Tensor, rows: range, columns: range, group_size: int
-) -> PatchBlock:
-    """Group the patches that begin in these rows and columns with the most similar ones."""
-    padding, search_slices = zip(
-        *(
-            _find_search_area(*span)
-            for span in zip((rows, columns), matching_image.shape[1:], strict=True)
-        ),
-        strict=True,
-    )
-    distances = _compute_patch_distances(
-        matching_image[:, search_slices[0], search_slices[1]], padding, len(rows), len(columns)
-    )
-    nearest = distances.topk(group_size, largest=False)
-    matches = nearest.indices.where(nearest.values < torch.inf, nearest.indices[..., :1])
-    dy, dx = matches // SEARCH_SIDE - SEARCH_RADIUS, matches % SEARCH_SIDE - SEARCH_RADIUS
-    reference_rows, reference_columns = (
-        torch.arange(len(span), device=matches.device) * GROUP_STEP + span[0] - searched.start
-        for span, searched in zip((rows, columns), search_slices, strict=True)
-    )
-    width = search_slices[1].stop - search_slices[1].start
-    indices = (reference_rows[:, None, None] + dy) * width + reference_columns[:, None] + dx
-    return PatchBlock(search_slices[0], search_slices[1], indices.int())
-
-
-def _find_search_area(starts: range, side: int) -> tuple[tuple[int, int], slice]:
-    """Return the padding of the search area before and after the image, and its slice of it."""
-    first_start, last_start = starts[0] - SEARCH_RADIUS, starts[-1] + SEARCH_RADIUS
-    max_start = side - PATCH_SIDE
-    padding = max(0, -first_start), max(0, last_start - max_start)
-    return padding, slice(first_start + padding[0], last_start - padding[1] + PATCH_SIDE)
-
-
-def _compute_patch_distances(
-    search_area: Tensor, padding: tuple[tuple[int, int], ...], rows: int, columns: int
-) -> Tensor:
-    """Return squared distances less a constant for each group: (rows, columns, SEARCH_SIDE²).
-
-    They are -inf for the reference patch itself, which so comes first, and inf in the padding.
-    |a - b|² = |a|² + |b|² - 2 a b is fastest as a matrix product. Relative to the search area's
-    mean, rounding selects another patch once in 80,000 times.
-    """
-    centred = search_area - search_area.mean((1, 2), keepdim=True)
-    windows = centred.unfold(1, PATCH_SIDE, 1).unfold(2, PATCH_SIDE, 1).permute(1, 2, 0, 3, 4)
-    patches = windows.reshape(*windows.shape[:2], -1)  # (h, w, C P²)
-    lengths = torch.einsum("yxd,yxd->yx", patches, patches)
-    (top, bottom), (left, right) = padding
-    sides = (left, right, top, bottom)
-    if any(sides):
-        patches = F.pad(patches, (0, 0, *sides))
-        lengths = F.pad(lengths, sides, value=torch.inf)
-    _, width, depth = patches.shape
-    references = patches[
-        SEARCH_RADIUS:-SEARCH_RADIUS:GROUP_STEP, SEARCH_RADIUS:-SEARCH_RADIUS:GROUP_STEP
-    ]
-    # the search area of a row of groups is SEARCH_SIDE whole rows, contiguous in memory
-    search_layout = (rows, depth, SEARCH_SIDE * width), (GROUP_STEP * width * depth, 1, depth)
-    search_lengths = lengths.as_strided((rows, 1, SEARCH_SIDE * width), (GROUP_STEP * width, 0, 1))
-    banded = torch.baddbmm(search_lengths, references, patches.as_strided(*search_layout), alpha=-2)
-    strides = columns * SEARCH_SIDE * width, SEARCH_SIDE * width + GROUP_STEP, width, 1
-    distances = banded.as_strided((rows, columns, SEARCH_SIDE, SEARCH_SIDE), strides).flatten(2)
-    distances[..., SEARCH_SIDE**2 // 2] = -torch.inf
-    return distances
 
 
 class _StabilisedImages(NamedTuple):
@@ -265,6 +134,7 @@ def refine_by_nl_bayes(
     a part of the pilot).
     """
     grid = tuple(measurement.shape[2:])
+    pilot = _fill_pits(noise_variance, pilot)
     padding = compute_patch_padding(grid)
     padded = [
         F.pad(item, padding, mode="replicate") for item in (pilot, measurement, measured_mask)
@@ -302,6 +172,22 @@ def refine_by_nl_bayes(
     crop = (..., slice(grid[0]), slice(grid[1]))
     variance = (stabilised.std**2 * POSTERIOR_VARIANCE_FACTOR * posterior_variance)[None]
     return Estimate(image[crop], variance.clamp(min=1e-12)[crop].log())
+
+
+def _fill_pits(noise_variance: NoiseVariance, image: Tensor) -> Tensor:
+    """Raise pixels to the least of their eight neighbours, if the noise there is much stronger.
+
+    Any photon would stand out from a pit that has the noise of darkness. With five photons at the
+    brightest pixel, single white pixels were left, and one of three results was 2 dB worse.
+    """
+    height, width = image.shape[-2:]
+    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    offsets = [(dy, dx) for dy in range(3) for dx in range(3) if (dy, dx) != (1, 1)]
+    neighbours = (padded[..., dy : dy + height, dx : dx + width] for dy, dx in offsets)
+    least = reduce(torch.minimum, neighbours)
+    variance, least_variance = map(noise_variance.compute_variance, (image, least))
+    is_pit = (least > image) & (variance < MAX_PIT_VARIANCE_RATIO * least_variance)
+    return torch.where(is_pit, least, image)
 
 
 def _stabilise_variance(
@@ -368,16 +254,16 @@ def threshold_patch_groups(
     power = power[:, None, None]
     limit = torch.as_tensor(sigmas).to(power) ** 2 * power
 
-    def threshold(measured: Tensor) -> _FilteredGroups:
+    def threshold(measured: Tensor) -> FilteredGroups:
         measured = measured[:, :, :THRESHOLD_GROUP_SIZE] @ patch_transform.T
         spectrum = torch.einsum("kj,cgjp->cgkp", group_transform, measured)
         mask = (spectrum.square() > limit).to(measured)
         mask[:, :, 0, 0] = 1  # the mean of a group is always kept
         filtered = torch.einsum("kj,cgkp->cgjp", group_transform, spectrum.mul_(mask))
         remaining_noise = (mask * power).sum((0, 2, 3))
-        return _FilteredGroups(tuple(filtered @ patch_transform), remaining_noise)
+        return FilteredGroups(tuple(filtered @ patch_transform), remaining_noise)
 
-    return _filter_patch_groups([image], blocks, threshold)
+    return filter_patch_groups([image], blocks, threshold)
 
 
 def filter_by_nl_bayes(
@@ -423,7 +309,7 @@ def filter_by_nl_bayes(
     patch_transform = torch.kron(basis, basis)
     precision = patch_transform.T @ (patch_transform / power[..., None])  # (C or 1, P², P²)
 
-    def estimate(measured: Tensor, leads: Tensor, *other_leads: Tensor) -> _FilteredGroups:
+    def estimate(measured: Tensor, leads: Tensor, *other_leads: Tensor) -> FilteredGroups:
         error = _measure_pilot_error(measured, leads, power)
         for other, minimum in zip(other_leads, MIN_GUIDE_WEIGHTS, strict=False):
             weight = minimum + (1 - minimum) * error / (error + HALF_WEIGHT_ERROR)
@@ -443,9 +329,9 @@ def filter_by_nl_bayes(
         patch_variance = NOISE_FACTOR * (details * projection).sum(2)
         shrinkage = gram @ inverse
         remaining_noise = (shrinkage * shrinkage.mT).sum((0, 2, 3))
-        return _FilteredGroups((*filtered, *patch_variance[:, :, None]), remaining_noise)
+        return FilteredGroups((*filtered, *patch_variance[:, :, None]), remaining_noise)
 
-    mean, variance = _filter_patch_groups([image, pilot, *guides], blocks, estimate).chunk(2)
+    mean, variance = filter_patch_groups([image, pilot, *guides], blocks, estimate).chunk(2)
     return mean, variance
 
 
@@ -454,54 +340,6 @@ def _measure_pilot_error(measured: Tensor, leads: Tensor, power: Tensor) -> Tens
     residual = (measured - leads).mean(2, keepdim=True).square().mean(3, keepdim=True)
     noise = GROUP_MEAN_NOISE_RATIO / measured.shape[2] * power.mean(1)[:, None, None, None]
     return (residual - noise).clamp(min=0)
-
-
-class _FilteredGroups(NamedTuple):
-    """Values of all patches, each (G, K or 1, P²), the first (G, K, P²), and noise left (G,)."""
-
-    values: tuple[Tensor, ...]
-    remaining_noise: Tensor
-
-
-def _filter_patch_groups(
-    images: Sequence[Tensor],
-    blocks: Sequence[PatchBlock],
-    filter_groups: Callable[..., _FilteredGroups],
-) -> Tensor:
-    """Filter all groups of these images, (C, Y, X) each, and average each value: (V, Y, X)."""
-    sums: Tensor | None = None
-    window = torch.kaiser_window(PATCH_SIDE, periodic=False, beta=_KAISER_BETA).to(images[0])
-    window = (window[:, None] * window).flatten()
-    pixel_offsets = torch.arange(PATCH_SIDE, device=window.device, dtype=torch.int32)
-    for rows, columns, patch_indices in blocks:
-        crops = [image[:, rows, columns] for image in images]
-        offsets = (pixel_offsets[:, None] * crops[0].shape[2] + pixel_offsets).flatten()
-        block_sums: Tensor | None = None
-        block_groups = patch_indices.flatten(0, 1)
-        group_count = CPU_GROUP_COUNT if window.device.type == "cpu" else len(block_groups)
-        for groups in block_groups.split(group_count):
-            indices = groups[..., None] + offsets  # (G, K, P²)
-            filtered = filter_groups(*(_gather_pixels(crop, indices) for crop in crops))
-            patch_count = filtered.values[0].shape[1]
-            weight = 1 / filtered.remaining_noise.clamp(min=MIN_REMAINING_NOISE)
-            weight = (weight[:, None, None] * window).expand(-1, patch_count, -1)
-            values = (*(weight * value for value in filtered.values), weight)
-            if block_sums is None:
-                block_sums = window.new_zeros(len(values), crops[0][0].numel())
-            for total, value in zip(block_sums, values, strict=True):
-                total.index_add_(0, indices[:, :patch_count].flatten(), value.flatten())
-        assert block_sums is not None  # each block has a group
-        if sums is None:
-            sums = window.new_zeros(len(block_sums), *images[0].shape[1:])
-        sums[:, rows, columns] += block_sums.reshape(-1, *crops[0].shape[1:])
-    assert sums is not None  # each image has a group
-    return sums[:-1] / sums[-1]
-
-
-def _gather_pixels(image: Tensor, indices: Tensor) -> Tensor:
-    """Return the pixels (C, *indices) of an image (C, Y, X) at flat indices."""
-    channels = [channel.flatten().index_select(0, indices.flatten()) for channel in image]
-    return torch.stack(channels).reshape(-1, *indices.shape)
 
 
 def filter_camera_noise(

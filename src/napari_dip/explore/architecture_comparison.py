@@ -36,8 +36,7 @@ from napari_dip.pipeline.assess.report_figures import (
     render_figure,
     use_default_style,
 )
-from napari_dip.pipeline.events import Event, map_generator
-from napari_dip.pipeline.progress import Progress
+from napari_dip.pipeline.progress import Event, Progress, map_generator
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.store.result_files import format_csv
 from napari_dip.tasks.base import DEFAULT_PRIOR

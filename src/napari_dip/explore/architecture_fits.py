@@ -25,8 +25,8 @@ from napari_dip.explore.experiment_fit import (
 from napari_dip.explore.experiment_setup import compute_psnr
 from napari_dip.explore.noise_impedance import compute_impedance, make_targets
 from napari_dip.explore.spectral_measures import Correspondence
-from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.plan.types import ITERATIONS_PER_VALIDATION
+from napari_dip.pipeline.progress import map_generator
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence

@@ -32,8 +32,8 @@ from napari_dip.engine.problem import Identity, Problem, Term
 from napari_dip.errors import FailedError
 from napari_dip.pipeline.calibrate.image_calibration import select_validation_pixels
 from napari_dip.pipeline.calibrate.types import compute_validation_fraction
-from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.plan.types import ITERATIONS_PER_VALIDATION
+from napari_dip.pipeline.progress import map_generator
 from napari_dip.tasks.priors.random_input import build_from_architecture
 
 if TYPE_CHECKING:

@@ -26,8 +26,7 @@ from napari_dip.pipeline.assess.report_figures import (
     make_table,
     render_page,
 )
-from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.progress import PausableClock, Progress, ProgressTracker
+from napari_dip.pipeline.progress import Event, PausableClock, Progress, ProgressTracker
 from napari_dip.pipeline.store.result_files import format_csv, format_json
 
 if TYPE_CHECKING:

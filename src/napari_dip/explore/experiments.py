@@ -33,9 +33,9 @@ from napari_dip.explore.feature_layers import (
     plan_features,
 )
 from napari_dip.explore.spectral_measures import BAND_NAMES, list_band_labels
-from napari_dip.pipeline.events import drain_generator, map_generator
 from napari_dip.pipeline.interactive_run import UserControl
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE
+from napari_dip.pipeline.progress import drain_generator, map_generator
 from napari_dip.pipeline.recipe import (
     OLD_EXPERIMENT_SETTINGS,
     PRESET_LABELS,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from napari_dip.explore.feature_layers import FeatureInversionResult
     from napari_dip.explore.noise_impedance import ImpedanceResult
     from napari_dip.explore.spectra import SpectrumResult
-    from napari_dip.pipeline.events import Event
+    from napari_dip.pipeline.progress import Event
     from napari_dip.public_types import (
         Answer,
         AxisLetters,

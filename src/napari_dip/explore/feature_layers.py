@@ -30,12 +30,11 @@ from napari_dip.pipeline.assess.report_figures import (
     use_default_style,
 )
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
-from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.progress import PausableClock, ProgressTracker
+from napari_dip.pipeline.progress import PausableClock, ProgressTracker, map_generator
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks.invert_features import INVERSION_PRIORS, describe_layer_size
 from napari_dip.tasks.network_import.loading import NetworkSource, list_network_layers
@@ -46,9 +45,8 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, Float32Array, ImageHeader
-    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.pipeline.progress import WorkStep
+    from napari_dip.pipeline.progress import Event, WorkStep
 
     ImageArray = Float32Array
 

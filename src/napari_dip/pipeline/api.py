@@ -11,10 +11,10 @@ import numpy as np
 
 from napari_dip.errors import FailedError, RefusedError, make_unknown_refusal, raise_if_refused
 from napari_dip.io.reading import open_pixels
-from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run as start_run
 from napari_dip.pipeline.interactive_run import Run, UserControl, make_keep_after_control
 from napari_dip.pipeline.lazy_inputs import is_labelled_array, open_input
+from napari_dip.pipeline.progress import drain_generator
 from napari_dip.pipeline.recipe import (
     OLD_INPUTS,
     Recipe,
@@ -28,9 +28,9 @@ from napari_dip.tasks import TASKS
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.interactive_run import PollControl
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.restoration import Restoration
     from napari_dip.public_types import (
         Answer,

@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from napari_dip.engine.fit.stopping import PollControl
-    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.restoration import Restoration
 
 #: Age in seconds from which a folder without a manifest counts as left over from a crash.

@@ -24,8 +24,8 @@ from napari_dip.pipeline.assess.report_figures import plot_overview, select_midd
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.restoration import Restoration
 
 #: Seconds between two events of a paused run: few enough that a button feels immediate.

@@ -18,10 +18,14 @@ from napari_dip.errors.templates import format_duration
 from napari_dip.io.outputs import OutputLock, remove_stale_temporary_files
 from napari_dip.io.paths import make_folder, split_field_path
 from napari_dip.io.writing import write_plate, write_text
-from napari_dip.pipeline.events import drain_generator, map_generator
 from napari_dip.pipeline.interactive_run import UserControl
 from napari_dip.pipeline.plan.costs import START_SECONDS
-from napari_dip.pipeline.progress import PausableClock, ProgressTracker
+from napari_dip.pipeline.progress import (
+    PausableClock,
+    ProgressTracker,
+    drain_generator,
+    map_generator,
+)
 from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SWITCHES, accept_old_names
 from napari_dip.pipeline.store.network_files import read_network_weights
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, BatchEvent, FileOutcome

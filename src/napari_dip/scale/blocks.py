@@ -13,13 +13,13 @@ import numpy as np
 
 from napari_dip.errors import Refusal, RefusedError, raise_if_refused
 from napari_dip.io.lazy_images import LazyImage
-from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run, run_with_torch
 from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.lazy_inputs import LazyPixels, is_labelled_array, open_input
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.layout import has_overlap
 from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.progress import drain_generator
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import TASKS
 

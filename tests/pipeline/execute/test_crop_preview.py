@@ -11,7 +11,6 @@ import tifffile
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.assess.methods_section import write_methods_section
-from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.crop_preview import (
     CropRegion,
     make_crop_region,
@@ -21,6 +20,7 @@ from napari_dip.pipeline.execute.crop_preview import (
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.progress import drain_generator
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.samples import MITOCHONDRIA
 

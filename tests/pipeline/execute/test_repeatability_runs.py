@@ -23,8 +23,8 @@ from small_runs import make_noisy, make_truth, plan_for, run_to_end
 
 if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.types import CalibratedImage
-    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.execute.repeatability_runs import NoiseSource
+    from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.restoration import Restoration
 
 SIDE = 64

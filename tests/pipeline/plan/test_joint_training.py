@@ -39,8 +39,8 @@ PLANE = ImageHeader(name="cells", shape=(64, 64), dtype="uint8", axes="YX")
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.restoration import Restoration
 
 FRAMES = 4

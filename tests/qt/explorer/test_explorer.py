@@ -274,8 +274,7 @@ def test_another_network_can_be_chosen_where_one_is_fitted(qapp):
 
 def test_the_pace_leaves_pauses_out():
     from napari_dip.explore.experiment_results import IterationUpdate
-    from napari_dip.pipeline.events import Event
-    from napari_dip.pipeline.progress import Progress
+    from napari_dip.pipeline.progress import Event, Progress
 
     now, answer = [0.0], [Control.GO]
     pace = ExperimentTimer(lambda: answer[0], lambda: now[0])
@@ -292,7 +291,7 @@ def test_the_pace_leaves_pauses_out():
 
 def test_the_box_holds_all_points_and_the_last_image_until_they_are_taken():
     from napari_dip.explore.experiment_results import IterationUpdate
-    from napari_dip.pipeline.events import Event
+    from napari_dip.pipeline.progress import Event
 
     box = ProgressQueue()
     image = np.zeros((2, 2))

@@ -12,9 +12,9 @@ import pytest
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import Fault
 from napari_dip.io import ImageHeader
-from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.progress import Event
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.restoration import Restoration
 from napari_dip.qt.shell import background_call

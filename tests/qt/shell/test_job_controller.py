@@ -9,7 +9,7 @@ from qtpy.QtCore import QObject
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import make_refusal
-from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.progress import Event
 from napari_dip.qt.shell.background_call import JobProgress
 from napari_dip.qt.shell.job_controller import (
     JobController,

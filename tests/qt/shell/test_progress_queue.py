@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.progress import Event
 from napari_dip.qt.shell.background_call import (
     MAX_DRAWING_FRACTION,
     MAX_UPDATE_SECONDS,

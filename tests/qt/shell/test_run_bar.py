@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.progress import Progress
+from napari_dip.pipeline.progress import Event, Progress
 from napari_dip.qt.shell.job_controller import JobState
 from napari_dip.qt.shell.run_bar import RunBar
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.progress import Event
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 from napari_dip.qt.task.snapshot_history import SnapshotBuffer, ValidationCurve
 

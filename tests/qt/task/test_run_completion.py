@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QApplication
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors.notes import Stop, StopReason
 from napari_dip.pipeline import autosave as keeping
-from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.progress import Event
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.restoration import Restoration
 from napari_dip.qt.shell import background_call

@@ -8,9 +8,8 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.errors import make_refusal
-from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.plan.costs import START_SECONDS
-from napari_dip.pipeline.progress import PACE_DECAY, PausableClock, Progress
+from napari_dip.pipeline.progress import PACE_DECAY, Event, PausableClock, Progress
 from napari_dip.scale.batch.jobs import BatchEvent, FileOutcome
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch.table import make_file_rows, update_file_row

@@ -15,7 +15,7 @@ import sys
 
 import psutil
 
-from napari_dip.pipeline.events import drain_generator
+from napari_dip.pipeline.progress import drain_generator
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
 from napari_dip.scale.cluster.dask_cluster import start_workers

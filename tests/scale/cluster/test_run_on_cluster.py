@@ -11,11 +11,11 @@ import pytest
 
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io import ImageHeader
-from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.progress import drain_generator
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.scale.cluster import dask_cluster
 from napari_dip.scale.cluster.dask_cluster import run_on_cluster

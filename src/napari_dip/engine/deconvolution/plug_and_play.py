@@ -27,7 +27,8 @@ from napari_dip.engine.deconvolution.richardson_lucy import (
     compute_backward_difference,
     compute_forward_difference,
 )
-from napari_dip.engine.refinement import PATCH_SIDE, refine_by_nl_bayes
+from napari_dip.engine.patch_groups import PATCH_SIDE
+from napari_dip.engine.refinement import refine_by_nl_bayes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -127,7 +127,7 @@ class Muon(UnwrappedOptimizer):
     @torch.no_grad()
     def step(self, closure: object = None) -> None:  # type: ignore[override]
         """Update all weights once from their gradients; `closure` is not called."""
-        with _use_single_thread():
+        with use_single_thread():
             for group in self.param_groups:
                 self._update_group(group)
 
@@ -153,7 +153,7 @@ class Muon(UnwrappedOptimizer):
 
 
 @contextmanager
-def _use_single_thread() -> Iterator[None]:
+def use_single_thread() -> Iterator[None]:
     """Compute on one CPU thread, since to wake others takes longer than to multiply small matrices.
 
     The updates of a step of R2R take 3 ms on one thread, and 23 ms on two.

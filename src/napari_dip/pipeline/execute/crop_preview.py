@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.io import AnyArray, ImageHeader
     from napari_dip.pipeline.calibrate.types import CalibratedImage
-    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.restoration import Restoration
 
 #: Crops start and end at multiples of this many pixels, or at the border of the image. JPEG blocks

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Fault
 from napari_dip.errors.notes import StopReason, make_note, make_stop
-from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import is_memory_error
+from napari_dip.pipeline.progress import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

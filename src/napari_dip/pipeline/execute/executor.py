@@ -11,7 +11,6 @@ from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.merge import UnitResult
-from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.device_recovery import RecoveryState, copy_state_to_cpu, retry_fit
 from napari_dip.pipeline.execute.neighbour_frames import NeighbourFrameProvider
 from napari_dip.pipeline.plan.joint_training import (
@@ -26,6 +25,7 @@ from napari_dip.pipeline.plan.types import (
     INFERENCE,
     JOINT,
 )
+from napari_dip.pipeline.progress import map_generator
 from napari_dip.pipeline.store.network_files import RunNetwork
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.trainer import FinalInference
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.types import CalibratedImage
-    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.execute.fit_setup import PreparedFit
     from napari_dip.pipeline.execute.neighbour_frames import NeighbourFrames
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.plan.types import WorkUnit
+    from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
     from napari_dip.public_types import Report
 

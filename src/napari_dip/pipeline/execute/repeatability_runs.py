@@ -38,10 +38,10 @@ from napari_dip.pipeline.calibrate.channel_noise import (
     select_spread_planes,
 )
 from napari_dip.pipeline.calibrate.image_calibration import replace_half_resolution
-from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.plan.layout import from_stack, to_stack
+from napari_dip.pipeline.progress import map_generator
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, Float32Array, FloatArray
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
-    from napari_dip.pipeline.events import Event
+    from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.restoration import Restoration
 
 #: Distance of the seeds of image and repeatability runs, larger than those of tiles and channels.

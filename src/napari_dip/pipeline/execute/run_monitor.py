@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError
 from napari_dip.pipeline.assess.report_fields import convert_nan_to_none
-from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.plan.types import INFERENCE
-from napari_dip.pipeline.progress import PausableClock, Progress, ProgressTracker, WorkStep
+from napari_dip.pipeline.progress import Event, PausableClock, Progress, ProgressTracker, WorkStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

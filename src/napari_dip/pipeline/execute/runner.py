@@ -21,11 +21,11 @@ from napari_dip.pipeline.assess.artefact_detection import (
     MAX_RETRY_ROUNDS,
     calibrate_for_weaker_noise,
 )
-from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.device_recovery import make_machine_fault
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.lazy_inputs import add_change_notes, stamp_files
 from napari_dip.pipeline.plan.units import select_shard_tile_units, select_shard_units
+from napari_dip.pipeline.progress import Event
 from napari_dip.pipeline.store.network_files import (
     list_network_outcomes,
     read_fitted_network,
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.types import CalibratedImage, RunInputs
-    from napari_dip.pipeline.events import ReturnT
     from napari_dip.pipeline.execute.executor import Weights
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.lazy_inputs import FileStamps
     from napari_dip.pipeline.plan.types import JointNetwork, Plan, WorkUnit
     from napari_dip.pipeline.plan.units import Shard
+    from napari_dip.pipeline.progress import ReturnT
     from napari_dip.pipeline.restoration import Restoration
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
 

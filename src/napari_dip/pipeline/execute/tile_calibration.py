@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.pipeline.calibrate.types import Calibration, RunPlan
-    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.progress import Event
 
 #: Maximum number of sample regions of a Z stack with small planes.
 MAX_SAMPLE_REGION_COUNT = 64

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.state import Checkpoint
     from napari_dip.pipeline.calibrate.types import RunPlan
-    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.plan.types import WorkUnit
+    from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.restoration import Restoration
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_dip.errors import Fault, Refusal, RefusedError, raise_if_refused
-from napari_dip.pipeline.events import Event, map_generator
 from napari_dip.pipeline.interactive_run import Control
+from napari_dip.pipeline.progress import Event, map_generator
 from napari_dip.pipeline.recipe import list_settings, load_recipe
 from napari_dip.qt.batch.batch_settings import (
     BatchOptions,

@@ -22,8 +22,8 @@ from napari_dip.explore.experiment_setup import (
 )
 from napari_dip.explore.experiments import EXPERIMENTS, Experiment, ExperimentSettings
 from napari_dip.io import ImageHeader
-from napari_dip.pipeline.events import Event, map_generator
 from napari_dip.pipeline.plan.costs import START_SECONDS
+from napari_dip.pipeline.progress import Event, map_generator
 from napari_dip.pipeline.recipe import list_setting_fields
 from napari_dip.qt.shell.background_call import JobProgress
 from napari_dip.qt.shell.dock_plots import find_plane_index

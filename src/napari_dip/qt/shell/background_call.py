@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from napari_dip.errors import Refusal
-    from napari_dip.pipeline.events import Event
+    from napari_dip.pipeline.progress import Event
     from napari_dip.tasks import Task
 
     SuggestionOutcome = tuple[str, ...] | Fault

@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
 
 from napari_dip.errors.templates import format_duration, make_lines_printable
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS
-from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.progress import Event
 from napari_dip.qt.shell.background_call import call_reporting_errors
 from napari_dip.qt.shell.dock_widget import fill_grid, load_button, require, unwrap_viewer
 from napari_dip.qt.shell.job_controller import (

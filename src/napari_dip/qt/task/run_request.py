@@ -27,10 +27,10 @@ from napari_dip.io.paths import describe_exception
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.assess.methods_section import describe_result_iteration
 from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave, summarise_run
-from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.crop_preview import MERGE_INPUT, run_crop_preview
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.progress import map_generator
 from napari_dip.pipeline.repetition import Repetition
 from napari_dip.pipeline.store.network_files import NETWORK_FILE_INPUT
 from napari_dip.qt.shell.background_call import (
@@ -65,9 +65,9 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
-    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.execute.crop_preview import CropRegion
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.restoration import Restoration
     from napari_dip.qt.shell.background_call import RunControl
     from napari_dip.qt.shell.layer_inputs import ExtraInputs

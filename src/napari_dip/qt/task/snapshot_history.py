@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dip.io import Float32Array, FloatArray
-    from napari_dip.pipeline.events import Event
+    from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.restoration import Restoration
     from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.types import (
         CostEstimate,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
         TrainingRegion,
         WorkUnit,
     )
+    from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import Task
 

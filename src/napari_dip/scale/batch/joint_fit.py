@@ -17,7 +17,6 @@ from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import RefusedError
 from napari_dip.io.paths import compute_file_sha256, convert_save_errors
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
-from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.execute.runner import read_image, run_with_torch
@@ -25,6 +24,7 @@ from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
 from napari_dip.pipeline.plan.costs import group_channels
 from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, to_stack
 from napari_dip.pipeline.plan.types import JOINT, TrainingRegion
+from napari_dip.pipeline.progress import Event
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.network_files import NETWORK_FILE_SCHEMA
 from napari_dip.pipeline.store.tensor_file import write_tensors

@@ -65,9 +65,9 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.pipeline.assess.report_fields import BatchManifestFields
-    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import Task
 

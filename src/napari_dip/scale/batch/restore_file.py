@@ -23,11 +23,10 @@ from napari_dip.pipeline.assess.report_figures import (
     select_middle_plane,
     subsample_plane,
 )
-from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
 from napari_dip.pipeline.machine import make_unexpected_fault
-from napari_dip.pipeline.progress import FINISHED
+from napari_dip.pipeline.progress import FINISHED, Event
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.result_files import choose_free_name, rescue_result, save_image
 from napari_dip.pipeline.store.run_folder import RunFolder

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import FailedError, Fault, Refusal, RefusedError, raise_if_refused
 from napari_dip.io.paths import describe_exception
-from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.units import compute_max_shards
+from napari_dip.pipeline.progress import Event
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.cluster.pool import (
     DaskWorkerPool,

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import Fault, Refusal
 from napari_dip.io.paths import make_result_name
-from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.plan.units import (
     Shard,
@@ -28,7 +27,7 @@ from napari_dip.pipeline.plan.units import (
     count_joint_training_shards,
     estimate_serial_fraction,
 )
-from napari_dip.pipeline.progress import ProgressTracker
+from napari_dip.pipeline.progress import Event, ProgressTracker
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, BatchEvent, FileOutcome
 from napari_dip.scale.batch.restore_file import record_failure
 from napari_dip.scale.cluster.worker import (

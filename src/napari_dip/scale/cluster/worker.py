@@ -27,12 +27,11 @@ from napari_dip.errors import (
     make_refusal,
 )
 from napari_dip.io.reading import read_header
-from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.execute.runner import restore_shard, run, run_with_torch
 from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
 from napari_dip.pipeline.machine import detect_machine, get_torch_version
 from napari_dip.pipeline.plan.units import Shard
-from napari_dip.pipeline.progress import Progress
+from napari_dip.pipeline.progress import Event, Progress, drain_generator
 from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_NAME, CheckpointStore
 from napari_dip.pipeline.store.network_files import pop_network_file

@@ -203,9 +203,10 @@ def make_nl_bayes_refinement(
         restore_border_detail,
         restore_significant_spots,
     )
+    from napari_dip.engine.patch_groups import PATCH_SIDE
     from napari_dip.engine.priors.r2r import estimate_count_skewness
     from napari_dip.engine.problem import make_single_step
-    from napari_dip.engine.refinement import PATCH_SIDE, refine_by_nl_bayes
+    from napari_dip.engine.refinement import refine_by_nl_bayes
 
     if fit_input.measurement.ndim > 4 or min(fit_input.grid) < PATCH_SIDE:
         return None
