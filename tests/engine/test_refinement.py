@@ -251,7 +251,7 @@ def test_dark_pixels_of_the_pilot_leave_no_bright_ones() -> None:
     assert float((refined.mean - 1).square().mean()) < 0.015
 
 
-def test_two_threads_refine_to_the_same_pixels() -> None:
+def test_the_number_of_threads_changes_no_refined_pixel() -> None:
     measured = make_noisy(draw_truth(120, 130))
     pilot, mask = average_3x3(measured), torch.ones_like(measured)
     threads = torch.get_num_threads()

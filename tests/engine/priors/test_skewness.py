@@ -30,8 +30,17 @@ def make_scene(side: int = 256) -> np.ndarray:
 
 def test_counts_are_distinguished_from_symmetric_noise() -> None:
     rng, truth = np.random.default_rng(0), make_scene()
-    assert measure_from_image(GAIN * rng.poisson(truth / GAIN)) == pytest.approx(1, abs=0.15)
+    counts = GAIN * rng.poisson(truth / GAIN)
+    assert measure_from_image(counts + rng.normal(0, 0.02 * GAIN, truth.shape)) == pytest.approx(
+        1, abs=0.15
+    )
     assert measure_from_image(truth + rng.normal(0, 1, truth.shape) * np.sqrt(GAIN * truth)) < 0.1
+
+
+def test_whole_numbers_of_photons_have_exactly_their_skewness() -> None:
+    rng, truth = np.random.default_rng(0), make_scene()
+    assert measure_from_image(GAIN * rng.poisson(truth / GAIN) - 0.123) == 1
+    assert measure_from_image(0.9 * GAIN * rng.poisson(truth / GAIN)) not in (0, 1)
 
 
 def test_multiplied_photons_are_measured_as_more_skewed() -> None:
