@@ -45,9 +45,7 @@ _RUN = """
 def run_script(first: str = "", **environment: str) -> list[str]:
     """Run it in a process of its own, after some other lines."""
     clean = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in torch_state._WAIT_POLICY_VARIABLES
+        name: value for name, value in os.environ.items() if name not in torch_state._WAIT_POLICY
     }
     clean.pop("OMP_NUM_THREADS", None)
     command = [sys.executable, "-c", first + textwrap.dedent(_RUN)]
@@ -93,9 +91,7 @@ def test_measuring_noise_first_leaves_no_threads_that_spin() -> None:
         "print(openmp.has_spinning_threads())\n"
     )
     clean = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in torch_state._WAIT_POLICY_VARIABLES
+        name: value for name, value in os.environ.items() if name not in torch_state._WAIT_POLICY
     }
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=clean, capture_output=True, text=True, check=True)

