@@ -10,7 +10,7 @@ import torch
 
 from engine.fit.schedules import make_single_phase_schedule
 from napari_dip.engine.fit.loop import fit
-from napari_dip.engine.fit.optimizers import Schedule
+from napari_dip.engine.fit.optimizers import Muon, Schedule
 from napari_dip.engine.fit.stopping import (
     Control,
     ValidationRecord,
@@ -381,6 +381,17 @@ def test_a_divergence_restores_weights_and_lowers_the_learning_rate() -> None:
     assert len(result.notes) == 1
     assert "went back to iteration 50" in str(result.notes[0])
     assert measure_error(result.estimate, truth) < 0.7 * SIGMA
+
+
+def test_a_short_fit_that_diverges_at_once_starts_again_with_a_smaller_rate() -> None:
+    problem, prior, truth = make_problem((32, 32))
+    schedule = make_single_phase_schedule(40, 0.5, average_decay=0.8, validation_interval=10)
+    schedule = replace(schedule, optimizer=Muon)
+    _, result = run_to_end(fit(problem, prior, schedule, never_stop, seed=0))
+    assert result is not None
+    assert "went back to iteration 0" in str(result.notes[0])
+    assert not result.is_broken_down
+    assert measure_error(result.estimate, truth) < SIGMA
 
 
 @pytest.mark.long

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note, Stop
 
 #: A fit has broken down if its training loss exceeds this factor times (1 + |median of the last
-#: five training losses|); `FitState._roll_back_or_record` has the other cases.
+#: five training losses|), or before there are five, (1 + |loss of the first iteration|);
+#: `FitState._roll_back_or_record` has the other cases.
 BREAKDOWN_FACTOR = 10.0
 #: Where validation pixels have a network input of their own, or are revealed to the network
 #: (`Prior.reveals_validation`), losses count as equal if they differ by at most this share of the
@@ -206,16 +207,15 @@ class FitState:
         """
         trainer = self.trainer
         estimate = trainer.predict_validation() if trainer.has_validation_input else self.predict()
-        training_loss, validation_loss = trainer.pop_losses(
-            self._compute_validation_loss(estimate, bypasses_operator=trainer.has_validation_input)
+        training_loss, validation_loss, initial_loss = trainer.pop_losses(
+            self._compute_validation_loss(estimate, bypasses_operator=trainer.has_validation_input),
+            trainer.initial_loss,
         )
         recent_losses = [entry.training_loss for entry in self.history[-5:]]
+        usual_loss = median(recent_losses) if len(recent_losses) == 5 else initial_loss
         is_broken_down = (
             not isfinite(training_loss)
-            or (
-                len(recent_losses) == 5
-                and training_loss > BREAKDOWN_FACTOR * (1 + abs(median(recent_losses)))
-            )
+            or training_loss > BREAKDOWN_FACTOR * (1 + abs(usual_loss))
             or (
                 not isfinite(validation_loss)
                 and bool(self.history)

@@ -181,6 +181,8 @@ class Trainer:
         Whether the validation loss is of a separate network input.
     average : Average
         Of the outputs or of the weights.
+    initial_loss : Tensor
+        Deviance at the first iteration, a scalar; NaN before.
     """
 
     def __init__(self, problem: Problem, prior: Prior, schedule: Schedule, *, seed: int) -> None:
@@ -210,6 +212,7 @@ class Trainer:
         )
         self._training_loss_sum = measurement.new_zeros(())
         self._step_count_since_read = 0
+        self.initial_loss: Tensor = measurement.new_full((), torch.nan)
 
     @property
     def note(self) -> Note | None:
@@ -233,6 +236,8 @@ class Trainer:
             )
         self.train_step.wait_for_sample(batch, sample)
         estimate, deviance = self.train_step.run(batch)
+        if self.iteration == 1:
+            self.initial_loss = deviance.detach().clone()
         with torch.no_grad():
             self.average.update(sample, estimate)
             self._training_loss_sum += deviance.detach()
@@ -294,6 +299,7 @@ class Trainer:
             for name, value in self._optimizer.state.get(weight, {}).items():
                 state[f"optimizer.{index}.{name}"] = value.clone()
         state |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        state["initial_loss"] = self.initial_loss.clone()
         state["rng"] = self._rng.get_state()
         state["iteration"] = torch.tensor(self.iteration)
         state["rate_factor"] = torch.tensor(self.rate_factor, dtype=torch.float64)
@@ -317,6 +323,8 @@ class Trainer:
                 if name.startswith("average.")
             }
         )
+        if "initial_loss" in state:  # not in checkpoints of before
+            self.initial_loss = torch.empty_like(self.initial_loss).copy_(state["initial_loss"])
         self._rng.set_state(state["rng"])
         self.iteration = int(state["iteration"])
         self.rate_factor = float(state["rate_factor"])

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_dip.engine.fit.optimizers import Muon, Phase, Schedule, compute_output_decay
+from napari_dip.engine.fit.optimizers import (
+    MUON_WARM_UP,
+    Muon,
+    Phase,
+    Schedule,
+    compute_output_decay,
+)
 from napari_dip.engine.fit.stopping import (
     StopRule,
     compute_patience,
@@ -437,6 +443,7 @@ def make_fit_schedule(
         refit_iterations=fit_config.refit_iterations,
         uses_bfloat16=uses_bfloat16,
         optimizer=Muon if fit_config.muon_learning_rate else None,
+        min_warm_up=MUON_WARM_UP if fit_config.muon_learning_rate else 1,
     )
 
 

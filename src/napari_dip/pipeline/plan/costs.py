@@ -73,10 +73,6 @@ VOLUME_START_BYTES = 160e6
 RETAINED_HALF_STEP_FRACTION = 0.5
 #: Share of the memory of a step in single precision that is still in use during inference.
 RETAINED_STEP_FRACTION = 0.8
-#: Bytes per pixel and channel of a layer during inference; those of a step are in each prior's row.
-INFERENCE_FEATURE_BYTES = 17
-#: Bytes per pixel and channel of a layer during inference, where the decoder sums its branches.
-SUMMED_INFERENCE_FEATURE_BYTES = 8
 INPUT_PIXEL_BYTES = 120  #: Bytes per pixel of an input and of what all fits keep.
 #: Bytes per pixel of input and output of an inference pass over a whole plane. Further channels of
 #: a plane add nothing measurable.
@@ -255,6 +251,7 @@ def estimate_fit_memory(
         retained_bytes = step_bytes * retained
         is_whole = batch_pixels == grid_pixels
         pixel_bytes = INFERENCE_PIXEL_BYTES if is_whole else TILED_INFERENCE_PIXEL_BYTES
+        pixel_bytes += prior_spec.cost.input_pixel_bytes
         base_bytes += 0.0 if is_whole else TILED_START_BYTES
     else:
         pixel_bytes, base_bytes = VOLUME_INFERENCE_PIXEL_BYTES * channel_count, VOLUME_START_BYTES
@@ -262,12 +259,8 @@ def estimate_fit_memory(
             pixel_bytes = ESTIMATE_PIXEL_BYTES * channel_count
         if prior_spec.network_traits.is_planewise:
             pixel_bytes = Z_STACK_INFERENCE_PIXEL_BYTES * channel_count
-    inference_feature_bytes = (
-        SUMMED_INFERENCE_FEATURE_BYTES
-        if prior_spec.network_traits.sums_branches
-        else INFERENCE_FEATURE_BYTES
-    )
-    inference_bytes = batch_pixels * features * inference_feature_bytes + retained_bytes
+    pass_bytes = batch_pixels * features * prior_spec.cost.inference_feature_bytes
+    inference_bytes = pass_bytes + retained_bytes
     fit_bytes = max(step_bytes, inference_bytes) + grid_pixels * pixel_bytes
     if len(grid) == 2 and prior_spec.has_refinement:
         fit_bytes = max(fit_bytes, channel_count * grid_pixels * REFINEMENT_PIXEL_BYTES)

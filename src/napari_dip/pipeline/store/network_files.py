@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from napari_dip.public_types import FilePath, Report
 
 #: Schema of network files; increased when older files would be misread.
-NETWORK_FILE_SCHEMA = 2
+NETWORK_FILE_SCHEMA = 3
 #: Name of the network file among the inputs of a run.
 NETWORK_FILE_INPUT = "network_file"
 #: Version of the model description: the oldest whose fields suffice.

@@ -166,7 +166,13 @@ def _build_masked_input_network(
     network: nn.Module
     if len(widths) > 1:
         network = build_image_network(
-            fit_input, rng, in_channels, channels, dims=2, preserves_variance=preserves_variance
+            fit_input,
+            rng,
+            in_channels,
+            channels,
+            dims=2,
+            preserves_variance=preserves_variance,
+            sums_branches=True,
         )
     else:
         network = ResidualChain(

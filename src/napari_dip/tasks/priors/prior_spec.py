@@ -182,6 +182,10 @@ class PriorCost:
     float32_step_bytes, bfloat16_step_bytes : int
         Bytes per pixel and channel of a layer in one training step, forward and backward; in
         bfloat16, those of planes. Measured with `benchmarks/tiles.py`.
+    inference_feature_bytes : int
+        Bytes per pixel and channel of a layer during the inference of a plane.
+    input_pixel_bytes : int
+        Bytes per pixel that making the network's input takes, if it is not the image itself.
     averaged_passes : int
         Passes of an inference that averages over flips and rotations; 0 if it does not.
     has_single_pass : bool
@@ -190,6 +194,8 @@ class PriorCost:
 
     float32_step_bytes: int = 74
     bfloat16_step_bytes: int = 0
+    inference_feature_bytes: int = 17
+    input_pixel_bytes: int = 0
     averaged_passes: int = 0
     has_single_pass: bool = False
 
