@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note, Stop
 
 #: A fit has broken down if its training loss exceeds this factor times (1 + |median of the last
-#: five training losses|), or before there are five, (1 + |loss of the first iteration|);
-#: `FitState._roll_back_or_record` has the other cases.
+#: five training losses|). Before there are five, training and validation loss must both exceed it
+#: times (1 + |loss of the first iteration|). `FitState._roll_back_or_record` has the other cases.
 BREAKDOWN_FACTOR = 10.0
 #: Where validation pixels have a network input of their own, or are revealed to the network
 #: (`Prior.reveals_validation`), losses count as equal if they differ by at most this share of the
@@ -212,10 +212,15 @@ class FitState:
             trainer.initial_loss,
         )
         recent_losses = [entry.training_loss for entry in self.history[-5:]]
-        usual_loss = median(recent_losses) if len(recent_losses) == 5 else initial_loss
+        if len(recent_losses) == 5:
+            bound = BREAKDOWN_FACTOR * (1 + abs(median(recent_losses)))
+            is_above = training_loss > bound
+        else:  # the first steps of a good fit may have large losses, and so may validation pixels
+            bound = BREAKDOWN_FACTOR * (1 + abs(initial_loss))
+            is_above = training_loss > bound and validation_loss > bound
         is_broken_down = (
             not isfinite(training_loss)
-            or training_loss > BREAKDOWN_FACTOR * (1 + abs(usual_loss))
+            or is_above
             or (
                 not isfinite(validation_loss)
                 and bool(self.history)
