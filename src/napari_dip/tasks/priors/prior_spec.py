@@ -187,9 +187,9 @@ class PriorCost:
     input_pixel_bytes : int
         Bytes per pixel that making the network's input takes, if it is not the image itself.
     averaged_passes : int
-        Passes of an inference that averages over flips and rotations; 0 if it does not.
+        Further passes of an inference that averages over flips and rotations; 0 if it does not.
     has_single_pass : bool
-        Whether the final inference is a single pass, however wide the blind spots are.
+        Whether the number of passes does not depend on the width of the blind spots.
     """
 
     float32_step_bytes: int = 74
