@@ -110,8 +110,8 @@ def _map_blocks(
 ) -> Iterator[ResultT]:
     """Yield the results in order. A processor's threads work on one block each.
 
-    On two threads, the refinement of 512 x 512 pixels takes 1.3 s instead of 2.7 s, in which
-    PyTorch shares each operation between them.
+    On two threads, the refinement of 256 x 256 pixels takes 0.3 s, and 0.65 s where PyTorch shares
+    each operation between them.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
