@@ -335,9 +335,7 @@ class Schedule:
         Last iteration, at most the planned number.
     warm_up_fraction : float
         Share of the planned iterations over which the rate rises to its peak. Then it falls as a
-        cosine.
-    min_warm_up : int
-        Least number of those iterations.
+        cosine. With Muon, these are at least `MUON_WARM_UP` iterations.
     average_decay : float
         Decay of the running average, 0.95 to 0.99.
     validation_interval : int
@@ -359,7 +357,6 @@ class Schedule:
     planned_iterations: int
     last_iteration: int
     warm_up_fraction: float = 0.1
-    min_warm_up: int = 1
     average_decay: float = 0.99
     validation_interval: int = 25
     max_gradient_norm: float = 1.0
@@ -381,7 +378,8 @@ class Schedule:
             phase_end += phase.iterations
             if iteration <= phase_end:
                 break
-        warm_up = max(self.min_warm_up, self.warm_up_fraction * self.planned_iterations)
+        min_warm_up = MUON_WARM_UP if self.optimizer is Muon else 1
+        warm_up = max(min_warm_up, self.warm_up_fraction * self.planned_iterations)
         if iteration <= warm_up:
             fraction = iteration / warm_up
         else:

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from napari_dip.engine.fit.optimizers import (
-    MUON_WARM_UP,
     Muon,
     Phase,
     Schedule,
@@ -443,7 +442,6 @@ def make_fit_schedule(
         refit_iterations=fit_config.refit_iterations,
         uses_bfloat16=uses_bfloat16,
         optimizer=Muon if fit_config.muon_learning_rate else None,
-        min_warm_up=MUON_WARM_UP if fit_config.muon_learning_rate else 1,
     )
 
 
