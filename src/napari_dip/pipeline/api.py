@@ -326,7 +326,9 @@ def denoise(
         Offset and gain are corrected first, and noisy pixels get less weight.
     network_file : path, optional
         A network that was fitted to files of the same series by
-        ``batch(..., joint_training=True)``; it is applied to this image.
+        ``batch(..., joint_training=True)``; it is applied to this image. Or the network of one
+        other image, saved by ``result.network.save("NAME.safetensors")``; the fit begins with it
+        and takes a fifth of the iterations, at least 25.
     axes : str, optional
         One letter of T, C, Z, Y, X and S (S: red, green, blue) for each axis, such as "YXS" for
         a colour image. Default: the axes that a file names; for arrays "YX" or "ZYX".

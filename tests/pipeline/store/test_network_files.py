@@ -20,6 +20,7 @@ import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.engine.fit.trainer import Trainer
 from napari_dip.engine.problem import Estimate
+from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.tensor_file import read_metadata, read_tensors
@@ -251,3 +252,68 @@ def test_an_image_in_tiles_has_no_network_and_says_so():
     result = dip.denoise(make_noisy(288), **{**FAST, "max_iterations": 2}, tile=128)
     with pytest.raises(dip.RefusedError, match="tiles"):
         _ = result.network
+
+
+def test_a_fit_begins_with_the_network_of_another_image(tmp_path):
+    settings = {"preset": "fast", "device": "cpu", "threads": 1, "max_iterations": 40}
+    network = tmp_path / "first.safetensors"
+    dip.denoise(make_noisy(48, 1), **settings).network.save(network)
+    usual = dip.denoise(IMAGE, **settings)
+    begun = dip.denoise(IMAGE, network_file=network, **settings)
+    assert (usual.report["iterations"], begun.report["iterations"]) == (40, 25)
+    shared = begun.report["fit"]["joint_training"]
+    assert (shared["network_file"], shared["region_count"], shared["inference"]) == (
+        network.name,
+        1,
+        0,
+    )
+    assert "network-start" in [note["code"] for note in begun.report["note_codes"]]
+    assert "weights of a network that was fitted to another image" in write_methods_section(
+        begun.report
+    )
+    assert "and to no other data" in write_methods_section(usual.report)
+    assert "and to no other data" not in write_methods_section(begun.report)
+
+
+def test_the_loss_is_lower_from_the_start_with_the_network_of_another_image(tmp_path):
+    settings = {"preset": "fast", "device": "cpu", "threads": 1}
+    network = tmp_path / "first.safetensors"
+    dip.denoise(make_noisy(48, 1), **settings).network.save(network)
+    few = {**settings, "max_iterations": 8}
+    begun, cold = dip.denoise(IMAGE, network_file=network, **few), dip.denoise(IMAGE, **few)
+    assert begun.report["iterations"] == cold.report["iterations"] == 8
+    assert begun.report["validation_loss"][0][1] < cold.report["validation_loss"][0][1] - 0.01
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"preset": "instant"}, "joint-settings"),
+        ({"prior": "blind-spot"}, "joint-settings"),
+        ({"restarts": 2}, "joint-repeats"),
+        ({"prior": "random-input"}, "joint-alone"),
+    ],
+)
+def test_a_network_of_other_settings_is_refused(tmp_path, settings, code):
+    network = tmp_path / "first.safetensors"
+    dip.denoise(make_noisy(48, 1), **FAST).network.save(network)
+    with pytest.raises(dip.RefusedError) as refused:
+        dip.denoise(IMAGE, network_file=network, **{**FAST, **settings})
+    assert refused.value.reason.code == code
+
+
+def test_the_network_of_a_movie_is_refused_as_the_start_of_an_image(tmp_path):
+    network = tmp_path / "movie.safetensors"
+    dip.denoise(MOVIE, axes="TYX", **FAST).network.save(network)
+    with pytest.raises(dip.RefusedError, match="only that of a single plane"):
+        dip.denoise(IMAGE, network_file=network, **FAST)
+
+
+def test_a_fit_of_its_own_is_made_where_the_noise_asks_for_another_network(tmp_path):
+    network = tmp_path / "first.safetensors"
+    dip.denoise(make_noisy(48, 1), **FAST).network.save(network)
+    single_photons = np.random.default_rng(0).poisson(0.1, (48, 44)).astype(np.uint8)
+    result = dip.denoise(single_photons, network_file=network, **FAST)
+    codes = [note["code"] for note in result.report["note_codes"]]
+    assert "joint-unfit" in codes and "network-start" not in codes
+    assert "joint_training" not in result.report["fit"]

@@ -246,6 +246,7 @@ def write_methods_section(report: Report) -> str:
         _describe_task(report),
         _describe_network_input(report),
         _describe_noise_model(report),
+        _describe_start(report),
         _describe_iterations(report),
         _describe_refinement(report),
         _describe_other_settings(report),
@@ -287,7 +288,8 @@ def _describe_task(report: Report) -> str:
         title=spec.title,
         preset=preset.capitalize(),
         seed=report["seed"],
-        series="network_file" in report.get("fit", {}).get("joint_training", {}),
+        series="network_file" in _get_joint_training(report) and not _has_start(report),
+        start=_has_start(report),
     )
 
 
@@ -355,7 +357,7 @@ def _describe_iterations(report: Report) -> str:
         network=get_report_prior_spec(report).has_network,
         shape=" → ".join(map(str, fit.get("widths", ()))),
     )
-    if "joint_training" in fit:
+    if "joint_training" in fit and not _has_start(report):
         return _describe_joint_training(fitted, fit["joint_training"])
     stop_text = read_report_stop(report).describe_impersonally().rstrip(".")
     return _write(
@@ -433,6 +435,25 @@ def _describe_joint_training(fitted: str, training: Mapping[str, Any]) -> str:
         "probes": _write("probes", **training) if "probe_count" in training else "",
     }
     return _write("series" if "network_file" in training else "joint", **facts)
+
+
+def _describe_start(report: Report) -> str:
+    """Return a sentence on the network of another image that the fit began with, or ""."""
+    if not _has_start(report):
+        return ""
+    training = _get_joint_training(report)
+    name = _strip_citation_marks(training["network_file"])
+    return _write("start", name=name, sha256=training["sha256"])
+
+
+def _get_joint_training(report: Report) -> dict[str, Any]:
+    return dict(report.get("fit", {}).get("joint_training", {}))
+
+
+def _has_start(report: Report) -> bool:
+    """Whether the fit began with the network of another image."""
+    training = _get_joint_training(report)
+    return "network_file" in training and not training["inference"]
 
 
 def _describe_refinement(report: Report) -> str:

@@ -297,6 +297,24 @@ def make_inference_units(
     )
 
 
+def apply_network(
+    network: JointNetwork, units: tuple[WorkUnit, ...], fit_config: FitConfig
+) -> tuple[WorkUnit, ...]:
+    """Return units that apply a network of several images, or begin with that of one image."""
+    if not network.is_of_one_image:
+        return make_inference_units(units, fit_config)
+    iterations = compute_warm_start_iterations(fit_config)
+    return tuple(
+        replace(
+            unit,
+            iterations=iterations,
+            start_unit_id=make_joint_unit_id(unit.weights_name),
+            joint_network_name=unit.weights_name,
+        )
+        for unit in units
+    )
+
+
 def explain_mismatch(
     network: JointNetwork,
     fit_config: FitConfig,
@@ -366,7 +384,7 @@ def reuse_network(
     if not is_single:
         return None, units, (make_note("joint-unused"),)
     raise_if_refused(_refuse_network(network, image_plan, fit_config))
-    return network, make_inference_units(units, fit_config), ()
+    return network, apply_network(network, units, fit_config), ()
 
 
 def _refuse_network(

@@ -172,6 +172,11 @@ class JointNetwork:
         return Path(self.path).name
 
     @property
+    def is_of_one_image(self) -> bool:
+        """Whether it was fitted to one image; a fit of another image then begins with it."""
+        return len(self.files) == 1
+
+    @property
     def report_fields(self) -> dict[str, Any]:
         """Fields that identify the network in a report."""
         return {"network_file": self.name, "sha256": self.sha256}

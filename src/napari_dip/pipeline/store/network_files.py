@@ -1,7 +1,8 @@
-"""Save the fitted network of a run, and read the network files of jointly trained networks.
+"""Save the fitted network of a run, and read the network files that other runs use.
 
-A network is saved as safetensors, or as a package of the BioImage Model Zoo: TorchScript with test
-tensors and a page. https://github.com/bioimage-io/spec-bioimage-io describes its fields.
+A network of several images is applied to each; that of one image is what a fit of another begins
+with. A network is saved as safetensors, or as a package of the BioImage Model Zoo: TorchScript with
+test tensors and a page. https://github.com/bioimage-io/spec-bioimage-io describes its fields.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from napari_dip.io.outputs import NETWORK_SUFFIXES, lock_outputs, resolve_output
 from napari_dip.io.paths import compute_file_sha256, stat_readable_file
 from napari_dip.pipeline.assess.methods_section import PAPERS, list_paper_keys
 from napari_dip.pipeline.assess.report import select_repeatable_fields
-from napari_dip.pipeline.plan.types import JOINT, JointNetwork
+from napari_dip.pipeline.plan.costs import group_channels
+from napari_dip.pipeline.plan.joint_training import make_joint_unit_id
+from napari_dip.pipeline.plan.types import INFERENCE, JOINT, JointNetwork
 from napari_dip.pipeline.store.checkpoints import parse_outcome
 from napari_dip.pipeline.store.result_files import convert_to_failure, format_json
 from napari_dip.pipeline.store.tensor_file import (
@@ -39,9 +42,10 @@ from napari_dip.pipeline.store.tensor_file import (
 )
 from napari_dip.pipeline.torch_state import load_torch, use_default_torch_state
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
+from napari_dip.tasks.shared_settings import can_train_jointly
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from napari_dip.engine.fit.trainer import FinalInference
     from napari_dip.pipeline.calibrate.types import RunPlan
@@ -76,9 +80,11 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
     """
     file_path, _ = stat_readable_file(path)
     printable = make_printable(str(file_path))
-    digest = compute_file_sha256(file_path)
+    digest, is_unfit = compute_file_sha256(file_path), False
     try:
-        description = read_metadata(file_path)["network"]
+        metadata = read_metadata(file_path)
+        is_unfit = "network" not in metadata and "fitted_network" in metadata
+        description = metadata["network"]
         if description["schema"] != NETWORK_FILE_SCHEMA:
             raise ValueError(f"its schema is {description['schema']}")
         return JointNetwork(
@@ -98,6 +104,7 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
         )
     except DAMAGE_ERRORS as error:
         why = "it was not written as one, or it is damaged"
+        why = "only that of a single plane suits another image" if is_unfit else why
         raise RefusedError("joint-broken", path=printable, why=why) from error
 
 
@@ -119,7 +126,10 @@ def read_network_weights(network: JointNetwork) -> dict[str, dict[str, Any]]:
         why = "it has changed since it was looked at"
         raise RefusedError("joint-broken", path=printable, why=why)
     try:
-        return group_tensors(read_tensors(path))
+        tensors = read_tensors(path)
+        if network.is_of_one_image:
+            return {network.outcomes[0].joint_network_name: tensors}
+        return group_tensors(tensors)
     except DAMAGE_ERRORS as error:
         why = "its weights are damaged"
         raise RefusedError("joint-broken", path=printable, why=why) from error
@@ -133,6 +143,7 @@ def list_network_outcomes(run_plan: RunPlan, outcomes: Sequence[UnitOutcome]) ->
     if run_plan.network is None:
         return []
     name = make_printable(run_plan.network.name)
+    note_key = "network-start" if run_plan.network.is_of_one_image else "joint-network-file"
     existing_ids = {outcome.unit_id for outcome in outcomes}
     series_names = {unit.joint_network_name for unit in run_plan.units}
     missing_outcomes = []
@@ -140,10 +151,55 @@ def list_network_outcomes(run_plan: RunPlan, outcomes: Sequence[UnitOutcome]) ->
         if outcome.joint_network_name not in series_names or outcome.unit_id in existing_ids:
             continue
         if outcome.role == JOINT:
-            note = make_note("joint-network-file", name=name, count=outcome.region_count)
+            note = make_note(note_key, name=name, count=outcome.region_count)
             outcome = replace(outcome, notes=(note, *outcome.notes[1:]))
         missing_outcomes.append(outcome)
     return missing_outcomes
+
+
+def describe_network(
+    run_plan: RunPlan,
+    files: Sequence[Mapping[str, Any]],
+    outcomes: Iterable[UnitOutcome],
+    *,
+    restarts: int,
+    uses_half_resolution: bool,
+) -> dict[str, Any]:
+    """Return the description in a network file, in plain JSON types.
+
+    Parameters
+    ----------
+    run_plan : RunPlan
+        Of the run, or of the first file that it was fitted to.
+    files : sequence of mapping
+        Name, hash, shape and axes of each file that it was fitted to.
+    outcomes : iterable of UnitOutcome
+        Outcomes of its fit and of the fine-tuning probes.
+    restarts : int
+        Number of networks for each group of channels.
+    uses_half_resolution : bool
+    """
+    from napari_dip.version import __version__
+
+    recipe, fit_config = run_plan.recipe, run_plan.fit_config
+    groups = group_channels(run_plan.task_plan, run_plan.header)
+    return {
+        "schema": NETWORK_FILE_SCHEMA,
+        "version": __version__,
+        "task": recipe.task.spec.name,
+        "settings": recipe.task.to_dict(),
+        "preset": recipe.run_settings.preset,
+        "recipe": recipe.to_dict(),
+        "restarts": restarts,
+        "prior_key": fit_config.prior_key,
+        "widths": list(fit_config.widths),
+        "uses_half_resolution": uses_half_resolution,
+        "groups": [list(group) for group in groups],
+        "files": list(files),
+        "outcomes": [outcome.to_dict() for outcome in outcomes],
+        "device": run_plan.device,
+        "threads": run_plan.threads,
+    }
 
 
 def refuse_network(plan: Plan) -> Refusal | None:
@@ -194,12 +250,51 @@ class RunNetwork:
     def write(self, target: Path, *, overwrite: bool) -> None:
         """Write the network to a path that was checked."""
         if target.suffix.lower() != ".zip":
-            write_tensors(target, self.weights, {"fitted_network": self.to_dict()})
+            start = {"network": self._describe_start()} if self.is_start else {}
+            write_tensors(target, self.weights, {"fitted_network": self.to_dict(), **start})
             return
         files = self._make_package()
         with write_atomically(target, overwrite=overwrite) as path, ZipFile(path, "w") as archive:
             for name, content in files.items():
                 archive.writestr(ZipInfo(name), content)  # without a time: equal bytes
+
+    @property
+    def is_start(self) -> bool:
+        """Whether the fit of another image can begin with it: of one plane, channels together."""
+        run_plan = self.run_plan
+        count = sum(unit.has_estimate for unit in run_plan.units)
+        is_single = count == 1 and not run_plan.tiles and not run_plan.layout.is_volume
+        return is_single and can_train_jointly(run_plan.task_plan, self.outcome.prior_key)
+
+    def _describe_start(self) -> dict[str, Any]:
+        """Return the network as one of one image, for the fit of another."""
+        header, name = self.run_plan.header, self.unit.weights_name
+        file = {
+            "name": header.name,
+            "sha256": self.report["input_sha256"],
+            "shape": list(header.shape),
+            "axes": header.axes,
+        }
+        outcome = replace(
+            self.outcome,
+            unit_id=make_joint_unit_id(name),
+            notes=(),
+            evidence=(),
+            is_refined=False,
+            role=JOINT,
+            joint_network_name=name,
+            region_count=1,
+        )
+        uses_half_resolution = self.report["fit"]["half_resolution"]
+        description = describe_network(
+            self.run_plan,
+            [file],
+            [outcome],
+            restarts=1,
+            uses_half_resolution=uses_half_resolution,
+        )
+        plain: dict[str, Any] = json.loads(format_json(description))
+        return plain
 
     def to_dict(self) -> dict[str, Any]:
         """Return image, recipe, noise and limits of the network, in plain JSON types."""
@@ -226,9 +321,9 @@ class RunNetwork:
             "network-size": True,
             "network-half": self.report["fit"]["half_resolution"],
             "network-passes": True,
-            "network-others": unit_count > 1 and not self.unit.joint_network_name,
+            "network-others": unit_count > 1 and self.unit.role != INFERENCE,
             "network-average": uses_noise,
-            "network-joint": bool(self.unit.joint_network_name),
+            "network-joint": self.unit.role == INFERENCE,
             "network-ended": self.outcome.is_ended_by_user,
             "network-device": self.run_plan.device != "cpu",
         }

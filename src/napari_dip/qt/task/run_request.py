@@ -227,7 +227,7 @@ def plan_autosave(
     """Return folder and manifest for the autosave of a run; None if it is not to be saved.
 
     A run is not saved if the preferences say so, if napari has no settings folder, or if the plan
-    would now be another one.
+    would now be another one. One that begins with another network is short, and is not saved.
 
     Parameters
     ----------
@@ -334,6 +334,8 @@ def make_run_request(
     chosen = extra_inputs.get_chosen_layers()
     inputs = record_inputs(layer, plan.header.axes, chosen)
     scheduler = "" if autosave_target is not None else get_scheduler()
+    if plan.network is not None:
+        inputs[NETWORK_FILE_INPUT] = {"path": plan.network.path}
     saved = autosave_target or (None if scheduler else plan_autosave(plan, layer, chosen))
     spec = plan.recipe.task.spec
     return JobRequest(

@@ -42,7 +42,7 @@ from napari_dip.qt.shell.settings_form import SettingsForm, align_forms
 from napari_dip.qt.task.crop_preview_section import CropPreviewSection, read_preview_provenance
 from napari_dip.qt.task.interrupted_runs import InterruptedRunPanel
 from napari_dip.qt.task.measurement_sections import NoiseSection, PsfSection
-from napari_dip.qt.task.repeat_section import RepeatSection
+from napari_dip.qt.task.repeat_section import NetworkStartBox, RepeatSection
 from napari_dip.qt.task.result_export import recognise_result
 from napari_dip.qt.task.result_view import EXTRA_LAYERS, REPEATABILITY_LAYERS, ResultView
 from napari_dip.qt.task.run_request import (
@@ -110,6 +110,7 @@ class TaskDock(QWidget):
         self._latest_report: Mapping[str, Any] = {}
         self.form: SettingsForm = SettingsForm(self.task)
         self.repeat_section: RepeatSection = RepeatSection(viewer, self.form, self.inputs)
+        self.network_start: NetworkStartBox = NetworkStartBox()
         self.validation_curve: ValidationCurve = ValidationCurve()
         self.history: HistorySlider = HistorySlider(viewer)
         self.noise_section: NoiseSection = NoiseSection(self.image_chooser, self.form)
@@ -121,7 +122,7 @@ class TaskDock(QWidget):
             "Maps of the camera", self.extra_inputs.calibration
         )
         self.crop_preview: CropPreviewSection = CropPreviewSection(
-            viewer, self.inputs, self.form, self.make_plan
+            viewer, self.inputs, self.form, partial(self.make_plan, uses_start=False)
         )
         self.interrupted_runs: InterruptedRunPanel = InterruptedRunPanel(
             viewer, self.inputs, self.form
@@ -150,16 +151,21 @@ class TaskDock(QWidget):
         """Whether a run is computed or waits in the queue."""
         return self.jobs.is_busy
 
-    def make_plan(self) -> Plan | Refusal:
+    def make_plan(self, *, uses_start: bool = True) -> Plan | Refusal:
         """Return the plan of a run with the present settings, or a refusal, without pixels.
 
         Only small masks and PSFs are read, to check them.
+
+        Parameters
+        ----------
+        uses_start : bool
+            Whether the run may begin with the network of the last image.
         """
-        answer = self._make_plan_with_notes()
+        answer = self._make_plan_with_notes(uses_start=uses_start)
         return answer if isinstance(answer, Refusal) else answer[0]
 
     @return_refusal
-    def _make_plan_with_notes(self) -> tuple[Plan, tuple[Note, ...]]:
+    def _make_plan_with_notes(self, *, uses_start: bool = True) -> tuple[Plan, tuple[Note, ...]]:
         """Return the plan, and notes on masks and PSFs that were read early."""
         header = raise_if_refused(self.image_chooser.read_header())
         for item in self.extra_inputs.list_unfit():
@@ -172,6 +178,7 @@ class TaskDock(QWidget):
             raise RefusedError("guide-in-image", image=header.name, **facts)
         recipe, extra_headers = self.form.build_recipe(), self.extra_inputs.read_headers()
         plan = raise_if_refused(preflight(recipe, header, get_allowed_machine(), extra_headers))
+        plan = self.network_start.update_plan(plan) if uses_start else plan
         for menu in self.form.suggestion_menus.values():
             if (refusal := menu.refuse_value(recipe.task)) is not None:
                 raise RefusedError(refusal)
@@ -236,6 +243,7 @@ class TaskDock(QWidget):
                 self.image_chooser.choose(layer.name)
                 plan = raise_if_refused(self.make_plan())
                 requests.append(make_run_request(plan, layer, self.extra_inputs))
+                self.network_start.note_use(plan)
         finally:
             if chosen is not None:
                 self.image_chooser.choose(chosen.name)
@@ -254,6 +262,7 @@ class TaskDock(QWidget):
             self.run_bar.show_message(error_message)
             return
         self.repeat_section.remember(plan.recipe)
+        self.network_start.note_use(plan)
         self.jobs.start([request])
 
     def showEvent(self, event: QShowEvent | None) -> None:
@@ -279,6 +288,7 @@ class TaskDock(QWidget):
         ):
             section.shut_down()
         self.history.clear_contents()
+        self.network_start.forget()
 
     def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
         """Accept files and layers, unless a run is on."""
@@ -334,6 +344,8 @@ class TaskDock(QWidget):
         pending = PendingResult(target=request.target, result=outcome, preview=self.history.preview)
         message = self._results.add(pending, self._remarks)
         self.run_bar.add_button.setVisible(self._results.has_waiting)
+        if not request.target.crop_name:
+            self.network_start.remember(outcome)
         self.crop_preview.offer_undo(request)
         self._latest_report = outcome.report
         return message
@@ -353,6 +365,7 @@ class TaskDock(QWidget):
             self.form.advanced_page,
             self.noise_section.page,
             self.psf_section.page,
+            self.network_start,
             self.extra_inputs.calibration,
         ):
             widget.setEnabled(not is_busy)
@@ -465,6 +478,7 @@ class TaskDock(QWidget):
         for menu in self.form.suggestion_menus.values():
             menu.listed.connect(self.show_plan)
         self.form.changed.connect(self._on_form)
+        self.network_start.toggled.connect(self.show_plan)
         # it was about other settings
         self.form.changed.connect(partial(self.run_bar.prepend_message, ""))
         self.inputs.changed.connect(self.show_plan)
@@ -503,6 +517,7 @@ class TaskDock(QWidget):
             self.image_chooser,
             self.extra_inputs,
             self.form.basic_page,
+            self.network_start,
             self.plan_label,
             self.run_bar,
             self.result_view.card,

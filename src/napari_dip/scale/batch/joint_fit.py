@@ -21,12 +21,11 @@ from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.execute.runner import read_image, run_with_torch
 from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
-from napari_dip.pipeline.plan.costs import group_channels
 from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, to_stack
 from napari_dip.pipeline.plan.types import JOINT, TrainingRegion
 from napari_dip.pipeline.progress import Event
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from napari_dip.pipeline.store.network_files import NETWORK_FILE_SCHEMA
+from napari_dip.pipeline.store.network_files import describe_network
 from napari_dip.pipeline.store.tensor_file import write_tensors
 from napari_dip.pipeline.store.unit_results import ResultStore
 from napari_dip.scale.batch.jobs import (
@@ -274,9 +273,7 @@ def _write_network_file(
     merger: ResultMerger,
 ) -> None:
     """Write the networks and their provenance atomically."""
-    from napari_dip.version import __version__
-
-    first, recipe = crops[0].calibrated_image, run_plan.recipe
+    first = crops[0].calibrated_image
     files = []
     for crop in crops:
         header = crop.calibrated_image.header
@@ -288,26 +285,16 @@ def _write_network_file(
                 "axes": header.axes,
             }
         )
-    metadata = {
-        "schema": NETWORK_FILE_SCHEMA,
-        "version": __version__,
-        "task": recipe.task.spec.name,
-        "settings": recipe.task.to_dict(),
-        "preset": recipe.run_settings.preset,
-        "recipe": recipe.to_dict(),
-        "restarts": run_plan.fit_config.restarts,
-        "prior_key": run_plan.fit_config.prior_key,
-        "widths": list(run_plan.fit_config.widths),
-        "uses_half_resolution": first.calibration.half_resolution is not None,
-        "groups": [list(group) for group in group_channels(first.run_plan.task_plan, first.header)],
-        "files": files,
-        "outcomes": [outcome.to_dict() for outcome in merger.outcomes],
-        "device": run_plan.device,
-        "threads": run_plan.threads,
-    }
+    description = describe_network(
+        run_plan,
+        files,
+        merger.outcomes,
+        restarts=run_plan.fit_config.restarts,
+        uses_half_resolution=first.calibration.half_resolution is not None,
+    )
     tensors = {
         f"{series}/{name}": value
         for series, series_weights in weights.items()
         for name, value in series_weights.items()
     }
-    write_tensors(network_path, tensors, {"network": metadata})
+    write_tensors(network_path, tensors, {"network": description})
