@@ -403,10 +403,21 @@ def calibrate_noise(width: float) -> CalibratedImage:
 
 def test_white_noise_is_learned_from_smaller_windows_than_correlated_noise() -> None:
     white, correlated = calibrate_noise(0.0), calibrate_noise(0.8)
-    assert white.calibration.has_white_noise
-    assert not correlated.calibration.has_white_noise
+    assert white.calibration.noise_traits == ()
+    assert correlated.calibration.noise_traits == ("correlated",)
     assert white.run_plan.fit_config.window_side == 192
     assert correlated.run_plan.fit_config.window_side == 256
+
+
+@pytest.mark.parametrize(("read_noise", "iterations"), [(0.0, 50), (20.0, 70)])
+def test_photon_noise_takes_fewer_iterations_than_noise_that_is_the_same_everywhere(
+    read_noise: float, iterations: int
+) -> None:
+    rng = np.random.default_rng(0)
+    light = make_truth(192) - make_truth(192).min()
+    array = np.float32(3 * rng.poisson(light / 3) + rng.normal(0, read_noise, light.shape))
+    image = calibrate_image(plan_for(array, prior="r2r", max_iterations=None), {"image": array})
+    assert image.run_plan.fit_config.iterations == iterations
 
 
 @pytest.mark.parametrize("prior", ["r2r", "blind-spot", "random-input"])

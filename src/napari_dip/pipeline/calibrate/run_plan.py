@@ -139,7 +139,7 @@ def make_run_plan(
         plan.header,
         prior_key,
         is_volume=layout.is_volume,
-        has_white_noise=calibration.has_white_noise,
+        noise_traits=calibration.noise_traits,
     )
     if prior_reason or prior_key != plan.fit_config.prior_key or layout != plan.layout:
         kept_notes = (note for note in notes if note.code not in FIT_CONFIG_NOTES)

@@ -201,7 +201,7 @@ def adapt_fit_config(
             header,
             prior_key,
             is_volume=is_volume,
-            has_white_noise=calibrated_image.calibration.has_white_noise,
+            noise_traits=calibrated_image.calibration.noise_traits,
         )
     return recovery.limit_fit_config(fit_config)
 

@@ -23,7 +23,7 @@ from napari_dip.tasks.priors.random_input import compute_channel_widths
 from napari_dip.tasks.priors.registry import PRIOR_SPECS, SHARED_PRESET_KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageHeader
@@ -385,7 +385,7 @@ def choose_fit_config(
     prior_key: str = "",
     *,
     is_volume: bool = False,
-    has_white_noise: bool = True,
+    noise_traits: Collection[str] = (),
 ) -> tuple[FitConfig, tuple[Note, ...]]:
     """Return the configuration of the recipe's preset, with the user's own limits applied.
 
@@ -399,9 +399,10 @@ def choose_fit_config(
         Prior to use instead of the task's first choice; "": that choice.
     is_volume : bool
         Whether planes are fitted together; a preset may have a smaller network for that.
-    has_white_noise : bool
-        Whether pixels do not share noise, which is usual before the noise is known. Otherwise, or
-        at half resolution, a preset may have larger training windows.
+    noise_traits : collection of str
+        What is known of the noise: "correlated" if neighbouring pixels share noise, or at half
+        resolution; "photon" if it grows with brightness. A preset may have another window or
+        another number of iterations for each.
 
     Returns
     -------
@@ -417,7 +418,8 @@ def choose_fit_config(
     shared_key = SHARED_PRESET_KEYS[is_random_input]
     row = presets[prior_key if prior_key in presets else shared_key][run_settings.preset]
     row = {**row, **row.get("volume", {})} if is_volume else row
-    row = row if has_white_noise else {**row, **row.get("correlated", {})}
+    for trait in noise_traits:
+        row = {**row, **row.get(trait, {})}
     if is_volume and task_plan.has_initial_estimate:
         row = {**row, **row.get("from_estimate", {})}
     max_scales, widths = count_max_scales(min(header.grid)), tuple(row["widths"])
