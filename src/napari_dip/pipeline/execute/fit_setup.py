@@ -77,6 +77,9 @@ BLIND_SPOT_NOISE_FRACTION = 0.6
 MIN_ITERATION_FRACTION = 0.9
 #: RMS of noise, in network units, above which rounding to half precision (1/512) is negligible.
 MIN_BFLOAT16_NOISE = 0.02
+#: Largest learning rate of Muon in a fit with warm start: 0.0025 lost what the network had learned,
+#: up to 0.87 dB (docs/adr/0035-a-fit-begins-with-the-network-of-another-image.md).
+MAX_WARM_START_MUON_RATE = 0.0006
 
 
 def broadcast_channel_values(
@@ -226,6 +229,9 @@ def assemble_fit(
     )
     if unit.role != INDEPENDENT:  # Muon costs joint training 0.8 dB on cancer_cell_migration
         fit_config = replace(fit_config, muon_learning_rate=0.0)
+    elif unit.start_unit_id:
+        rate = min(fit_config.muon_learning_rate, MAX_WARM_START_MUON_RATE)
+        fit_config = replace(fit_config, muon_learning_rate=rate)
     schedule = make_fit_schedule(
         fit_config, average_decay, unit.iterations, uses_bfloat16=uses_bfloat16
     )
