@@ -18,7 +18,7 @@ from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
 from napari_dip.pipeline.machine import read_free_gpu_memory, read_free_memory
 from napari_dip.pipeline.plan.costs import FIT_CONFIG_NOTES, choose_fit_config
-from napari_dip.pipeline.plan.joint_training import apply_network, explain_mismatch
+from napari_dip.pipeline.plan.joint_training import explain_mismatch, plan_network_use
 from napari_dip.pipeline.plan.tiling import (
     TILE_NOTES,
     cut_half_resolution_tiles,
@@ -162,7 +162,7 @@ def make_run_plan(
         if mismatch := _explain_network_mismatch(network, fit_config, calibration):
             notes, network = (*notes, make_note("joint-unfit", why=mismatch)), None
         else:
-            units = apply_network(network, units, fit_config)
+            units = plan_network_use(network, units, fit_config)
     estimate = partial(
         estimate_run,
         image_plan,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_dip.engine.fit.optimizers import (
+from napari_dip.engine.fit.optimizers import MAX_WARM_START_MUON_RATE, (
     Muon,
     Phase,
     Schedule,
@@ -77,9 +77,6 @@ BLIND_SPOT_NOISE_FRACTION = 0.6
 MIN_ITERATION_FRACTION = 0.9
 #: RMS of noise, in network units, above which rounding to half precision (1/512) is negligible.
 MIN_BFLOAT16_NOISE = 0.02
-#: Largest learning rate of Muon in a fit with warm start: 0.0025 lost what the network had learned,
-#: up to 0.87 dB (docs/adr/0035-a-fit-begins-with-the-network-of-another-image.md).
-MAX_WARM_START_MUON_RATE = 0.0006
 
 
 def broadcast_channel_values(

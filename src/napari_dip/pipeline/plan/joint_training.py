@@ -297,7 +297,7 @@ def make_inference_units(
     )
 
 
-def apply_network(
+def plan_network_use(
     network: JointNetwork, units: tuple[WorkUnit, ...], fit_config: FitConfig
 ) -> tuple[WorkUnit, ...]:
     """Return units that apply a network of several images, or begin with that of one image."""
@@ -384,7 +384,7 @@ def reuse_network(
     if not is_single:
         return None, units, (make_note("joint-unused"),)
     raise_if_refused(_refuse_network(network, image_plan, fit_config))
-    return network, apply_network(network, units, fit_config), ()
+    return network, plan_network_use(network, units, fit_config), ()
 
 
 def _refuse_network(

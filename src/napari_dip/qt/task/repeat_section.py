@@ -189,16 +189,12 @@ class NetworkStartBox(QCheckBox):
 
     def _make_plan_with_start(self, plan: Plan) -> Plan | None:
         """Return the plan that begins with the network; None if it does not suit the image."""
-        network = self._network
+        network, machine = self._network, get_allowed_machine()
         # another computer would not find the file
         if network is None or plan.header.name in network.files or get_scheduler():
             return None
-        plan_with_start = preflight(
-            plan.recipe, plan.header, get_allowed_machine(), plan.extra_headers, network
-        )
-        if isinstance(plan_with_start, Refusal) or plan_with_start.network is None:
-            return None
-        return plan_with_start
+        planned = preflight(plan.recipe, plan.header, machine, plan.extra_headers, network)
+        return None if isinstance(planned, Refusal) or planned.network is None else planned
 
 
 class UserPresetsWidget(QWidget):
