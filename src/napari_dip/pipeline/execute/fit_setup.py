@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_dip.engine.fit.optimizers import MAX_WARM_START_MUON_RATE, (
+from napari_dip.engine.fit.optimizers import (
+    MAX_WARM_START_MUON_RATE,
     Muon,
     Phase,
     Schedule,
