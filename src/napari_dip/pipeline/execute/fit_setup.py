@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from napari_dip.engine.fit.optimizers import (
-    MAX_WARM_START_MUON_RATE,
+    WARM_START_MUON_RATE,
     Muon,
     Phase,
     Schedule,
@@ -227,9 +227,8 @@ def assemble_fit(
     )
     if unit.role != INDEPENDENT:  # Muon costs joint training 0.8 dB on cancer_cell_migration
         fit_config = replace(fit_config, muon_learning_rate=0.0)
-    elif unit.start_unit_id:
-        rate = min(fit_config.muon_learning_rate, MAX_WARM_START_MUON_RATE)
-        fit_config = replace(fit_config, muon_learning_rate=rate)
+    elif unit.start_unit_id and fit_config.muon_learning_rate:
+        fit_config = replace(fit_config, muon_learning_rate=WARM_START_MUON_RATE)
     schedule = make_fit_schedule(
         fit_config, average_decay, unit.iterations, uses_bfloat16=uses_bfloat16
     )
