@@ -34,6 +34,7 @@ FACTS = {
     "period": 2.0,
     "brighter": True,
     "weak": False,
+    "unsure": False,
     "bounded": False,
     "little": False,
     "least": "none",
@@ -237,7 +238,7 @@ def test_the_same_warning_of_three_channels_takes_one_line():
     [
         ("brightness-off", {}, Verdict.DO_NOT_USE),
         ("contrast-doubtful", {}, Verdict.DO_NOT_USE),
-        ("contrast-doubtful", {"weak": True}, Verdict.LOOK_CLOSER),
+        ("contrast-doubtful", {"unsure": True}, Verdict.LOOK_CLOSER),
         ("residual-edges", {"ratio": 1.6}, Verdict.LOOK_CLOSER),
         ("residual-edges", {"ratio": 2.4}, Verdict.DO_NOT_USE),
         ("residual-unexplained", {"ratio": 1.6}, Verdict.LOOK_CLOSER),

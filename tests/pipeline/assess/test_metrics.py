@@ -186,3 +186,15 @@ def test_of_many_planes_some_stand_for_all_and_of_few_none_is_left_out():
         99,
     ]
     assert select_assessed_items(np.broadcast_to(dark, (2, 1, 4096, 4096))).tolist() == [0]
+
+
+def test_dark_pixels_of_a_detector_whose_noise_vanishes_there_are_not_clipped():
+    rng = np.random.default_rng(0)
+    light = np.where(rng.random((64, 64)) < 0.5, 0.02, 3.0)
+    shot = np.rint(3 + 3.5 * rng.poisson(light)).astype(np.uint8)
+    photons = NoiseEstimate(gain=3.5, intercept=-10.0, floor=0.2)  # silent at 3
+    camera = NoiseEstimate(gain=3.5, intercept=15.0, floor=0.2)  # a read noise of 5 at 3
+    assert detect_clipped_pixels(shot)[0].fraction > 0.4
+    assert detect_clipped_pixels(shot, [camera])[0].fraction > 0.4
+    assert detect_clipped_pixels(shot, [photons])[0].fraction == 0
+    assert detect_clipped_pixels(shot, [photons, camera])[0].fraction > 0.4

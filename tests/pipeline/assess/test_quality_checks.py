@@ -175,6 +175,16 @@ def test_an_image_too_small_for_its_detail_gets_no_warning_whatever_chance_says(
     )
 
 
+@pytest.mark.parametrize(
+    ("slope", "verdict"), [(0.1, "may be invented"), (0.6, "not be confirmed")]
+)
+def test_contrast_that_may_be_confirmed_by_half_is_not_called_invented(slope, verdict):
+    contrast = ConfirmedDetail(
+        regression_slope=slope, slope_error=0.11, detail_std=1.0, signal_to_noise=0.5
+    )
+    assert verdict in list_warnings(contrast=contrast)
+
+
 def test_an_image_of_noise_may_be_invented_whatever_chance_says_of_it():
     # measured on pure noise, 96 x 96, sd 10, presets fast: slopes are wild where nothing is shown
     for share, error in ((17.4, 11.4), (-100.8, 73.7), (0.35, 0.6)):

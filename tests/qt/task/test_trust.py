@@ -235,7 +235,13 @@ def make_long_report() -> dict:
     """A report whose card has two long warnings, and more figures than a dock shows."""
     codes = [
         make_note(
-            "contrast-doubtful", share=0.3, weak=True, bounded=False, little=False, least="0"
+            "contrast-doubtful",
+            share=0.3,
+            weak=True,
+            unsure=True,
+            bounded=False,
+            little=False,
+            least="0",
         ),
         make_note("residual-edges", ratio=1.6),
     ]

@@ -51,6 +51,9 @@ MAX_RETRY_VARIANCE_FRACTION = 0.25
 CALM_AREA_QUANTILE = 0.25
 #: Minimum share of the noise variance in a new run.
 MIN_RETRY_VARIANCE_FRACTION = 1e-4
+#: Standard deviation of the noise at the smallest value, in units of the gain, below which it
+#: means no photon: 0.1 to 0.5 on confocal images of FMD, 7 or more on widefield ones.
+MAX_DARK_NOISE_SHARE = 0.5
 #: Maximum period of a fine pattern, in pixels. Lines of 6 pixels are learned after ten iterations,
 #: lines of 16 pixels together with the image (docs/where-it-fails.md).
 MAX_PATTERN_PERIOD = 8.0
@@ -324,7 +327,7 @@ NO_CLIPPED_PIXELS = ClippedPixels(fraction=0.0, value=0.0)
 
 
 def detect_clipped_pixels(
-    pixels: AnyArray, *, counts_photons: bool = False
+    pixels: AnyArray, noise_estimates: Sequence[NoiseEstimate] = ()
 ) -> tuple[ClippedPixels, ClippedPixels]:
     """Detect clipped pixels at the smallest and the largest value.
 
@@ -332,8 +335,8 @@ def detect_clipped_pixels(
     ----------
     pixels : ndarray
         Measured pixels of any shape and type; values that are not finite are ignored.
-    counts_photons : bool
-        Whether each value is a number of photons. Then none is clipped at the smallest.
+    noise_estimates : sequence of NoiseEstimate
+        Noise of each channel. If the smallest value means no photon, none is clipped there.
 
     Returns
     -------
@@ -346,12 +349,22 @@ def detect_clipped_pixels(
         return NO_CLIPPED_PIXELS, NO_CLIPPED_PIXELS
     span = float(flat.max()) - float(flat.min())
     type_info = np.iinfo(flat.dtype) if flat.dtype.kind in "iu" else None
+    least = float(flat.min())
+    shows_no_photons = noise_estimates and all(
+        _means_no_photon(least, estimate) for estimate in noise_estimates
+    )
     lower_limit = float(type_info.min) if type_info and flat.dtype.kind == "i" else None
     upper_limit = float(type_info.max) if type_info else None
     return (
-        NO_CLIPPED_PIXELS if counts_photons else _find_plateau(flat, span, lower_limit),
+        NO_CLIPPED_PIXELS if shows_no_photons else _find_plateau(flat, span, lower_limit),
         _find_plateau(flat, -span, upper_limit),
     )
+
+
+def _means_no_photon(least: float, noise: NoiseEstimate) -> bool:
+    """Return whether the noise vanishes at the smallest value, as that of photons does."""
+    std = float(compute_noise_variance(noise, least)) ** 0.5
+    return noise.counts_photons or std < MAX_DARK_NOISE_SHARE * noise.gain
 
 
 def _find_plateau(flat: AnyArray, span: float, limit: float | None) -> ClippedPixels:

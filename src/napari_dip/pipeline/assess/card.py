@@ -218,7 +218,7 @@ def _is_failure(note: Note) -> bool:
     """Return whether a note says that the result has failed."""
     if note.code in {"residual-edges", "residual-unexplained"}:
         return float(str(note.facts["ratio"])) >= MIN_LOST_EDGE_RATIO
-    is_certain = not note.facts.get("weak")
+    is_certain = not note.facts.get("unsure")
     return note.code == "brightness-off" or (note.code == "contrast-doubtful" and is_certain)
 
 

@@ -319,10 +319,12 @@ def _is_contrast_doubtful(contrast: ConfirmedDetail) -> bool:
 def _make_doubt_facts(detail: ConfirmedDetail) -> dict[str, object]:
     """Return facts for a note on detail that the validation pixels do not confirm."""
     lower_bound = _compute_fraction_lower_bound(detail)
+    upper_bound = detail.regression_slope + CONFIRMED_STANDARD_ERRORS * detail.slope_error
     is_uncertain = detail.slope_error > MAX_DECIDING_ERROR
     has_bound = lower_bound >= MIN_REPORTED_FRACTION
     return {
         "weak": is_uncertain,
+        "unsure": is_uncertain or upper_bound >= MIN_CONFIRMED_FRACTION,
         "share": _describe_fraction(detail),
         "bounded": not is_uncertain and detail.regression_slope >= MIN_REPORTED_FRACTION,
         "little": has_bound,

@@ -303,9 +303,7 @@ def _measure_report(
         inspection=Inspection(measured_mask=mask),
     )
     noise = measure_channel_noise(inputs, stack, constant, NoiseSettings())[0]
-    least, largest = detect_clipped_pixels(
-        measured, counts_photons=all(estimate.counts_photons for estimate in noise)
-    )
+    least, largest = detect_clipped_pixels(measured, noise)
     noise = noise if detector is None else tuple(detector.apply_to(estimate) for estimate in noise)
     varied = [c for c in range(len(noise)) if c not in constant]
     channels = tuple(
