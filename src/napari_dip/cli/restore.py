@@ -34,7 +34,7 @@ from napari_dip.io.outputs import (
 )
 from napari_dip.io.paths import shorten_name
 from napari_dip.io.reading import read_header, read_pixels, read_provenance
-from napari_dip.pipeline.assess.artefact_detection import detect_clipped_pixels
+from napari_dip.pipeline.assess.artefact_detection import NO_CLIPPED_PIXELS, detect_clipped_pixels
 from napari_dip.pipeline.assess.card import make_card
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
 from napari_dip.pipeline.assess.report_fields import has_reported_pixels, migrate_record
@@ -276,7 +276,8 @@ def _list_clipping_notes(plan: Plan, inputs: Mapping[str, Any]) -> tuple[Note, .
     """Return notes about clipped pixels, before the run spends time on them."""
     if plan.task_plan.keeps_measured_pixels or plan.tiles:
         return ()
-    return list_clipping_notes(*detect_clipped_pixels(inputs["image"]))
+    _, largest = detect_clipped_pixels(inputs["image"])
+    return list_clipping_notes(NO_CLIPPED_PIXELS, largest)  # the noise tells whether dark ones are
 
 
 def _inspect_pixels(

@@ -305,7 +305,7 @@ def test_a_network_of_other_settings_is_refused(tmp_path, settings, code):
 def test_the_network_of_a_movie_is_refused_as_the_start_of_an_image(tmp_path):
     network = tmp_path / "movie.safetensors"
     dip.denoise(MOVIE, axes="TYX", **FAST).network.save(network)
-    with pytest.raises(dip.RefusedError, match="only that of a single plane"):
+    with pytest.raises(dip.RefusedError, match="only with the network of one plane"):
         dip.denoise(IMAGE, network_file=network, **FAST)
 
 
@@ -317,3 +317,53 @@ def test_a_fit_of_its_own_is_made_where_the_noise_asks_for_another_network(tmp_p
     codes = [note["code"] for note in result.report["note_codes"]]
     assert "joint-unfit" in codes and "network-start" not in codes
     assert "joint_training" not in result.report["fit"]
+
+
+@pytest.fixture
+def first_network(tmp_path: Path) -> Path:
+    """The network of another image, from a file."""
+    path = tmp_path / "first.safetensors"
+    dip.denoise(make_noisy(48, 1), **FAST).network.save(path)
+    return path
+
+
+def test_a_run_that_ends_before_its_first_image_has_no_result_whatever_it_began_with(
+    first_network: Path,
+) -> None:
+    settings = {**FAST, "time_limit": 0.02}
+    with pytest.raises(dip.FailedError, match="time limit"):
+        dip.denoise(IMAGE, network_file=first_network, **settings)
+
+
+def test_a_fit_that_began_with_a_network_is_no_start_for_a_third_image(first_network, tmp_path):
+    second = tmp_path / "second.safetensors"
+    dip.denoise(IMAGE, network_file=first_network, **FAST).network.save(second)
+    with pytest.raises(dip.RefusedError, match="from random weights"):
+        dip.denoise(IMAGE, network_file=second, **FAST)
+
+
+def _keep_early(event: dip.Event) -> str | None:
+    return "keep" if event.iteration >= 3 else None
+
+
+def test_a_fit_that_was_ended_by_hand_is_no_start_for_another_image(tmp_path):
+    path = tmp_path / "ended.safetensors"
+    result = dip.denoise(make_noisy(48, 1), progress=_keep_early, **FAST)
+    result.network.save(path)
+    with pytest.raises(dip.RefusedError, match="to the end"):
+        dip.denoise(IMAGE, network_file=path, **FAST)
+
+
+def test_the_network_of_an_image_with_an_empty_channel_is_no_start_for_a_full_one(tmp_path):
+    colours = np.stack([make_noisy(32, seed) for seed in range(3)], -1)
+    one_empty = colours.copy()
+    one_empty[..., 2] = 0
+    path = tmp_path / "first.safetensors"
+    dip.denoise(one_empty, axes="YXS", **FAST).network.save(path)
+    with pytest.raises(dip.RefusedError, match="all channels together"):
+        dip.denoise(colours, axes="YXS", network_file=path, **FAST)
+
+
+def test_the_methods_text_tells_the_limit_of_a_fit_that_began_with_a_network(first_network):
+    result = dip.denoise(IMAGE, network_file=first_network, **{**FAST, "max_iterations": 40})
+    assert result.report["iterations"] == result.report["fit"]["max_iterations"] == 25

@@ -505,7 +505,7 @@ def _detect_clipping(
         recorded = np.rint(recorded).astype(plan.header.dtype)
     return detect_clipped_pixels(
         recorded if measured_mask is None else recorded[measured_mask],
-        calibration.noise,
+        [calibration.noise[channel] for channel in calibration.varied_channels],
     )
 
 

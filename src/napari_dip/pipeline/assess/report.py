@@ -22,7 +22,10 @@ from napari_dip.errors.notes import (
 from napari_dip.io.lazy_images import iter_chunks
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.machine import get_torch_version
-from napari_dip.pipeline.plan.joint_training import summarise_joint_training
+from napari_dip.pipeline.plan.joint_training import (
+    compute_warm_start_iterations,
+    summarise_joint_training,
+)
 from napari_dip.pipeline.plan.layout import ITEM_NAMES
 
 if TYPE_CHECKING:
@@ -104,17 +107,20 @@ def serialise_fit(
     outcomes : sequence of UnitOutcome
     """
     header, run_plan = calibrated_image.header, calibrated_image.run_plan
-    fit_config = run_plan.fit_config
+    fit_config, network = run_plan.fit_config, run_plan.network
+    iterations = fit_config.iterations
+    if network is not None and network.is_of_one_image:
+        iterations = compute_warm_start_iterations(fit_config)
     joint_training = summarise_joint_training(outcomes)
-    if run_plan.network is not None:
-        joint_training["joint_training"] |= run_plan.network.report_fields
+    if network is not None:
+        joint_training["joint_training"] |= network.report_fields
     return {
         "axes": calibrated_image.layout.grid_axes,
         "inputs": list(run_plan.extra_headers),
         "scale": None if header.scale is None else list(header.scale),
         "units": None if header.units is None else list(header.units),
         "widths": list(fit_config.widths),
-        "max_iterations": fit_config.iterations + fit_config.refit_iterations,
+        "max_iterations": iterations + fit_config.refit_iterations,
         "refit_iterations": sum(
             outcome.refit_iterations for outcome in outcomes if outcome.has_estimate
         ),

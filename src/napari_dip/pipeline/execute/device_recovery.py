@@ -314,7 +314,8 @@ def retry_fit(
             is_recoverable = is_lost or is_memory_error(error)
             if not is_recoverable or len(outcomes) > finished_count or recovery.is_exhausted:
                 raise
-            if not outcomes and not recovery.can_retry(is_device_lost=is_lost):
+            has_estimate = any(outcome.has_estimate for outcome in outcomes)
+            if not has_estimate and not recovery.can_retry(is_device_lost=is_lost):
                 raise
         # within the handler, the traceback would still refer to the arrays of the fit
         free_memory()

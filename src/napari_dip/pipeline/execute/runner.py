@@ -266,7 +266,7 @@ def _fit_units(
     if control is Control.DISCARD:
         return None
     monitor.is_ended = control is Control.KEEP
-    if not merger.outcomes:  # ended before the first result
+    if not any(outcome.has_estimate for outcome in merger.outcomes):  # ended before the first
         monitor.raise_if_timed_out(calibrated_image.header.name)
         return None
     monitor.start_assessment()

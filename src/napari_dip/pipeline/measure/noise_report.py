@@ -303,9 +303,9 @@ def _measure_report(
         inspection=Inspection(measured_mask=mask),
     )
     noise = measure_channel_noise(inputs, stack, constant, NoiseSettings())[0]
-    least, largest = detect_clipped_pixels(measured, noise)
-    noise = noise if detector is None else tuple(detector.apply_to(estimate) for estimate in noise)
     varied = [c for c in range(len(noise)) if c not in constant]
+    least, largest = detect_clipped_pixels(measured, [noise[c] for c in varied])
+    noise = noise if detector is None else tuple(detector.apply_to(estimate) for estimate in noise)
     channels = tuple(
         _make_channel_noise(noise[c], stack[:, c], None if mask is None else mask[:, c])
         for c in varied

@@ -65,7 +65,7 @@ _DOI_PATTERN = re.compile(r"(?:doi:|arXiv:(?=\d))(\S+?)\.?$")
 
 
 def pop_network_file(inputs: dict[str, Any]) -> JointNetwork | None:
-    """Remove the network of a series from extra inputs and return it; None if there is none."""
+    """Remove the network of other images from extra inputs and return it; None if there is none."""
     path = inputs.pop(NETWORK_FILE_INPUT, None)
     return None if path is None else read_network(path)
 
@@ -104,7 +104,7 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
         )
     except DAMAGE_ERRORS as error:
         why = "it was not written as one, or it is damaged"
-        why = "only that of a single plane suits another image" if is_unfit else why
+        why = render_text("network-unfit") if is_unfit else why
         raise RefusedError("joint-broken", path=printable, why=why) from error
 
 
@@ -250,7 +250,7 @@ class RunNetwork:
     def write(self, target: Path, *, overwrite: bool) -> None:
         """Write the network to a path that was checked."""
         if target.suffix.lower() != ".zip":
-            start = {"network": self._describe_start()} if self.is_start else {}
+            start = {"network": self._describe_start()} if self.can_start_fit else {}
             write_tensors(target, self.weights, {"fitted_network": self.to_dict(), **start})
             return
         files = self._make_package()
@@ -259,12 +259,18 @@ class RunNetwork:
                 archive.writestr(ZipInfo(name), content)  # without a time: equal bytes
 
     @property
-    def is_start(self) -> bool:
-        """Whether the fit of another image can begin with it: of one plane, channels together."""
-        run_plan = self.run_plan
-        count = sum(unit.has_estimate for unit in run_plan.units)
-        is_single = count == 1 and not run_plan.tiles and not run_plan.layout.is_volume
-        return is_single and can_train_jointly(run_plan.task_plan, self.outcome.prior_key)
+    def can_start_fit(self) -> bool:
+        """Whether the fit of another image can begin with it.
+
+        It was fitted from random weights to one plane, once and to the end, to all its channels
+        together, and has the image as input.
+        """
+        run_plan, outcome = self.run_plan, self.outcome
+        channels = [unit.channels for unit in run_plan.units if unit.has_estimate]
+        is_single = channels == [self.unit.channels] and not run_plan.layout.is_volume
+        is_of_other_images = run_plan.tiles or run_plan.network is not None
+        is_usual = is_single and not is_of_other_images and not outcome.is_ended_by_user
+        return is_usual and can_train_jointly(run_plan.task_plan, outcome.prior_key)
 
     def _describe_start(self) -> dict[str, Any]:
         """Return the network as one of one image, for the fit of another."""

@@ -1,4 +1,4 @@
-"""What a dock takes over from earlier results: settings, presets, and the network of the last."""
+"""The Repeat section of a task's dock: repeats results, and saves recipes and presets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 from napari.layers import Image, Shapes
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
-    QCheckBox,
     QComboBox,
     QFileDialog,
     QLabel,
@@ -22,7 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors import DipError, Fault, Refusal, RefusedError
+from napari_dip.errors import DipError, Fault, RefusedError
 from napari_dip.io import guess_axes
 from napari_dip.io.outputs import JSON_SUFFIXES, resolve_output
 from napari_dip.io.paths import find_free_path
@@ -31,10 +30,8 @@ from napari_dip.io.writing import write_image, write_text
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.interactive_run import Control
-from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import load_task_recipe, make_recipe, recipe_from_dict
 from napari_dip.pipeline.repetition import format_command_line, write_python_script
-from napari_dip.pipeline.store.network_files import RunNetwork, read_network
 from napari_dip.qt.shell.background_call import BackgroundCall, call_for_message, try_call
 from napari_dip.qt.shell.dock_widget import (
     DOCK_TEXTS,
@@ -43,19 +40,13 @@ from napari_dip.qt.shell.dock_widget import (
     copy_text,
     fill_grid,
     load_button,
-    load_tooltip,
     make_form,
     make_single_shot_timer,
     preserve_view,
 )
 from napari_dip.qt.shell.layer_headers import get_full_resolution, rasterise_shapes
 from napari_dip.qt.shell.napari_layers import METADATA_KEY, REGION, find_layer
-from napari_dip.qt.shell.preferences import (
-    find_settings_folder,
-    get_allowed_machine,
-    get_scheduler,
-    open_saved_settings,
-)
+from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.shell.settings_form import (
     fill_combo,
@@ -77,10 +68,8 @@ if TYPE_CHECKING:
 
     import napari.viewer
 
-    from napari_dip.pipeline.plan.types import JointNetwork, Plan
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.pipeline.repetition import Repetition
-    from napari_dip.pipeline.restoration import Restoration
     from napari_dip.qt.shell.background_call import RunControl
     from napari_dip.qt.shell.layer_inputs import LayerInputs
     from napari_dip.qt.shell.preferences import SavedRecipeFolder
@@ -142,59 +131,6 @@ def save_layers(
         path = find_free_path(folder, layer.layer_name, ".tif")
         paths[layer.input_name] = str(write_image(path, pixels, axes=layer.axes))
     return paths
-
-
-class NetworkStartBox(QCheckBox):
-    """Offer to begin with the network of the last image; hidden where it does not suit the plan.
-
-    The network of each result is a file next to napari's settings. It stays there if another result
-    began with it, whose report names it.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._network: JointNetwork | None = None
-        self._is_used = False
-        self.setToolTip(load_tooltip("network-start-tooltip"))
-        self.setVisible(False)
-
-    def remember(self, result: Restoration) -> None:
-        """Keep the network of a result for the next image, if a fit can begin with it."""
-        network, folder = result.run_network, find_settings_folder()
-        if folder is None or not isinstance(network, RunNetwork) or not network.is_start:
-            return
-        self.forget()
-        with suppress(OSError, DipError):  # it is not offered then, and nothing else is lost
-            (folder / "networks").mkdir(parents=True, exist_ok=True)
-            name = network.run_plan.header.name
-            path = network.save(find_free_path(folder / "networks", name, ".safetensors"))
-            self._network = read_network(path)
-            self.setText(f"Begin with the network of '{name}'")
-
-    def forget(self) -> None:
-        """Delete the file of the network, unless a result began with it."""
-        if self._network is not None and not self._is_used:
-            Path(self._network.path).unlink(missing_ok=True)
-        self._network, self._is_used = None, False
-
-    def update_plan(self, plan: Plan) -> Plan:
-        """Show whether the network suits a plan; return the plan that begins with it, if ticked."""
-        plan_with_start = self._make_plan_with_start(plan)
-        self.setVisible(plan_with_start is not None)
-        return plan if plan_with_start is None or not self.isChecked() else plan_with_start
-
-    def note_use(self, plan: Plan) -> None:
-        """Keep the file if a run begins with the network."""
-        self._is_used = self._is_used or plan.network is not None
-
-    def _make_plan_with_start(self, plan: Plan) -> Plan | None:
-        """Return the plan that begins with the network; None if it does not suit the image."""
-        network, machine = self._network, get_allowed_machine()
-        # another computer would not find the file
-        if network is None or plan.header.name in network.files or get_scheduler():
-            return None
-        planned = preflight(plan.recipe, plan.header, machine, plan.extra_headers, network)
-        return None if isinstance(planned, Refusal) or planned.network is None else planned
 
 
 class UserPresetsWidget(QWidget):

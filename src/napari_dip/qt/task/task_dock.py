@@ -40,9 +40,9 @@ from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_pre
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label, show_refusal
 from napari_dip.qt.shell.settings_form import SettingsForm, align_forms
 from napari_dip.qt.task.crop_preview_section import CropPreviewSection, read_preview_provenance
-from napari_dip.qt.task.interrupted_runs import InterruptedRunPanel
+from napari_dip.qt.task.earlier_runs import InterruptedRunPanel, NetworkStartBox
 from napari_dip.qt.task.measurement_sections import NoiseSection, PsfSection
-from napari_dip.qt.task.repeat_section import NetworkStartBox, RepeatSection
+from napari_dip.qt.task.repeat_section import RepeatSection
 from napari_dip.qt.task.result_export import recognise_result
 from napari_dip.qt.task.result_view import EXTRA_LAYERS, REPEATABILITY_LAYERS, ResultView
 from napari_dip.qt.task.run_request import (
@@ -167,6 +167,7 @@ class TaskDock(QWidget):
     @return_refusal
     def _make_plan_with_notes(self, *, uses_start: bool = True) -> tuple[Plan, tuple[Note, ...]]:
         """Return the plan, and notes on masks and PSFs that were read early."""
+        self.network_start.setVisible(False)  # what is refused begins with none
         header = raise_if_refused(self.image_chooser.read_header())
         for item in self.extra_inputs.list_unfit():
             height, width = header.grid

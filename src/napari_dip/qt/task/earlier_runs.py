@@ -1,19 +1,22 @@
-"""Interrupted runs: after a crash, the dock offers to resume or discard them."""
+"""What earlier runs left to a dock: runs that a crash interrupted, and the network of the last."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Labels
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QWidget
 
-from napari_dip.errors import Fault, Refusal, make_refusal
+from napari_dip.errors import DipError, Fault, Refusal, make_refusal
 from napari_dip.errors.templates import make_printable
+from napari_dip.io.paths import find_free_path
 from napari_dip.pipeline.autosave import (
     AutosaveTarget,
     InterruptedRun,
@@ -22,6 +25,7 @@ from napari_dip.pipeline.autosave import (
 )
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import recipe_from_dict
+from napari_dip.pipeline.store.network_files import RunNetwork, read_network
 from napari_dip.qt.shell.background_call import start_call, try_call
 from napari_dip.qt.shell.dock_widget import (
     fill_grid,
@@ -31,7 +35,11 @@ from napari_dip.qt.shell.dock_widget import (
 )
 from napari_dip.qt.shell.layer_headers import get_full_resolution
 from napari_dip.qt.shell.napari_layers import find_layer
-from napari_dip.qt.shell.preferences import get_allowed_machine
+from napari_dip.qt.shell.preferences import (
+    find_settings_folder,
+    get_allowed_machine,
+    get_scheduler,
+)
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.task.run_request import (
     find_autosave_folder,
@@ -43,10 +51,16 @@ if TYPE_CHECKING:
 
     from napari.viewer import Viewer
 
+    from napari_dip.pipeline.plan.types import JointNetwork, Plan
+    from napari_dip.pipeline.restoration import Restoration
     from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.qt.shell.job_controller import JobRequest
     from napari_dip.qt.shell.layer_inputs import LayerInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
+
+
+#: Letters of a layer's name for which the label of a box has room in a dock of 280 pixels.
+MAX_NAME_LENGTH = 20
 
 
 def collect_layer_pixels(viewer: Viewer, inputs: Mapping[str, Mapping[str, Any]]) -> Any:
@@ -230,3 +244,65 @@ class InterruptedRunPanel(QWidget):
             run.remove()
         request = make_run_request(plan, layer, self._extra_inputs, autosave_target=target)
         return replace(request, inputs=pixels)
+
+
+class NetworkStartBox(QCheckBox):
+    """Offer to begin with the network of the last image; hidden where it does not suit the plan.
+
+    The network of each result is a file next to napari's settings. It stays there if another result
+    began with it, whose report names it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._network: JointNetwork | None = None
+        self._is_used = False
+        self.setToolTip(load_tooltip("network-start-tooltip"))
+        self.setVisible(False)
+
+    def remember(self, result: Restoration) -> None:
+        """Keep the network of a result for the next image, if a fit can begin with it."""
+        network, folder = result.run_network, find_settings_folder()
+        if folder is None or not isinstance(network, RunNetwork) or not network.can_start_fit:
+            return
+        self.forget()
+        with suppress(OSError, DipError):  # it is not offered then, and nothing else is lost
+            (folder / "networks").mkdir(parents=True, exist_ok=True)
+            name = network.run_plan.header.name
+            path = network.save(find_free_path(folder / "networks", name, ".safetensors"))
+            self._network = read_network(path)
+            self.setText(f"Begin with the network of '{_shorten(name)}'")
+
+    def forget(self) -> None:
+        """Delete the file of the network, unless a result began with it."""
+        if self._network is not None and not self._is_used:
+            with suppress(OSError):
+                Path(self._network.path).unlink()
+        self._network, self._is_used = None, False
+
+    def update_plan(self, plan: Plan) -> Plan:
+        """Show whether the network suits a plan; return the plan that begins with it, if ticked."""
+        plan_with_start = self._make_plan_with_start(plan)
+        self.setVisible(plan_with_start is not None)
+        return plan if plan_with_start is None or not self.isChecked() else plan_with_start
+
+    def note_use(self, plan: Plan) -> None:
+        """Keep the file if a run begins with the network."""
+        self._is_used = self._is_used or plan.network is not None
+
+    def _make_plan_with_start(self, plan: Plan) -> Plan | None:
+        """Return the plan that begins with the network; None if it does not suit the image."""
+        network, machine = self._network, get_allowed_machine()
+        # another computer would not find the file
+        if network is None or plan.header.name in network.files or get_scheduler():
+            return None
+        if not Path(network.path).is_file():
+            return None
+        planned = preflight(plan.recipe, plan.header, machine, plan.extra_headers, network)
+        return None if isinstance(planned, Refusal) or planned.network is None else planned
+
+
+def _shorten(name: str) -> str:
+    """Return the name of a layer for a label of one line, in which & marks no letter."""
+    name = name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
+    return name.replace("&", "&&")
