@@ -125,7 +125,7 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
         prepared.schedule,
         never_stop,
         seed=prepared.unit.seed,
-        is_preview_due=every(prepared.schedule.validation_interval),
+        is_preview_due=every(prepared.schedule.validation_interval, unit.iterations),
     )
     history, best_so_far = [], []
     for progress in loop:
@@ -157,14 +157,14 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
     }
 
 
-def every(reports: int) -> Callable[[bool], bool]:
-    """Ask for a picture at each report."""
+def every(interval: int, last: int) -> Callable[[bool], bool]:
+    """Ask for a picture at each report, the last of which need not be a multiple."""
     count = 0
 
     def due(_: bool) -> bool:
         nonlocal count
         count += 1
-        return count % reports == 0
+        return count % interval == 0 or count == last
 
     return due
 
