@@ -254,6 +254,14 @@ def test_an_image_in_tiles_has_no_network_and_says_so():
         _ = result.network
 
 
+@pytest.fixture
+def first_network(tmp_path: Path) -> Path:
+    """The network of another image, from a file."""
+    path = tmp_path / "first.safetensors"
+    dip.denoise(make_noisy(48, 1), **FAST).network.save(path)
+    return path
+
+
 def test_a_fit_begins_with_the_network_of_another_image(tmp_path):
     settings = {"preset": "fast", "device": "cpu", "threads": 1, "max_iterations": 40}
     network = tmp_path / "first.safetensors"
@@ -294,11 +302,9 @@ def test_the_loss_is_lower_from_the_start_with_the_network_of_another_image(tmp_
         ({"prior": "random-input"}, "joint-alone"),
     ],
 )
-def test_a_network_of_other_settings_is_refused(tmp_path, settings, code):
-    network = tmp_path / "first.safetensors"
-    dip.denoise(make_noisy(48, 1), **FAST).network.save(network)
+def test_a_network_of_other_settings_is_refused(first_network, settings, code):
     with pytest.raises(dip.RefusedError) as refused:
-        dip.denoise(IMAGE, network_file=network, **{**FAST, **settings})
+        dip.denoise(IMAGE, network_file=first_network, **{**FAST, **settings})
     assert refused.value.reason.code == code
 
 
@@ -309,22 +315,12 @@ def test_the_network_of_a_movie_is_refused_as_the_start_of_an_image(tmp_path):
         dip.denoise(IMAGE, network_file=network, **FAST)
 
 
-def test_a_fit_of_its_own_is_made_where_the_noise_asks_for_another_network(tmp_path):
-    network = tmp_path / "first.safetensors"
-    dip.denoise(make_noisy(48, 1), **FAST).network.save(network)
+def test_a_fit_of_its_own_is_made_where_the_noise_asks_for_another_network(first_network):
     single_photons = np.random.default_rng(0).poisson(0.1, (48, 44)).astype(np.uint8)
-    result = dip.denoise(single_photons, network_file=network, **FAST)
+    result = dip.denoise(single_photons, network_file=first_network, **FAST)
     codes = [note["code"] for note in result.report["note_codes"]]
     assert "joint-unfit" in codes and "network-start" not in codes
     assert "joint_training" not in result.report["fit"]
-
-
-@pytest.fixture
-def first_network(tmp_path: Path) -> Path:
-    """The network of another image, from a file."""
-    path = tmp_path / "first.safetensors"
-    dip.denoise(make_noisy(48, 1), **FAST).network.save(path)
-    return path
 
 
 def test_a_run_that_ends_before_its_first_image_has_no_result_whatever_it_began_with(

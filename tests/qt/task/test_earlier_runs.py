@@ -1,4 +1,4 @@
-"""A run that a crash of napari interrupted is offered, resumed to the same pixels, or deleted."""
+"""What earlier runs left: interrupted ones, resumed to the same pixels, and the last network."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from napari.components import ViewerModel
 import napari_dip as dip
 from napari_dip.pipeline import autosave as keeping
 from napari_dip.qt.shell.dock_widget import fit_view
+from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.preferences import find_settings_folder
 from napari_dip.qt.task.run_request import find_autosave_folder
 from napari_dip.qt.task.task_dock import DenoiseDock, make_dock_class
 
@@ -182,3 +184,34 @@ def test_what_was_begun_with_another_version_begins_again(open_docks):
     record = next(find_autosave_folder().glob("*/run.json"))
     record.write_text(record.read_text().replace('"torch": "', '"torch": "0.'))
     assert open_docks().interrupted_runs.resume_button.text() == "Begin again"
+
+
+@pytest.mark.gl
+def test_a_run_begins_with_the_network_of_the_last_image_if_that_is_ticked(driver, noisy):
+    box = driver.dock.network_start
+    driver.viewer.layers["cells"].data = noisy[:32, :32]
+    driver.viewer.add_image(noisy[32:, 32:], name="more cells")
+    driver.dock.image_chooser.choose("cells")
+    driver.set(max_iterations="40")
+    assert box.isHidden()
+    driver.run()
+    driver.wait_for_end()
+    driver.dock.image_chooser.choose("cells")
+    assert box.isHidden(), "an image does not begin with its own network"
+    driver.dock.image_chooser.choose("more cells")
+    assert not box.isHidden() and box.text() == "Begin with the network of 'cells'"
+    driver.set(preset="instant")
+    assert box.isHidden(), "the network is of another preset"
+    driver.set(preset="fast")
+    assert not box.isHidden() and not box.isChecked()
+    box.click()
+    assert box.isChecked()
+    driver.run()
+    driver.wait_for_end()
+    report = driver.viewer.layers["more cells denoised"].metadata[METADATA_KEY]["report"]
+    assert report["iterations"] == 25
+    assert report["fit"]["joint_training"]["network_file"] == "cells.safetensors"
+    assert box.text() == "Begin with the network of 'cells'", "each image is one step from it"
+    driver.dock.shut_down()
+    kept = find_settings_folder() / "networks"
+    assert [path.stem for path in kept.iterdir()] == ["cells"], "a result names it"

@@ -12,7 +12,6 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QScrollArea
 
 from napari_dip.cli import main
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
-from napari_dip.qt.shell.preferences import find_settings_folder
 from napari_dip.qt.task.repeat_section import DEFAULT_SETTINGS_LABEL
 from napari_dip.qt.task.task_dock import DenoiseDock, make_dock_class
 
@@ -346,30 +345,3 @@ def test_many_sentences_leave_room_for_the_folds_below(expanded_repeat):
         dock.validation_curve.mapTo(dock, bottom).y()
         <= rectangle.mapTo(dock, QPoint(0, rectangle.height())).y()
     )
-
-
-def test_a_run_begins_with_the_network_of_the_last_image_if_that_is_ticked(driver, noisy):
-    box = driver.dock.network_start
-    driver.viewer.layers["cells"].data = noisy[:32, :32]
-    driver.viewer.add_image(noisy[32:, 32:], name="more cells")
-    driver.dock.image_chooser.choose("cells")
-    driver.set(max_iterations="40")
-    assert box.isHidden()
-    restore_layer(driver)
-    driver.dock.image_chooser.choose("cells")
-    assert box.isHidden(), "an image does not begin with its own network"
-    driver.dock.image_chooser.choose("more cells")
-    assert not box.isHidden() and box.text() == "Begin with the network of 'cells'"
-    driver.set(preset="instant")
-    assert box.isHidden(), "the network is of another preset"
-    driver.set(preset="fast")
-    assert not box.isHidden() and not box.isChecked()
-    box.click()
-    assert box.isChecked()
-    report = restore_layer(driver, "more cells").metadata[METADATA_KEY]["report"]
-    assert report["iterations"] == 25
-    assert report["fit"]["joint_training"]["network_file"] == "cells.safetensors"
-    assert box.text() == "Begin with the network of 'cells'", "each image is one step from it"
-    driver.dock.shut_down()
-    kept = find_settings_folder() / "networks"
-    assert [path.stem for path in kept.iterdir()] == ["cells"], "a result names it"

@@ -39,12 +39,12 @@ MUON_UPDATE_RMS = 1.2
 #: Least number of iterations over which the rate of Muon rises. Its first updates are as large as
 #: any: without it, four iterations of ZSSR were 5 % worse than cubic interpolation, now 3 % better.
 MUON_WARM_UP = 4
-#: Largest number of output channels of convolutions that use Adam: first layers of an image and
-#: last layers, whose matrices are too narrow to be made orthogonal.
-_MAX_ADAM_CHANNELS = 4
 #: Learning rate of Muon in a fit with warm start: 0.0025 lost what the network had learned,
 #: up to 0.87 dB (docs/adr/0035-a-fit-begins-with-the-network-of-another-image.md).
 WARM_START_MUON_RATE = 0.0006
+#: Largest number of output channels of convolutions that use Adam: first layers of an image and
+#: last layers, whose matrices are too narrow to be made orthogonal.
+_MAX_ADAM_CHANNELS = 4
 #: Largest number of weights of an output channel of the convolutions that use Adam.
 _MAX_ADAM_TAPS = 16
 #: Decays of the mean and of the square in Adam's updates beside Muon.

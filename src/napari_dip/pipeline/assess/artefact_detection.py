@@ -347,10 +347,10 @@ def detect_clipped_pixels(
         flat = flat[np.isfinite(flat)]
     if not flat.size:
         return NO_CLIPPED_PIXELS, NO_CLIPPED_PIXELS
-    span = float(flat.max()) - float(flat.min())
-    type_info = np.iinfo(flat.dtype) if flat.dtype.kind in "iu" else None
     least = float(flat.min())
-    is_dark_silent = noise_estimates and all(
+    span = float(flat.max()) - least
+    type_info = np.iinfo(flat.dtype) if flat.dtype.kind in "iu" else None
+    is_dark_silent = bool(noise_estimates) and all(
         _means_no_photon(least, estimate) for estimate in noise_estimates
     )
     lower_limit = float(type_info.min) if type_info and flat.dtype.kind == "i" else None

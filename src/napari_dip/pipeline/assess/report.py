@@ -22,10 +22,7 @@ from napari_dip.errors.notes import (
 from napari_dip.io.lazy_images import iter_chunks
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.machine import get_torch_version
-from napari_dip.pipeline.plan.joint_training import (
-    compute_warm_start_iterations,
-    summarise_joint_training,
-)
+from napari_dip.pipeline.plan.joint_training import summarise_joint_training
 from napari_dip.pipeline.plan.layout import ITEM_NAMES
 
 if TYPE_CHECKING:
@@ -108,9 +105,8 @@ def serialise_fit(
     """
     header, run_plan = calibrated_image.header, calibrated_image.run_plan
     fit_config, network = run_plan.fit_config, run_plan.network
-    iterations = fit_config.iterations
-    if network is not None and network.is_of_one_image:
-        iterations = compute_warm_start_iterations(fit_config)
+    has_start = network is not None and network.is_of_one_image
+    iterations = (run_plan.units[0] if has_start else fit_config).iterations
     joint_training = summarise_joint_training(outcomes)
     if network is not None:
         joint_training["joint_training"] |= network.report_fields

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from napari_dip.engine.noise import predict_variance
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.tasks.base import GridLocation, Inspection
 
@@ -199,7 +200,7 @@ class Calibration:
             mean, scale = self.intensity_offset[channel], self.intensity_scale[channel]
             noise = self.noise[channel]
             dark, bright = (
-                max(noise.floor, noise.gain * level + noise.intercept)
+                max(noise.floor, predict_variance(level, noise.gain, noise.intercept))
                 for level in (mean - scale, mean + scale)
             )
             growths.append(bright / dark)

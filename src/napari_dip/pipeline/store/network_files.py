@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from napari_dip.engine.fit.trainer import FinalInference
+    from napari_dip.io import ImageHeader
     from napari_dip.pipeline.calibrate.types import RunPlan
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
     from napari_dip.public_types import FilePath, Report
@@ -157,6 +158,16 @@ def list_network_outcomes(run_plan: RunPlan, outcomes: Sequence[UnitOutcome]) ->
     return missing_outcomes
 
 
+def describe_file(header: ImageHeader, sha256: str) -> dict[str, Any]:
+    """Return what a network file says of an image that the network was fitted to."""
+    return {
+        "name": header.name,
+        "sha256": sha256,
+        "shape": list(header.shape),
+        "axes": header.axes,
+    }
+
+
 def describe_network(
     run_plan: RunPlan,
     files: Sequence[Mapping[str, Any]],
@@ -172,7 +183,7 @@ def describe_network(
     run_plan : RunPlan
         Of the run, or of the first file that it was fitted to.
     files : sequence of mapping
-        Name, hash, shape and axes of each file that it was fitted to.
+        Of each file that it was fitted to, by `describe_file`.
     outcomes : iterable of UnitOutcome
         Outcomes of its fit and of the fine-tuning probes.
     restarts : int
@@ -274,13 +285,7 @@ class RunNetwork:
 
     def _describe_start(self) -> dict[str, Any]:
         """Return the network as one of one image, for the fit of another."""
-        header, name = self.run_plan.header, self.unit.weights_name
-        file = {
-            "name": header.name,
-            "sha256": self.report["input_sha256"],
-            "shape": list(header.shape),
-            "axes": header.axes,
-        }
+        name = self.unit.weights_name
         outcome = replace(
             self.outcome,
             unit_id=make_joint_unit_id(name),
@@ -291,16 +296,13 @@ class RunNetwork:
             joint_network_name=name,
             region_count=1,
         )
-        uses_half_resolution = self.report["fit"]["half_resolution"]
-        description = describe_network(
+        return describe_network(
             self.run_plan,
-            [file],
+            [describe_file(self.run_plan.header, self.report["input_sha256"])],
             [outcome],
             restarts=1,
-            uses_half_resolution=uses_half_resolution,
+            uses_half_resolution=self.report["fit"]["half_resolution"],
         )
-        plain: dict[str, Any] = json.loads(format_json(description))
-        return plain
 
     def to_dict(self) -> dict[str, Any]:
         """Return image, recipe, noise and limits of the network, in plain JSON types."""

@@ -292,12 +292,12 @@ class NetworkStartBox(QCheckBox):
 
     def _make_plan_with_start(self, plan: Plan) -> Plan | None:
         """Return the plan that begins with the network; None if it does not suit the image."""
-        network, machine = self._network, get_allowed_machine()
-        # another computer would not find the file
-        if network is None or plan.header.name in network.files or get_scheduler():
+        network = self._network
+        if network is None or plan.header.name in network.files:
             return None
-        if not Path(network.path).is_file():
+        if get_scheduler() or not Path(network.path).is_file():  # workers would not find the file
             return None
+        machine = get_allowed_machine()
         planned = preflight(plan.recipe, plan.header, machine, plan.extra_headers, network)
         return None if isinstance(planned, Refusal) or planned.network is None else planned
 

@@ -25,7 +25,7 @@ from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, to_stack
 from napari_dip.pipeline.plan.types import JOINT, TrainingRegion
 from napari_dip.pipeline.progress import Event
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from napari_dip.pipeline.store.network_files import describe_network
+from napari_dip.pipeline.store.network_files import describe_file, describe_network
 from napari_dip.pipeline.store.tensor_file import write_tensors
 from napari_dip.pipeline.store.unit_results import ResultStore
 from napari_dip.scale.batch.jobs import (
@@ -274,17 +274,7 @@ def _write_network_file(
 ) -> None:
     """Write the networks and their provenance atomically."""
     first = crops[0].calibrated_image
-    files = []
-    for crop in crops:
-        header = crop.calibrated_image.header
-        files.append(
-            {
-                "name": header.name,
-                "sha256": crop.sha256,
-                "shape": list(header.shape),
-                "axes": header.axes,
-            }
-        )
+    files = [describe_file(crop.calibrated_image.header, crop.sha256) for crop in crops]
     description = describe_network(
         run_plan,
         files,
