@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_dip.engine.noise.estimate import (
+from napari_dip.engine.noise.correlation import (
     MAX_BLIND_SPOT_RADIUS,
     MAX_NEGLIGIBLE_CORRELATION,
     MIN_LAG_1_CORRELATION,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from math import pi
 
+import numpy as np
 import pytest
 import torch
 
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.noise.variance_model import compute_log_intensity, estimate_number_of_looks
 from napari_dip.engine.operators.imaging import LineOffsets
+from napari_dip.tasks.noise_models.registry import compute_logarithm, estimate_number_of_looks
 
 
 def test_single_look_speckle_has_the_known_spread_of_its_logarithm():
@@ -20,13 +21,13 @@ def test_single_look_speckle_has_the_known_spread_of_its_logarithm():
 def test_gamma_variates_give_their_looks_back():
     torch.manual_seed(0)
     looks = torch.distributions.Gamma(torch.tensor(5.0), torch.tensor(5.0)).sample((200_000,))
-    assert estimate_number_of_looks(float(compute_log_intensity(7 * looks).var())) == pytest.approx(
-        5, rel=0.02
-    )
+    assert estimate_number_of_looks(
+        float(compute_logarithm(7 * looks.numpy()).var())
+    ) == pytest.approx(5, rel=0.02)
 
 
 def test_black_pixels_have_a_logarithm_too():
-    assert bool(compute_log_intensity(torch.tensor([0.0, 1.0, 100.0])).isfinite().all())
+    assert np.isfinite(compute_logarithm(np.float32([0, 1, 100]))).all()
 
 
 def test_the_variance_of_speckle_grows_with_the_squared_signal():

@@ -297,7 +297,7 @@ def test_the_time_of_a_drawn_blind_spot_is_that_of_the_passes_it_takes(shape: st
 
 
 def test_blocks_reach_no_further_than_the_looks_are_counted_for() -> None:
-    from napari_dip.engine.noise.estimate import MAX_BLIND_SPOT_RADIUS
+    from napari_dip.engine.noise.correlation import MAX_BLIND_SPOT_RADIUS
 
     assert max(BLIND_SPOT_SIDES) == 2 * MAX_BLIND_SPOT_RADIUS + 1
 

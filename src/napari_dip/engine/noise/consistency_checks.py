@@ -231,6 +231,8 @@ def find_caution(
     min_variance, floor = variance_bounds
     if is_resampled(planes):
         return NoiseCaution.RESAMPLED
+    if limits != NO_CLIPPING and blocks.informative_fraction < MIN_INFORMATIVE_FRACTION:
+        return NoiseCaution.MOSTLY_CLIPPED
     if is_correlated:
         has_texture = any(map(_falls_slowly, (correlation.along_y, correlation.along_x)))
         return NoiseCaution.LESS_CORRELATED if has_texture else None
@@ -239,9 +241,6 @@ def find_caution(
         and correlation.agreement < CAUTION_AGREEMENT_FRACTION
     ):
         return NoiseCaution.MOSTLY_TEXTURED
-    if limits != NO_CLIPPING and blocks.informative_fraction < MIN_INFORMATIVE_FRACTION:
-        return NoiseCaution.MOSTLY_CLIPPED
-
     variance = partial(model.compute_variance, min_variance=min_variance)
     if has_wide_variation(planes, measured_mask, limits, variance):
         return NoiseCaution.LOW_FREQUENCY_VARIATION

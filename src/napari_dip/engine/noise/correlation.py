@@ -3,7 +3,7 @@
 Noise has the same autocorrelation everywhere, and its energy varies between blocks by chance alone.
 The distribution of block energies, relative to their finest frequencies, is therefore fitted as a
 mixture. Its lowest frequent energy is noise. What lies above is texture, whose correlation is
-subtracted.
+subtracted. How wide a blind spot the correlation asks for is decided here as well.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from napari_dip.engine.noise.variance_model import DCT_SIDE, make_dct_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from napari_dip.engine.noise.estimate import NoiseEstimate
 
 CorrelationT = TypeVar("CorrelationT", float, Tensor)
 
@@ -71,6 +73,16 @@ _REFINEMENTS = 3
 _MIN_LOWEST_FRACTION = 0.03
 #: Factor on the quantile of the block energies that bounds the noise energy from below.
 _LOWEST_ENERGY_FACTOR = 0.95
+#: Correlation at lag 1 above which noise is treated as correlated: up to 0.18 in FMD fields with
+#: white noise, at least 0.59 with correlated noise (docs/constants.md).
+MIN_LAG_1_CORRELATION = 0.22
+#: The blind spot stops growing at the first lag whose noise correlation is at most this, after
+#: the correlation of the image itself is subtracted. A network learns no noise from so little.
+MAX_NEGLIGIBLE_CORRELATION = 0.05
+#: Maximum radius of the blind spot in pixels: on FMD widefield, 7 x 7 is better than 5 x 5 by 1 dB
+#: and than 11 x 11 by 1.4 dB (docs/constants.md).
+MAX_BLIND_SPOT_RADIUS = 3
+MIN_BLIND_SPOTS_PER_SIDE = 6  #: Fewest blind spots that fit side by side into the image.
 #: Radius in pixels of the square of neighbours that predict its centre.
 PREDICTION_RADIUS = 2
 #: Share of the pixels of each brightness class that is predicted: those with the least varying
@@ -234,6 +246,43 @@ def _limit_to_agreement(
         tuple(round(confidence * value, 4) for value in item) for item in (y, x, min_y, min_x)
     )
     return NoiseCorrelation(y, x, min_y, min_x, agreement, is_reliable=True)
+
+
+def compute_blind_spot_size(
+    estimates: Sequence[NoiseEstimate], grid: tuple[int, int]
+) -> tuple[int, int]:
+    """Return the size along Y and X of blind spots, wide enough for the noise correlation.
+
+    Parameters
+    ----------
+    estimates : sequence of NoiseEstimate
+        One for each channel; the longest correlation determines the size.
+    grid : tuple of int
+        Size of the image, which limits that of the blind spot.
+    """
+    radius_y = max(compute_blind_spot_radius(estimate.along_y) for estimate in estimates)
+    radius_x = max(compute_blind_spot_radius(estimate.along_x) for estimate in estimates)
+    max_radius_y, max_radius_x = (
+        max(0, (side // MIN_BLIND_SPOTS_PER_SIDE - 1) // 2) for side in grid
+    )
+    return 2 * min(radius_y, max_radius_y) + 1, 2 * min(radius_x, max_radius_x) + 1
+
+
+def compute_blind_spot_radius(correlation: tuple[float, ...]) -> int:
+    """Return the radius of the blind spot along one axis; 0 if the noise is white.
+
+    Structure of the image adds to the measured correlation, nearly as much at all lags. The value
+    at the longest lag is taken for this part, and is subtracted from all lags.
+    """
+    lag_1, *longer = subtract_image_correlation(correlation)
+    if lag_1 <= MIN_LAG_1_CORRELATION:
+        return 0
+    radius = 1
+    for value in longer[: MAX_BLIND_SPOT_RADIUS - 1]:
+        if value <= MAX_NEGLIGIBLE_CORRELATION:
+            break
+        radius += 1
+    return radius
 
 
 def measure_correlation_plane(residuals: Tensor) -> Tensor:

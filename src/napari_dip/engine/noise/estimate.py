@@ -23,8 +23,11 @@ from napari_dip.engine.noise.consistency_checks import (
     measure_finest_level,
 )
 from napari_dip.engine.noise.correlation import (
+    MIN_LAG_1_CORRELATION,
     NoiseCorrelation,
     compute_band_power,
+    compute_blind_spot_radius,
+    compute_blind_spot_size,
     compute_residual_fraction,
     measure_noise_correlation,
     measure_prediction_residual,
@@ -52,19 +55,9 @@ from napari_dip.engine.noise.variance_model import (
     select_finest_bands,
 )
 
-#: Correlation at lag 1 above which noise is treated as correlated: up to 0.18 in FMD fields with
-#: white noise, at least 0.59 with correlated noise (docs/constants.md).
-MIN_LAG_1_CORRELATION = 0.22
 #: Up to this correlation at lag 1, the variance is measured at the finest frequencies, since image
 #: structure that remains in flat blocks may cause as much (docs/constants.md).
 MAX_DOUBTFUL_CORRELATION = 0.12
-#: The blind spot stops growing at the first lag whose noise correlation is at most this, after
-#: the correlation of the image itself is subtracted. A network learns no noise from so little.
-MAX_NEGLIGIBLE_CORRELATION = 0.05
-#: Maximum radius of the blind spot in pixels: on FMD widefield, 7 x 7 is better than 5 x 5 by 1 dB
-#: and than 11 x 11 by 1.4 dB (docs/constants.md).
-MAX_BLIND_SPOT_RADIUS = 3
-MIN_BLIND_SPOTS_PER_SIDE = 6  #: Fewest blind spots that fit side by side into the image.
 MIN_NOISE_BLOCKS = 8  #: Fewest informative blocks of pixels for an estimate.
 #: Standard deviation that is assumed with fewer than `MIN_NOISE_BLOCKS`, as a share of the range:
 #: the loss is of order one.
@@ -74,6 +67,20 @@ MIN_WHITE_FRACTION = 1e-4
 #: Minimum share of unclipped wide blocks for a correlation in a clipped image: 0.01 to 0.23 in
 #: misclassified white noise, 0.51 and 0.70 in FMD widefield (docs/constants.md).
 MIN_WHOLE_BLOCK_FRACTION = 0.3
+#: Minimum share of unclipped wide blocks for a correlation that falls fast: 0.15 or more in crops
+#: of FMD widefield of 96 x 96 pixels and more.
+MIN_SPARSE_BLOCK_FRACTION = 0.12
+#: Maximum ratio of the correlation at lag 2 to that at lag 1 along either axis, in the noise of an
+#: image with fewer wide blocks than `MIN_WHOLE_BLOCK_FRACTION`: 0.55 in FMD widefield, 0.65 or more
+#: in texture that was taken for noise.
+MAX_SPARSE_LAG_2_RATIO = 0.6
+#: Maximum correlation at lag 1 in such an image: 0.70 in FMD widefield, 0.79 where galaxies were
+#: taken for noise.
+MAX_SPARSE_CORRELATION = 0.75
+#: Maximum relative variance of a wide block's energy by chance of its photons where correlation is
+#: measured: with 0.05 to 0.2, crops of a confocal image with 48 to 83 % of black have a correlation
+#: of 0.26 to 0.35 along X, as it has where it is bright; with all blocks four of five have none.
+MAX_EXCESS_VARIANCE = 0.1
 #: Minimum energy of the flattest blocks' finest frequencies, relative to white noise, for extending
 #: the variance to all bands: at least 0.89 where that is right, at most 0.86 where it is wrong
 #: (docs/constants.md).
@@ -418,11 +425,21 @@ def _measure_block_correlation(sample: _NoiseSample, model: VarianceModel) -> No
     subset = indices[:: -(-len(indices) // MAX_BLOCKS) or 1]
     if len(indices) < MIN_NOISE_BLOCKS:
         return _NO_CORRELATION
-    correlation = measure_noise_correlation(
-        residuals[subset], model.compute_variance(means[subset], sample.min_variance)
+    variance = model.compute_variance(means[subset], sample.min_variance)
+    # the energy of a block with few photons tells their chance
+    has_photons = model.gain**2 <= MAX_EXCESS_VARIANCE * side**2 * variance
+    if int(has_photons.sum()) >= MIN_NOISE_BLOCKS:
+        subset, variance = subset[has_photons], variance[has_photons]
+    correlation = measure_noise_correlation(residuals[subset], variance)
+    whole_fraction = 1.0 if limits == NO_CLIPPING else len(indices) / len(means)
+    is_doubtful = whole_fraction < MIN_SPARSE_BLOCK_FRACTION or (
+        whole_fraction < MIN_WHOLE_BLOCK_FRACTION
+        and any(
+            lag_1 > MAX_SPARSE_CORRELATION or lag_2 > MAX_SPARSE_LAG_2_RATIO * lag_1
+            for lag_1, lag_2, *_ in (correlation.along_y, correlation.along_x)
+        )
     )
-    is_sparse = limits != NO_CLIPPING and len(indices) < MIN_WHOLE_BLOCK_FRACTION * len(means)
-    return _NO_CORRELATION if is_sparse and _is_correlated(correlation) else correlation
+    return _NO_CORRELATION if is_doubtful and _is_correlated(correlation) else correlation
 
 
 def _extend_to_all_bands(
@@ -484,7 +501,7 @@ def _find_contradiction(
 
 
 def _is_correlated(correlation: NoiseCorrelation) -> bool:
-    return any(map(_compute_blind_spot_radius, (correlation.along_y, correlation.along_x)))
+    return any(map(compute_blind_spot_radius, (correlation.along_y, correlation.along_x)))
 
 
 def extract_white_variance(estimate: NoiseEstimate) -> NoiseEstimate:
@@ -505,43 +522,6 @@ def extract_white_variance(estimate: NoiseEstimate) -> NoiseEstimate:
     axes = (estimate.along_y, estimate.along_x)
     correlated_fraction = max(2 * lag_1 - lag_2 for lag_1, lag_2, *_ in axes)
     return estimate.scale_to_white(min(max(1 - correlated_fraction, MIN_WHITE_FRACTION), 1))
-
-
-def compute_blind_spot_size(
-    estimates: list[NoiseEstimate], grid: tuple[int, int]
-) -> tuple[int, int]:
-    """Return the size along Y and X of blind spots, wide enough for the noise correlation.
-
-    Parameters
-    ----------
-    estimates : list of NoiseEstimate
-        One for each channel; the longest correlation determines the size.
-    grid : tuple of int
-        Size of the image, which limits that of the blind spot.
-    """
-    radius_y = max(_compute_blind_spot_radius(estimate.along_y) for estimate in estimates)
-    radius_x = max(_compute_blind_spot_radius(estimate.along_x) for estimate in estimates)
-    max_radius_y, max_radius_x = (
-        max(0, (side // MIN_BLIND_SPOTS_PER_SIDE - 1) // 2) for side in grid
-    )
-    return 2 * min(radius_y, max_radius_y) + 1, 2 * min(radius_x, max_radius_x) + 1
-
-
-def _compute_blind_spot_radius(correlation: tuple[float, ...]) -> int:
-    """Return the radius of the blind spot along one axis; 0 if the noise is white.
-
-    Structure of the image adds to the measured correlation, nearly as much at all lags. The value
-    at the longest lag is taken for this part, and is subtracted from all lags.
-    """
-    lag_1, *longer = subtract_image_correlation(correlation)
-    if lag_1 <= MIN_LAG_1_CORRELATION:
-        return 0
-    radius = 1
-    for value in longer[: MAX_BLIND_SPOT_RADIUS - 1]:
-        if value <= MAX_NEGLIGIBLE_CORRELATION:
-            break
-        radius += 1
-    return radius
 
 
 def correct_by_prediction(

@@ -1,6 +1,7 @@
-"""Match the intensities of two exposures of one object, and measure noise from their difference.
+"""Measure noise from repeated exposures: of one object, in the dark, or of constant light.
 
-The difference contains noise alone, so variance and autocorrelation are not biased by texture.
+Their differences contain noise alone, so variance and autocorrelation are not biased by texture.
+The intensities of two exposures of one object are matched first.
 """
 
 from __future__ import annotations
@@ -11,20 +12,25 @@ import torch
 from torch import Tensor
 
 from napari_dip.engine.constants import MAD_TO_STD, TUKEY_SIGMAS
+from napari_dip.engine.noise import compute_intercept
 from napari_dip.engine.noise.estimate import NoiseEstimate
 from napari_dip.engine.noise.flat_blocks import (
     choose_block_side,
     cut_blocks,
+    cut_patches,
     estimate_autocorrelation,
     fit_robust_variance_model,
     select_flat_blocks,
 )
+from napari_dip.engine.noise.variance_model import DCT_SIDE, DarkLevel
 
 #: Iterations of the robust fit, which converges in five to ten.
 ROBUST_ITERATIONS = 20
 #: Lower bound of either exposure's share of the noise variance. At a tenth, the noisier exposure
 #: has little weight already.
 MIN_NOISE_FRACTION = 0.1
+#: Share of the pixels that is left out at each end for the spread of a single dark frame.
+_TAIL_FRACTION = 0.1587
 
 
 class IntensityMatch(NamedTuple):
@@ -147,3 +153,65 @@ def _estimate_noise_ratio(first: Tensor, second: Tensor) -> float:
         return 1.0
     fraction = min(max(variances[0] / total, MIN_NOISE_FRACTION), 1 - MIN_NOISE_FRACTION)
     return (1 - fraction) / fraction
+
+
+def measure_dark_level(frames: Tensor) -> DarkLevel:
+    """Measure offset and read noise from dark frames.
+
+    Parameters
+    ----------
+    frames : Tensor
+        (N, Y, X). With two or more, the noise is measured from differences between frames, so
+        offsets of single pixels do not contribute. With one, it is half the range of the middle
+        68 % of the values, so hot pixels do not contribute.
+
+    References
+    ----------
+    EMVA Standard 1288, Release 4.0, 2021, section 6 (temporal noise from differences).
+    """
+    frames = frames.to(torch.float64)
+    if len(frames) > 1:
+        variance = float((frames[1:] - frames[:-1]).square().mean()) / 2
+        return DarkLevel(float(frames.mean()), variance**0.5)
+    values = frames.flatten().sort()[0]
+    low, high = (
+        values[int(quantile * (len(values) - 1))]
+        for quantile in (_TAIL_FRACTION, 1 - _TAIL_FRACTION)
+    )
+    return DarkLevel(float(frames.mean()), float(high - low) / 2)
+
+
+def measure_photon_transfer(frames: Tensor, dark: DarkLevel | None) -> tuple[float, float]:
+    """Measure gain and intercept from frames of constant light.
+
+    Parameters
+    ----------
+    frames : Tensor
+        (N, Y, X), N >= 2; consecutive frames must have the same exposure.
+    dark : DarkLevel or None
+        Offset and read noise. With them, one brightness is sufficient; without, the frames'
+        brightness must vary.
+
+    Raises
+    ------
+    ValueError
+        If there is one frame only.
+
+    References
+    ----------
+    Janesick, Photon Transfer, SPIE Press 2007, doi:10.1117/3.725073.
+    """
+    if len(frames) < 2:
+        raise ValueError("Photon transfer takes two frames of the same light or more.")
+    frames = frames.to(torch.float64)
+    difference, mean = frames[1:] - frames[:-1], (frames[1:] + frames[:-1]) / 2
+    side = min(DCT_SIDE, *frames.shape[1:])
+    means = cut_patches(mean, side, side).mean((1, 2))
+    # the variance within a block excludes flicker of the lamp, which changes all its pixels
+    variances = cut_patches(difference, side, side).var((1, 2)) / 2
+    if dark is None:
+        return fit_robust_variance_model(means, variances)
+    signal = means - dark.offset
+    gain = float((variances - dark.read_noise**2).sum() / signal.sum().clamp(min=1e-300))
+    gain = max(gain, 0.0)
+    return gain, compute_intercept(gain, dark.offset, dark.read_noise**2)

@@ -17,11 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from napari_dip.engine.noise import compute_intercept, predict_variance
+from napari_dip.engine.noise import predict_variance
 from napari_dip.engine.noise.flat_blocks import (
     NO_CLIPPING,
     cut_patches,
-    fit_robust_variance_model,
     select_informative_blocks,
 )
 
@@ -36,6 +35,14 @@ _NEGLIGIBLE_TEXTURES = 2
 MIN_SLOPE_ERRORS = 2.0
 #: Iterations of expectation maximisation; the model converges in 40 to 60.
 EM_ITERATIONS = 80
+#: Iterations after which the start is judged.
+_START_ITERATIONS = 10
+#: Share of blocks without texture from which on a start is not doubted: at most 0.04 where it was
+#: held low by dark blocks, 0.23 and more in EMCCD noise (docs/constants.md).
+MAX_DOUBTFUL_FLAT_FRACTION = 0.1
+#: Least share of blocks without texture for a start with the steeper line: at least 0.80 where it
+#: is correct, at most 0.27 in photographs without noise (docs/constants.md).
+MIN_STEEPER_FLAT_FRACTION = 0.5
 #: Number of brightness classes of the variance model.
 VARIANCE_BRIGHTNESS_CLASSES = 8
 #: Quantiles of coarse structure that divide each brightness class; every part has a texture
@@ -61,17 +68,8 @@ MIN_PLATEAU_RATIO = 2.0
 _DARK_FRACTION = 0.03
 #: Distance from the dark plateau, in standard errors, up to which a block belongs to it.
 _PLATEAU_ERRORS = 4.0
-#: Share of the pixels that is left out at each end for the spread of a single dark frame.
-_TAIL_FRACTION = 0.1587
 #: Iterations for the centre of the plateau.
 _PLATEAU_ITERATIONS = 10
-#: Lower bound of intensities before the logarithm, as a share of the channel's mean. In single-look
-#: speckle, one pixel in two hundred lies below that share of its signal.
-MIN_INTENSITY_FRACTION = 0.005
-#: Range of the number of looks; 10,000 are noise of one percent.
-LOOKS_RANGE = (0.5, 1e4)
-#: Bisection steps for the number of looks, on a logarithmic scale.
-BISECTION_STEPS = 50
 #: Maximal number of blocks: 6,000 of 64 pixels determine a variance to 0.4 %.
 MAX_BLOCKS = 6_000
 #: Pixels of an image up to which blocks overlap by half, since few fit into it.
@@ -96,6 +94,15 @@ DISPERSION_LIMITS = (0.85, 1.3)
 #: Upper limit in the other classes, which hold texture: 1.71 on a real stack with 30 photons at
 #: white (docs/constants.md).
 MAX_BRIGHT_DISPERSION = 1.8
+#: Share of the blocks, those with least coarse structure, whose noise must be white where photons
+#: are counted.
+CALM_COUNT_FRACTION = 0.1
+#: Maximum ratio there of the energy of coarse frequencies to that of the finest: at most 0.92 in
+#: 417 images of counted photons, at least 5.4 in crops of FMD widefield with a gain near 1.
+MAX_COUNT_STEEPNESS = 2.0
+#: Number of pixels, expected to be darker than the darkest, above which grey values are no counts:
+#: they begin at an offset. 154 to 2,200 in dark crops of FMD Confocal_BPAE_B (docs/constants.md).
+MAX_MISSING_DARK_PIXELS = 30.0
 #: Fewest blocks in a brightness class of an image of counted photons.
 MIN_COUNT_BLOCKS = 8
 #: Values that are examined, spread over the image.
@@ -211,48 +218,117 @@ def fit_variance_model(
     """
     means = blocks.means
     energy = (blocks.power[:, bands].mean(1) / fraction).clamp(min=min_variance)
-    freedom = float(bands.sum())
     y, x = make_frequency_grids()
     coarse = blocks.power[:, (y + x >= 1) & (y + x <= 3)].mean(1)
     count = max(1, min(VARIANCE_BRIGHTNESS_CLASSES, len(means) // MIN_CLASS_BLOCKS))
     classes = _classify_blocks(means, coarse, count)
-    darkest = float(means.quantile(0.002))
-    gain, intercept = _estimate_initial_line(means, energy, classes, count, darkest, min_variance)
-    texture = 1 + torch.tensor(TEXTURE_ENERGIES, dtype=means.dtype)
-    mixture_weights = torch.full(
-        (count * len(STRUCTURE_QUANTILES), len(texture)), 0.5 / (len(texture) - 1)
-    ).to(means)
-    mixture_weights[:, 0] = 0.5
-    for _ in range(EM_ITERATIONS):
-        expected = predict_variance(means, gain, intercept).clamp(min=min_variance)
-        # a block's energy varies more with few photons than in Gaussian noise: by their fourth
-        # cumulant, which is the squared gain times their share of the variance
-        dark_variance = max(predict_variance(darkest, gain, intercept), min_variance)
-        photon_fraction = 1 - (dark_variance / expected).clamp(max=1)
-        excess_variance = gain**2 * photon_fraction / (DCT_SIDE**2 * expected)
-        half_freedom = 1 / (2 / freedom + excess_variance)  # half the degrees of freedom
-        log_likelihood = (
-            _compute_log_density(energy, half_freedom, expected[:, None] * texture)
-            + mixture_weights[classes].log()
-        )
-        posterior = torch.softmax(log_likelihood, 1)  # (K, textures)
-        mixture_weights = _estimate_mixture_weights(posterior, classes, count)
-        flat_posterior = posterior[:, :_NEGLIGIBLE_TEXTURES]
-        flat_probability = flat_posterior.sum(1).clamp(min=1e-9)
-        noise = (flat_posterior * energy[:, None] / texture[:_NEGLIGIBLE_TEXTURES]).sum(
-            1
-        ) / flat_probability
-        weight = flat_probability * half_freedom / expected**2
-        gain, intercept = _fit_weighted_line(means, noise, weight, darkest, min_variance)
+    freedom, darkest = float(bands.sum()), float(means.quantile(0.002))
+    sample = _EnergySample(means, energy, classes, count, freedom, darkest, min_variance)
+    start = _choose_start(sample)
+    step = _maximise_repeatedly(sample, *start[:3], EM_ITERATIONS - _START_ITERATIONS)
+    gain, intercept = step.gain, step.intercept
     # the error comes from the likelihood of blocks without texture
     expected = predict_variance(means, gain, intercept).clamp(min=min_variance)
-    weight = blocks.independent_fraction * posterior[:, 0] * half_freedom / expected**2
-    gain_error, flat_fraction = _compute_slope_error(means, weight), float(posterior[:, 0].mean())
+    weight = blocks.independent_fraction * step.posterior[:, 0] * step.half_freedom / expected**2
+    gain_error, flat_fraction = _compute_slope_error(means, weight), step.flat_fraction
     if gain >= MIN_SLOPE_ERRORS * gain_error:
         return VarianceModel(gain, intercept, gain_error, flat_fraction)
     # a slope from few blocks of one brightness must not be extrapolated
-    mean_noise = float((flat_probability * noise).sum() / flat_probability.sum())
+    mean_noise = float((step.flat_probability * step.noise).sum() / step.flat_probability.sum())
     return VarianceModel(0.0, max(mean_noise, min_variance), gain_error, flat_fraction)
+
+
+class _EnergySample(NamedTuple):
+    """Energies (K,) of blocks, their brightness and classes, and what limits the variance."""
+
+    means: Tensor
+    energy: Tensor
+    classes: Tensor
+    class_count: int
+    freedom: float
+    darkest: float
+    min_variance: float
+
+
+class _EnergyMixture(NamedTuple):
+    """One step of expectation maximisation: the new line, and what the old one made of blocks."""
+
+    gain: float
+    intercept: float
+    mixture_weights: Tensor  # (classes, textures)
+    posterior: Tensor  # (K, textures)
+    flat_probability: Tensor  # (K,)
+    noise: Tensor  # (K,), energy less texture
+    half_freedom: Tensor  # (K,), half the degrees of freedom
+
+    @property
+    def flat_fraction(self) -> float:
+        """Share of the blocks without texture."""
+        return float(self.posterior[:, 0].mean())
+
+
+def _choose_start(sample: _EnergySample) -> _EnergyMixture:
+    """Take the first steps of expectation maximisation.
+
+    Few dark blocks without noise can hold the line so low that all others seem textured. Then it
+    starts again with a steeper line.
+    """
+    texture_count = len(TEXTURE_ENERGIES)
+    mixture_weights = torch.full(
+        (sample.class_count * len(STRUCTURE_QUANTILES), texture_count), 0.5 / (texture_count - 1)
+    ).to(sample.means)
+    mixture_weights[:, 0] = 0.5
+    first_line, steeper_line = _estimate_initial_lines(sample)
+    start = _maximise_repeatedly(sample, *first_line, mixture_weights, _START_ITERATIONS)
+    if start.flat_fraction >= MAX_DOUBTFUL_FLAT_FRACTION:
+        return start
+    steeper = _maximise_repeatedly(sample, *steeper_line, mixture_weights, _START_ITERATIONS)
+    return steeper if steeper.flat_fraction >= MIN_STEEPER_FLAT_FRACTION else start
+
+
+def _maximise_repeatedly(
+    sample: _EnergySample, gain: float, intercept: float, mixture_weights: Tensor, count: int
+) -> _EnergyMixture:
+    """Take some steps of expectation maximisation, at least one."""
+    for _ in range(count):
+        step = _maximise(sample, gain, intercept, mixture_weights)
+        gain, intercept, mixture_weights = step[:3]
+    return step
+
+
+def _maximise(
+    sample: _EnergySample, gain: float, intercept: float, mixture_weights: Tensor
+) -> _EnergyMixture:
+    """Take one step of expectation maximisation."""
+    means, energy, min_variance = sample.means, sample.energy, sample.min_variance
+    texture = 1 + torch.tensor(TEXTURE_ENERGIES, dtype=means.dtype)
+    expected = predict_variance(means, gain, intercept).clamp(min=min_variance)
+    # a block's energy varies more with few photons than in Gaussian noise: by their fourth
+    # cumulant, which is the squared gain times their share of the variance
+    dark_variance = max(predict_variance(sample.darkest, gain, intercept), min_variance)
+    photon_fraction = 1 - (dark_variance / expected).clamp(max=1)
+    excess_variance = gain**2 * photon_fraction / (DCT_SIDE**2 * expected)
+    half_freedom = 1 / (2 / sample.freedom + excess_variance)
+    log_density = (
+        _compute_log_density(energy, half_freedom, expected[:, None] * texture)
+        + mixture_weights[sample.classes].log()
+    )
+    posterior = torch.softmax(log_density, 1)  # (K, textures)
+    flat_posterior = posterior[:, :_NEGLIGIBLE_TEXTURES]
+    flat_probability = flat_posterior.sum(1).clamp(min=1e-9)
+    noise = (flat_posterior * energy[:, None] / texture[:_NEGLIGIBLE_TEXTURES]).sum(1)
+    noise = noise / flat_probability
+    weight = flat_probability * half_freedom / expected**2
+    gain, intercept = _fit_weighted_line(means, noise, weight, sample.darkest, min_variance)
+    return _EnergyMixture(
+        gain,
+        intercept,
+        _estimate_mixture_weights(posterior, sample.classes, sample.class_count),
+        posterior,
+        flat_probability,
+        noise,
+        half_freedom,
+    )
 
 
 def _compute_log_density(energy: Tensor, half_freedom: Tensor, scale: Tensor) -> Tensor:
@@ -285,17 +361,24 @@ def _estimate_mixture_weights(posterior: Tensor, classes: Tensor, count: int) ->
     return weights / weights.sum(1, keepdim=True)
 
 
-def _estimate_initial_line(
-    means: Tensor, energy: Tensor, classes: Tensor, count: int, darkest: float, min_variance: float
-) -> tuple[float, float]:
-    """Return initial gain and intercept from a low quantile of each brightness's flattest part."""
+def _estimate_initial_lines(sample: _EnergySample) -> tuple[tuple[float, float], ...]:
+    """Return initial gains and intercepts from a low quantile of each brightness's flattest part.
+
+    The first line follows the levels by their relative errors, so mainly the darkest; the second
+    one all alike.
+    """
     masks = [
-        classes == brightness_class * len(STRUCTURE_QUANTILES) for brightness_class in range(count)
+        sample.classes == brightness_class * len(STRUCTURE_QUANTILES)
+        for brightness_class in range(sample.class_count)
     ]
-    masks = [mask for mask in masks if bool(mask.any())] or [classes >= 0]
-    centres = torch.stack([means[mask].mean() for mask in masks])
-    levels = torch.stack([energy[mask].quantile(0.3) for mask in masks])
-    return _fit_weighted_line(centres, levels, 1 / levels**2, darkest, min_variance)
+    masks = [mask for mask in masks if bool(mask.any())] or [sample.classes >= 0]
+    centres = torch.stack([sample.means[mask].mean() for mask in masks])
+    levels = torch.stack([sample.energy[mask].quantile(0.3) for mask in masks])
+    limits = sample.darkest, sample.min_variance
+    return tuple(
+        _fit_weighted_line(centres, levels, weight, *limits)
+        for weight in (1 / levels**2, torch.ones_like(levels))
+    )
 
 
 def _fit_weighted_line(
@@ -341,68 +424,6 @@ class DarkLevel(NamedTuple):
     read_noise: float
     offset_error: float = 0.0
     read_noise_error: float = 0.0
-
-
-def measure_dark_level(frames: Tensor) -> DarkLevel:
-    """Measure offset and read noise from dark frames.
-
-    Parameters
-    ----------
-    frames : Tensor
-        (N, Y, X). With two or more, the noise is measured from differences between frames, so
-        offsets of single pixels do not contribute. With one, it is half the range of the middle
-        68 % of the values, so hot pixels do not contribute.
-
-    References
-    ----------
-    EMVA Standard 1288, Release 4.0, 2021, section 6 (temporal noise from differences).
-    """
-    frames = frames.to(torch.float64)
-    if len(frames) > 1:
-        variance = float((frames[1:] - frames[:-1]).square().mean()) / 2
-        return DarkLevel(float(frames.mean()), variance**0.5)
-    values = frames.flatten().sort()[0]
-    low, high = (
-        values[int(quantile * (len(values) - 1))]
-        for quantile in (_TAIL_FRACTION, 1 - _TAIL_FRACTION)
-    )
-    return DarkLevel(float(frames.mean()), float(high - low) / 2)
-
-
-def measure_photon_transfer(frames: Tensor, dark: DarkLevel | None) -> tuple[float, float]:
-    """Measure gain and intercept from frames of constant light.
-
-    Parameters
-    ----------
-    frames : Tensor
-        (N, Y, X), N >= 2; consecutive frames must have the same exposure.
-    dark : DarkLevel or None
-        Offset and read noise. With them, one brightness is sufficient; without, the frames'
-        brightness must vary.
-
-    Raises
-    ------
-    ValueError
-        If there is one frame only.
-
-    References
-    ----------
-    Janesick, Photon Transfer, SPIE Press 2007, doi:10.1117/3.725073.
-    """
-    if len(frames) < 2:
-        raise ValueError("Photon transfer takes two frames of the same light or more.")
-    frames = frames.to(torch.float64)
-    difference, mean = frames[1:] - frames[:-1], (frames[1:] + frames[:-1]) / 2
-    side = min(DCT_SIDE, *frames.shape[1:])
-    means = cut_patches(mean, side, side).mean((1, 2))
-    # the variance within a block excludes flicker of the lamp, which changes all its pixels
-    variances = cut_patches(difference, side, side).var((1, 2)) / 2
-    if dark is None:
-        return fit_robust_variance_model(means, variances)
-    signal = means - dark.offset
-    gain = float((variances - dark.read_noise**2).sum() / signal.sum().clamp(min=1e-300))
-    gain = max(gain, 0.0)
-    return gain, compute_intercept(gain, dark.offset, dark.read_noise**2)
 
 
 def find_dark_plateau(
@@ -475,38 +496,6 @@ def merge_dark_blocks(blocks: BlockSpectra, min_variance: float) -> BlockSpectra
     return blocks._replace(means=means)
 
 
-def estimate_number_of_looks(variance: float) -> float:
-    """Return the number of looks L of speckle whose logarithm has a given variance, trigamma(L).
-
-    The mean of L looks of fully developed speckle is the signal times a gamma variate of shape L
-    and mean one. Its relative variance is 1/L. The variance of its logarithm is trigamma(L) at any
-    signal.
-
-    Parameters
-    ----------
-    variance : float, > 0
-
-    References
-    ----------
-    Arsenault, April, Properties of speckle integrated with a finite aperture and logarithmically
-    transformed, JOSA 66(11), 1976, doi:10.1364/JOSA.66.001160.
-    """
-    low, high = LOOKS_RANGE
-    for _ in range(BISECTION_STEPS):  # trigamma falls with L
-        middle = (low * high) ** 0.5
-        if float(torch.special.polygamma(1, torch.tensor(middle, dtype=torch.float64))) > variance:
-            low = middle
-        else:
-            high = middle
-    return float((low * high) ** 0.5)
-
-
-def compute_log_intensity(planes: Tensor) -> Tensor:
-    """Return the natural logarithm of intensities (..., Y, X) of one channel, bounded below."""
-    min_intensity = max(MIN_INTENSITY_FRACTION * float(planes.mean(dtype=torch.float64)), 1e-30)
-    return planes.clamp(min=min_intensity).log()
-
-
 def find_photon_gain(
     planes: Tensor, measured_mask: Tensor | None, spectra: BlockSpectra | None
 ) -> float | None:
@@ -525,7 +514,8 @@ def find_photon_gain(
     if gain is None:
         return None
     spectra = spectra or compute_block_spectra(planes, measured_mask, NO_CLIPPING)
-    return gain if is_photon_noise(spectra, gain) else None
+    lowest = float((planes if measured_mask is None else planes[measured_mask]).min())
+    return gain if is_photon_noise(spectra, gain, lowest) else None
 
 
 def find_photon_step(values: Tensor) -> float | None:
@@ -545,8 +535,10 @@ def find_photon_step(values: Tensor) -> float | None:
     return step if float((counts - counts.round()).abs().max()) <= MAX_COUNT_ERROR else None
 
 
-def is_photon_noise(blocks: BlockSpectra, gain: float) -> bool:
+def is_photon_noise(blocks: BlockSpectra, gain: float, lowest: float = 0.0) -> bool:
     """Return whether the variance is the mean times the gain, at each brightness.
+
+    The noise must be white, and as many pixels dark as counts of this mean would be.
 
     Parameters
     ----------
@@ -554,6 +546,8 @@ def is_photon_noise(blocks: BlockSpectra, gain: float) -> bool:
         Spectra of blocks that are not constant.
     gain : float
         Grey values of one photon.
+    lowest : float
+        Lowest grey value.
     """
     if len(blocks.means) < COUNT_CLASSES * MIN_COUNT_BLOCKS:
         return False
@@ -565,4 +559,14 @@ def is_photon_noise(blocks: BlockSpectra, gain: float) -> bool:
         for group in blocks.means.argsort(stable=True).tensor_split(COUNT_CLASSES)
     ]
     low, high = DISPERSION_LIMITS
-    return low <= min(ratios) and ratios[0] <= high and max(ratios) <= MAX_BRIGHT_DISPERSION
+    is_in_proportion = low <= min(ratios) and ratios[0] <= high
+    if not is_in_proportion or max(ratios) > MAX_BRIGHT_DISPERSION:
+        return False
+    y, x = make_frequency_grids()
+    coarse = blocks.power[:, (y + x >= 2) & (y + x <= 4)].mean(1)
+    calm_count = max(MIN_COUNT_BLOCKS, round(CALM_COUNT_FRACTION * len(coarse)))
+    calm = (coarse / blocks.means).argsort()[:calm_count]
+    is_white = float(coarse[calm].mean()) <= MAX_COUNT_STEEPNESS * float(variances[calm].mean())
+    # the probability of fewer photons than a count k, with a mean of m, is Q(k, m)
+    darker = torch.special.gammaincc(torch.tensor(lowest / gain).to(variances), blocks.means / gain)
+    return is_white and DCT_SIDE**2 * float(darker.sum()) <= MAX_MISSING_DARK_PIXELS

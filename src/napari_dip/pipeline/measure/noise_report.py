@@ -279,7 +279,7 @@ def make_noise_report(
 def _measure_report(
     header: ImageHeader, array: AnyArray, detector: DetectorCalibration | None
 ) -> NoiseReport:
-    from napari_dip.engine.noise.estimate import (
+    from napari_dip.engine.noise.correlation import (
         MAX_NEGLIGIBLE_CORRELATION,
         compute_blind_spot_size,
     )
@@ -447,7 +447,10 @@ def measure_detector(
     """
     import torch
 
-    from napari_dip.engine.noise.variance_model import measure_dark_level, measure_photon_transfer
+    from napari_dip.engine.noise.repeated_exposure import (
+        measure_dark_level,
+        measure_photon_transfer,
+    )
 
     offset = read_noise = gain = intercept = dark_frames_noise = None
     if dark is not None:

@@ -58,6 +58,11 @@ if TYPE_CHECKING:
 #: Minimum signal for the variance of speckle, as a share of the mean: without it, the variance of
 #: dark pixels would be 0 and their weight infinite.
 MIN_SPECKLE_SIGNAL = 0.02
+#: Lower bound of intensities before the logarithm, as a share of the channel's mean. In single-look
+#: speckle, one pixel in two hundred lies below that share of its signal.
+MIN_INTENSITY_FRACTION = 0.005
+#: Range of the number of looks; 10,000 are noise of one percent.
+LOOKS_RANGE = (0.5, 1e4)
 #: Side of the central crop that is searched for hints, in pixels: enough for noise that is
 #: everywhere, and fast.
 HINT_CROP_SIDE = 256
@@ -87,20 +92,41 @@ def refuse_speckle_pixels(name: str, stack: Float32Array) -> Refusal | None:
 
 
 def compute_logarithm(planes: Float32Array) -> Float32Array:
-    """Return the logarithm of the intensities (..., Y, X) of one channel."""
+    """Return the natural logarithm of intensities (..., Y, X) of one channel, bounded below."""
     import numpy as np
-    import torch
 
-    from napari_dip.engine.noise.variance_model import compute_log_intensity
+    min_intensity = max(MIN_INTENSITY_FRACTION * float(planes.mean(dtype=np.float64)), 1e-30)
+    return np.log(np.maximum(planes, np.float32(min_intensity)))
 
-    return np.asarray(compute_log_intensity(torch.from_numpy(np.ascontiguousarray(planes))).numpy())
+
+def estimate_number_of_looks(variance: float) -> float:
+    """Return the number of looks L of speckle whose logarithm has a given variance, trigamma(L).
+
+    The mean of L looks of fully developed speckle is the signal times a gamma variate of shape L
+    and mean one. Its relative variance is 1/L. The variance of its logarithm is trigamma(L) at any
+    signal.
+
+    Parameters
+    ----------
+    variance : float, > 0
+
+    References
+    ----------
+    Arsenault, April, Properties of speckle integrated with a finite aperture and logarithmically
+    transformed, JOSA 66(11), 1976, doi:10.1364/JOSA.66.001160.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import polygamma
+
+    fewest, most = LOOKS_RANGE
+    if not polygamma(1, most) < variance < polygamma(1, fewest):
+        return most if variance < 1 else fewest
+    return float(brentq(lambda looks: polygamma(1, looks) - variance, fewest, most))
 
 
 def convert_log_noise(noise_estimate: NoiseEstimate, logarithms: Float32Array) -> NoiseEstimate:
     """Convert the noise that was measured on logarithms to that of intensities."""
     import numpy as np
-
-    from napari_dip.engine.noise.variance_model import estimate_number_of_looks
 
     level = float(logarithms.mean(dtype=np.float64))
     variance = predict_variance(level, noise_estimate.gain, noise_estimate.intercept)
