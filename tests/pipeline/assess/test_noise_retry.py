@@ -11,6 +11,11 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.engine.fit.stopping import Control
+from napari_dip.engine.noise.estimate import NoiseEstimate
+from napari_dip.pipeline.assess.artefact_detection import (
+    MAX_CALM_NOISE_FRACTION,
+    _measure_calm_noise,
+)
 from napari_dip.pipeline.calibrate import channel_noise as run_noise
 from small_runs import plan_for, run_to_end
 
@@ -124,6 +129,19 @@ def test_an_image_in_tiles_is_restored_again_as_a_whole_one_is():
     assert any("restored again" in note for note in result.report["notes"])
     assert result.report["noise"]["unreliable_reason"] == ["texture"]
     assert measure_error(result) < 8
+
+
+def test_the_residual_of_a_mostly_black_image_confirms_its_photon_noise():
+    rng = np.random.default_rng(0)
+    light = np.full((1, 256, 256), 0.02)
+    light[:, :64] = 1.0
+    measured = (60 * rng.poisson(light)).astype(np.float32)
+    residual = measured - (60 * light + 2).astype(
+        np.float32
+    )  # a result that is a little too bright
+    noise = NoiseEstimate(gain=60.0, intercept=0.0, floor=1.0)
+    assert _measure_calm_noise(noise, measured, residual) > MAX_CALM_NOISE_FRACTION
+    assert _measure_calm_noise(noise.scale(4), measured, residual) < MAX_CALM_NOISE_FRACTION
 
 
 def test_a_scene_of_single_photons_keeps_its_noise_and_is_restored_by_the_blind_spot():

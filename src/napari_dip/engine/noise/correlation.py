@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,8 +27,6 @@ from napari_dip.engine.noise.variance_model import DCT_SIDE, make_dct_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from napari_dip.engine.noise.estimate import NoiseEstimate
 
 CorrelationT = TypeVar("CorrelationT", float, Tensor)
 
@@ -248,14 +246,24 @@ def _limit_to_agreement(
     return NoiseCorrelation(y, x, min_y, min_x, agreement, is_reliable=True)
 
 
+class _CorrelatedNoise(Protocol):
+    """Noise with an autocorrelation at lags 1, 2, ... along each axis."""
+
+    @property
+    def along_y(self) -> tuple[float, ...]: ...
+
+    @property
+    def along_x(self) -> tuple[float, ...]: ...
+
+
 def compute_blind_spot_size(
-    estimates: Sequence[NoiseEstimate], grid: tuple[int, int]
+    estimates: Sequence[_CorrelatedNoise], grid: tuple[int, int]
 ) -> tuple[int, int]:
     """Return the size along Y and X of blind spots, wide enough for the noise correlation.
 
     Parameters
     ----------
-    estimates : sequence of NoiseEstimate
+    estimates : sequence of NoiseEstimate or NoiseCorrelation
         One for each channel; the longest correlation determines the size.
     grid : tuple of int
         Size of the image, which limits that of the blind spot.
