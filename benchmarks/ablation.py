@@ -38,7 +38,7 @@ def _no_skewness(measurement: Any, mask: Any, noise: Any, correlation: Any = Non
 #: What is put in the place of what, by the dotted name of the module that uses it.
 Changes = dict[str, "Callable[..., Any]"]
 WHITE: Changes = {
-    "napari_dip.engine.noise.correlation.compute_blind_spot_size": lambda *_: (1, 1),
+    "napari_dip.engine.noise.estimate.compute_blind_spot_size": lambda *_: (1, 1),
     "napari_dip.pipeline.calibrate.image_calibration.halve_oversampled": lambda *_: None,
 }
 #: (name, settings, changes), each beside the settings alone.

@@ -119,8 +119,7 @@ def calibrate(case: Case, noisy: Picture) -> dict[str, Any]:
     """Measure, as napari-dip does: line of the variance, and correlation."""
     import torch
 
-    from napari_dip.engine.noise.correlation import compute_blind_spot_size
-    from napari_dip.engine.noise.estimate import estimate_noise
+    from napari_dip.engine.noise.estimate import compute_blind_spot_size, estimate_noise
 
     noise = estimate_noise(torch.from_numpy(noisy)[None], 1.0)
     high, wide = compute_blind_spot_size([noise], (noisy.shape[0], noisy.shape[1]))

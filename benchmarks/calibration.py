@@ -23,8 +23,7 @@ from skimage import data
 from skimage.color import rgb2gray
 from skimage.io import imread
 
-from napari_dip.engine.noise.correlation import compute_blind_spot_size
-from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
+from napari_dip.engine.noise.estimate import NoiseEstimate, compute_blind_spot_size, estimate_noise
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.samples import MITOCHONDRIA, TWO_CHANNELS
 from shared_data import OUT, write

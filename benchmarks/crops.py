@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,11 +31,7 @@ from shared_data import counts, psnr, write
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy.typing as npt
-
-    from quality_sets import Case
-
-    Image = npt.NDArray[Any]
+    from quality_sets import Case, Picture
 
 #: Places along each axis, and the row and column where one more crop begins.
 PLACES, EXTRA = 5, 100
@@ -55,25 +51,36 @@ def list_corners(shape: tuple[int, int], side: int) -> list[tuple[int, int]]:
     return sorted({*product(*starts), (row, column)})
 
 
-def list_crops(names: list[str], sides: list[int]) -> Iterator[tuple[Case, int, int, int]]:
-    """Yield each case with the side, row and column of its crops."""
-    for name in names:
-        for case in SETS[name]():
-            shape = case.load()[0].shape[:2]
-            for side in sides:
-                for row, column in list_corners(shape, side) if min(shape) >= side else ():
-                    yield case, side, row, column
+class Crop(NamedTuple):
+    """A crop of an image, its truth, and the truth on the image's scale."""
+
+    case: Case
+    side: int
+    place: str
+    image: Picture
+    truth: Picture
+    scaled_truth: Picture
 
 
-def examine(case: Case, side: int, row: int, column: int) -> dict[str, Any]:
-    """Compare the noise measured in a crop with the true one."""
-    image, truth = case.load()
-    if case.stretched:
-        slope, offset = np.polyfit(truth.ravel(), image.ravel(), 1)
-        truth = slope * truth + offset
-    window = slice(row, row + side), slice(column, column + side)
+def list_crops(names: list[str], sides: list[int]) -> Iterator[Crop]:
+    """Cut the crops out of each image of these sets."""
+    for case in (case for name in names for case in SETS[name]()):
+        image, truth = case.load()
+        slope, offset = np.polyfit(truth.ravel(), image.ravel(), 1) if case.stretched else (1, 0)
+        scaled_truth = slope * truth + offset
+        for side in (side for side in sides if side <= min(truth.shape[:2])):
+            for row, column in list_corners(truth.shape[:2], side):
+                window = slice(row, row + side), slice(column, column + side)
+                place = f"[{row}:{row + side}, {column}:{column + side}]"
+                yield Crop(
+                    case, side, place, *(item[window] for item in (image, truth, scaled_truth))
+                )
+
+
+def examine(crop: Crop) -> dict[str, Any]:
+    """Compare the noise measured in a crop, of colours in the green, with the true one."""
     image, truth = (
-        item[window][..., 1] if item.ndim == 3 else item[window] for item in (image, truth)
+        item[..., 1] if item.ndim == 3 else item for item in (crop.image, crop.scaled_truth)
     )
     pixels = counts(image)
     estimate = measure_single_exposure(
@@ -87,23 +94,21 @@ def examine(case: Case, side: int, row: int, column: int) -> dict[str, Any]:
         factors.append(measured / float(((image - truth)[part] ** 2).mean()))
     doubt = estimate.unreliable_reason or estimate.caution
     return {
-        "crop": f"{case.key}[{row}:{row + side}, {column}:{column + side}]",
-        "set": case.group,
-        "side": side,
+        "crop": f"{crop.case.key}{crop.place}",
+        "set": crop.case.group,
+        "side": crop.side,
         "factors": [round(factor, 3) for factor in factors],
         "doubt": None if doubt is None else str(doubt),
         "lag 1": [round(along[0], 2) for along in (estimate.along_y, estimate.along_x)],
     }
 
 
-def restore(case: Case, side: int, row: int, column: int) -> float:
+def restore(crop: Crop) -> float:
     """Return by how many dB `fast` improves a crop."""
-    window = slice(row, row + side), slice(column, column + side)
-    image, truth = (item[window] for item in case.load())
-    axes = "YXS" if image.ndim == 3 else "YX"
-    result = dip.denoise(counts(image), preset="fast", axes=axes, seed=0, device="cpu")
-    judge = line_psnr if case.stretched else psnr
-    return float(judge(result.image, truth) - judge(image, truth))
+    axes = "YXS" if crop.image.ndim == 3 else "YX"
+    result = dip.denoise(counts(crop.image), preset="fast", axes=axes, seed=0, device="cpu")
+    judge = line_psnr if crop.case.stretched else psnr
+    return float(judge(result.image, crop.truth) - judge(crop.image, crop.truth))
 
 
 def main() -> None:
@@ -116,9 +121,9 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     for index, crop in enumerate(list_crops(options.sets, options.sides)):
-        rows.append(examine(*crop))
+        rows.append(examine(crop))
         if options.restore and index % options.restore == 0:
-            rows[-1]["gain dB"] = round(restore(*crop), 2)
+            rows[-1]["gain dB"] = round(restore(crop), 2)
             print(rows[-1]["crop"], rows[-1]["gain dB"], file=sys.stderr, flush=True)
     table = []
     for group, side in dict.fromkeys((row["set"], row["side"]) for row in rows):
@@ -142,9 +147,8 @@ def main() -> None:
             }
         )
     small = [row for row in rows if row.get("gain dB", SMALL_GAIN) < SMALL_GAIN]
-    write(
-        "crops", table, {"gains below 1 dB": [f"{row['crop']} {row['gain dB']}" for row in small]}
-    )
+    gains_below = [f"{row['crop']} {row['gain dB']}" for row in small]
+    write("crops", table, {"gains below 1 dB": gains_below})
 
 
 if __name__ == "__main__":

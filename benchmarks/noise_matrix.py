@@ -32,8 +32,8 @@ from napari_dip.engine.noise.correlation import (
     MAX_BLIND_SPOT_RADIUS,
     MAX_NEGLIGIBLE_CORRELATION,
     MIN_LAG_1_CORRELATION,
-    compute_blind_spot_size,
 )
+from napari_dip.engine.noise.estimate import compute_blind_spot_size
 from napari_dip.pipeline.calibrate.channel_noise import (
     compute_noise_variance,
     measure_colour_noise,

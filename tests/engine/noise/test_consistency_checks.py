@@ -13,8 +13,11 @@ from scipy.ndimage import gaussian_filter, median_filter, zoom
 from skimage import data
 
 from napari_dip.engine.noise.consistency_checks import has_outlier_pixels
-from napari_dip.engine.noise.correlation import compute_blind_spot_size
-from napari_dip.engine.noise.estimate import compute_block_spectra, estimate_noise
+from napari_dip.engine.noise.estimate import (
+    compute_blind_spot_size,
+    compute_block_spectra,
+    estimate_noise,
+)
 from napari_dip.engine.noise.flat_blocks import NO_CLIPPING
 
 Image = npt.NDArray[np.float64]

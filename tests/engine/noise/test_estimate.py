@@ -8,10 +8,10 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage import data
 
-from napari_dip.engine.noise.correlation import compute_blind_spot_size
 from napari_dip.engine.noise.estimate import (
     MIN_WHITE_FRACTION,
     NoiseEstimate,
+    compute_blind_spot_size,
     estimate_noise,
     extract_white_variance,
 )

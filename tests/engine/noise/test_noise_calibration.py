@@ -10,8 +10,10 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 
 from napari_dip.engine.noise import UnreliableReason
-from napari_dip.engine.noise.correlation import compute_blind_spot_size
-from napari_dip.engine.noise.estimate import estimate_noise
+from napari_dip.engine.noise.estimate import (
+    compute_blind_spot_size,
+    estimate_noise,
+)
 
 Image = npt.NDArray[np.float64]
 

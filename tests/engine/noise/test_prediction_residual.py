@@ -12,11 +12,15 @@ from skimage import data
 
 from napari_dip.engine.noise.correlation import (
     WHITE_RESIDUAL_FRACTION,
-    compute_blind_spot_size,
     compute_residual_fraction,
     measure_prediction_residual,
 )
-from napari_dip.engine.noise.estimate import NoiseEstimate, correct_by_prediction, estimate_noise
+from napari_dip.engine.noise.estimate import (
+    NoiseEstimate,
+    compute_blind_spot_size,
+    correct_by_prediction,
+    estimate_noise,
+)
 
 
 def make_noisy(name: str, deviation: float, *, blurred: float = 0.0) -> torch.Tensor:

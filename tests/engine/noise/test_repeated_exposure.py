@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from napari_dip.engine.noise.correlation import compute_blind_spot_size
+from napari_dip.engine.noise.estimate import compute_blind_spot_size
 from napari_dip.engine.noise.repeated_exposure import match_intensities, measure_repeated_exposure
 
 SIDE = 192

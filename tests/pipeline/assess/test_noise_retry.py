@@ -136,9 +136,8 @@ def test_the_residual_of_a_mostly_black_image_confirms_its_photon_noise():
     light = np.full((1, 256, 256), 0.02)
     light[:, :64] = 1.0
     measured = (60 * rng.poisson(light)).astype(np.float32)
-    residual = measured - (60 * light + 2).astype(
-        np.float32
-    )  # a result that is a little too bright
+    too_bright = (60 * light + 2).astype(np.float32)
+    residual = measured - too_bright
     noise = NoiseEstimate(gain=60.0, intercept=0.0, floor=1.0)
     assert _measure_calm_noise(noise, measured, residual) > MAX_CALM_NOISE_FRACTION
     assert _measure_calm_noise(noise.scale(4), measured, residual) < MAX_CALM_NOISE_FRACTION

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -80,7 +80,6 @@ MAX_NEGLIGIBLE_CORRELATION = 0.05
 #: Maximum radius of the blind spot in pixels: on FMD widefield, 7 x 7 is better than 5 x 5 by 1 dB
 #: and than 11 x 11 by 1.4 dB (docs/constants.md).
 MAX_BLIND_SPOT_RADIUS = 3
-MIN_BLIND_SPOTS_PER_SIDE = 6  #: Fewest blind spots that fit side by side into the image.
 #: Radius in pixels of the square of neighbours that predict its centre.
 PREDICTION_RADIUS = 2
 #: Share of the pixels of each brightness class that is predicted: those with the least varying
@@ -244,36 +243,6 @@ def _limit_to_agreement(
         tuple(round(confidence * value, 4) for value in item) for item in (y, x, min_y, min_x)
     )
     return NoiseCorrelation(y, x, min_y, min_x, agreement, is_reliable=True)
-
-
-class _CorrelatedNoise(Protocol):
-    """Noise with an autocorrelation at lags 1, 2, ... along each axis."""
-
-    @property
-    def along_y(self) -> tuple[float, ...]: ...
-
-    @property
-    def along_x(self) -> tuple[float, ...]: ...
-
-
-def compute_blind_spot_size(
-    estimates: Sequence[_CorrelatedNoise], grid: tuple[int, int]
-) -> tuple[int, int]:
-    """Return the size along Y and X of blind spots, wide enough for the noise correlation.
-
-    Parameters
-    ----------
-    estimates : sequence of NoiseEstimate or NoiseCorrelation
-        One for each channel; the longest correlation determines the size.
-    grid : tuple of int
-        Size of the image, which limits that of the blind spot.
-    """
-    radius_y = max(compute_blind_spot_radius(estimate.along_y) for estimate in estimates)
-    radius_x = max(compute_blind_spot_radius(estimate.along_x) for estimate in estimates)
-    max_radius_y, max_radius_x = (
-        max(0, (side // MIN_BLIND_SPOTS_PER_SIDE - 1) // 2) for side in grid
-    )
-    return 2 * min(radius_y, max_radius_y) + 1, 2 * min(radius_x, max_radius_x) + 1
 
 
 def compute_blind_spot_radius(correlation: tuple[float, ...]) -> int:

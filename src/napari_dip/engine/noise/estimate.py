@@ -27,7 +27,6 @@ from napari_dip.engine.noise.correlation import (
     NoiseCorrelation,
     compute_band_power,
     compute_blind_spot_radius,
-    compute_blind_spot_size,
     compute_residual_fraction,
     measure_noise_correlation,
     measure_prediction_residual,
@@ -58,6 +57,7 @@ from napari_dip.engine.noise.variance_model import (
 #: Up to this correlation at lag 1, the variance is measured at the finest frequencies, since image
 #: structure that remains in flat blocks may cause as much (docs/constants.md).
 MAX_DOUBTFUL_CORRELATION = 0.12
+MIN_BLIND_SPOTS_PER_SIDE = 6  #: Fewest blind spots that fit side by side into the image.
 MIN_NOISE_BLOCKS = 8  #: Fewest informative blocks of pixels for an estimate.
 #: Standard deviation that is assumed with fewer than `MIN_NOISE_BLOCKS`, as a share of the range:
 #: the loss is of order one.
@@ -78,8 +78,8 @@ MAX_SPARSE_LAG_2_RATIO = 0.6
 #: taken for noise.
 MAX_SPARSE_CORRELATION = 0.75
 #: Maximum relative variance of a wide block's energy by chance of its photons where correlation is
-#: measured: with 0.05 to 0.2, crops of a confocal image with 48 to 83 % of black have a correlation
-#: of 0.26 to 0.35 along X, as it has where it is bright; with all blocks four of five have none.
+#: measured: with 0.02 to 0.2, a mostly black confocal image and crops of it have 0.26 to 0.35 at
+#: lag 1 along X; with all blocks, three of these five have none (docs/constants.md).
 MAX_EXCESS_VARIANCE = 0.1
 #: Minimum energy of the flattest blocks' finest frequencies, relative to white noise, for extending
 #: the variance to all bands: at least 0.89 where that is right, at most 0.86 where it is wrong
@@ -522,6 +522,26 @@ def extract_white_variance(estimate: NoiseEstimate) -> NoiseEstimate:
     axes = (estimate.along_y, estimate.along_x)
     correlated_fraction = max(2 * lag_1 - lag_2 for lag_1, lag_2, *_ in axes)
     return estimate.scale_to_white(min(max(1 - correlated_fraction, MIN_WHITE_FRACTION), 1))
+
+
+def compute_blind_spot_size(
+    estimates: list[NoiseEstimate], grid: tuple[int, int]
+) -> tuple[int, int]:
+    """Return the size along Y and X of blind spots, wide enough for the noise correlation.
+
+    Parameters
+    ----------
+    estimates : list of NoiseEstimate
+        One for each channel; the longest correlation determines the size.
+    grid : tuple of int
+        Size of the image, which limits that of the blind spot.
+    """
+    radius_y = max(compute_blind_spot_radius(estimate.along_y) for estimate in estimates)
+    radius_x = max(compute_blind_spot_radius(estimate.along_x) for estimate in estimates)
+    max_radius_y, max_radius_x = (
+        max(0, (side // MIN_BLIND_SPOTS_PER_SIDE - 1) // 2) for side in grid
+    )
+    return 2 * min(radius_y, max_radius_y) + 1, 2 * min(radius_x, max_radius_x) + 1
 
 
 def correct_by_prediction(

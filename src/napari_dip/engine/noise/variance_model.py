@@ -38,10 +38,10 @@ EM_ITERATIONS = 80
 #: Iterations after which the start is judged.
 _START_ITERATIONS = 10
 #: Share of blocks without texture from which on a start is not doubted: at most 0.04 where it was
-#: held low by dark blocks, 0.23 and more in EMCCD noise (docs/constants.md).
+#: held low by dark blocks, 0.21 and more in EMCCD noise (docs/constants.md).
 MAX_DOUBTFUL_FLAT_FRACTION = 0.1
 #: Least share of blocks without texture for a start with the steeper line: at least 0.80 where it
-#: is correct, at most 0.27 in photographs without noise (docs/constants.md).
+#: is correct, at most 0.21 in photographs without noise (docs/constants.md).
 MIN_STEEPER_FLAT_FRACTION = 0.5
 #: Number of brightness classes of the variance model.
 VARIANCE_BRIGHTNESS_CLASSES = 8
@@ -510,12 +510,12 @@ def find_photon_gain(
     spectra : BlockSpectra or None
         Of all blocks, clipped ones as well; None: computed if they are needed.
     """
-    gain = find_photon_step(planes.flatten() if measured_mask is None else planes[measured_mask])
+    values = planes.flatten() if measured_mask is None else planes[measured_mask]
+    gain = find_photon_step(values)
     if gain is None:
         return None
     spectra = spectra or compute_block_spectra(planes, measured_mask, NO_CLIPPING)
-    lowest = float((planes if measured_mask is None else planes[measured_mask]).min())
-    return gain if is_photon_noise(spectra, gain, lowest) else None
+    return gain if is_photon_noise(spectra, gain, float(values.min())) else None
 
 
 def find_photon_step(values: Tensor) -> float | None:
@@ -535,7 +535,7 @@ def find_photon_step(values: Tensor) -> float | None:
     return step if float((counts - counts.round()).abs().max()) <= MAX_COUNT_ERROR else None
 
 
-def is_photon_noise(blocks: BlockSpectra, gain: float, lowest: float = 0.0) -> bool:
+def is_photon_noise(blocks: BlockSpectra, gain: float, lowest: float) -> bool:
     """Return whether the variance is the mean times the gain, at each brightness.
 
     The noise must be white, and as many pixels dark as counts of this mean would be.

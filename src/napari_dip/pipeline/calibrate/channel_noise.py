@@ -501,7 +501,7 @@ def flag_correlated_colours(
     noise_estimates: Sequence[NoiseEstimate], grid: tuple[int, int]
 ) -> tuple[NoiseEstimate, ...]:
     """Add a caution to channels with correlated noise that is not that of a camera."""
-    from napari_dip.engine.noise.correlation import compute_blind_spot_size
+    from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
     return tuple(
         replace(estimate, caution=NoiseCaution.CORRELATED_COLOURS)

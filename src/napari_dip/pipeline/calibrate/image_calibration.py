@@ -99,7 +99,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
         (N, C, *grid) float32, in the image's units. Outliers are filled in; pixels without a
         measurement have the mean of the others.
     """
-    from napari_dip.engine.noise.correlation import compute_blind_spot_size
+    from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
     task_plan, measured_mask = get_task_plan(plan, inputs.layout), inputs.measured_mask
     stack, outlier_limits, outliers = _remove_outliers(plan, inputs)
@@ -343,7 +343,7 @@ def halve_oversampled(
     """
     import torch
 
-    from napari_dip.engine.noise.correlation import compute_blind_spot_size
+    from napari_dip.engine.noise.estimate import compute_blind_spot_size
     from napari_dip.engine.noise.oversampling import (
         halve_noise_estimate,
         halve_resolution,

@@ -279,10 +279,8 @@ def make_noise_report(
 def _measure_report(
     header: ImageHeader, array: AnyArray, detector: DetectorCalibration | None
 ) -> NoiseReport:
-    from napari_dip.engine.noise.correlation import (
-        MAX_NEGLIGIBLE_CORRELATION,
-        compute_blind_spot_size,
-    )
+    from napari_dip.engine.noise.correlation import MAX_NEGLIGIBLE_CORRELATION
+    from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
     layout = make_layout(header, is_volume=False)
     stack = to_stack(array, header.axes, layout)
