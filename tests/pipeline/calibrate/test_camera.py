@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import zoom
+from skimage import data
 
 import napari_dip as dip
 from engine.noise.test_camera_noise import NOISE, draw_scene, take_camera_shot
+from napari_dip.engine.noise.camera_noise import measure_camera_noise
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.calibrate.channel_noise import (
@@ -51,6 +54,39 @@ def test_noise_that_colours_share_with_neighbours_is_told_with_caution() -> None
 def test_white_noise_is_not_taken_for_a_cameras() -> None:
     rng = torch.Generator().manual_seed(3)
     assert find_camera(draw_scene() + 12 * torch.randn(draw_scene().shape, generator=rng)) is None
+
+
+def test_texture_in_the_flattest_blocks_counts_less_as_noise() -> None:
+    pebbles = zoom(data.gravel()[100:180, 60:140].astype(float), 2)
+    pebbles = 130 + 20 * (pebbles - pebbles.mean()) / pebbles.std()
+    shot = take_camera_shot(NOISE._replace(correlations=(0.5, 0.88, 0.88)))
+    image = shot - draw_scene() + torch.from_numpy(pebbles).float()
+    camera, measured = find_camera(image), measure_camera_noise(image)
+    assert camera is not None and measured is not None
+    assert 6 < camera.std[0] < 0.85 * measured[0].std[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "row", "column"),
+    [
+        ("immunohistochemistry", 256, 100, 150),
+        ("immunohistochemistry", 128, 0, 0),
+        ("astronaut", 128, 100, 150),
+        ("astronaut", 128, 40, 180),
+        ("chelsea", 128, 40, 180),
+    ],
+)
+def test_a_crop_of_a_photograph_without_noise_has_no_camera_noise(
+    name: str, side: int, row: int, column: int
+) -> None:
+    image = getattr(data, name)()[row : row + side, column : column + side]
+    assert find_camera(torch.from_numpy(image).permute(2, 0, 1)[None].float()) is None
+
+
+def test_the_noise_of_a_small_crop_is_measured_in_its_flattest_blocks() -> None:
+    camera = find_camera(take_camera_shot()[:, :, :128, :128])
+    assert camera is not None
+    assert camera.std[0] == pytest.approx(6.0, rel=0.2)
 
 
 def test_a_repeating_texture_is_not_filtered_away_as_noise() -> None:

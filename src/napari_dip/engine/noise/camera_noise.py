@@ -1,8 +1,8 @@
 """Measure the noise of processed colour images, which is correlated over pixels and colours.
 
 Demosaicking, in-camera denoising and JPEG remove noise from the finest frequencies. It is therefore
-measured in all frequencies of the flattest blocks of each brightness. Statistics that separate it
-from texture are returned as well.
+measured in all frequencies of the flattest blocks of each brightness. Where these are textured,
+the correlation of neighbouring pixels tells how much of their variance is noise.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from math import log
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from napari_dip.engine.noise.flat_blocks import BLOCK_SIDE, cut_blocks
@@ -19,6 +20,9 @@ from napari_dip.engine.noise.flat_blocks import BLOCK_SIDE, cut_blocks
 OPPONENT_MATRIX = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 #: Number of brightness classes in which camera noise is measured.
 CAMERA_BRIGHTNESS_CLASSES = 10
+#: Least number of blocks of a brightness class. With 22, as in an image of 128 x 128 pixels, the
+#: flattest were 3 of 22 and no longer flat (docs/constants.md).
+MIN_CLASS_BLOCKS = 50
 #: Share of the blocks of each brightness class that is treated as flat, for luminance.
 FLAT_LUMINANCE_FRACTION = 0.03
 #: Share of the blocks of each brightness class that is treated as flat, for colour.
@@ -35,6 +39,43 @@ COLOUR_CORRELATION = 0.88
 #: Bounds of the correlation of neighbouring pixels in luminance: 0.29 to 0.86 in 29 files of cc15
 #: and PolyU, and measured to within 0.12 in all but six.
 LUMINANCE_CORRELATION_RANGE = (0.45, 0.75)
+#: Correlation of neighbouring pixels in noise of luminance, and in texture: flat blocks of cc15
+#: have 0.54 to 0.63; those of the most textured quarter of its mean exposures 0.77 to 0.89.
+NOISE_CORRELATION, TEXTURE_CORRELATION = 0.5, 0.85
+#: As `NOISE_CORRELATION`, after compression: 0.58 to 0.72 in 16 of 20 files of PolyU.
+COMPRESSED_NOISE_CORRELATION = 0.7
+#: Maximum noise of the finest frequencies after compression, in steps of grey values; rounding
+#: alone has 0.29, cc15 0.8 or more.
+MAX_COMPRESSED_FINE_STD = 0.8
+#: As `MAX_COMPRESSED_FINE_STD`, where compression has removed the colours as well.
+MAX_COLOURLESS_FINE_STD = 1.8
+#: Minimum ratio of the noise of luminance to that of colour after compression, which removes
+#: colours first (docs/constants.md).
+MIN_COMPRESSED_COLOUR_RATIO = 3.0
+#: Maximum such ratio without compression: 1.3 to 4.0 in nine of ten crops of cc15.
+MAX_COLOUR_RATIO = 4.5
+#: Limits of the ratio of luminance to the finest frequencies (docs/constants.md).
+FINE_NOISE_RATIO_RANGE = (3.0, 13.0)
+#: Kernel of the finest frequencies, with unit gain for white noise.
+FINE_KERNEL = tuple(
+    tuple(value / 6 for value in row) for row in ((1, -2, 1), (-2, 4, -2), (1, -2, 1))
+)
+#: Limits of camera noise: 26 of 29 camera files meet the first three, and no clean photograph
+#: (docs/constants.md).
+MAX_BLOCK_NOISE_RATIO = 1.32  #: Maximum ratio of the noise between blocks.
+MAX_BRIGHTNESS_RATIO = 5.0  #: Maximum ratio of the noise between brightnesses.
+MIN_NEIGHBOUR_CORRELATION = 0.46  #: Minimum noise correlation of neighbouring pixels.
+#: Alternative limits of camera noise: two images of RNI15 meet the next four (docs/constants.md).
+#: Minimum noise correlation of neighbouring pixels.
+MIN_COLOUR_NEIGHBOUR_CORRELATION = 0.3
+MIN_COLOUR_NOISE_FRACTION = 0.7  #: Minimum noise of colours, relative to that of luminance.
+MIN_FINE_NOISE_RATIO = 4.0  #: Minimum noise of luminance, relative to that of finest frequencies.
+#: Maximum ratio of both colours: 0.9 to 1.2 in these images, 1.8 to 2.3 in fur (baboon).
+MAX_COLOUR_IMBALANCE = 1.4
+MIN_LUMINANCE_STD = 1.5  #: Minimum noise of luminance, in steps of grey values.
+#: Minimum ratio of the noise of luminance to that of the finest frequencies: 2.3 or more in cc15
+#: and polyu, 1 for white noise.
+MIN_LUMINANCE_NOISE_RATIO = 1.5
 #: Exponent of the correlation exp(-a d^1.6) at distance d. From 0.92 at d = 1 it falls to 0.78,
 #: 0.62 and 0.47, where colour of cc15 5dmark3 has 0.81, 0.66 and 0.50.
 CORRELATION_DECAY_EXPONENT = 1.6
@@ -113,11 +154,14 @@ class TextureStatistics(NamedTuple):
         flattest brightness.
     correlation : float
         Correlation of neighbouring pixels in luminance, as measured.
+    fine_std : float
+        Standard deviation of luminance at the finest frequencies, per unit of white noise.
     """
 
     block_ratio: float
     brightness_ratio: float
     correlation: float
+    fine_std: float
 
 
 def make_opponent_matrix() -> Tensor:
@@ -125,6 +169,91 @@ def make_opponent_matrix() -> Tensor:
     rows = torch.tensor(OPPONENT_MATRIX)
     orthonormal: Tensor = rows / rows.norm(dim=1, keepdim=True)
     return orthonormal
+
+
+def identify_camera_noise(
+    planes: Tensor, fine_std: float, grey_level_step: float
+) -> CameraNoise | None:
+    """Measure the noise of a colour camera without texture; None if it is no such noise.
+
+    Parameters
+    ----------
+    planes : Tensor
+        (N, 3, Y, X): red, green and blue, at least 16 pixels a side.
+    fine_std : float
+        Standard deviation of the noise at the finest frequencies, mean of the channels.
+    grey_level_step : float
+        Distance of neighbouring grey values; 0 for floating-point images.
+    """
+    measured = measure_camera_noise(planes)
+    if measured is None:
+        return None
+    camera, texture = measured
+    luminance, first_colour, second_colour = camera.std
+    has_strong_colours = (
+        first_colour + second_colour >= 2 * MIN_COLOUR_NOISE_FRACTION * luminance
+        and first_colour <= MAX_COLOUR_IMBALANCE * second_colour
+        and luminance >= MIN_FINE_NOISE_RATIO * fine_std
+    )
+    is_compressed = not has_strong_colours and _is_compressed(camera, texture, grey_level_step)
+    camera = _subtract_texture(camera, texture.correlation, is_compressed=is_compressed)
+    min_std = max(MIN_LUMINANCE_STD * grey_level_step, MIN_LUMINANCE_NOISE_RATIO * fine_std)
+    is_camera = (
+        camera.std[0] >= min_std
+        and _is_homogeneous(texture, has_strong_colours=has_strong_colours)
+        and (has_strong_colours or _has_camera_spectrum(measured, is_compressed=is_compressed))
+    )
+    return camera if is_camera else None
+
+
+def _compute_colour_ratio(camera: CameraNoise) -> float:
+    """Return the noise of luminance, relative to that of the colours."""
+    luminance, *colours = camera.std
+    return 2 * luminance / sum(colours)
+
+
+def _is_compressed(camera: CameraNoise, texture: TextureStatistics, grey_level_step: float) -> bool:
+    """Return whether compression has removed the finest frequencies of luminance, and colours."""
+    is_colourless = _compute_colour_ratio(camera) > MAX_COLOUR_RATIO
+    max_fine_std = MAX_COLOURLESS_FINE_STD if is_colourless else MAX_COMPRESSED_FINE_STD
+    return texture.fine_std < max_fine_std * grey_level_step
+
+
+def _is_homogeneous(texture: TextureStatistics, *, has_strong_colours: bool) -> bool:
+    """Return whether flat blocks are as alike, and as correlated, as those of noise."""
+    min_correlation = (
+        MIN_COLOUR_NEIGHBOUR_CORRELATION if has_strong_colours else MIN_NEIGHBOUR_CORRELATION
+    )
+    return (
+        texture.block_ratio <= MAX_BLOCK_NOISE_RATIO
+        and texture.brightness_ratio <= MAX_BRIGHTNESS_RATIO
+        and texture.correlation >= min_correlation
+    )
+
+
+def _has_camera_spectrum(
+    measured: tuple[CameraNoise, TextureStatistics], *, is_compressed: bool
+) -> bool:
+    """Return whether colours and finest frequencies have the share that they have in noise."""
+    camera, texture = measured
+    colour_ratio = _compute_colour_ratio(camera)
+    lowest, highest = (ratio * texture.fine_std for ratio in FINE_NOISE_RATIO_RANGE)
+    return lowest <= camera.std[0] <= highest and (
+        colour_ratio >= MIN_COMPRESSED_COLOUR_RATIO
+        if is_compressed
+        else colour_ratio <= MAX_COLOUR_RATIO
+    )
+
+
+def _subtract_texture(
+    camera: CameraNoise, correlation: float, *, is_compressed: bool
+) -> CameraNoise:
+    """Return the noise without the texture of the flattest blocks, by their correlation."""
+    expected = COMPRESSED_NOISE_CORRELATION if is_compressed else NOISE_CORRELATION
+    noise_fraction = (TEXTURE_CORRELATION - correlation) / (TEXTURE_CORRELATION - expected)
+    luminance, *colours = camera.std
+    luminance *= min(max(noise_fraction, 0.0), 1.0) ** 0.5
+    return camera._replace(std=(luminance, *colours))
 
 
 def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics] | None:
@@ -142,7 +271,8 @@ def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics
     usable = (energies > MIN_BLOCK_VARIANCE).all(0).nonzero()[:, 0]
     if len(usable) < MIN_CAMERA_BLOCKS:
         return None
-    classes = usable[means[usable].argsort(stable=True)].tensor_split(CAMERA_BRIGHTNESS_CLASSES)
+    class_count = min(CAMERA_BRIGHTNESS_CLASSES, len(usable) // MIN_CLASS_BLOCKS)
+    classes = usable[means[usable].argsort(stable=True)].tensor_split(class_count)
     luminance, flat = _measure_flat_energy(energies[0], classes, FLAT_LUMINANCE_FRACTION)
     first_colour_std, second_colour_std = (
         (COLOUR_VARIANCE_FACTOR * _measure_flat_energy(energy, classes, FLAT_COLOUR_FRACTION)[0])
@@ -157,7 +287,12 @@ def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics
         (luminance_std, first_colour_std, second_colour_std),
         (luminance_correlation, COLOUR_CORRELATION, COLOUR_CORRELATION),
     )
-    return camera_noise, _compute_texture_statistics(energies[0], classes, correlation)
+    fine = F.conv2d(
+        residuals[0][flat][:, None], torch.tensor(FINE_KERNEL).to(residuals[0])[None, None]
+    )
+    fine_std = float(fine.std(correction=0))
+    block_ratio, brightness_ratio = _compare_flat_blocks(energies[0], classes)
+    return camera_noise, TextureStatistics(block_ratio, brightness_ratio, correlation, fine_std)
 
 
 def draw_noise_sample(
@@ -206,10 +341,8 @@ def _estimate_neighbour_correlation(residuals: Tensor) -> float:
     return float((covariance[1] - covariance[2]) / (covariance[0] - covariance[2]).clamp(min=1e-9))
 
 
-def _compute_texture_statistics(
-    energy: Tensor, classes: tuple[Tensor, ...], correlation: float
-) -> TextureStatistics:
-    """Return statistics of the flattest blocks within and between brightness classes."""
+def _compare_flat_blocks(energy: Tensor, classes: tuple[Tensor, ...]) -> tuple[float, float]:
+    """Compare the flattest blocks within and between brightness classes."""
     pairs = []
     for blocks in classes:
         ordered = energy[blocks].sort().values
@@ -222,4 +355,4 @@ def _compute_texture_statistics(
         )
     pairs.sort()
     block_ratio = sorted(flat / flattest for flat, flattest in pairs)[len(pairs) // 2]
-    return TextureStatistics(block_ratio, pairs[len(pairs) // 2][0] / pairs[1][0], correlation)
+    return block_ratio, pairs[len(pairs) // 2][0] / pairs[1][0]

@@ -26,27 +26,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from napari_dip.engine.noise.camera_noise import CameraNoise, TextureStatistics
+    from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
     from napari_dip.io import Float32Array
     from napari_dip.pipeline.calibrate.types import RunInputs
     from napari_dip.tasks.base import NoiseSettings
 
-#: Limits of camera noise: 26 of 29 camera files meet the first three, and no clean photograph
-#: (docs/constants.md).
-MAX_BLOCK_NOISE_RATIO = 1.32  #: Maximum ratio of the noise between blocks.
-MAX_BRIGHTNESS_RATIO = 5.0  #: Maximum ratio of the noise between brightnesses.
-MIN_NEIGHBOUR_CORRELATION = 0.46  #: Minimum noise correlation of neighbouring pixels.
-#: Alternative limits of camera noise: two images of RNI15 meet the next three (docs/constants.md).
-#: Minimum noise correlation of neighbouring pixels.
-MIN_COLOUR_NEIGHBOUR_CORRELATION = 0.3
-MIN_COLOUR_NOISE_FRACTION = 0.7  #: Minimum noise of colours, relative to that of luminance.
-MIN_FINE_NOISE_RATIO = 4.0  #: Minimum noise of luminance, relative to that of finest frequencies.
-MIN_LUMINANCE_STD = 1.5  #: Minimum noise of luminance, in steps of grey values.
-#: Minimum ratio of the noise of luminance to that of the finest frequencies: 2.3 or more in cc15
-#: and polyu, 1 for white noise.
-MIN_LUMINANCE_NOISE_RATIO = 1.5
 #: Maximum RMS correlation of distant residuals: at most 0.014 in 28 camera files, 0.065 in woven
 #: cloth (docs/constants.md).
 MAX_DISTANT_CORRELATION = 0.03
@@ -399,44 +385,16 @@ def detect_camera_noise(
     """
     import torch
 
-    from napari_dip.engine.noise.camera_noise import measure_camera_noise
+    from napari_dip.engine.noise.camera_noise import identify_camera_noise
 
     planes = torch.from_numpy(np.ascontiguousarray(stack))
-    measured = measure_camera_noise(planes)
-    if measured is None:
-        return None
-    camera, texture = measured
     channel_means = planes.mean((0, 2, 3)).tolist()
     deviations = [
         compute_noise_variance(estimate, mean) ** 0.5
         for estimate, mean in zip(noise_estimates, channel_means, strict=True)
     ]
-    fine_deviation = float(np.mean(deviations))
-    min_deviation = max(
-        MIN_LUMINANCE_STD * grey_level_step, MIN_LUMINANCE_NOISE_RATIO * fine_deviation
-    )
-    if camera.std[0] < min_deviation or not _is_camera_noise(camera, texture, fine_deviation):
-        return None
-    return _confirm_camera_noise(planes, camera)
-
-
-def _is_camera_noise(
-    camera: CameraNoise, texture: TextureStatistics, fine_deviation: float
-) -> bool:
-    """Return whether correlation and colours of the noise are those of a camera's pictures."""
-    luminance, *colours = camera.std
-    has_strong_colour_noise = (
-        sum(colours) >= 2 * MIN_COLOUR_NOISE_FRACTION * luminance
-        and luminance >= MIN_FINE_NOISE_RATIO * fine_deviation
-    )
-    min_correlation = (
-        MIN_COLOUR_NEIGHBOUR_CORRELATION if has_strong_colour_noise else MIN_NEIGHBOUR_CORRELATION
-    )
-    return (
-        texture.block_ratio <= MAX_BLOCK_NOISE_RATIO
-        and texture.brightness_ratio <= MAX_BRIGHTNESS_RATIO
-        and texture.correlation >= min_correlation
-    )
+    camera = identify_camera_noise(planes, float(np.mean(deviations)), grey_level_step)
+    return None if camera is None else _confirm_camera_noise(planes, camera)
 
 
 def _confirm_camera_noise(planes: torch.Tensor, camera: CameraNoise) -> CameraNoise | None:
