@@ -12,10 +12,12 @@ import torch
 from scipy.ndimage import gaussian_filter, median_filter, zoom
 from skimage import data
 
+from napari_dip.engine.noise import UnreliableReason
 from napari_dip.engine.noise.consistency_checks import has_outlier_pixels
 from napari_dip.engine.noise.estimate import (
     compute_blind_spot_size,
     compute_block_spectra,
+    correct_by_prediction,
     estimate_noise,
 )
 from napari_dip.engine.noise.flat_blocks import NO_CLIPPING
@@ -209,6 +211,14 @@ def test_texture_is_no_noisier_than_its_finest_frequencies() -> None:
     assert estimate.unreliable_reason
     assert compute_blind_spot_size([estimate], grass.shape) == (1, 1)
     assert 14**2 < estimate.intercept + estimate.gain * noisy.mean() < 20**2
+
+
+@pytest.mark.parametrize(("row", "column"), [(101, 360), (366, 84)])
+def test_texture_in_a_small_crop_is_doubted(row: int, column: int) -> None:
+    grass = torch.from_numpy(data.grass()[row : row + 128, column : column + 128].astype(float))
+    estimate = correct_by_prediction(estimate_noise(grass[None], 1), grass, 1.0)
+    assert estimate.unreliable_reason == UnreliableReason.TEXTURE
+    assert compute_blind_spot_size([estimate], (128, 128)) == (1, 1)
 
 
 def test_outliers_are_looked_for_where_there_is_no_structure() -> None:

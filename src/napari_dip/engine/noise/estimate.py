@@ -115,8 +115,9 @@ TEXTURE_REASONS = (UnreliableReason.AMBIGUOUS_CORRELATION, UnreliableReason.TEXT
 _WHITE = (0.0,) * MAX_LAG  #: Autocorrelation of white noise.
 _NO_CORRELATION = NoiseCorrelation(_WHITE, _WHITE, _WHITE, _WHITE, 0.0, is_reliable=True)
 #: Fewest pixels of a plane for `correct_by_prediction`; in one of 32 x 32, least squares explain
-#: half of the variance by chance.
-MIN_PLANE_PIXELS = 150 * 150
+#: half of the variance by chance. In 288 crops of micrographs with 100 and 128 pixels a side, no
+#: measured variance changes by it.
+MIN_PLANE_PIXELS = 100 * 100
 #: From this ratio of the prediction residual to that of correlated noise on, what correlates is
 #: texture: at most 1.9 in correlated noise but for one image of 2.5, at least 3.5 in texture.
 MIN_TEXTURE_RESIDUAL_RATIO = 2.0
