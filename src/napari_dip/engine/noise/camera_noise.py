@@ -65,8 +65,8 @@ FINE_NOISE_RATIO_RANGE = (3.0, 13.0)
 FINE_KERNEL = tuple(
     tuple(value / 6 for value in row) for row in ((1, -2, 1), (-2, 4, -2), (1, -2, 1))
 )
-#: Limits of camera noise: 26 of 29 camera files meet the first three, and no clean photograph
-#: (docs/constants.md).
+#: Limits of camera noise: 26 of 29 camera files meet the first three, and none of 29 photographs
+#: with little noise (docs/constants.md).
 MAX_BLOCK_NOISE_RATIO = 1.32  #: Maximum ratio of the noise between blocks.
 MAX_BRIGHTNESS_RATIO = 5.0  #: Maximum ratio of the noise between brightnesses.
 MIN_NEIGHBOUR_CORRELATION = 0.46  #: Minimum noise correlation of neighbouring pixels.
