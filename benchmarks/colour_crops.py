@@ -38,12 +38,12 @@ SAME, LOSS = 45.0, 0.05
 
 
 class Colours(NamedTuple):
-    """A colour picture and its truth, which is the picture itself if there is no noise."""
+    """A colour picture and its truth; None if the picture itself has no noise."""
 
     group: str
     name: str
     image: Picture
-    truth: Picture
+    truth: Picture | None
 
 
 def list_pictures() -> Iterator[Colours]:
@@ -52,7 +52,7 @@ def list_pictures() -> Iterator[Colours]:
         for case in SETS[group]():
             image, truth = case.load()
             yield Colours(f"{group}, noisy", case.name, image, truth)
-            yield Colours(f"{group}, mean of many", case.name, truth, truth)
+            yield Colours(f"{group}, mean of many", case.name, truth, None)
     patterns = {
         "kodak20": "*.png",
         "kodak256": "*.png",
@@ -63,7 +63,7 @@ def list_pictures() -> Iterator[Colours]:
         for path in sorted((data_folder() / group).glob(pattern)):
             image = skimage.io.imread(path).astype(np.float64)
             if image.ndim == 3:
-                yield Colours(group, path.stem, image, image)
+                yield Colours(group, path.stem, image, None)
 
 
 def cut(picture: Colours, side: int) -> Colours:
@@ -72,9 +72,10 @@ def cut(picture: Colours, side: int) -> Colours:
     rng = np.random.default_rng([9, side, key])
     rows, columns = (
         slice(start, start + side)
-        for start in (int(rng.integers(0, n - side + 1)) for n in picture.truth.shape[:2])
+        for start in (int(rng.integers(0, n - side + 1)) for n in picture.image.shape[:2])
     )
-    return picture._replace(image=picture.image[rows, columns], truth=picture.truth[rows, columns])
+    truth = None if picture.truth is None else picture.truth[rows, columns]
+    return picture._replace(image=picture.image[rows, columns], truth=truth)
 
 
 def examine(crop: Colours) -> dict[str, Any]:
@@ -82,30 +83,35 @@ def examine(crop: Colours) -> dict[str, Any]:
     stack = np.moveaxis(crop.image, -1, 0)[None].astype(np.float32)
     noise = [measure_single_exposure(stack[:, c], None, 1.0, NoiseSettings()) for c in range(3)]
     camera = detect_camera_noise(stack, noise, 1.0)
-    row: dict[str, Any] = {"group": crop.group, "name": crop.name, "side": stack.shape[-1]}
-    if camera is None:
-        return {**row, "std": None, "gain": 0.0, "same": None}
-    filtered = filter_camera_noise(torch.from_numpy(stack), camera).mean[0].permute(1, 2, 0).numpy()
-    result = float(psnr(filtered, crop.truth))
-    if crop.image is crop.truth:
-        return {**row, "std": camera.std, "gain": None, "same": result}
-    return {**row, "std": camera.std, "gain": result - float(psnr(crop.image, crop.truth))}
+    row = {
+        "group": crop.group,
+        "name": crop.name,
+        "side": stack.shape[-1],
+        "is camera": camera is not None,
+    }
+    result = crop.image
+    if camera is not None:
+        filtered = filter_camera_noise(torch.from_numpy(stack), camera)
+        result = filtered.mean[0].permute(1, 2, 0).numpy()
+    if crop.truth is None:
+        alike = None if camera is None else psnr(result, crop.image)
+        return {**row, "gain": None, "alike": alike}
+    return {**row, "gain": psnr(result, crop.truth) - psnr(crop.image, crop.truth), "alike": None}
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return one line of the table."""
-    gains = [row["gain"] for row in rows]
-    is_noisy = "noisy" in rows[0]["group"]
-    alike = [row["same"] for row in rows if row.get("same") is not None]
+    gains = [row["gain"] for row in rows if row["gain"] is not None]
+    alike = [row["alike"] for row in rows if row["alike"] is not None]
     return {
         "set": rows[0]["group"],
         "side": rows[0]["side"],
         "crops": len(rows),
-        "camera": sum(row["std"] is not None for row in rows),
-        "mean gain dB": float(np.mean(gains)) if is_noisy else None,
-        "least gain dB": min(gains) if is_noisy else None,
-        "harmed": sum(gain < -LOSS for gain in gains) if is_noisy else None,
-        "altered": None if is_noisy else sum(value < SAME for value in alike),
+        "camera": sum(row["is camera"] for row in rows),
+        "mean gain dB": float(np.mean(gains)) if gains else None,
+        "least gain dB": min(gains, default=None),
+        "harmed": sum(gain < -LOSS for gain in gains),
+        "altered": sum(value < SAME for value in alike),
         "least alike dB": min(alike, default=None),
     }
 
@@ -118,11 +124,8 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     for picture in list_pictures():
-        for side in (side for side in sides if side <= min(picture.truth.shape[:2])):
-            crop = cut(picture, side)
-            if picture.image is picture.truth:
-                crop = crop._replace(truth=crop.image)
-            rows.append(examine(crop))
+        fitting = [side for side in sides if side <= min(picture.image.shape[:2])]
+        rows += [examine(cut(picture, side)) for side in fitting]
         print(picture.group, picture.name, file=sys.stderr, flush=True)
     groups = dict.fromkeys((row["group"], row["side"]) for row in rows)
     table = [
@@ -131,7 +134,7 @@ def main() -> None:
     notable = [
         f"{row['group']}/{row['name']} {row['side']}"
         for row in rows
-        if (row["gain"] or 0) < -LOSS or (row.get("same") or SAME) < SAME
+        if (row["gain"] or 0) < -LOSS or (row["alike"] or SAME) < SAME
     ]
     write("colour_crops", table, {"harmed or altered": notable})
 

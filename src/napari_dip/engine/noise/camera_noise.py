@@ -11,7 +11,6 @@ from math import log
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from napari_dip.engine.noise.flat_blocks import BLOCK_SIDE, cut_blocks
@@ -61,10 +60,8 @@ MAX_COLOUR_RATIO = 4.5
 MAX_COLOUR_IMBALANCE = 1.75
 #: Limits of the ratio of luminance to the finest frequencies (docs/constants.md).
 FINE_NOISE_RATIO_RANGE = (3.0, 13.0)
-#: Kernel of the finest frequencies, with unit gain for white noise.
-FINE_KERNEL = tuple(
-    tuple(value / 6 for value in row) for row in ((1, -2, 1), (-2, 4, -2), (1, -2, 1))
-)
+#: Standard deviation of second differences along both axes, per unit of white noise: 1² + 2² + 1².
+SECOND_DIFFERENCE_STD = 6.0
 #: Limits of camera noise: 26 of 29 camera files meet the first three, and none of 29 photographs
 #: with little noise (docs/constants.md).
 MAX_BLOCK_NOISE_RATIO = 1.32  #: Maximum ratio of the noise between blocks.
@@ -74,10 +71,10 @@ MIN_NEIGHBOUR_CORRELATION = 0.46  #: Minimum noise correlation of neighbouring p
 #: Minimum noise correlation of neighbouring pixels.
 MIN_COLOUR_NEIGHBOUR_CORRELATION = 0.3
 MIN_COLOUR_NOISE_FRACTION = 0.7  #: Minimum noise of colours, relative to that of luminance.
-MIN_FINE_NOISE_RATIO = 4.0  #: Minimum noise of luminance, relative to that of finest frequencies.
+MIN_FINE_NOISE_RATIO = 4.0  #: Minimum noise of luminance, relative to that of a channel alone.
 MIN_LUMINANCE_STD = 1.5  #: Minimum noise of luminance, in steps of grey values.
-#: Minimum ratio of the noise of luminance to that of the finest frequencies: 2.3 or more in cc15
-#: and polyu, 1 for white noise.
+#: Minimum ratio of the noise of luminance to that of a channel alone, which is measured at the
+#: finest frequencies: 2.3 or more in cc15 and polyu, 1 for white noise.
 MIN_LUMINANCE_NOISE_RATIO = 1.5
 #: Exponent of the correlation exp(-a d^1.6) at distance d. From 0.92 at d = 1 it falls to 0.78,
 #: 0.62 and 0.47, where colour of cc15 5dmark3 has 0.81, 0.66 and 0.50.
@@ -175,7 +172,7 @@ def make_opponent_matrix() -> Tensor:
 
 
 def identify_camera_noise(
-    planes: Tensor, fine_std: float, grey_level_step: float
+    planes: Tensor, channel_std: float, grey_level_step: float
 ) -> CameraNoise | None:
     """Measure the noise of a colour camera without texture; None if it is no such noise.
 
@@ -183,28 +180,31 @@ def identify_camera_noise(
     ----------
     planes : Tensor
         (N, 3, Y, X): red, green and blue, at least 16 pixels a side.
-    fine_std : float
-        Standard deviation of the noise at the finest frequencies, mean of the channels.
+    channel_std : float
+        Standard deviation of the noise as it is measured in each channel alone, their mean.
     grey_level_step : float
         Distance of neighbouring grey values; 0 for floating-point images.
     """
     measured = measure_camera_noise(planes)
     if measured is None:
         return None
-    camera, texture = measured
-    luminance, first_colour, second_colour = camera.std
+    textured, texture = measured
+    luminance, first_colour, second_colour = textured.std
     has_strong_colours = (
         first_colour + second_colour >= 2 * MIN_COLOUR_NOISE_FRACTION * luminance
-        and luminance >= MIN_FINE_NOISE_RATIO * fine_std
+        and luminance >= MIN_FINE_NOISE_RATIO * channel_std
     )
-    is_compressed = not has_strong_colours and _is_compressed(camera, texture, grey_level_step)
-    camera = _subtract_texture(camera, texture.correlation, is_compressed=is_compressed)
-    min_std = max(MIN_LUMINANCE_STD * grey_level_step, MIN_LUMINANCE_NOISE_RATIO * fine_std)
+    is_compressed = not has_strong_colours and _is_compressed(textured, texture, grey_level_step)
+    camera = _subtract_texture(textured, texture.correlation, is_compressed=is_compressed)
+    min_std = max(MIN_LUMINANCE_STD * grey_level_step, MIN_LUMINANCE_NOISE_RATIO * channel_std)
     is_camera = (
         camera.std[0] >= min_std
         and first_colour <= MAX_COLOUR_IMBALANCE * second_colour
         and _is_homogeneous(texture, has_strong_colours=has_strong_colours)
-        and (has_strong_colours or _has_camera_spectrum(measured, is_compressed=is_compressed))
+        and (
+            has_strong_colours
+            or _has_camera_spectrum(textured, texture, is_compressed=is_compressed)
+        )
     )
     return camera if is_camera else None
 
@@ -235,10 +235,9 @@ def _is_homogeneous(texture: TextureStatistics, *, has_strong_colours: bool) -> 
 
 
 def _has_camera_spectrum(
-    measured: tuple[CameraNoise, TextureStatistics], *, is_compressed: bool
+    camera: CameraNoise, texture: TextureStatistics, *, is_compressed: bool
 ) -> bool:
     """Return whether colours and finest frequencies have the share that they have in noise."""
-    camera, texture = measured
     colour_ratio = _compute_colour_ratio(camera)
     lowest, highest = (ratio * texture.fine_std for ratio in FINE_NOISE_RATIO_RANGE)
     return lowest <= camera.std[0] <= highest and (
@@ -290,10 +289,8 @@ def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics
         (luminance_std, first_colour_std, second_colour_std),
         (luminance_correlation, COLOUR_CORRELATION, COLOUR_CORRELATION),
     )
-    fine = F.conv2d(
-        residuals[0][flat][:, None], torch.tensor(FINE_KERNEL).to(residuals[0])[None, None]
-    )
-    fine_std = float(fine.std(correction=0))
+    second_differences = residuals[0][flat].diff(n=2, dim=1).diff(n=2, dim=2)
+    fine_std = float(second_differences.std(correction=0)) / SECOND_DIFFERENCE_STD
     block_ratio, brightness_ratio = _compare_flat_blocks(energies[0], classes)
     return camera_noise, TextureStatistics(block_ratio, brightness_ratio, correlation, fine_std)
 
