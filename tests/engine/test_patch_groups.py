@@ -13,15 +13,16 @@ from napari_dip.engine.patch_groups import (
     GROUPS_PER_BLOCK_SIDE,
     PATCH_SIDE,
     SEARCH_RADIUS,
+    SPARSE_GROUP_STEP,
     compute_patch_padding,
     group_patches,
 )
 
 
-def list_groups(image: Tensor) -> dict[tuple[int, int], Tensor]:
+def list_groups(image: Tensor, step: int = GROUP_STEP) -> dict[tuple[int, int], Tensor]:
     """First pixels (GROUP, 2) of each group's patches, by the first one of its own."""
     groups = {}
-    for rows, columns, places in group_patches(image):
+    for rows, columns, places in group_patches(image, step=step):
         width = columns.stop - columns.start
         for group in places.flatten(0, 1).long():
             corners = torch.stack([group // width + rows.start, group % width + columns.start], 1)
@@ -83,3 +84,15 @@ def test_sparse_groups_cover_every_pixel_once(shape: tuple[int, int]) -> None:
             row, column = start // width + block.rows.start, start % width + block.columns.start
             covered[row : row + PATCH_SIDE, column : column + PATCH_SIDE] += 1
     assert bool((covered == 1).all())
+
+
+@pytest.mark.parametrize("size", [(8, 8), (152, 41), (40, 300)])
+def test_sparse_groups_are_every_second_one_along_each_axis(size: tuple[int, int]) -> None:
+    rng = torch.Generator().manual_seed(0)
+    image = torch.randn((1, *size), generator=rng, dtype=torch.float64)
+    image = F.pad(image[None], compute_patch_padding(size), mode="replicate")[0]
+    every, sparse = list_groups(image), list_groups(image, SPARSE_GROUP_STEP)
+    starts = [start for start in every if not any(side % SPARSE_GROUP_STEP for side in start)]
+    assert sorted(sparse) == sorted(starts)
+    for start in starts:  # rounding may exchange patches that are equally far
+        assert sparse[start].sort(0).values.tolist() == every[start].sort(0).values.tolist()

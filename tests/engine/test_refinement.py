@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from skimage import data
@@ -56,6 +58,25 @@ def test_the_filtered_image_is_better_than_its_pilot_and_than_the_measurement() 
     ).mean
     assert measure_error(filtered) < 0.85 * measure_error(pilot)
     assert measure_error(filtered) < 0.2 * measure_error(measured)
+
+
+def test_sparse_groups_take_a_quarter_of_the_filtering_and_keep_most_of_its_gain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured = make_noisy(draw_truth())
+    arguments = make_noise_variance(), measured, average_3x3(measured), torch.ones_like(measured)
+    counts: list[int] = []
+    filter_groups = module.filter_by_nl_bayes
+
+    def count(image: torch.Tensor, pilot: torch.Tensor, blocks: Any, *others: Any) -> Any:
+        counts.append(sum(block.patch_indices[..., 0].numel() for block in blocks))
+        return filter_groups(image, pilot, blocks, *others)
+
+    monkeypatch.setattr(module, "filter_by_nl_bayes", count)
+    dense = refine_by_nl_bayes(*arguments).mean
+    sparse = refine_by_nl_bayes(*arguments, uses_sparse_groups=True).mean
+    assert counts == [8 * 9, 15 * 17, 8 * 9, 8 * 9]
+    assert measure_error(dense) < measure_error(sparse) < 1.15 * measure_error(dense)
 
 
 def test_photon_noise_is_filtered_without_shifting_the_mean() -> None:

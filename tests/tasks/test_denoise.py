@@ -420,6 +420,15 @@ def test_photon_noise_takes_fewer_iterations_than_noise_that_is_the_same_everywh
     assert image.run_plan.fit_config.iterations == iterations
 
 
+@pytest.mark.parametrize(("preset", "is_sparse"), [("instant", True), ("fast", False)])
+def test_only_the_quickest_preset_refines_sparse_groups(preset: str, is_sparse: bool) -> None:
+    array = make_noisy(48)
+    plan = plan_for(array, prior="r2r", preset=preset)
+    image = calibrate_image(plan, {"image": array})
+    fit_input = prepare_fit(image, image.run_plan.units[0]).fit_input
+    assert fit_input.refines_sparse_groups == is_sparse
+
+
 @pytest.mark.parametrize("prior", ["r2r", "blind-spot", "random-input"])
 def test_the_time_is_planned_for_the_decoder_that_a_prior_has(prior: str) -> None:
     array = make_noisy(48)

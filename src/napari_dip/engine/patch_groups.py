@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PATCH_SIDE = DCT_SIDE
 #: Distance of groups in pixels; denser ones gain at most 0.05 dB.
 GROUP_STEP = 4
+#: Distance of sparse groups in pixels: they just cover all pixels.
+SPARSE_GROUP_STEP = 2 * GROUP_STEP
 #: Search radius in pixels; larger ones gain at most 0.05 dB.
 SEARCH_RADIUS = 16
 #: Patches in a group, for white noise: best of 32, 40 and 64 on 19 photographs (docs/constants.md).
@@ -71,12 +73,14 @@ def compute_patch_padding(shape: Sequence[int]) -> tuple[int, int, int, int]:
 
     Every second group is then enough to cover all pixels.
     """
-    step = 2 * GROUP_STEP
+    step = SPARSE_GROUP_STEP
     bottom, right = (step * ceil((side - PATCH_SIDE) / step) + PATCH_SIDE - side for side in shape)
     return 0, right, 0, bottom
 
 
-def group_patches(matching_image: Tensor, group_size: int = GROUP_SIZE) -> list[PatchBlock]:
+def group_patches(
+    matching_image: Tensor, group_size: int = GROUP_SIZE, step: int = GROUP_STEP
+) -> list[PatchBlock]:
     """Return groups of similar patches.
 
     In an image with fewer patches than a group, some are repeated.
@@ -87,8 +91,10 @@ def group_patches(matching_image: Tensor, group_size: int = GROUP_SIZE) -> list[
         (C, Y, X), padded as by `compute_patch_padding`.
     group_size : int
         Number of patches in a group.
+    step : int
+        Distance of groups in pixels: `GROUP_STEP` or `SPARSE_GROUP_STEP`.
     """
-    rows, columns = (_list_block_starts(side) for side in matching_image.shape[1:])
+    rows, columns = (_list_block_starts(side, step) for side in matching_image.shape[1:])
 
     def match(block_starts: tuple[range, range]) -> PatchBlock:
         return _match_patches(matching_image, *block_starts, group_size)
@@ -96,13 +102,11 @@ def group_patches(matching_image: Tensor, group_size: int = GROUP_SIZE) -> list[
     return list(_map_blocks(match, product(rows, columns), matching_image.device))
 
 
-def _list_block_starts(side: int) -> list[range]:
+def _list_block_starts(side: int, step: int) -> list[range]:
     """Return the first pixels of the patches of each block along an axis of this many pixels."""
-    starts = range(0, side - PATCH_SIDE + 1, GROUP_STEP)
-    return [
-        starts[first : first + GROUPS_PER_BLOCK_SIDE]
-        for first in range(0, len(starts), GROUPS_PER_BLOCK_SIDE)
-    ]
+    starts = range(0, side - PATCH_SIDE + 1, step)
+    count = GROUPS_PER_BLOCK_SIDE * GROUP_STEP // step  # blocks of the same size
+    return [starts[first : first + count] for first in range(0, len(starts), count)]
 
 
 def _map_blocks(
@@ -136,13 +140,13 @@ def _match_patches(
         strict=True,
     )
     distances = _compute_patch_distances(
-        matching_image[:, search_slices[0], search_slices[1]], padding, len(rows), len(columns)
+        matching_image[:, search_slices[0], search_slices[1]], padding, rows, columns
     )
     nearest = distances.topk(group_size, largest=False)
     matches = nearest.indices.where(nearest.values < torch.inf, nearest.indices[..., :1])
     dy, dx = matches // SEARCH_SIDE - SEARCH_RADIUS, matches % SEARCH_SIDE - SEARCH_RADIUS
     reference_rows, reference_columns = (
-        torch.arange(len(span), device=matches.device) * GROUP_STEP + span[0] - searched.start
+        torch.arange(len(span), device=matches.device) * span.step + span[0] - searched.start
         for span, searched in zip((rows, columns), search_slices, strict=True)
     )
     width = search_slices[1].stop - search_slices[1].start
@@ -159,9 +163,9 @@ def _find_search_area(starts: range, side: int) -> tuple[tuple[int, int], slice]
 
 
 def _compute_patch_distances(
-    search_area: Tensor, padding: tuple[tuple[int, int], ...], rows: int, columns: int
+    search_area: Tensor, padding: tuple[tuple[int, int], ...], rows: range, columns: range
 ) -> Tensor:
-    """Return squared distances less a constant for each group: (rows, columns, SEARCH_SIDE²).
+    """Return squared distances less a constant: (len(rows), len(columns), SEARCH_SIDE²).
 
     They are -inf for the reference patch itself, which so comes first, and inf in the padding.
     |a - b|² = |a|² + |b|² - 2 a b is fastest as a matrix product. Relative to the search area's
@@ -177,15 +181,16 @@ def _compute_patch_distances(
         patches = F.pad(patches, (0, 0, *sides))
         lengths = F.pad(lengths, sides, value=torch.inf)
     _, width, depth = patches.shape
-    references = patches[
-        SEARCH_RADIUS:-SEARCH_RADIUS:GROUP_STEP, SEARCH_RADIUS:-SEARCH_RADIUS:GROUP_STEP
-    ]
+    row_count, column_count, step = len(rows), len(columns), rows.step
+    references = patches[SEARCH_RADIUS:-SEARCH_RADIUS:step, SEARCH_RADIUS:-SEARCH_RADIUS:step]
     # the search area of a row of groups is SEARCH_SIDE whole rows, contiguous in memory
-    search_layout = (rows, depth, SEARCH_SIDE * width), (GROUP_STEP * width * depth, 1, depth)
-    search_lengths = lengths.as_strided((rows, 1, SEARCH_SIDE * width), (GROUP_STEP * width, 0, 1))
+    size = SEARCH_SIDE * width
+    search_layout = (row_count, depth, size), (step * width * depth, 1, depth)
+    search_lengths = lengths.as_strided((row_count, 1, size), (step * width, 0, 1))
     banded = torch.baddbmm(search_lengths, references, patches.as_strided(*search_layout), alpha=-2)
-    strides = columns * SEARCH_SIDE * width, SEARCH_SIDE * width + GROUP_STEP, width, 1
-    distances = banded.as_strided((rows, columns, SEARCH_SIDE, SEARCH_SIDE), strides).flatten(2)
+    strides = column_count * size, size + step, width, 1
+    search_grid = row_count, column_count, SEARCH_SIDE, SEARCH_SIDE
+    distances = banded.as_strided(search_grid, strides).flatten(2)
     distances[..., SEARCH_SIDE**2 // 2] = -torch.inf
     return distances
 

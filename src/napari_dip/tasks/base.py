@@ -307,6 +307,8 @@ class FitInput:
         Channels of the network at each scale, finest first.
     window_side : int or None
         Side of the crop that one iteration is trained on; None: the whole grid.
+    refines_sparse_groups : bool
+        Whether the NL-Bayes refinement filters only as many groups of patches as cover the image.
     extra_inputs : mapping of str to Tensor
         The task's extra inputs by name, float32, as `Inspection.convert_inputs` returned them.
     neighbouring_frames : Tensor or None
@@ -329,6 +331,7 @@ class FitInput:
     prior_key: str
     widths: tuple[int, ...]
     window_side: int | None
+    refines_sparse_groups: bool = False
     extra_inputs: Mapping[str, Tensor] = field(default_factory=dict)
     neighbouring_frames: Tensor | None = None
     previous_frame: PreviousFrame | None = None

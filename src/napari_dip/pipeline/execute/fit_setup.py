@@ -194,14 +194,12 @@ def adapt_fit_config(
     """Return the configuration of the fit, with a window that fits in memory."""
     run_plan, fit_config = calibrated_image.run_plan, calibrated_image.run_plan.fit_config
     if prior_key:
-        is_volume = calibrated_image.layout.is_volume
-        recipe, task_plan, header = run_plan.recipe, run_plan.task_plan, calibrated_image.header
         fit_config, _ = choose_fit_config(
-            recipe,
-            task_plan,
-            header,
+            run_plan.recipe,
+            run_plan.task_plan,
+            calibrated_image.header,
             prior_key,
-            is_volume=is_volume,
+            is_volume=calibrated_image.layout.is_volume,
             noise_traits=calibrated_image.calibration.noise_traits,
         )
     return recovery.limit_fit_config(fit_config)
@@ -297,6 +295,7 @@ def make_fit_input(
         prior_key=prior_spec.key,
         widths=fit_config.widths,
         window_side=fit_config.window_side,
+        refines_sparse_groups=fit_config.refines_sparse_groups,
         extra_inputs={
             name: torch.from_numpy(array).to(device)
             for name, array in fit_calibration.select_extra_inputs(task_spec, unit.item).items()

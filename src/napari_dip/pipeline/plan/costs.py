@@ -56,6 +56,8 @@ MEASURE_PIXEL_SECONDS = 1.5e-6
 ASSESSMENT_PIXEL_SECONDS = 0.4e-6
 REFINEMENT_PIXEL_SECONDS = 9.9e-6  #: Refinement of the first channel (docs/constants.md).
 REFINEMENT_CHANNEL_SECONDS = 6.8e-6  #: Refinement of each further channel.
+#: Time of a refinement of sparse groups, relative to one of all (docs/adr/0037).
+SPARSE_REFINEMENT_TIME_FRACTION = 0.45
 #: Factor on the operations of a decoder that sums its branches, which spends more of its time on
 #: others than multiplications (`benchmarks/speed_plan.py`: 1.27 and 1.18 of the time without it).
 SUMMED_OPERATION_FACTOR = 1.15
@@ -316,6 +318,8 @@ def estimate_costs(
     if len(grid) == 2 and prior_spec.has_refinement:
         further_channels = REFINEMENT_CHANNEL_SECONDS * (channels / fits - 1)
         refinement_seconds = (REFINEMENT_PIXEL_SECONDS + further_channels) * prod(grid)
+        if fit_config.refines_sparse_groups:
+            refinement_seconds *= SPARSE_REFINEMENT_TIME_FRACTION
     assessment_seconds = ASSESSMENT_PIXEL_SECONDS * prod(grid) * channels
     # the blind spot depends on the noise, which is not measured yet
     usual_passes, max_passes = (
@@ -448,6 +452,7 @@ def choose_fit_config(
         operator_learning_rate=row.get("operator_learning_rate", 0.0),
         allows_bfloat16=row.get("allows_bfloat16", False) and not is_volume,
         muon_learning_rate=row.get("muon_learning_rate", 0.0),
+        refines_sparse_groups=row.get("refines_sparse_groups", False),
     )
     return fit_config, notes
 

@@ -60,6 +60,8 @@ class FitConfig:
         Whether steps may be in half precision, however weak the noise is.
     muon_learning_rate : float
         Learning rate of independent fits, whose weights Muon updates; 0: Adam, at `learning_rate`.
+    refines_sparse_groups : bool
+        Whether the NL-Bayes refinement filters only as many groups of patches as cover the image.
     """
 
     prior_key: str
@@ -76,6 +78,7 @@ class FitConfig:
     operator_learning_rate: float = 0.0
     allows_bfloat16: bool = False
     muon_learning_rate: float = 0.0
+    refines_sparse_groups: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

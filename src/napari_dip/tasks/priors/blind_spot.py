@@ -222,7 +222,11 @@ def make_nl_bayes_refinement(
             guide = guide._replace(mean=restore_border_detail(noise_variance, damped, guide.mean))
         has_neighbours = fit_input.neighbouring_frames is not None
         arguments = noise_variance, measured, guide.mean, weights, correlation
-        filtered = refine_by_nl_bayes(*arguments, uses_pilot_only=has_neighbours)
+        filtered = refine_by_nl_bayes(
+            *arguments,
+            uses_pilot_only=has_neighbours,
+            uses_sparse_groups=fit_input.refines_sparse_groups,
+        )
         if correlation is not None or has_neighbours:
             mean = filtered.mean + GUIDE_FRACTION * (guide.mean - filtered.mean)
             filtered = filtered._replace(mean=mean)
