@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -392,21 +392,38 @@ def test_the_training_loss_of_a_balanced_fit_does_not_rise_again(
     assert max(losses[3:]) < losses[2] + 0.5  # at twice the learning rate it is 13, after -3
 
 
-def calibrate_noise(width: float) -> CalibratedImage:
+def calibrate_noise(width: float, **settings: Any) -> CalibratedImage:
     """Calibrate an image with noise of 12, blurred by a Gaussian of that width."""
     noise = np.random.default_rng(1).normal(size=(192, 192))
     if width:
         noise = ndimage.gaussian_filter(noise, width, mode="wrap")
     array = np.float32(make_truth(192) + 12 * noise / noise.std())
-    return calibrate_image(plan_for(array, prior="r2r"), {"image": array})
+    return calibrate_image(plan_for(array, prior="r2r", **settings), {"image": array})
 
 
 def test_white_noise_is_learned_from_smaller_windows_than_correlated_noise() -> None:
-    white, correlated = calibrate_noise(0.0), calibrate_noise(0.8)
+    white, correlated = calibrate_noise(0.0), calibrate_noise(0.6)
     assert white.calibration.noise_traits == ()
     assert correlated.calibration.noise_traits == ("correlated",)
     assert white.run_plan.fit_config.window_side == 192
     assert correlated.run_plan.fit_config.window_side == 256
+
+
+@pytest.mark.parametrize(("preset", "iterations"), [("instant", 60), ("fast", 140)])
+def test_correlated_noise_takes_more_iterations_than_white_noise(
+    preset: str, iterations: int
+) -> None:
+    correlated = calibrate_noise(0.6, preset=preset, max_iterations=None)
+    white = calibrate_noise(0.0, preset=preset, max_iterations=None)
+    assert correlated.run_plan.fit_config.iterations == iterations
+    assert white.run_plan.fit_config.iterations <= iterations / 2
+
+
+def test_noise_that_is_fitted_at_half_resolution_takes_as_many_as_white_noise() -> None:
+    halved = calibrate_noise(0.8, max_iterations=None)
+    assert halved.calibration.noise_traits == ("half_resolution",)
+    assert halved.run_plan.fit_config.window_side == 256
+    assert halved.run_plan.fit_config.iterations == 70
 
 
 @pytest.mark.parametrize(("read_noise", "iterations"), [(0.0, 50), (20.0, 70)])

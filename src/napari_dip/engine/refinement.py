@@ -126,7 +126,7 @@ def refine_by_nl_bayes(
         gained 0.26 to 0.36 dB on two stacks of an embryo and a movie, with peaks of 30 photons.
     uses_sparse_groups : bool
         Whether to filter only as many groups as cover all pixels. It takes half of the time, and
-        loses 0.05 dB on FMD, 0.15 dB on Set12 and W2S (docs/adr/0037).
+        loses 0.05 dB on FMD, 0.15 dB on Set12 and W2S (docs/adr/0038).
 
     Returns
     -------

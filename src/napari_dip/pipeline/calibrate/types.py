@@ -187,10 +187,12 @@ class Calibration:
 
     @property
     def noise_traits(self) -> tuple[str, ...]:
-        """What a preset may depend on: "correlated" and "photon" noise; see `choose_fit_config`."""
-        is_white = self.half_resolution is None and all(side == 1 for side in self.blind_spot_size)
-        traits = {"correlated": not is_white, "photon": is_white and self._has_photon_noise}
-        return tuple(name for name, holds in traits.items() if holds)
+        """What a preset may depend on, see `choose_fit_config`: at most one of the three below."""
+        if self.half_resolution is not None:
+            return ("half_resolution",)
+        if any(side > 1 for side in self.blind_spot_size):
+            return ("correlated",)
+        return ("photon",) if self._has_photon_noise else ()
 
     @property
     def _has_photon_noise(self) -> bool:

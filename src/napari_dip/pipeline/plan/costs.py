@@ -56,7 +56,7 @@ MEASURE_PIXEL_SECONDS = 1.5e-6
 ASSESSMENT_PIXEL_SECONDS = 0.4e-6
 REFINEMENT_PIXEL_SECONDS = 9.9e-6  #: Refinement of the first channel (docs/constants.md).
 REFINEMENT_CHANNEL_SECONDS = 6.8e-6  #: Refinement of each further channel.
-#: Time of a refinement of sparse groups, relative to one of all (docs/adr/0037).
+#: Time of a refinement of sparse groups, relative to one of all (docs/adr/0038).
 SPARSE_REFINEMENT_TIME_FRACTION = 0.45
 #: Factor on the operations of a decoder that sums its branches, which spends more of its time on
 #: others than multiplications (`benchmarks/speed_plan.py`: 1.27 and 1.18 of the time without it).
@@ -404,9 +404,10 @@ def choose_fit_config(
     is_volume : bool
         Whether planes are fitted together; a preset may have a smaller network for that.
     noise_traits : collection of str
-        What is known of the noise: "correlated" if neighbouring pixels share noise, or at half
-        resolution; "photon" if it grows with brightness. A preset may have another window or
-        another number of iterations for each.
+        What is known of the noise: "half_resolution" if the fit has half of the resolution;
+        otherwise "correlated" if neighbouring pixels share noise, or "photon" if it is independent
+        and grows with brightness. A preset may have another window, rate or number of iterations
+        for each.
 
     Returns
     -------
