@@ -267,8 +267,7 @@ class FitMasks:
 
     def clear_validation(self) -> FitMasks:
         """Return the masks without validation pixels."""
-        no_pixels = self.validation * 0
-        return replace(self, validation=no_pixels, excluded=no_pixels)
+        return replace(self, validation=self.validation * 0, excluded=self.excluded * 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,9 +293,8 @@ class FitInput:
     Attributes
     ----------
     measurement : Tensor
-        (B, C, *grid), in network units; 0 where nothing was measured. B is 1, or 2 with a repeated
-        exposure, which is scaled to the intensities of the first. In joint training, B is the
-        number of images or regions, in the masks and neighbours as well.
+        (B, C, *grid), in network units; 0 if not measured. B is 1; 2 with a repeated exposure,
+        scaled to the first; and the number of images, masks and neighbours of a joint training.
     intensity_offset, intensity_scale : Tensor
         (1, C, 1, ...): network units are (pixel - intensity_offset) / intensity_scale.
     noise : FitNoise
@@ -308,7 +306,7 @@ class FitInput:
     window_side : int or None
         Side of the crop that one iteration is trained on; None: the whole grid.
     refines_sparse_groups : bool
-        Whether the NL-Bayes refinement filters only as many groups of patches as cover the image.
+        Whether NL-Bayes filters only as many groups of patches as cover the image.
     extra_inputs : mapping of str to Tensor
         The task's extra inputs by name, float32, as `Inspection.convert_inputs` returned them.
     neighbouring_frames : Tensor or None
@@ -599,5 +597,4 @@ class Task(ABC):
     def to_dict(self) -> dict[str, Any]:
         """Return the settings that differ from their defaults, in plain JSON types."""
         assert is_dataclass(self)
-        values = asdict(self)
-        return {key: value for key, value in values.items() if value != getattr(type(self), key)}
+        return {key: item for key, item in asdict(self).items() if item != getattr(type(self), key)}
