@@ -287,3 +287,22 @@ def compute_validation_loss(
         count = count + term.validation_mask.sum() * loss.shape[1]
     loss = total / count
     return loss if problem.sure_term is None else loss + problem.sure_term(estimate)
+
+
+def list_validation_pixels(problem: Problem) -> tuple[Tensor, ...]:
+    """Return the flat indices of each term's validation pixels in its measurement."""
+    return tuple(
+        term.validation_mask.expand_as(term.measurement).flatten().nonzero()[:, 0]
+        for term in problem.terms
+    )
+
+
+def compute_pixel_deviances(
+    problem: Problem, estimate: Estimate, pixels: tuple[Tensor, ...]
+) -> Tensor:
+    """Return the deviances (N,) of the pixels of all terms, with indices as listed above."""
+    deviances = [
+        term.deviance(term.operator.predict(estimate), term.measurement).flatten()[indices]
+        for term, indices in zip(problem.terms, pixels, strict=True)
+    ]
+    return torch.cat(deviances)

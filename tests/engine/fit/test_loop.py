@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -529,6 +530,41 @@ def test_a_slow_rise_of_the_loss_is_no_fluctuation_however_bad_the_start_was() -
     losses = [10.0, 4.1, 4.08, 4.06, 4.04, 4.02, 4.0, 4.015, 4.03, 4.045, 4.06, 4.075, 4.09]
     assert find_selected_iteration(losses, reveals=True) == 90
     assert find_selected_iteration(losses, reveals=False) == 70
+
+
+def find_iteration_selected_by_pixels(
+    pixel_losses: list[torch.Tensor], *, resumes_after: int = 0
+) -> int:
+    """Fit for as many reports as there are maps of losses, which are judged instead."""
+    problem, prior, _ = make_problem((24, 24))
+    prior.reveals_validation = True
+    calls = itertools.count()  # a report follows ten steps, and asks twice
+
+    def judge(prediction: Estimate, target: torch.Tensor) -> torch.Tensor:
+        return pixel_losses[next(calls) // 12].expand_as(target)
+
+    term = replace(problem.main_term, deviance=judge)
+    judged = replace(problem, terms=(term,))
+    schedule = make_single_phase_schedule(10 * len(pixel_losses), 0.005, validation_interval=10)
+    checkpoints: list[Checkpoint] = []
+    progress = fit(judged, prior, schedule, never_stop, seed=0, save_checkpoint=checkpoints.append)
+    if resumes_after:
+        for _ in range(resumes_after):
+            next(progress)
+        progress = fit(judged, prior, schedule, never_stop, seed=0, resume=checkpoints[-1])
+    _, result = run_to_end(progress)
+    assert result is not None
+    return result.best_iteration
+
+
+@pytest.mark.parametrize("resumes_after", [0, 1, 2])
+def test_an_early_loss_that_few_pixels_make_the_lowest_is_not_kept(resumes_after: int) -> None:
+    rng = torch.Generator().manual_seed(0)
+    rough = 20 * torch.randn((1, 1, 24, 24), generator=rng)  # differs from pixel to pixel
+    worse = [torch.full((1, 1, 24, 24), loss) for loss in (5.0, 5.2, 5.1)]
+    lucky = [worse[0], worse[1] + rough, worse[2] + rough]
+    assert find_iteration_selected_by_pixels(lucky, resumes_after=resumes_after) == 30
+    assert find_iteration_selected_by_pixels(worse, resumes_after=resumes_after) == 10
 
 
 @pytest.mark.long

@@ -163,6 +163,7 @@ def make_checkpoint(iteration: int) -> Checkpoint:
 
     state: Any = {"weight.0": OnCard(), "rng": OnCard()}
     return Checkpoint(
+        lowest_losses={},
         trainer_state=state,
         rollback_state=state,
         best_average=state,

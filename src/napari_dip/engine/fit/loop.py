@@ -166,6 +166,7 @@ def _make_fit_state(
         trainer=trainer,
         rollback_state=resume.rollback_state,
         best_average=resume.best_average,
+        lowest_losses=resume.lowest_losses,
         best_iteration=resume.best_iteration,
         history=list(resume.history),
         rollback_count=resume.rollback_count,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import isfinite, isnan, nan
+from math import isfinite, isnan, nan, sqrt
 from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
 
 from napari_dip.engine.fit.stopping import ValidationRecord
-from napari_dip.engine.problem import Estimate, compute_validation_loss
+from napari_dip.engine.problem import (
+    Estimate,
+    compute_pixel_deviances,
+    compute_validation_loss,
+)
 from napari_dip.errors.notes import StopReason, make_note, make_stop
 
 if TYPE_CHECKING:
@@ -35,6 +39,10 @@ LOSS_TOLERANCE_FRACTION = 0.1
 #: times the median change from one validation to the next. Without this bound, fits of
 #: Confocal_BPAE_R lost up to 0.46 dB (docs/constants.md).
 MAX_FLUCTUATION_FACTOR = 2.0
+#: With `reveals_validation`, losses count as equal as well if they differ by less than this many
+#: standard errors of the mean difference of the same pixels. Correlated noise leaves few validation
+#: pixels, so an early loss can be the lowest by chance: 1 dB was lost (docs/adr/0039).
+TOLERATED_STANDARD_ERRORS = 1.5
 
 
 _NO_VALIDATION = ValidationRecord(iteration=0, training_loss=nan, validation_loss=nan)
@@ -77,6 +85,9 @@ class Checkpoint:
         State of the trainer at the last validation, to which a fit that breaks down returns.
     best_average : dict of str to Tensor
         State of the running average at `best_iteration`.
+    lowest_losses : dict of str to Tensor
+        Deviance of each validation pixel at the lowest validation loss, as "by_pixel"; empty where
+        they are not compared.
     best_iteration : int
     history : tuple of ValidationRecord
     rollback_count : int
@@ -87,6 +98,7 @@ class Checkpoint:
     trainer_state: StateDict
     rollback_state: StateDict
     best_average: StateDict
+    lowest_losses: StateDict
     best_iteration: int
     history: tuple[ValidationRecord, ...]
     rollback_count: int
@@ -138,6 +150,7 @@ class FitState:
     trainer: Trainer
     rollback_state: StateDict
     best_average: StateDict
+    lowest_losses: StateDict = field(default_factory=dict)
     best_iteration: int = 0
     history: list[ValidationRecord] = field(default_factory=list)
     rollback_count: int = 0
@@ -150,6 +163,7 @@ class FitState:
             trainer_state=self.trainer.state_dict(),
             rollback_state=self.rollback_state,
             best_average=self.best_average,
+            lowest_losses=self.lowest_losses,
             best_iteration=self.best_iteration,
             history=tuple(self.history),
             rollback_count=self.rollback_count,
@@ -207,9 +221,11 @@ class FitState:
         """
         trainer = self.trainer
         estimate = trainer.predict_validation() if trainer.has_validation_input else self.predict()
-        training_loss, validation_loss, initial_loss = trainer.pop_losses(
+        pixel_losses = self._compute_pixel_losses(estimate)
+        training_loss, validation_loss, initial_loss, standard_error = trainer.pop_losses(
             self._compute_validation_loss(estimate, bypasses_operator=trainer.has_validation_input),
             trainer.initial_loss,
+            self._compute_standard_error(pixel_losses),
         )
         recent_losses = [entry.training_loss for entry in self.history[-5:]]
         if len(recent_losses) == 5:
@@ -229,11 +245,15 @@ class FitState:
         )
         if is_broken_down:
             return self._roll_back()
-        if self._is_improvement(validation_loss, self._compute_tolerance(validation_loss)):
+        tolerance = self._compute_tolerance(validation_loss)
+        tolerance = max(tolerance, TOLERATED_STANDARD_ERRORS * standard_error)
+        if self._is_improvement(validation_loss, tolerance):
             self.best_average, self.best_iteration = (
                 trainer.average.state_dict(),
                 trainer.iteration,
             )
+        if pixel_losses is not None and self._is_improvement(validation_loss):
+            self.lowest_losses = {"by_pixel": pixel_losses}
         self.history.append(
             ValidationRecord(
                 iteration=trainer.iteration,
@@ -277,6 +297,20 @@ class FitState:
     ) -> Tensor:
         problem = self.trainer.problem
         return compute_validation_loss(problem, estimate, bypasses_operator=bypasses_operator)
+
+    @torch.no_grad()
+    def _compute_pixel_losses(self, estimate: Estimate) -> Tensor | None:
+        """Return the deviance of each validation pixel; None where they are not compared."""
+        pixels = self.trainer.compared_pixels
+        return compute_pixel_deviances(self.trainer.problem, estimate, pixels) if pixels else None
+
+    def _compute_standard_error(self, pixel_losses: Tensor | None) -> Tensor:
+        """Return that of the mean difference from the lowest losses, a scalar; 0 without both."""
+        lowest = self.lowest_losses.get("by_pixel")
+        if pixel_losses is None or lowest is None or not len(lowest):
+            return self.trainer.initial_loss.new_zeros(())
+        differences = pixel_losses - lowest.to(pixel_losses)
+        return differences.std(correction=0) / sqrt(len(differences))
 
     def _is_improvement(self, validation_loss: float, tolerance: float = 0.0) -> bool:
         """Return whether the loss is at most the lowest so far plus `tolerance`.

@@ -17,7 +17,7 @@ from napari_dip.engine.fit.train_step import (
     make_train_step,
     make_training_batch,
 )
-from napari_dip.engine.problem import Estimate, Problem
+from napari_dip.engine.problem import Estimate, Problem, list_validation_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,6 +179,8 @@ class Trainer:
         Whether the loss includes validation pixels, as in the refit.
     has_validation_input : bool
         Whether the validation loss is of a separate network input.
+    compared_pixels : tuple of Tensor
+        Validation pixels of each term whose losses are compared one by one; empty: none.
     average : Average
         Of the outputs or of the weights.
     initial_loss : Tensor
@@ -193,6 +195,9 @@ class Trainer:
         self.rate_factor: float = 1.0
         self.uses_validation_pixels = False
         self.has_validation_input: bool = prior.make_validation_sample() is not None
+        self.compared_pixels: tuple[Tensor, ...] = ()
+        if prior.reveals_validation and problem.sure_term is None:
+            self.compared_pixels = list_validation_pixels(problem)
         measurement = problem.main_term.measurement
         self._rng = torch.Generator().manual_seed(seed)
         learned = [weight for term in problem.terms for weight in term.operator.parameters()]

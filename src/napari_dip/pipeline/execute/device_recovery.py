@@ -95,6 +95,7 @@ def copy_checkpoint_to_cpu(checkpoint: Checkpoint) -> Checkpoint:
         trainer_state=copy_state_to_cpu(checkpoint.trainer_state),
         rollback_state=copy_state_to_cpu(checkpoint.rollback_state),
         best_average=copy_state_to_cpu(checkpoint.best_average),
+        lowest_losses=copy_state_to_cpu(checkpoint.lowest_losses),
     )
 
 

@@ -46,7 +46,12 @@ MAX_WRITE_INTERVAL = 20.0
 #: since `MAX_WRITE_INTERVAL` has priority.
 MAX_WRITE_FRACTION = 0.02
 #: Field of `Checkpoint` that each group of tensors in the file holds.
-_STATE_GROUPS = {"step": "trainer_state", "rollback": "rollback_state", "best": "best_average"}
+_STATE_GROUPS = {
+    "step": "trainer_state",
+    "rollback": "rollback_state",
+    "best": "best_average",
+    "lowest": "lowest_losses",
+}
 
 
 class CheckpointStore:
