@@ -125,8 +125,8 @@ def refine_by_nl_bayes(
         Whether the pilot has information from neighbouring frames. Then it is the only pilot, which
         gained 0.26 to 0.36 dB on two stacks of an embryo and a movie, with peaks of 30 photons.
     uses_sparse_groups : bool
-        Whether to filter only as many groups as cover all pixels. It takes half of the time, and
-        loses 0.05 dB on FMD, 0.15 dB on Set12 and W2S (docs/adr/0038).
+        Whether to filter only as many groups as cover all pixels. It takes a third of the time,
+        and loses 0.05 dB on FMD, 0.15 dB on Set12 and W2S (docs/adr/0038).
 
     Returns
     -------
@@ -163,9 +163,9 @@ def refine_by_nl_bayes(
             sigmas[-1] = sigmas[:, -1] = PHOTON_NYQUIST_SIGMAS
         guides = [threshold_patch_groups(measured_colours, blocks, power, sigmas.flatten())]
         # with all groups it takes 0.4 s more of 512 x 512 pixels, for 0.00 to 0.01 dB
-        first_blocks = [
-            block if uses_sparse_groups else block.select_sparse_groups() for block in blocks
-        ]
+        first_blocks = (
+            blocks if uses_sparse_groups else [block.select_sparse_groups() for block in blocks]
+        )
         first, _ = filter_by_nl_bayes(measured_colours, pilot_colours, first_blocks, power, guides)
         guides.append(first)
     mean, posterior_variance = filter_by_nl_bayes(

@@ -293,8 +293,8 @@ class FitInput:
     Attributes
     ----------
     measurement : Tensor
-        (B, C, *grid), in network units; 0 if not measured. B is 1; 2 with a repeated exposure,
-        scaled to the first; and the number of images, masks and neighbours of a joint training.
+        (B, C, *grid), in network units; 0 if not measured. B is 1, with a repeated exposure (scaled
+        to the first) 2, in joint training the number of images or regions, as in the masks.
     intensity_offset, intensity_scale : Tensor
         (1, C, 1, ...): network units are (pixel - intensity_offset) / intensity_scale.
     noise : FitNoise

@@ -538,10 +538,10 @@ def find_iteration_selected_by_pixels(
     """Fit for as many reports as there are maps of losses, which are judged instead."""
     problem, prior, _ = make_problem((24, 24))
     prior.reveals_validation = True
-    calls = itertools.count()  # a report follows ten steps, and asks twice
+    calls = itertools.count()  # a report follows ten steps
 
     def judge(prediction: Estimate, target: torch.Tensor) -> torch.Tensor:
-        return pixel_losses[next(calls) // 12].expand_as(target)
+        return pixel_losses[next(calls) // 11].expand_as(target)
 
     term = replace(problem.main_term, deviance=judge)
     judged = replace(problem, terms=(term,))

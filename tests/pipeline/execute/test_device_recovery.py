@@ -163,10 +163,10 @@ def make_checkpoint(iteration: int) -> Checkpoint:
 
     state: Any = {"weight.0": OnCard(), "rng": OnCard()}
     return Checkpoint(
-        lowest_losses={},
         trainer_state=state,
         rollback_state=state,
         best_average=state,
+        lowest_losses=state,
         best_iteration=iteration,
         history=(ValidationRecord(iteration=iteration, training_loss=0.0, validation_loss=0.0),),
         rollback_count=0,

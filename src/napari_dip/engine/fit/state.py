@@ -223,7 +223,9 @@ class FitState:
         estimate = trainer.predict_validation() if trainer.has_validation_input else self.predict()
         pixel_losses = self._compute_pixel_losses(estimate)
         training_loss, validation_loss, initial_loss, standard_error = trainer.pop_losses(
-            self._compute_validation_loss(estimate, bypasses_operator=trainer.has_validation_input),
+            self._compute_validation_loss(estimate, bypasses_operator=trainer.has_validation_input)
+            if pixel_losses is None
+            else pixel_losses.mean(),
             trainer.initial_loss,
             self._compute_standard_error(pixel_losses),
         )
@@ -245,8 +247,7 @@ class FitState:
         )
         if is_broken_down:
             return self._roll_back()
-        tolerance = self._compute_tolerance(validation_loss)
-        tolerance = max(tolerance, TOLERATED_STANDARD_ERRORS * standard_error)
+        tolerance = self._compute_tolerance(validation_loss, standard_error)
         if self._is_improvement(validation_loss, tolerance):
             self.best_average, self.best_iteration = (
                 trainer.average.state_dict(),
@@ -322,7 +323,7 @@ class FitState:
         earlier = self._list_validation_losses()
         return isnan(validation_loss) or not earlier or validation_loss <= min(earlier) + tolerance
 
-    def _compute_tolerance(self, validation_loss: float) -> float:
+    def _compute_tolerance(self, validation_loss: float, standard_error: float) -> float:
         """Return the difference from the lowest loss that counts as equal."""
         losses = [*self._list_validation_losses(), validation_loss]
         if len(losses) < 2 or not (
@@ -333,7 +334,8 @@ class FitState:
         if self.trainer.has_validation_input:
             return fraction
         changes = [abs(loss - previous_loss) for previous_loss, loss in pairwise(losses)]
-        return min(fraction, MAX_FLUCTUATION_FACTOR * median(changes))
+        fluctuation = min(fraction, MAX_FLUCTUATION_FACTOR * median(changes))
+        return max(fluctuation, TOLERATED_STANDARD_ERRORS * standard_error)
 
     def _list_validation_losses(self) -> list[float]:
         return [entry.validation_loss for entry in self.history if not isnan(entry.validation_loss)]

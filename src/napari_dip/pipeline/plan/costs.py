@@ -56,8 +56,9 @@ MEASURE_PIXEL_SECONDS = 1.5e-6
 ASSESSMENT_PIXEL_SECONDS = 0.4e-6
 REFINEMENT_PIXEL_SECONDS = 9.9e-6  #: Refinement of the first channel (docs/constants.md).
 REFINEMENT_CHANNEL_SECONDS = 6.8e-6  #: Refinement of each further channel.
-#: Time of a refinement of sparse groups, relative to one of all (docs/adr/0038).
-SPARSE_REFINEMENT_TIME_FRACTION = 0.45
+#: Time of a refinement of sparse groups, relative to one of all: 0.31 to 0.38 for white noise, 0.25
+#: to 0.31 for correlated noise (docs/adr/0038).
+SPARSE_REFINEMENT_TIME_FRACTION = 0.38
 #: Factor on the operations of a decoder that sums its branches, which spends more of its time on
 #: others than multiplications (`benchmarks/speed_plan.py`: 1.27 and 1.18 of the time without it).
 SUMMED_OPERATION_FACTOR = 1.15
