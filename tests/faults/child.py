@@ -34,7 +34,7 @@ class ProcessResult:
     cpu : float
         CPU seconds.
     peak : int
-        Peak memory in bytes.
+        Peak resident memory beyond that of the parent process, in bytes.
     """
 
     code: int
@@ -70,6 +70,7 @@ class Child:
         self.began = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
+        self.parent_bytes = _read_memory(1)
         self.pid = os.fork()
         if self.pid == 0:  # pragma: no cover - the child
             code = 70
@@ -117,15 +118,20 @@ class Child:
         code = os.waitstatus_to_exitcode(status)
         output = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
         seconds = time.monotonic() - self.began
-        return ProcessResult(
-            code, output, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-        )
+        # a forked child begins with what its parent has loaded, which other trials may have raised
+        peak = max(0, usage.ru_maxrss * 1024 - self.parent_bytes)
+        return ProcessResult(code, output, seconds, usage.ru_utime + usage.ru_stime, peak)
 
 
 def measure_address_space() -> int:
-    """Bytes of address space that this process holds."""
+    """Return the bytes of address space of this process."""
+    return _read_memory(0)
+
+
+def _read_memory(field: int) -> int:
+    """Return bytes of this process: 0 for the address space, 1 for resident memory."""
     with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        return int(file.read().split()[field]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def run_command(argv: Sequence[str], log: Path, **options: object) -> ProcessResult:

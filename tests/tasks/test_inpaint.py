@@ -23,6 +23,7 @@ from napari_dip.engine.priors.masked_input import MaskedInputPrior, fill_by_pull
 from napari_dip.engine.priors.random_input import RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import RefusedError
+from napari_dip.errors.notes import StopReason
 from napari_dip.io import ImageHeader
 from napari_dip.tasks import Inpaint
 from napari_dip.tasks.base import InspectedPixels, Inspection, TaskPlan
@@ -412,3 +413,13 @@ def test_a_mask_that_marks_the_measured_pixels_is_suspected() -> None:
 
 def test_pixels_that_are_missing_singly_are_no_reversed_mask() -> None:
     assert inspect_mask(np.random.default_rng(0).random((64, 64)) < 0.9) == []
+
+
+def test_one_bright_pixel_on_black_does_not_end_the_fit() -> None:
+    image = np.zeros((24, 16), np.float32)
+    image[5, 5] = 1000
+    mask = np.zeros(image.shape, bool)
+    mask[14:, 3] = True
+    result = dip.inpaint(image, mask=mask, preset="fast")
+    assert result.stop.reason is StopReason.ITERATIONS
+    assert np.abs(result.image[mask]).max() < 20

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 import torch
 
-from napari_dip.engine.fit.loop import MAX_ROLLBACKS, fit
+from napari_dip.engine.fit.loop import fit
 from napari_dip.engine.fit.optimizers import (
     FixedStepLbfgs,
     Phase,
@@ -21,6 +21,7 @@ from napari_dip.engine.fit.optimizers import (
     compute_output_decay,
     make_sgd,
 )
+from napari_dip.engine.fit.state import MAX_ROLLBACKS
 from napari_dip.engine.fit.stopping import (
     compute_patience,
     make_validation_stop_rule,

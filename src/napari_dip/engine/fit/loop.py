@@ -6,7 +6,7 @@ import time
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from napari_dip.engine.fit.state import FitResult, FitState
+from napari_dip.engine.fit.state import MAX_ROLLBACKS, FitResult, FitState
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.engine.fit.trainer import Trainer
 from napari_dip.engine.prior import pad_input_weights
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors.notes import Stop
-
-#: Rollbacks in a row after which a fit ends. Each halves the learning rate, to 1/64 in the end.
-MAX_ROLLBACKS = 6
 
 
 def fit(

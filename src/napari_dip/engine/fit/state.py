@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note, Stop
 
 #: A fit has broken down if its training loss exceeds this factor times (1 + |median of the last
-#: five training losses|). Before there are five, training and validation loss must both exceed it
-#: times (1 + |loss of the first iteration|). `FitState._roll_back_or_record` has the other cases.
+#: five training losses|). Before there are five, the loss of the first iteration is one of them,
+#: and the validation loss must exceed the bound as well: the first steps of a good fit may have
+#: large losses, and so may validation pixels. `FitState._is_broken_down` has the other cases.
 BREAKDOWN_FACTOR = 10.0
+#: Rollbacks in a row after which a fit ends. Each halves the learning rate, to 1/64 in the end.
+MAX_ROLLBACKS = 6
 #: Where validation pixels have a network input of their own, or are revealed to the network
 #: (`Prior.reveals_validation`), losses count as equal if they differ by at most this share of the
 #: decrease from the first validation loss to the lowest. On Set5 bird, the PSNR still rose while
@@ -119,7 +122,7 @@ class FitResult:
         The network's own estimate, before postprocessing.
     stop : Stop
     is_ended_by_user, is_broken_down : bool
-        Whether the user, or `loop.MAX_ROLLBACKS` breakdowns in a row, ended the fit.
+        Whether the user, or `MAX_ROLLBACKS` breakdowns in a row, ended the fit.
     best_iteration, iterations : int
         `best_iteration` is 0 if there was no validation.
     history : tuple of ValidationRecord
@@ -215,9 +218,7 @@ class FitState:
     def _roll_back_or_record(self) -> Note | None:
         """Append the losses to the history and update the best average.
 
-        If the fit has broken down, roll back instead and return a note on it. Signs of it are a
-        training loss that is not finite or exceeds the bound at `BREAKDOWN_FACTOR`, and a
-        validation loss that is no longer finite.
+        If the fit has broken down, roll back instead and return a note on it.
         """
         trainer = self.trainer
         estimate = trainer.predict_validation() if trainer.has_validation_input else self.predict()
@@ -229,23 +230,7 @@ class FitState:
             trainer.initial_loss,
             self._compute_standard_error(pixel_losses),
         )
-        recent_losses = [entry.training_loss for entry in self.history[-5:]]
-        if len(recent_losses) == 5:
-            bound = BREAKDOWN_FACTOR * (1 + abs(median(recent_losses)))
-            is_above = training_loss > bound
-        else:  # the first steps of a good fit may have large losses, and so may validation pixels
-            bound = BREAKDOWN_FACTOR * (1 + abs(initial_loss))
-            is_above = training_loss > bound and validation_loss > bound
-        is_broken_down = (
-            not isfinite(training_loss)
-            or is_above
-            or (
-                not isfinite(validation_loss)
-                and bool(self.history)
-                and isfinite(self.history[-1].validation_loss)
-            )
-        )
-        if is_broken_down:
+        if self._is_broken_down(training_loss, validation_loss, initial_loss):
             return self._roll_back()
         tolerance = self._compute_tolerance(validation_loss, standard_error)
         if self._is_improvement(validation_loss, tolerance):
@@ -265,6 +250,30 @@ class FitState:
         self.rollback_state = trainer.state_dict()
         self.rollback_count = 0
         return None
+
+    def _is_broken_down(
+        self, training_loss: float, validation_loss: float, initial_loss: float
+    ) -> bool:
+        """Return whether the fit has broken down.
+
+        Signs of it are a training loss that is not finite or exceeds the bound at
+        `BREAKDOWN_FACTOR`, and a validation loss that is no longer finite.
+        """
+        losses = [initial_loss, *(entry.training_loss for entry in self.history)][-5:]
+        bound = BREAKDOWN_FACTOR * (1 + abs(median(losses)))
+        is_above = training_loss > bound and (len(self.history) >= 5 or validation_loss > bound)
+        # A finite loss that is as large at 1/32 of the learning rate is the image's own. One bright
+        # pixel on black has it: it cannot be predicted, and the first iteration may not hide it.
+        is_lowest_rate = not self.history and self.rollback_count == MAX_ROLLBACKS - 1
+        return (
+            not isfinite(training_loss)
+            or (is_above and not is_lowest_rate)
+            or (
+                not isfinite(validation_loss)
+                and bool(self.history)
+                and isfinite(self.history[-1].validation_loss)
+            )
+        )
 
     def choose_result_at_user_stop(self) -> Stop:
         """Choose the image of a fit that the user ended, and return that stop reason.
