@@ -220,6 +220,12 @@ class Problem:
         """
         return self.terms[0]
 
+    @property
+    def learns_operator(self) -> bool:
+        """Whether an operator has parameters that the fit may change."""
+        weights = (weight for term in self.terms for weight in term.operator.parameters())
+        return any(weight.requires_grad for weight in weights)
+
     def make_preview(self, estimate: Estimate) -> Estimate:
         """Return the image of an estimate during the fit, cropped to the field of view."""
         return self.crop(self.postprocess(estimate))

@@ -441,8 +441,8 @@ class TaskPlan:
         Upscaling factor of each axis of the image; 1 where it is left out.
     network_grid : tuple of int or None
         Size of the network's output along each axis of a fit; None: that of the image.
-    has_initial_estimate : bool
-        Whether the fit of a volume starts from a deconvolution, for which its preset may be short.
+    has_initial_estimate, learns_operator : bool
+        Whether a volume starts from a deconvolution, and whether a fit may learn its operator.
     halo : int or None
         Halo of a tile in pixels; None if a plane cannot be divided into tiles.
     series_training : str
@@ -456,10 +456,9 @@ class TaskPlan:
         Rows of pixels: those of 1 are hidden together. Empty: a block by the noise correlation.
     setup_seconds, ending_pixel_seconds : float
         Time of `setup` for each fit, and per pixel and channel of what follows it, on a CPU.
-    uses_clipping_correction : bool
-        Whether noise that was clipped at black or white is corrected.
-    uses_half_resolution : bool
-        Whether an oversampled image may be fitted at half its size.
+    uses_clipping_correction, uses_half_resolution : bool
+        Whether noise that was clipped at black or white is corrected, and whether an oversampled
+        image may be fitted at half its size.
     keeps_measured_pixels : bool
         Whether measured pixels keep their values in the result.
     notes : tuple of Note
@@ -475,6 +474,7 @@ class TaskPlan:
     factors: Mapping[str, int] = field(default_factory=dict)
     network_grid: tuple[int, ...] | None = None
     has_initial_estimate: bool = False
+    learns_operator: bool = False
     halo: int | None = None
     series_training: str = "auto"
     allows_joint_training: bool = False

@@ -20,11 +20,7 @@ from napari_dip.engine.fit.optimizers import (
     Schedule,
     compute_output_decay,
 )
-from napari_dip.engine.fit.stopping import (
-    StopRule,
-    compute_patience,
-    make_validation_stop_rule,
-)
+from napari_dip.engine.fit.stopping import StopRule, compute_patience, make_validation_stop_rule
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.likelihood.penalties import PreviousFrame
 from napari_dip.engine.noise.correlation import subtract_image_correlation
@@ -42,12 +38,7 @@ from napari_dip.pipeline.execute.device_recovery import RecoveryState
 from napari_dip.pipeline.execute.neighbour_frames import NO_NEIGHBOUR_FRAMES, NeighbourFrames
 from napari_dip.pipeline.plan.costs import choose_fit_config
 from napari_dip.pipeline.plan.types import INDEPENDENT, INFERENCE, UnitOutcome
-from napari_dip.tasks.base import (
-    MIN_PIXEL_WEIGHT,
-    FitInput,
-    FitMasks,
-    FitNoise,
-)
+from napari_dip.tasks.base import MIN_PIXEL_WEIGHT, FitInput, FitMasks, FitNoise
 from napari_dip.tasks.noise_models.camera_correction import compute_pixel_weights
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.shared_settings import average_exposures
@@ -215,9 +206,11 @@ def assemble_fit(
     prior.to(fit_input.measurement.device)
     if fit_input.measurement.ndim == 4:
         prior.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average_decay = (
-        compute_output_decay(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE_DECAY
-    )
+    iterations = unit.iterations
+    if fit_config.operator_iterations and not setup.problem.learns_operator:
+        iterations = fit_config.fixed_operator_iterations
+        fit_config = replace(fit_config, operator_iterations=0)
+    average_decay = compute_output_decay(iterations) if prior.covers_grid else WEIGHT_AVERAGE_DECAY
     has_strong_noise = fit_input.noise.rms_std > MIN_BFLOAT16_NOISE
     uses_bfloat16 = fit_input.measurement.ndim == 4 and (
         fit_config.allows_bfloat16
@@ -227,11 +220,9 @@ def assemble_fit(
         fit_config = replace(fit_config, muon_learning_rate=0.0)
     elif unit.start_unit_id and fit_config.muon_learning_rate:
         fit_config = replace(fit_config, muon_learning_rate=WARM_START_MUON_RATE)
-    schedule = make_fit_schedule(
-        fit_config, average_decay, unit.iterations, uses_bfloat16=uses_bfloat16
-    )
-    patience = compute_patience(unit.iterations, schedule.validation_interval)
-    min_iterations = 0 if prior.covers_grid else int(MIN_ITERATION_FRACTION * unit.iterations)
+    schedule = make_fit_schedule(fit_config, average_decay, iterations, uses_bfloat16=uses_bfloat16)
+    patience = compute_patience(iterations, schedule.validation_interval)
+    min_iterations = 0 if prior.covers_grid else int(MIN_ITERATION_FRACTION * iterations)
     return PreparedFit(
         unit=unit,
         problem=setup.problem,

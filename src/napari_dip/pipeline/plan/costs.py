@@ -435,7 +435,8 @@ def choose_fit_config(
     if max_scales < len(widths):
         notes = (make_note("fewer-scales", most=max_scales, usual=len(widths)),)
     refit_iterations = row.get("refit_iterations", 0)
-    iterations = row["iterations"]
+    operator_fraction = row.get("operator_fraction", 0.0) if task_plan.learns_operator else 0.0
+    iterations = round(row["iterations"] / (1 - operator_fraction))
     joint_iterations = row.get("joint_iterations", round(JOINT_ITERATION_FACTOR * iterations))
     if run_settings.max_iterations:  # the refit counts, too
         refit_iterations = min(refit_iterations, run_settings.max_iterations // REFIT_DIVISOR)
@@ -450,7 +451,8 @@ def choose_fit_config(
         window_side=row["window"],
         refit_iterations=refit_iterations,
         other_candidates=tuple(other for other in list_candidates(task) if other != prior_key),
-        operator_iterations=min(row.get("operator_iterations", 0), iterations),
+        operator_iterations=round(operator_fraction * iterations),
+        fixed_operator_iterations=min(row["iterations"], iterations),
         operator_learning_rate=row.get("operator_learning_rate", 0.0),
         allows_bfloat16=row.get("allows_bfloat16", False) and not is_volume,
         muon_learning_rate=row.get("muon_learning_rate", 0.0),

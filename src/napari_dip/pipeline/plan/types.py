@@ -54,6 +54,8 @@ class FitConfig:
     operator_iterations : int
         First iterations, in which a learned operator is fitted along with the image; later it is
         fixed.
+    fixed_operator_iterations : int
+        Number of iterations if the pixels lead to an operator that is fixed.
     operator_learning_rate : float
         Learning rate of that operator.
     allows_bfloat16 : bool
@@ -75,6 +77,7 @@ class FitConfig:
     other_candidates: tuple[str, ...] = ()
     prior_reason: str = ""
     operator_iterations: int = 0
+    fixed_operator_iterations: int = 0
     operator_learning_rate: float = 0.0
     allows_bfloat16: bool = False
     muon_learning_rate: float = 0.0
