@@ -314,6 +314,12 @@ def test_notes_of_a_run_are_said_unless_it_is_to_be_quiet(image_with_nan, tmp_pa
     assert capsys.readouterr().err == ""
 
 
+def test_figures_in_the_terminal_have_plain_spaces(noisy, tmp_path, capsys):
+    assert main(["denoise", str(noisy), "-o", str(tmp_path / "out.tif"), *FAST]) == 0
+    err = capsys.readouterr().err
+    assert re.search(r"input [\d.]+, result [\d.]+ grey values", err) and "\u00a0" not in err
+
+
 def test_notes_of_the_plan_are_not_said_twice(tmp_path, capsys):
     image = np.random.default_rng(0).normal(500, 20, (16, 16)).astype("uint16")
     tifffile.imwrite(tmp_path / "in.tif", image)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from napari_dip.pipeline.progress import TIME_LEFT_MARGIN, Progress, ProgressTracker
+from napari_dip.pipeline.progress import (
+    TIME_LEFT_MARGIN,
+    Progress,
+    ProgressTracker,
+    drain_generator,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def estimate_seconds(tracker: ProgressTracker, now: float) -> float:
@@ -99,3 +109,24 @@ def test_further_work_shares_the_rest_of_the_bar() -> None:
     assert tracker.compute_progress(8.0).fraction == pytest.approx(0.8)
     first.finish(10.0)
     assert tracker.compute_progress(10.0).fraction == pytest.approx(0.8 + 0.2 * 2 / 12)
+
+
+@pytest.mark.parametrize("error", [StopIteration("mine"), GeneratorExit(), KeyboardInterrupt()])
+def test_an_error_of_a_callback_comes_out_unchanged_and_closes_the_run(
+    error: BaseException,
+) -> None:
+    is_closed = False
+
+    def count_up() -> Iterator[int]:
+        nonlocal is_closed
+        try:
+            yield from range(5)
+        finally:
+            is_closed = True
+
+    def fail(number: int) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        drain_generator(count_up(), fail)
+    assert caught.value is error and is_closed

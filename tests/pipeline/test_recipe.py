@@ -112,6 +112,21 @@ def test_a_setting_given_twice_is_refused() -> None:
     assert read_refusal_code(raw) == "recipe-broken"
 
 
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ('{"schema": 1, // mine', 15),
+        ('{"schema": 1, "task": "denoise",}', 33),
+        ("{'schema': 1}", 2),
+        ("{}{}", 3),
+    ],
+)
+def test_where_a_recipe_edited_by_hand_is_no_json_is_said(text: str, column: int) -> None:
+    with pytest.raises(RefusedError) as caught:
+        recipe_from_json(text)
+    assert f"it is not valid JSON at line 1, column {column} (" in caught.value.reason.sentence
+
+
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "nonsense"])
 def test_broken_json_is_refused(text: str) -> None:
     with pytest.raises(RefusedError):

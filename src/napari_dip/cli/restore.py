@@ -35,7 +35,7 @@ from napari_dip.io.outputs import (
 from napari_dip.io.paths import shorten_name
 from napari_dip.io.reading import read_header, read_pixels, read_provenance
 from napari_dip.pipeline.assess.artefact_detection import NO_CLIPPED_PIXELS, detect_clipped_pixels
-from napari_dip.pipeline.assess.card import make_card
+from napari_dip.pipeline.assess.card import NO_BREAK, make_card
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
 from napari_dip.pipeline.assess.report_fields import has_reported_pixels, migrate_record
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs, inspect_early
@@ -192,7 +192,9 @@ def _report_result(
         return
     card = make_card(result.report)
     details = [note for note in card.details if note not in printed_notes]
-    options.print_lines(*card.list_lines(printed_notes), *(details if options.verbose else ()))
+    # a search for a plain space misses this one, and a terminal breaks lines anywhere
+    lines = [line.replace(NO_BREAK, " ") for line in card.list_lines(printed_notes)]
+    options.print_lines(*lines, *(details if options.verbose else ()))
     if details and not options.verbose:
         options.print_lines(render_text("card-details", count=len(details)))
 

@@ -399,6 +399,10 @@ def parse_strict_json(text: str) -> Any:
         return json.loads(
             text, parse_constant=_reject_constant, object_pairs_hook=_make_unique_fields
         )
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        why = f"it is not valid JSON at {place} ({error.msg[:1].lower()}{error.msg[1:]})"
+        raise ValueError(why) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -429,12 +429,14 @@ def drain_generator(
     on_item : callable or None
         Called with each value that the generator yields.
     """
-    mapped = map_generator(steps, on_item or (lambda _: None))
-    while True:
-        try:
-            next(mapped)
-        except StopIteration as stop:
-            return cast("ReturnT", stop.value)
+    with closing(steps):
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                return cast("ReturnT", stop.value)
+            if on_item is not None:
+                on_item(step)  # not within a generator, which would change a StopIteration of it
 
 
 def map_generator(

@@ -162,6 +162,17 @@ def test_an_image_whose_0_is_white_gives_a_result_whose_0_is_white(tmp_path, dty
         assert residual.pages[0].photometric == tifffile.PHOTOMETRIC.MINISBLACK
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("-9999", "-9999"), ("0 ", "0"), ("nan", ""), ("none", ""), ("", "")]
+)
+def test_a_value_that_gdal_writes_for_missing_pixels_is_named(tmp_path, text, value):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, draw_pixels(20, 30), extratags=[(42113, "s", 0, text, True)])
+    notes = [str(note) for note in read_header(path).notes if note.code == "value-missing"]
+    assert len(notes) == bool(value)
+    assert not value or f"pixels of {value} were not measured" in notes[0]
+
+
 def denoise_quickly(path: Path, result: Path, *more: str) -> int:
     """Denoise for a few iterations on the command line."""
     settings = ["--preset", "fast", "--max-iterations", "2", "--quiet", *more]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,9 @@ _COLOUR_ENCODINGS = {
     32845: "LogLuv",
     34892: "linear raw values of a camera",
 }
+#: Number of GDAL's tag with the value of pixels that were not measured, as text:
+#: https://gdal.org/en/stable/drivers/raster/gtiff.html.
+_MISSING_VALUE_TAG = 42113
 #: Photometric interpretation of TIFF 6.0: white is 0.
 _MINISWHITE = 0
 #: Photometric interpretation: a palette.
@@ -142,12 +146,23 @@ def list_value_notes(
     elif int(page.photometric) == _PALETTE and page.colormap is not None:
         colours = np.asarray(page.colormap)
         notes += [make_note("colours-skipped", name=name)] if (colours != colours[0]).any() else []
+    if (value := read_missing_value(page)) is not None:
+        notes.append(make_note("value-missing", name=name, value=value))
     return [*notes, *make_orientation_note(name, read_orientation(page))]
 
 
 def is_white_zero(page: TiffPage) -> bool:
     """Return whether 0 is to be displayed as white."""
     return int(page.photometric) == _MINISWHITE
+
+
+def read_missing_value(page: TiffPage) -> float | None:
+    """Read the value that stands for missing pixels; None without one, and for NaN."""
+    try:
+        value = float(page.tags.valueof(_MISSING_VALUE_TAG, default="nan"))
+    except (TypeError, ValueError):
+        return None
+    return value if isfinite(value) else None  # pixels of NaN and infinity are refused anyway
 
 
 def read_orientation(page: TiffPage) -> int:

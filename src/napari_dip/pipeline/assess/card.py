@@ -39,7 +39,7 @@ MIN_NOTABLE_CLIPPED_FRACTION = 0.01
 #: Standard error of the confirmed share of detail above which no figure of it is given.
 MAX_DETAIL_ERROR = 0.1
 #: Space within a figure, at which no line ends: before a unit, and around ±.
-_NO_BREAK = "\u00a0"
+NO_BREAK = "\u00a0"
 
 #: Codes of notes that the image is too small or too noisy for a check, worst first.
 _UNDECIDED = ("contrast-small", "detail-small")
@@ -300,4 +300,4 @@ def format_traces(traces: Mapping[str, float]) -> str:
 
 def _join_figure(value: str, error: str, unit: str) -> str:
     """Join a value, its error if it has one, and its unit by spaces at which no line ends."""
-    return _NO_BREAK.join((value, *(("±", error) if error else ()), unit))
+    return NO_BREAK.join((value, *(("±", error) if error else ()), unit))
