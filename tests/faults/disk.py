@@ -24,6 +24,7 @@ from faults.reference_runs import (
     write_inputs,
 )
 from faults.trials import Trial, make_failed, make_passed
+from napari_dip.io.outputs import find_lock_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,6 +57,9 @@ def trials(*, small: bool) -> Iterator[Trial]:
     for case in () if small else ("denoise", "tiled"):
         yield Trial(f"folder removed, {case}", partial(_remove_folder, case))
         yield Trial(f"two runs on one output, {case}", partial(_start_second_run, case))
+    if not small:
+        tidied = partial(_start_second_run, "tiled", removes_lock_file=True)
+        yield Trial("two runs on one output, its lock file removed", tidied)
 
 
 @contextmanager
@@ -161,8 +165,13 @@ def _remove_folder(case: str) -> TrialResult:
         return make_passed("kept elsewhere and said so", kind="kept elsewhere")
 
 
-def _start_second_run(case: str) -> TrialResult:
-    """Start a second run, with another seed, on the output of a running one."""
+def _start_second_run(case: str, *, removes_lock_file: bool = False) -> TrialResult:
+    """Start a second run, with another seed, on the output of a running one.
+
+    The hidden lock file beside the output may be removed, as by somebody who tidies up. The tiles
+    have a lock of their own.
+    """
+    refusal = "Another run stores its tiles" if removes_lock_file else "Another run is writing"
     reference = run_reference(case).sha256
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -171,6 +180,8 @@ def _start_second_run(case: str) -> TrialResult:
         first.wait_for_cpu_seconds(0.5 * run_reference(case).cpu_seconds)
         if case == "tiled":  # still, so that the second cannot come too late
             os.kill(first.pid, signal.SIGSTOP)
+        if removes_lock_file:
+            find_lock_path(folder / "out.tif").unlink()
         second = run_command(make_argv(case, folder, "--seed", "7"), folder / "log2")
         os.kill(first.pid, signal.SIGCONT)
         proc = first.wait()
@@ -179,7 +190,7 @@ def _start_second_run(case: str) -> TrialResult:
             return make_failed(
                 f"exit {proc.code} and {second.code}: {proc.output}{second.output}"[-500:]
             )
-        if (second.code, second.output.count("Another run is writing")) != (2, 1):
+        if (second.code, second.output.count(refusal)) != (2, 1):
             return make_failed(f"the second: exit {second.code}: {second.output}"[-500:])
         return make_passed("the second was refused", kind="refused")
 

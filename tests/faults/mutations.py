@@ -198,7 +198,16 @@ MUTATIONS = [
         "            if not self._folder.resume:\n                raise",
         "            if False:\n                raise",
         "disk",
-        "two runs on one output, tiled",
+        "two runs on one output, its lock file removed",
+    ),
+    Mutation(
+        "two runs do not write one result",
+        "io/outputs.py",
+        "                raise RefusedError(_make_busy_refusal(path, handle)) from None\n"
+        "            except OSError:\n                os.close(handle)\n                return\n",
+        "                return\n",
+        "disk",
+        "two runs on one output, denoise",
     ),
     Mutation(
         "a run goes on when the memory runs out",

@@ -186,6 +186,10 @@ def check_glob_characters(folder: Path) -> None:
 
 def make_unprivileged(folder: Path, *locked: Path) -> Callable[[], None]:
     """Become a user to whom the folder belongs, all but what is locked."""
+    # loaded before, since Python may lie where that user may not read
+    import napari_dip.cli.commands
+    import napari_dip.cli.restore  # noqa: F401
+
     for path in (folder, *folder.rglob("*")):
         os.chown(path, NOBODY, NOBODY)
     for path in locked:

@@ -16,7 +16,6 @@ from faults.cases import (
 from faults.cases.numerics_checks import (
     F8,
     check_array_refused,
-    check_delta_psf,
     check_filled_hole,
     check_flat_image,
     check_float_dtype,
@@ -28,6 +27,7 @@ from faults.cases.numerics_checks import (
     check_mask_dtype,
     check_mask_value,
     check_measured_islands,
+    check_narrow_psf,
     check_negative_mask,
     check_noise_measurement,
     check_off_centre_psf,
@@ -344,9 +344,10 @@ CASES = [
             ("of complex numbers", lambda: PSF * 1j, "complex|numbers|PSF"),
             ("of text", lambda: "", "empty|file"),
             ("of one number", lambda: 3.0, "axes"),
+            ("that is a point", lambda: np.pad([[1.0]], 2), "one pixel.*denoise"),
         )
     ),
-    Case("PSF that is a point", check_delta_psf, "the image, unmoved"),
+    Case("PSF that is nearly a point", check_narrow_psf, "the image, unmoved"),
     Case("PSF off its middle", check_off_centre_psf, "unmoved, or said"),
     *(
         Case(

@@ -308,7 +308,7 @@ class BackgroundRun:
     def output(self) -> str:
         return self.log.read_text("utf-8", "replace")
 
-    def proc(self, timeout_s: float = 40.0) -> int:
+    def wait(self, timeout_s: float = 40.0) -> int:
         try:
             return self.child.wait(timeout_s)
         except subprocess.TimeoutExpired:

@@ -131,6 +131,7 @@ ALIKE: dict[str, Callable[[], Any]] = {
     "an array by its interface": lambda: ArrayInterfaceObject(make_plain_image()),
     "an array with names": lambda: LabelledArray(make_plain_image()),
     "a tensor": make_torch_tensor,
+    "a tensor with a gradient": make_torch_tensor_with_gradient,
     "a dask array": make_dask_array,
     "a zarr array": make_zarr_array,
     "rows of arrays": lambda: list(make_plain_image()),
@@ -152,7 +153,6 @@ NOT_TAKEN: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: save_tiff("in.tif", make_plain_image()).open("rb"),
         "path|file|array|number",
     ),
-    "a gradient": (make_torch_tensor_with_gradient, "array|grad|number"),
     "an array that raises": (lambda: RaisingArray(ValueError("mine")), "array|mine"),
     "an array that raises nothing in words": (lambda: RaisingArray(ValueError()), "array"),
     "an array that raises two lines": (lambda: RaisingArray(RuntimeError("a\nb")), "array|a"),
@@ -322,7 +322,7 @@ CASES = [
             ({"noise": ["auto"]}, "noise"),
             ({"": 1}, "setting"),
             ({"é": 1}, "é"),
-            ({"repeated_exposure": 3}, "second"),
+            ({"repeated_exposure": 3}, "repeated_exposure"),
         )
     ),
     *(

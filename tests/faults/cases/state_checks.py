@@ -45,10 +45,11 @@ def make_plain_image() -> np.ndarray:
 def check_same_result(make: Callable[[], Any], _: Path) -> None:
     """Hand over the same numbers in another dress: the same answer, and nothing written into it."""
     array = make()
-    before = np.array(np.asarray(array), dtype=np.float64)
+    plain = array.detach() if hasattr(array, "detach") else array  # NumPy takes no gradient
+    before = np.array(np.asarray(plain), dtype=np.float64)
     result = fit(array)
     check_same_pixels(result.image, fit().image, "the answer", 1e-3)
-    check_same_pixels(np.asarray(array, dtype=np.float64), before, "what was handed over")
+    check_same_pixels(np.asarray(plain, dtype=np.float64), before, "what was handed over")
     check(type(result.image) is np.ndarray, f"the answer is a {type(result.image).__name__}")
 
 
@@ -219,7 +220,7 @@ def check_results_share_no_memory(name: str, _: Path) -> None:
 
 def check_inputs_unchanged(task: str, _: Path) -> None:
     """Hand over all inputs read-only: nobody tries to write into them."""
-    further = {
+    further: dict[str, Any] = {
         "inpaint": {"mask": make_hole_mask(24, 24)},
         "deblur": {"psf": np.ones((3, 3))},
         "guide": {"guide": make_image(24, 24, seed=2)},
@@ -364,7 +365,7 @@ def check_uncallable_progress(_: Path) -> None:
 def check_nested_run(_: Path) -> None:
     """Run another fit in a callback: both as if alone."""
     wanted, other = fit().image, fit(seed=9).image
-    inner = []
+    inner: list[Any] = []
 
     def progress(event: Any) -> None:
         if not inner:
