@@ -140,7 +140,7 @@ def _compute_as_on_gpu() -> None:
 
     train_step.BFLOAT16_FEATURES = ()  # type: ignore[assignment]
     prior.make_device_rng = make_rng  # type: ignore[assignment]
-    r2r.draw_poisson = lambda mean, rng: torch.poisson(mean, generator=rng)  # type: ignore[assignment]
+    r2r.draw_poisson = lambda mean, rng: torch.poisson(mean, generator=rng)  # type: ignore[attr-defined]
     # weight gradients of processors with AVX2 are computed otherwise on them alone
     torch.backends.cpu.get_cpu_capability = lambda: "DEFAULT"  # type: ignore[assignment]
 

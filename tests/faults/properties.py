@@ -54,7 +54,11 @@ def _run_examples(check_example: Any, start: int, portion: int) -> TrialResult:
     """Check drawn examples; the first failure is made as small as possible."""
     ends: Counter[str] = Counter()
     phases = (Phase.generate, Phase.shrink)
-    limits = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+    limits: dict[str, Any] = {
+        "deadline": None,
+        "database": None,
+        "suppress_health_check": list(HealthCheck),
+    }
     limits["report_multiple_bugs"] = False
     try:
         seed(start)(settings(max_examples=portion, phases=phases, **limits)(check_example(ends)))()

@@ -223,7 +223,7 @@ def check_log_permissions(folder: Path) -> None:
         def fail(*rest: object, **more: object) -> None:
             raise ZeroDivisionError("mine")
 
-        module.run = fail  # type: ignore[assignment]
+        module.run = fail  # type: ignore[attr-defined]
 
     run_cli("denoise", "in.tif", "-o", "out.tif", *QUICK, before=spoil)
     modes = {path.name: path.stat().st_mode & 0o777 for path in (folder / "tmp").iterdir()}

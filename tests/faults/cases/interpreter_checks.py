@@ -50,7 +50,7 @@ def set_numpy_printing() -> Callable[[], object]:
 
 def seed_numpy() -> Callable[[], object]:
     np.random.seed(7)
-    return lambda: np.random.get_state()[1].tobytes()  # type: ignore[union-attr]
+    return lambda: np.random.get_state()[1].tobytes()  # type: ignore[index, union-attr]
 
 
 def seed_python() -> Callable[[], object]:
