@@ -19,7 +19,11 @@ from fit_inputs import (
     make_task_problem,
 )
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.priors.masked_input import MaskedInputPrior, fill_by_pull_push
+from napari_dip.engine.priors.masked_input import (
+    INFERENCE_COPIES,
+    MaskedInputPrior,
+    fill_by_pull_push,
+)
 from napari_dip.engine.priors.random_input import RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import RefusedError
@@ -28,6 +32,7 @@ from napari_dip.io import ImageHeader
 from napari_dip.tasks import Inpaint
 from napari_dip.tasks.base import InspectedPixels, Inspection, TaskPlan
 from napari_dip.tasks.inpaint import (
+    blend_with_smooth_filling,
     dilate_holes,
     is_scattered,
     measure_hole_depth,
@@ -250,6 +255,47 @@ def test_the_final_inference_uses_each_pixel_once_and_predicts_validation_pixels
             else draw.window.place_on(draw.output_mask, prior.grid)
         )
     torch.testing.assert_close(total, torch.ones_like(total))
+
+
+def test_the_final_inference_predicts_copies_of_shaped_holes_while_they_are_hidden() -> None:
+    fit_input = make_fit_input("masked-input-shapes", make_square_hole(7))
+    prior = make_task_prior(Inpaint(), fit_input)
+    copies = prior.list_hole_copies()
+    assert len(copies) == INFERENCE_COPIES
+    total = torch.zeros_like(fit_input.masks.measured)
+    predicted = torch.zeros_like(total)
+    for draw in prior.make_inference_samples():
+        assert draw.output_mask is not None
+        mask = draw.output_mask
+        total += mask if draw.window is None else draw.window.place_on(mask, prior.grid)
+        if draw.window is None:
+            assert bool((draw.network_input[:, -1:][mask > 0] < 0).all())
+            predicted = torch.maximum(predicted, mask)
+    torch.testing.assert_close(total, torch.ones_like(total))
+    assert bool((predicted >= torch.cat(copies).amax(0, keepdim=True)).all())
+    assert not make_task_prior(
+        Inpaint(), make_fit_input("masked-input", make_random_mask())
+    ).list_hole_copies()
+
+
+@pytest.mark.parametrize(("network_error", "weight"), [(0.0, 0.0), (0.5, 1.0)])
+def test_hole_copies_weigh_the_smooth_filling_against_that_of_the_network(
+    network_error: float, weight: float
+) -> None:
+    fit_input = make_fit_input("masked-input-shapes", make_square_hole(7))
+    rng = torch.Generator().manual_seed(0)
+    ramp = torch.linspace(0, 1, fit_input.grid[0])[:, None].expand(1, 2, *fit_input.grid)
+    rough = 0.1 * torch.randn(ramp.shape, generator=rng)
+    # a rough image that the network knows, or a smooth one that it does not
+    truth = ramp + rough if weight == 0 else ramp
+    error = network_error * torch.randn(ramp.shape, generator=rng)
+    holes = 1 - fit_input.masks.measured
+    fit_input = replace(fit_input, measurement=truth * fit_input.masks.measured)
+    copies = make_task_prior(Inpaint(), fit_input).list_hole_copies()
+    blended = blend_with_smooth_filling(fit_input, copies, Estimate(truth + error))
+    off = ((blended.mean - truth) * holes).abs().max()
+    assert float(off) < 0.02
+    assert torch.equal(blended.mean * (1 - holes), (truth + error) * (1 - holes))
 
 
 def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:

@@ -305,6 +305,13 @@ class Prior(ABC):
         """Yield the inputs of the final inference, whose valid outputs together cover the grid."""
         yield self.make_prediction_sample()
 
+    def list_hole_copies(self) -> list[Tensor]:
+        """List masks (1, 1, *grid) of measured pixels, hidden as holes are in the final inference.
+
+        Its samples predict these pixels, each with the first mask that it lies in hidden.
+        """
+        return []
+
     def estimate(self, output: Tensor) -> Estimate:
         """Convert the network's output (B, *, *size) to an estimate of the image."""
         return Estimate(output)

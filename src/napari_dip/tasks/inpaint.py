@@ -28,6 +28,8 @@ from napari_dip.tasks.base import (
     load_setting,
 )
 from napari_dip.tasks.priors.masked_input import (
+    MAX_SMOOTH_PIXELS,
+    blend_with_smooth_filling,
     is_scattered,
     measure_hole_depth,
     measure_widest_hole,
@@ -162,6 +164,8 @@ class Inpaint(Task):
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem of the measured pixels alone."""
+        from napari_dip.engine.problem import make_single_step
+
         if patches := choose_validation_patches(fit_input.masks.low_noise):
             masks = fit_input.masks.redraw_validation(*patches)
             fit_input = replace(fit_input, masks=masks)
@@ -172,14 +176,20 @@ class Inpaint(Task):
             ),
         )
         setup = PRIOR_SPECS[fit_input.prior_key].build_setup(fit_input, rng, options)
+        is_small = float((1 - fit_input.masks.measured).sum()) <= MAX_SMOOTH_PIXELS
+        hole_copies = setup.prior.list_hole_copies() if is_small else []
         problem = validate_by_squared_error(fit_input, setup.problem)
 
         def postprocess(estimate: Estimate) -> Estimate:
             restored = problem.postprocess(estimate) if self.unmasked == "denoise" else None
             return self._insert_measured_pixels(fit_input, estimate, restored)
 
+        def blend(estimate: Estimate) -> Estimate:
+            return postprocess(blend_with_smooth_filling(fit_input, hole_copies, estimate))
+
+        steps = make_single_step(blend) if hole_copies else None
         return replace(
-            setup, problem=replace(problem, postprocess=postprocess, full_postprocess=None)
+            setup, problem=replace(problem, postprocess=postprocess, full_postprocess=steps)
         )
 
     def _insert_measured_pixels(

@@ -44,6 +44,8 @@ INFERENCE_FOLDS = 4
 #: Largest number of copies of the holes that one step masks, if they are a small share of the
 #: image.
 MAX_MASK_COPIES = 4
+#: Number of steps' masks of copies of the holes that the final inference predicts.
+INFERENCE_COPIES = 4
 #: Hidden channels of the variance layers.
 UNCERTAINTY_CHANNELS = 16
 
@@ -329,7 +331,10 @@ class MaskedInputPrior(VariancePrior):
 
     def make_inference_samples(self) -> Iterator[StepInput]:
         """Yield the measurement in each orientation, then inputs to predict measured pixels."""
+        copies = self.list_hole_copies()
         predicted = self.measured_mask if self.predicts_measured else self.validation_mask
+        if copies:
+            predicted = torch.cat([predicted, *copies]).amax(0, keepdim=True)
         axes = range(2, 2 + len(self.grid))
         orientations = list(
             product((False, True) if self.uses_mirroring else (False,), repeat=len(self.grid))
@@ -348,9 +353,20 @@ class MaskedInputPrior(VariancePrior):
                 output_mask=window.crop(1 - predicted) / len(orientations),
                 window=window,
             )
+        for hidden in copies:
+            network_input = self._make_masked_input(self.measurement, self.measured_mask - hidden)
+            yield StepInput(network_input, output_mask=hidden * predicted)
+            predicted = predicted * (1 - hidden)
         for fold in split_into_folds(predicted, INFERENCE_FOLDS if self.predicts_measured else 1):
             network_input = self._make_masked_input(self.measurement, self.measured_mask - fold)
             yield StepInput(network_input, output_mask=fold)
+
+    def list_hole_copies(self) -> list[Tensor]:
+        """List the same masks at every inference; none for single pixels, or in denoising."""
+        if self.predicts_measured or not self.uses_hole_shapes:
+            return []
+        rng = torch.Generator().manual_seed(0)
+        return [self._draw_hidden_mask(rng) * self.measured_mask for _ in range(INFERENCE_COPIES)]
 
     def _draw_hidden_mask(self, rng: torch.Generator) -> Tensor:
         """Return randomly placed copies of the holes, thinned in squares to the allowed share."""

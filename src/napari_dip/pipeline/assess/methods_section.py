@@ -52,7 +52,12 @@ def get_report_prior_spec(report: Report) -> PriorSpec:
 
 def uses_refinement(report: Report) -> bool:
     """Return whether a run ended with NL-Bayes refinement, alone or within a deconvolution."""
-    return bool(report.get("fit", {}).get("refined"))
+    return bool(report.get("fit", {}).get("refined")) and report["task"] != "inpaint"
+
+
+def _uses_blending(report: Report) -> bool:
+    """Return whether the filling of holes was blended with a smooth one."""
+    return bool(report.get("fit", {}).get("refined")) and report["task"] == "inpaint"
 
 
 def _uses_guided_deconvolution(report: Report) -> bool:
@@ -178,6 +183,8 @@ _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "deep image prior": lambda _: True,
     "nl-bayes": uses_refinement,
     "bm3d": uses_refinement,
+    "biharmonic": _uses_blending,
+    "stacking": _uses_blending,
     "colour camera": lambda report: bool(report["noise"].get("camera")) and uses_refinement(report),
     "noise estimation": _uses_measured_noise,
     "sure": _uses_sure_term,
@@ -462,7 +469,11 @@ def _describe_refinement(report: Report) -> str:
     if _uses_guided_deconvolution(report):
         return _write("deconvolved")
     has_half_resolution = bool(report.get("fit", {}).get("half_resolution"))
-    rows = {"half-resolution": has_half_resolution, "refinement": uses_refinement(report)}
+    rows = {
+        "half-resolution": has_half_resolution,
+        "refinement": uses_refinement(report),
+        "blended": _uses_blending(report),
+    }
     return " ".join(_write(key) for key, is_used in rows.items() if is_used)
 
 

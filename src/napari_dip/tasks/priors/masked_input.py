@@ -13,13 +13,15 @@ from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem, build_i
 from napari_dip.tasks.priors.random_input import validate_by_squared_error
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from napari_dip.engine.priors.masked_input import MaskedInputPrior
     from napari_dip.engine.priors.masked_stack import MaskedStackPrior
-    from napari_dip.engine.problem import Problem
+    from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.io import BoolArray
     from napari_dip.tasks.base import FitInput
     from napari_dip.tasks.priors.prior_spec import PriorOptions
@@ -35,6 +37,9 @@ MASKED_FRACTION_RANGE = (0.3, 0.3)
 Z_STACK_RESIDUAL_BLOCKS = 4
 #: Maximum depth of a hole, in pixels, whose copies are masked as a whole.
 MAX_MASKED_DEPTH = 16
+#: Maximum number of missing pixels whose filling is blended with a smooth one: 88,000 in lines take
+#: 0.5 s for each of five fillings, 90,000 in one hole 4 s (one thread).
+MAX_SMOOTH_PIXELS = 100_000
 #: Planes of a training window in a Z stack.
 Z_STACK_WINDOW_PLANES = 4
 #: Maximum number of pixels of a Z stack in one forward pass: a plane of 512 x 512.
@@ -179,3 +184,45 @@ def _build_masked_input_network(
             2, in_channels, channels, widths[0], Z_STACK_RESIDUAL_BLOCKS, rng=rng
         )
     return FillingResidualNetwork(network, in_channels, channels, 2, rng)
+
+
+def blend_with_smooth_filling(
+    fit_input: FitInput, hole_copies: Sequence[Tensor], predicted: Estimate
+) -> Estimate:
+    """Blend the network's filling with a biharmonic one, as copies of the holes tell.
+
+    The weight of the biharmonic filling is that of the least squared error where copies of the
+    holes were hidden (Wolpert, Stacked generalization, Neural Networks 5, 1992,
+    doi:10.1016/S0893-6080(05)80023-1), between 0 and 1.
+
+    Parameters
+    ----------
+    fit_input : FitInput
+    hole_copies : sequence of Tensor
+        Masks (1, 1, *grid), from `Prior.list_hole_copies`.
+    predicted : Estimate
+        After the final inference, (1, C, *grid).
+    """
+    from torch import from_numpy, where
+
+    holes = 1 - fit_input.masks.measured
+    measurement, covariance, power = fit_input.measurement, 0.0, 0.0
+    remaining = fit_input.masks.measured
+
+    def fill(hidden: Tensor) -> Tensor:
+        from skimage.restoration import inpaint_biharmonic
+
+        image = (measurement * (1 - hidden))[0].cpu().numpy()
+        mask = hidden[0, 0].cpu().numpy() > 0
+        filled = inpaint_biharmonic(image, mask, channel_axis=0)
+        return from_numpy(filled.astype(np.float32))[None].to(measurement)
+
+    for hidden in hole_copies:
+        compared = hidden * remaining
+        change = (fill(((hidden + holes) > 0).to(holes)) - predicted.mean) * compared
+        covariance += float((change * (measurement - predicted.mean)).sum())
+        power += float((change**2).sum())
+        remaining = remaining * (1 - hidden)
+    weight = min(max(covariance / power, 0.0), 1.0) if power else 0.0
+    mean = where(holes > 0, predicted.mean.lerp(fill(holes), weight), predicted.mean)
+    return predicted._replace(mean=mean)
