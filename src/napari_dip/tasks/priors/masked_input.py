@@ -192,8 +192,7 @@ def blend_with_smooth_filling(
     """Blend the network's filling with a biharmonic one, as copies of the holes tell.
 
     The weight of the biharmonic filling is that of the least squared error where copies of the
-    holes were hidden (Wolpert, Stacked generalization, Neural Networks 5, 1992,
-    doi:10.1016/S0893-6080(05)80023-1), between 0 and 1.
+    holes were hidden, between 0 and 1.
 
     Parameters
     ----------
@@ -202,6 +201,14 @@ def blend_with_smooth_filling(
         Masks (1, 1, *grid), from `Prior.list_hole_copies`.
     predicted : Estimate
         After the final inference, (1, C, *grid).
+
+    References
+    ----------
+    Damelin, Hoang, On surface completion and image inpainting by biharmonic functions: numerical
+    aspects, International Journal of Mathematics and Mathematical Sciences, 2018,
+    doi:10.1155/2018/3950312.
+    Wolpert, Stacked generalization, Neural Networks 5(2), 1992,
+    doi:10.1016/S0893-6080(05)80023-1.
     """
     from torch import from_numpy, where
 
