@@ -211,6 +211,7 @@ class FitFields(TypedDict):
     restarts: int
     half_resolution: bool
     refined: bool
+    blended: bool
     min_spot_snr: dict[str, float]
     min_line_snr: dict[str, float]
     finished_fit_count: int

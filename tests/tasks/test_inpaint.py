@@ -461,6 +461,14 @@ def test_pixels_that_are_missing_singly_are_no_reversed_mask() -> None:
     assert inspect_mask(np.random.default_rng(0).random((64, 64)) < 0.9) == []
 
 
+def test_a_blended_filling_is_no_refinement_of_the_pixels_that_were_measured() -> None:
+    result = dip.inpaint(make_image(64), make_square_hole(7), preset="fast", max_iterations=8)
+    fit = result.report["fit"]
+    assert (fit["blended"], fit["refined"]) == (True, False)
+    assert not fit["min_spot_snr"]
+    assert not fit["min_line_snr"]
+
+
 def test_one_bright_pixel_on_black_does_not_end_the_fit() -> None:
     image = np.zeros((24, 16), np.float32)
     image[5, 5] = 1000

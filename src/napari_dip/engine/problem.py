@@ -203,6 +203,8 @@ class Problem:
         Slower and better replacement of `postprocess` for fits that end by themselves; None:
         `postprocess`. It is not used for previews, nor when the user ends the fit. It yields where
         the user may end it, and returns the estimate.
+    blends_filling : bool
+        Whether `full_postprocess` blends the filling of holes, in place of a refinement.
     """
 
     terms: tuple[Term, ...]
@@ -211,6 +213,7 @@ class Problem:
     crop: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
     sure_term: Callable[[Estimate], Tensor] | None = None
     full_postprocess: Callable[[Estimate], PostprocessingSteps] | None = None
+    blends_filling: bool = False
 
     @property
     def main_term(self) -> Term:

@@ -177,7 +177,7 @@ class Inpaint(Task):
         )
         setup = PRIOR_SPECS[fit_input.prior_key].build_setup(fit_input, rng, options)
         is_small = float((1 - fit_input.masks.measured).sum()) <= MAX_SMOOTH_PIXELS
-        hole_copies = setup.prior.list_hole_copies() if is_small else []
+        can_blend = is_small and bool(setup.prior.list_hole_copies())
         problem = validate_by_squared_error(fit_input, setup.problem)
 
         def postprocess(estimate: Estimate) -> Estimate:
@@ -185,12 +185,17 @@ class Inpaint(Task):
             return self._insert_measured_pixels(fit_input, estimate, restored)
 
         def blend(estimate: Estimate) -> Estimate:
+            # listed here, so that the fit does not hold the masks
+            hole_copies = setup.prior.list_hole_copies()
             return postprocess(blend_with_smooth_filling(fit_input, hole_copies, estimate))
 
-        steps = make_single_step(blend) if hole_copies else None
-        return replace(
-            setup, problem=replace(problem, postprocess=postprocess, full_postprocess=steps)
+        problem_with_holes = replace(
+            problem,
+            postprocess=postprocess,
+            full_postprocess=make_single_step(blend) if can_blend else None,
+            blends_filling=can_blend,
         )
+        return replace(setup, problem=problem_with_holes)
 
     def _insert_measured_pixels(
         self, fit_input: FitInput, predicted: Estimate, restored: Estimate | None

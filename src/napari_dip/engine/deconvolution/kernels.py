@@ -470,6 +470,7 @@ class _SpectrumModel:
 
 
 def _compute_periodogram(measurement: Tensor, *, allows_directions: bool) -> _Periodogram:
+    """Return the mean-free, tapered spectrum."""
     height, width = measurement.shape[2:]
     taper = torch.hann_window(height, periodic=False, device=measurement.device)[:, None]
     taper = taper * torch.hann_window(width, periodic=False, device=measurement.device)

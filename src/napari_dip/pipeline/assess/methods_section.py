@@ -52,12 +52,12 @@ def get_report_prior_spec(report: Report) -> PriorSpec:
 
 def uses_refinement(report: Report) -> bool:
     """Return whether a run ended with NL-Bayes refinement, alone or within a deconvolution."""
-    return bool(report.get("fit", {}).get("refined")) and report["task"] != "inpaint"
+    return bool(report.get("fit", {}).get("refined"))
 
 
 def _uses_blending(report: Report) -> bool:
     """Return whether the filling of holes was blended with a smooth one."""
-    return bool(report.get("fit", {}).get("refined")) and report["task"] == "inpaint"
+    return bool(report.get("fit", {}).get("blended"))
 
 
 def _uses_guided_deconvolution(report: Report) -> bool:

@@ -123,6 +123,7 @@ def serialise_fit(
         "restarts": fit_config.restarts,
         "half_resolution": calibrated_image.calibration.half_resolution is not None,
         "refined": any(outcome.is_refined for outcome in outcomes),
+        "blended": any(outcome.is_blended for outcome in outcomes),
         **_find_detail_limits(calibrated_image, outcomes),
         "finished_fit_count": sum(
             outcome.has_estimate and not outcome.is_ended_by_user for outcome in outcomes

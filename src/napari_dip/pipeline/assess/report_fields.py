@@ -249,6 +249,7 @@ class _Fit(StrictModel):
     stopped_fit_count: CountField = 0
     half_resolution: bool = False
     refined: bool = False
+    blended: bool = False
     min_spot_snr: dict[str, NumberField] = Field(default_factory=dict)
     min_line_snr: dict[str, NumberField] = Field(default_factory=dict)
     joint_training: _JointTraining = _JointTraining(region_count=0, iterations=0, inference=0)

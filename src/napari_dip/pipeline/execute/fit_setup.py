@@ -565,6 +565,7 @@ def make_unit_outcome(
     notes = (*recovery.notes, *result.notes, *learned_notes)
     if result.is_broken_down:
         notes = (*notes, make_note("unit-ended", unit=unit.id, why=str(result.stop)))
+    has_full_postprocess = problem.full_postprocess is not None and not result.is_ended_by_user
     return UnitOutcome(
         unit_id=unit.id,
         stop=recovery.stop or result.stop,
@@ -583,7 +584,8 @@ def make_unit_outcome(
             prepared_fit.fit_input.noise.noise_variance,
             result.network_estimate,
         ),
-        is_refined=problem.full_postprocess is not None and not result.is_ended_by_user,
+        is_refined=has_full_postprocess and not problem.blends_filling,
+        is_blended=has_full_postprocess and problem.blends_filling,
         role=unit.role,
         joint_network_name=unit.joint_network_name,
         region_count=len(unit.training_regions),

@@ -311,6 +311,7 @@ class UnitOutcome:
     prior_key: str = ""
     evidence: tuple[float, ...] = ()
     is_refined: bool = False
+    is_blended: bool = False
     role: UnitRole = INDEPENDENT
     joint_network_name: str = ""
     region_count: int = 0
