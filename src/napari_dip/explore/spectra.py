@@ -51,7 +51,7 @@ from napari_dip.pipeline.assess.report_figures import (
     render_figure,
     use_default_style,
 )
-from napari_dip.pipeline.calibrate.image_calibration import ROBUST_PERCENTILES
+from napari_dip.pipeline.calibrate.inputs import ROBUST_PERCENTILES
 from napari_dip.pipeline.store.result_files import format_csv
 
 if TYPE_CHECKING:

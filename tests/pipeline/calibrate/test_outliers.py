@@ -8,11 +8,8 @@ from skimage.data import camera
 
 import napari_dip as dip
 from napari_dip.engine.noise.estimate import estimate_noise
-from napari_dip.pipeline.calibrate.image_calibration import (
-    compute_outlier_limits,
-    fill_outliers,
-    zero_residual_outliers,
-)
+from napari_dip.pipeline.calibrate.image_calibration import zero_residual_outliers
+from napari_dip.pipeline.calibrate.inputs import compute_outlier_limits, fill_outliers
 
 CLEAN = camera()[128:224, 128:224].astype(np.float64) * 0.7 + 20
 NOISY = np.rint(np.clip(CLEAN + np.random.default_rng(0).normal(0, 12, CLEAN.shape), 0, 255))

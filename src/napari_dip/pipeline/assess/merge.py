@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +171,8 @@ class ResultMerger:
             mean[unit.item, list(unit.channels)] = image
         if (preserved_mask := self._get_preserved_mask()) is not None:
             mean = np.where(preserved_mask, self._stack, mean)
+        if (filled := self._filled_mask) is not None:
+            mean = np.where(filled, self._get_input_stack(), mean)
         return self._to_result_axes(mean.astype(np.float32))
 
     def make_restoration(
@@ -255,6 +258,7 @@ class ResultMerger:
             report=report,
             residual=self._to_input_axes(
                 self._zero_unmeasured(pixels.residual - pixels.mean_correction)
+                * (1 if self._filled_mask is None else ~self._filled_mask)
             ),
             failure_score=metrics.residual.failure_score if metrics.residual else 0.0,
         )
@@ -270,7 +274,7 @@ class ResultMerger:
         return dict(zip(("noise", "result"), map(round_to_six_digits, deviations), strict=True))
 
     def _merge_pixels(self) -> _MergedPixels:
-        """Merge the outcomes; correct the mean, and put preserved pixels and outliers back."""
+        """Merge the outcomes; correct the mean, and put preserved and filled pixels back."""
         mean, prediction = self._compute_mean(), self._average_prediction()
         preserved_mask = self._get_preserved_mask()
         if preserved_mask is not None:  # the residual is exactly 0 there, without rounding errors
@@ -290,8 +294,8 @@ class ResultMerger:
         )
         if image.dtype != np.float32:  # assess the values after rounding and clipping
             result = to_stack(image, self._header.axes, self._layout)
-        if (outliers := self._find_outliers()) is not None:
-            image = np.where(self._to_result_axes(outliers), input_image.astype(image.dtype), image)
+        if (filled := self._filled_mask) is not None:
+            image = np.where(self._to_result_axes(filled), input_image.astype(image.dtype), image)
         return _MergedPixels(
             image=image,
             result=result,
@@ -309,20 +313,21 @@ class ResultMerger:
         return convert_dtype(image, self._input_pixels.dtype.newbyteorder("="))
 
     def _get_input_stack(self) -> Float32Array:
-        """Return the input as (N, C, *grid), with outliers, corrected by camera maps."""
+        """Return the input as (N, C, *grid), nothing filled in, corrected by camera maps."""
         stack = to_stack(self._input_pixels, self._header.axes, self._layout)
         correction = self._calibration.camera_correction
         return stack if correction is None else correction.correct(stack)
 
-    def _find_outliers(self) -> BoolArray | None:
-        """Return a mask of the outliers that the result keeps as measured; None for none."""
+    @cached_property
+    def _filled_mask(self) -> BoolArray | None:
+        """Mask of outliers and empty areas, which the result keeps as measured; None for none."""
         run_plan = self._run_plan
-        if not self._calibration.outlier_count or not run_plan.recipe.task.spec.keeps_pixel_grid:
+        if not self._calibration.filled_count or not run_plan.recipe.task.spec.keeps_pixel_grid:
             return None
-        outliers: BoolArray = self._get_input_stack() != self._stack
+        filled: BoolArray = self._get_input_stack() != self._stack
         if (measured_mask := self._calibration.measured_mask) is not None:
-            outliers &= measured_mask
-        return outliers
+            filled &= measured_mask
+        return filled
 
     def _compute_mean(self) -> FloatArray:
         """Return the mean image so far; the input where there is no result."""

@@ -1,15 +1,12 @@
 """Calibrate an image before its fits: intensity range, noise, blind spot and validation pixels.
 
-An outlier is an isolated pixel far outside the range of all others, such as a hot pixel or a cosmic
-ray. A single value of 10^6 in an image of 0 to 255 would determine range, noise and mean. Outliers
-are filled in for the fit. Where the result has the pixels of the input, they keep their values.
-Images that are oversampled get an input at half resolution.
+Outliers and empty areas are filled in first. Images that are oversampled get an input at half
+resolution.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from math import inf, isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +21,17 @@ from napari_dip.pipeline.calibrate.channel_noise import (
     measure_colour_noise,
 )
 from napari_dip.pipeline.calibrate.clipping import estimate_clipping_weights
+from napari_dip.pipeline.calibrate.inputs import (
+    NO_OUTLIER_LIMITS,
+    ROBUST_PERCENTILES,
+    FilledStack,
+    compute_outlier_limits,
+    fill_empty_areas,
+    fill_outliers,
+    fill_pixels,
+    make_empty_note,
+    make_outlier_note,
+)
 from napari_dip.pipeline.calibrate.types import (
     Calibration,
     HalfResolutionStack,
@@ -41,11 +49,11 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.io import BoolArray, Float32Array
+    from napari_dip.io import Float32Array
     from napari_dip.pipeline.calibrate.types import RepeatedExposure, RunInputs
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.tasks.base import TaskPlan
+    from napari_dip.tasks.base import TaskPlan, TaskSpec
 
 #: Minimum side of the blind spot for a half-resolution fit. With smaller ones only direct
 #: neighbours share noise, and halving would lose more than it gains.
@@ -55,20 +63,6 @@ MIN_HALVED_SIDE = 64
 #: Maximum side of the blind spot at half resolution: 3 x 3 gains 0.5 and 0.6 dB over 3 x 7 on FMD
 #: widefield (docs/constants.md).
 MAX_HALF_RESOLUTION_BLIND_SPOT = 3
-#: Percentiles of the intensity range without outliers.
-ROBUST_PERCENTILES = (0.5, 99.5)
-#: Distance from the intensity range, in ranges, beyond which a pixel is suspect. In 28 images of
-#: FMD, and 14 of W2S and Hagen et al., the brightest pixel lies at most 3.2 ranges above.
-MIN_OUTLIER_RANGES = 5.0
-#: Side of the surroundings of an isolated outlier, in pixels (docs/constants.md).
-OUTLIER_WINDOW_SIDE = 5
-#: Maximum suspect pixels in the surroundings of an isolated outlier.
-MAX_ADJACENT_OUTLIERS = 3
-#: Maximum relative deviation of the other pixels around an isolated outlier: the sharpest PSF gives
-#: neighbours 0.16 of its height.
-MAX_SURROUNDING_DEVIATION = 0.1
-#: Maximum share of suspect pixels; with more the image is sparse and has no outliers.
-MAX_OUTLIER_FRACTION = 1e-3
 #: Maximum absolute residual in units of a quantile of absolute residuals (docs/constants.md).
 MAX_RESIDUAL_SIZE_RATIO = 30.0
 #: Quantile of absolute residuals that `MAX_RESIDUAL_SIZE_RATIO` refers to: 2.6 standard deviations
@@ -78,8 +72,6 @@ RESIDUAL_SIZE_QUANTILE = 0.99
 MAX_QUANTILE_PLANES = 8
 #: Maximum number of pixels that `RESIDUAL_SIZE_QUANTILE` is taken from.
 MAX_QUANTILE_PIXELS = 1_000_000
-#: Limits of the intensity of an image without outliers.
-NO_OUTLIER_LIMITS = (-inf, inf)
 #: Minimum number of validation pixels; the share is doubled until there are as many.
 MIN_VALIDATION_PIXELS = 8
 
@@ -96,13 +88,15 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
     -------
     calibration : Calibration
     stack : ndarray
-        (N, C, *grid) float32, in the image's units. Outliers are filled in; pixels without a
-        measurement have the mean of the others.
+        (N, C, *grid) float32, in the image's units. Empty areas and outliers are filled in; pixels
+        without a measurement have the mean of the others.
     """
     from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
     task_plan, measured_mask = get_task_plan(plan, inputs.layout), inputs.measured_mask
-    stack, outlier_limits, outliers = _remove_outliers(plan, inputs)
+    task_spec = plan.recipe.task.spec
+    filled, outlier_limits = _fill_pixels(task_spec, inputs)
+    stack = filled.stack
     offset, scale, constant_channels = _measure_intensity_ranges(
         stack, measured_mask, is_joint=bool(task_plan.joint_channels)
     )
@@ -110,8 +104,8 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
         channel_means = np.array(offset, np.float32).reshape(-1, *[1] * (stack.ndim - 2))
         stack = np.where(measured_mask, stack, channel_means)
     if inputs.repeated_exposure is not None:
-        repeated, _ = fill_outliers(inputs.repeated_exposure, None, outlier_limits)
-        inputs = replace(inputs, repeated_exposure=repeated)
+        repeated = fill_pixels(task_spec, inputs.repeated_exposure, outlier_limits)
+        inputs = replace(inputs, repeated_exposure=repeated.stack)
     noise, camera_noise, repeated_exposure = _measure_noise(
         task_plan, inputs, stack, constant_channels, is_tiled=bool(plan.tiles)
     )
@@ -136,11 +130,13 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
         )
     correction = inputs.camera_correction
     notes: list[Note] = []
-    if len(outliers) and not plan.tiles:  # with tiles, these pixels are only a sample
-        notes.append(make_outlier_note(outliers, put_back=plan.recipe.task.spec.keeps_pixel_grid))
+    if len(filled.outliers) and not plan.tiles:  # with tiles, these pixels are only a sample
+        notes.append(make_outlier_note(filled.outliers, put_back=task_spec.keeps_pixel_grid))
+    if filled.empty_count and not plan.tiles:
+        notes.append(make_empty_note(filled.empty_count, stack.size))
     notes += repeated_exposure.notes if repeated_exposure else ()
     notes += correction.notes if correction else ()
-    if plan.recipe.task.spec.reports_unreliable_noise:
+    if task_spec.reports_unreliable_noise:
         notes += make_noise_notes(noise, constant_channels)
     notes += (*inputs.inspection.notes, *input_notes)
     if camera_noise:
@@ -158,7 +154,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
         measured_mask=measured_mask,
         extra_inputs=converted_inputs,
         outlier_limits=outlier_limits,
-        outlier_count=len(outliers),
+        filled_count=len(filled.outliers) + filled.empty_count,
         notes=tuple(notes),
         repeated_exposure=repeated_exposure,
         half_resolution=half_resolution,
@@ -256,21 +252,23 @@ def _is_colour_image(
     return bool(has_colours and is_plain and is_large_plane and uses_automatic_noise)
 
 
-def _remove_outliers(
-    plan: Plan, inputs: RunInputs
-) -> tuple[Float32Array, tuple[tuple[float, float], ...], Float32Array]:
-    """Return the stack with outliers filled in, the limits of each channel, and the outliers."""
-    stack, measured_mask = inputs.stack, inputs.measured_mask
-    if not plan.recipe.task.spec.explains_pixels:
-        return stack, (NO_OUTLIER_LIMITS,) * stack.shape[1], np.zeros(0, np.float32)
+def _fill_pixels(
+    task_spec: TaskSpec, inputs: RunInputs
+) -> tuple[FilledStack, tuple[tuple[float, float], ...]]:
+    """Fill in empty areas and outliers; return the limits of the outliers of each channel too."""
+    stack, measured_mask, empty_count = inputs.stack, inputs.measured_mask, 0
+    if not task_spec.explains_pixels:
+        limits = (NO_OUTLIER_LIMITS,) * stack.shape[1]
+        return FilledStack(stack, np.zeros(0, np.float32), empty_count), limits
+    if measured_mask is None and task_spec.keeps_pixel_grid:
+        stack, empty_count = fill_empty_areas(stack)
     if inputs.camera_correction is not None:  # noisy pixels of the camera are no outliers
         measured_mask = inputs.camera_correction.mask_noisy_pixels(measured_mask, stack.shape)
     limits = tuple(
         compute_outlier_limits(stack[:, c], None if measured_mask is None else measured_mask[:, c])
         for c in range(stack.shape[1])
     )
-    stack, outliers = fill_outliers(stack, measured_mask, limits)
-    return stack, limits, outliers
+    return FilledStack(*fill_outliers(stack, measured_mask, limits), empty_count), limits
 
 
 def _compute_intensity_range(pixels: Float32Array) -> tuple[float, float]:
@@ -389,75 +387,6 @@ def replace_half_resolution(calibration: Calibration, stack: Float32Array) -> Ca
     )
 
 
-def compute_outlier_limits(
-    planes: Float32Array, measured_mask: BoolArray | None
-) -> tuple[float, float]:
-    """Return the values of one channel (..., Y, X) beyond which a pixel is suspect."""
-    pixels = planes.reshape(-1) if measured_mask is None else planes[measured_mask]
-    if not pixels.size:
-        return NO_OUTLIER_LIMITS
-    low, high = (float(value) for value in np.percentile(pixels, ROBUST_PERCENTILES))
-    limits = low - MIN_OUTLIER_RANGES * (high - low), high + MIN_OUTLIER_RANGES * (high - low)
-    suspect_fraction = ((pixels < limits[0]) | (pixels > limits[1])).mean()
-    return limits if high > low and suspect_fraction <= MAX_OUTLIER_FRACTION else NO_OUTLIER_LIMITS
-
-
-def fill_outliers(
-    stack: Float32Array, measured_mask: BoolArray | None, limits: tuple[tuple[float, float], ...]
-) -> tuple[Float32Array, Float32Array]:
-    """Replace outliers by the median of their surroundings.
-
-    Parameters
-    ----------
-    stack : ndarray
-        (N, C, *grid), in the image's units.
-    measured_mask : ndarray of bool or None
-        Of the same shape, True where a pixel was measured; None: all.
-    limits : tuple of (float, float)
-        Output of `compute_outlier_limits` for each channel.
-
-    Returns
-    -------
-    stack : ndarray
-        A copy; the same array if there are no outliers.
-    values : ndarray
-        Values of the outliers.
-    """
-    suspect = np.zeros(stack.shape, bool)
-    for channel, (low, high) in enumerate(limits):
-        if isfinite(low):
-            suspect[:, channel] = (stack[:, channel] < low) | (stack[:, channel] > high)
-    if measured_mask is not None:
-        suspect &= measured_mask
-    filled, values = stack, []
-    for position in zip(*suspect.nonzero(), strict=True):
-        median = _compute_surrounding_median(stack, measured_mask, suspect, position)
-        if median is not None:
-            filled = stack.copy() if filled is stack else filled
-            filled[position] = median
-            values.append(stack[position])
-    return filled, np.asarray(values, np.float32)
-
-
-def _compute_surrounding_median(
-    stack: Float32Array,
-    measured_mask: BoolArray | None,
-    suspect: BoolArray,
-    position: tuple[np.intp, ...],
-) -> float | None:
-    """Return the median around an isolated suspect; None if it is not isolated."""
-    plane, radius = position[:-2], OUTLIER_WINDOW_SIDE // 2
-    y, x = (slice(max(0, int(index) - radius), int(index) + radius + 1) for index in position[-2:])
-    is_suspect = suspect[plane][y, x]
-    is_usual = ~is_suspect if measured_mask is None else ~is_suspect & measured_mask[plane][y, x]
-    if int(is_suspect.sum()) > MAX_ADJACENT_OUTLIERS or not is_usual.any():
-        return None
-    surroundings = stack[plane][y, x][is_usual]
-    median = float(np.median(surroundings))
-    max_deviation = MAX_SURROUNDING_DEVIATION * abs(float(stack[position]) - median)
-    return median if float(np.abs(surroundings - median).max()) <= max_deviation else None
-
-
 def zero_residual_outliers(residual: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Set extreme values of a residual (C or N, ...) to zero.
 
@@ -470,9 +399,3 @@ def zero_residual_outliers(residual: npt.NDArray[np.float64]) -> npt.NDArray[np.
     max_size = MAX_RESIDUAL_SIZE_RATIO * usual_size
     has_outliers = 0 < max_size < max(float(residual.max()), -float(residual.min()))
     return np.where(np.abs(residual) > max_size, 0.0, residual) if has_outliers else residual
-
-
-def make_outlier_note(values: Float32Array, *, put_back: bool) -> Note:
-    """Return a note on the number of outliers, and on their values in the result."""
-    most_extreme = float(values[np.abs(values).argmax()])
-    return make_note("outliers", count=len(values), most=most_extreme, put_back=put_back)

@@ -1,12 +1,21 @@
-"""Check the pixels of a run, and arrange image and extra inputs for the fits."""
+"""Check the pixels of a run, arrange image and extra inputs, and fill in what fits must not see.
+
+An outlier is an isolated pixel far outside the range of all others, such as a hot pixel or a cosmic
+ray. A single value of 10^6 in an image of 0 to 255 would determine range, noise and mean. An empty
+area holds one value because nothing was recorded there, such as the padding of a mosaic or the
+corners of a rotated image. Its edge would count as structure, and its inside as an image without
+noise. Where the result has the pixels of the input, both keep their values.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from math import inf, isfinite
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from napari_dip.errors import RefusedError, make_refusal, raise_if_refused
+from napari_dip.errors.notes import make_note
 from napari_dip.io.header import match_axes
 from napari_dip.pipeline.calibrate.types import RunInputs, get_grey_level_step
 from napari_dip.pipeline.plan.layout import (
@@ -20,16 +29,16 @@ from napari_dip.tasks.noise_models.camera_correction import build_camera_correct
 from napari_dip.tasks.shared_settings import refuse_content
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy.typing as npt
 
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import Float32Array
+    from napari_dip.io import AnyArray, BoolArray, Float32Array
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.tasks.base import Inspection
+    from napari_dip.tasks.base import Inspection, TaskSpec
 
 #: Side of the blocks whose means are compared, in pixels. Averaging reduces the noise to an eighth,
 #: and most structures in microscopy are as large.
@@ -39,6 +48,36 @@ COMPARISON_BLOCK_SIDE = 8
 MIN_BLOCK_CORRELATION = 0.5
 #: Maximum number of blocks that are compared; more would not change the decision.
 MAX_COMPARED_BLOCKS = 20_000
+#: Percentiles of the intensity range without outliers.
+ROBUST_PERCENTILES = (0.5, 99.5)
+#: Distance from the intensity range, in ranges, beyond which a pixel is suspect. In 28 images of
+#: FMD, and 14 of W2S and Hagen et al., the brightest pixel lies at most 3.2 ranges above.
+MIN_OUTLIER_RANGES = 5.0
+#: Side of the surroundings of an isolated outlier, in pixels (docs/constants.md).
+OUTLIER_WINDOW_SIDE = 5
+#: Maximum suspect pixels in the surroundings of an isolated outlier.
+MAX_ADJACENT_OUTLIERS = 3
+#: Maximum relative deviation of the other pixels around an isolated outlier: the sharpest PSF gives
+#: neighbours 0.16 of its height.
+MAX_SURROUNDING_DEVIATION = 0.1
+#: Maximum share of suspect pixels; with more the image is sparse and has no outliers.
+MAX_OUTLIER_FRACTION = 1e-3
+#: Limits of the intensity of an image without outliers.
+NO_OUTLIER_LIMITS = (-inf, inf)
+#: Sizes along Y and X of the windows of one value that make an empty area, in pixels: rare by
+#: chance. The narrow ones fit into the tips of rotated corners.
+EMPTY_WINDOWS = ((9, 9), (3, 27), (27, 3))
+#: Maximum share of pixels close to an empty area that are as dark, or as bright, as it is: at most
+#: 0.04 around padding, 0.16 or more around areas of one value in micrographs and photographs.
+MAX_SURROUNDING_SHARE = 0.1
+#: Distance from an empty area up to which `MAX_SURROUNDING_SHARE` is counted, in pixels.
+SURROUNDING_WIDTH = 4
+#: The eight neighbours of a pixel.
+_NEIGHBOURS = ((1, 1, 1), (1, 0, 1), (1, 1, 1))
+#: Number of values that are tried in a plane, the most frequent ones of areas of one value.
+MAX_EMPTY_VALUES = 4
+#: Maximum share of a plane that is filled in; beyond, there is too little to mirror.
+MAX_FILLED_FRACTION = 0.9
 
 
 def arrange_inputs(plan: Plan, inputs: Mapping[str, npt.NDArray[Any]]) -> RunInputs:
@@ -260,3 +299,228 @@ def _compute_block_means(volume: Float32Array) -> npt.NDArray[np.float64]:
     stride = max(1, count * rows * columns // MAX_COMPARED_BLOCKS)
     selected = blocks[:: min(stride, max(1, count))].astype(np.float64)
     return np.asarray(selected.mean((2, 4))).ravel()
+
+
+class FilledStack(NamedTuple):
+    """A stack as the fits see it.
+
+    Attributes
+    ----------
+    stack : ndarray
+        (N, C, *grid); the same array as before if nothing was filled in.
+    outliers : ndarray
+        (K,), their values.
+    empty_count : int
+        Number of pixels in empty areas that were filled in.
+    """
+
+    stack: Float32Array
+    outliers: Float32Array
+    empty_count: int
+
+
+def fill_pixels(
+    task_spec: TaskSpec, stack: Float32Array, limits: tuple[tuple[float, float], ...]
+) -> FilledStack:
+    """Fill in outliers, and empty areas if the result keeps them, in (N, C, *grid).
+
+    Parameters
+    ----------
+    task_spec : TaskSpec
+    stack : ndarray
+        In the image's units.
+    limits : tuple of (float, float)
+        As for `fill_outliers`.
+    """
+    empty_count = 0
+    if task_spec.keeps_pixel_grid:
+        stack, empty_count = fill_empty_areas(stack)
+    return FilledStack(*fill_outliers(stack, None, limits), empty_count)
+
+
+def fill_empty_areas(stack: Float32Array, values: AnyArray | None = None) -> tuple[AnyArray, int]:
+    """Mirror the rest of each plane of (N, C, *grid) into its empty areas.
+
+    Parameters
+    ----------
+    stack : ndarray
+        Where the areas are.
+    values : ndarray or None
+        (N, C, *grid): what is filled in there; None: the stack itself.
+
+    Returns
+    -------
+    filled : ndarray
+        A copy; the same array if there is nothing to fill in.
+    count : int
+        Number of pixels that were filled in.
+    """
+    values = stack if values is None else values
+    filled, count = values, 0
+    for index, empty in _iter_empty_areas(stack):
+        if empty.mean() <= MAX_FILLED_FRACTION:
+            filled = values.copy() if filled is values else filled
+            y, x = _find_mirrored_pixels(empty)
+            filled[index][:, empty] = values[index][:, y, x]
+            count += stack.shape[1] * len(y)
+    return filled, count
+
+
+def find_empty_areas(stack: Float32Array) -> BoolArray:
+    """Return a mask of the empty areas of (N, C, *grid), and of planes of one value."""
+    empty_mask = np.zeros(stack.shape, bool)
+    for index, empty in _iter_empty_areas(stack):
+        empty_mask[index][:, empty] = True
+    return empty_mask
+
+
+def _iter_empty_areas(stack: Float32Array) -> Iterator[tuple[Any, BoolArray]]:
+    """Yield the index of the channels (C, Y, X) of each plane, and its mask where all are empty."""
+    for item, *depth in np.ndindex(stack.shape[0], *stack.shape[2:-2]):
+        index = (item, slice(None), *depth)
+        empty = np.ones(stack.shape[-2:], bool)
+        for plane in stack[index]:
+            if empty.any() and plane.min() < plane.max():
+                empty &= _find_empty_area(plane)
+        if empty.any():
+            yield index, empty
+
+
+def _find_empty_area(plane: Float32Array) -> BoolArray:
+    """Return a mask of areas of one value in (Y, X), darker or brighter than what surrounds them.
+
+    Areas of the highest value are saturated rather than empty; in those with single other pixels,
+    photons were counted.
+    """
+    empty, width = np.zeros(plane.shape, bool), SURROUNDING_WIDTH
+    # the square window, without which there are no tips, holds a whole block of this side
+    blocks = cut_into_blocks(plane, (EMPTY_WINDOWS[0][0] + 1) // 2)
+    if (blocks.min((1, 3)) < blocks.max((1, 3))).all():
+        return empty
+    from scipy.ndimage import find_objects, label, maximum_filter, minimum_filter
+
+    solid_masks = [
+        maximum_filter(plane, window) == minimum_filter(plane, window) for window in EMPTY_WINDOWS
+    ]
+    values, counts = np.unique(plane[solid_masks[0]], return_counts=True)
+    highest = plane.max()
+    for value in values[np.argsort(-counts, kind="stable")[:MAX_EMPTY_VALUES]]:
+        if value == highest:
+            continue
+        has_value = plane == value
+        # slightly beyond the windows, for the steps of a slanted edge
+        is_near = [
+            maximum_filter(is_solid & has_value, tuple(side + width for side in window))
+            for window, is_solid in zip(EMPTY_WINDOWS, solid_masks, strict=True)
+        ]
+        areas, _ = label(has_value & np.logical_or.reduce(is_near))
+        for number, spans in enumerate(find_objects(areas), 1):
+            around = tuple(slice(max(0, span.start - width), span.stop + width) for span in spans)
+            area = areas[around] == number
+            surroundings = plane[around][maximum_filter(area, 2 * width + 1) & ~area]
+            shares = (surroundings <= value).mean(), (surroundings >= value).mean()
+            has_photons = minimum_filter(area, footprint=_NEIGHBOURS) & ~area
+            if min(shares) <= MAX_SURROUNDING_SHARE and not has_photons.any():
+                empty[around] |= area
+    return empty
+
+
+def _find_mirrored_pixels(empty: BoolArray) -> npt.NDArray[np.intp]:
+    """Return (2, K), for each pixel of an empty area, the place of the pixel that fills it.
+
+    It is the mirror image at the closest edge. Where nothing is there, it lies closer to the edge.
+    Copies of measured pixels have the noise of the image; a mean of neighbours would not.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    nearest = distance_transform_edt(empty, return_distances=False, return_indices=True)
+    places = np.stack(empty.nonzero())
+    edge: npt.NDArray[np.intp] = nearest[:, *places]
+    step = edge - places
+    while True:
+        y, x = mirrored = edge + step
+        is_outside = (y < 0) | (x < 0) | (y >= empty.shape[0]) | (x >= empty.shape[1])
+        is_invalid = is_outside | empty[*np.where(is_outside, edge, mirrored)]
+        if not is_invalid.any():
+            return mirrored
+        step[:, is_invalid] = np.trunc(step[:, is_invalid] / 2)  # 0 at last, a measured pixel
+
+
+def compute_outlier_limits(
+    planes: Float32Array, measured_mask: BoolArray | None
+) -> tuple[float, float]:
+    """Return the values of one channel (..., Y, X) beyond which a pixel is suspect."""
+    pixels = planes.reshape(-1) if measured_mask is None else planes[measured_mask]
+    if not pixels.size:
+        return NO_OUTLIER_LIMITS
+    low, high = (float(value) for value in np.percentile(pixels, ROBUST_PERCENTILES))
+    limits = low - MIN_OUTLIER_RANGES * (high - low), high + MIN_OUTLIER_RANGES * (high - low)
+    suspect_fraction = ((pixels < limits[0]) | (pixels > limits[1])).mean()
+    return limits if high > low and suspect_fraction <= MAX_OUTLIER_FRACTION else NO_OUTLIER_LIMITS
+
+
+def fill_outliers(
+    stack: Float32Array, measured_mask: BoolArray | None, limits: tuple[tuple[float, float], ...]
+) -> tuple[Float32Array, Float32Array]:
+    """Replace outliers by the median of their surroundings.
+
+    Parameters
+    ----------
+    stack : ndarray
+        (N, C, *grid), in the image's units.
+    measured_mask : ndarray of bool or None
+        Of the same shape, True where a pixel was measured; None: all.
+    limits : tuple of (float, float)
+        Output of `compute_outlier_limits` for each channel.
+
+    Returns
+    -------
+    stack : ndarray
+        A copy; the same array if there are no outliers.
+    values : ndarray
+        Values of the outliers.
+    """
+    suspect = np.zeros(stack.shape, bool)
+    for channel, (low, high) in enumerate(limits):
+        if isfinite(low):
+            suspect[:, channel] = (stack[:, channel] < low) | (stack[:, channel] > high)
+    if measured_mask is not None:
+        suspect &= measured_mask
+    filled, values = stack, []
+    for position in zip(*suspect.nonzero(), strict=True):
+        median = _compute_surrounding_median(stack, measured_mask, suspect, position)
+        if median is not None:
+            filled = stack.copy() if filled is stack else filled
+            filled[position] = median
+            values.append(stack[position])
+    return filled, np.asarray(values, np.float32)
+
+
+def _compute_surrounding_median(
+    stack: Float32Array,
+    measured_mask: BoolArray | None,
+    suspect: BoolArray,
+    position: tuple[np.intp, ...],
+) -> float | None:
+    """Return the median around an isolated suspect; None if it is not isolated."""
+    plane, radius = position[:-2], OUTLIER_WINDOW_SIDE // 2
+    y, x = (slice(max(0, int(index) - radius), int(index) + radius + 1) for index in position[-2:])
+    is_suspect = suspect[plane][y, x]
+    is_usual = ~is_suspect if measured_mask is None else ~is_suspect & measured_mask[plane][y, x]
+    if int(is_suspect.sum()) > MAX_ADJACENT_OUTLIERS or not is_usual.any():
+        return None
+    surroundings = stack[plane][y, x][is_usual]
+    median = float(np.median(surroundings))
+    max_deviation = MAX_SURROUNDING_DEVIATION * abs(float(stack[position]) - median)
+    return median if float(np.abs(surroundings - median).max()) <= max_deviation else None
+
+
+def make_outlier_note(values: Float32Array, *, put_back: bool) -> Note:
+    """Return a note on the number of outliers, and on their values in the result."""
+    most_extreme = float(values[np.abs(values).argmax()])
+    return make_note("outliers", count=len(values), most=most_extreme, put_back=put_back)
+
+
+def make_empty_note(count: int, total: int) -> Note:
+    """Return a note on the share of pixels in empty areas."""
+    return make_note("empty-areas", share=count / total)

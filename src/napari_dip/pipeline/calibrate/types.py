@@ -144,8 +144,8 @@ class Calibration:
         Input of a half-resolution fit, if the image is oversampled.
     outlier_limits : tuple of (float, float)
         Per channel, values beyond which isolated pixels are outliers.
-    outlier_count : int
-        Number of outliers, which are filled in for the fit.
+    filled_count : int
+        Number of outliers and of pixels in empty areas, which are filled in for the fit.
     camera_noise : CameraNoise or None
         Joint noise of red, green and blue, if it is that of a colour camera.
     item_calibrations : tuple of Calibration
@@ -167,7 +167,7 @@ class Calibration:
     repeated_exposure: RepeatedExposure | None = None
     half_resolution: HalfResolutionStack | None = None
     outlier_limits: tuple[tuple[float, float], ...] = ()
-    outlier_count: int = 0
+    filled_count: int = 0
     camera_noise: CameraNoise | None = None
     item_calibrations: tuple[Calibration, ...] = ()
     camera_correction: CameraCorrection | None = None

@@ -16,7 +16,13 @@ from napari_dip.errors.notes import make_note, parse_report_notes, serialise_not
 from napari_dip.pipeline.assess.merge import ResultMerger, convert_to_input_dtype
 from napari_dip.pipeline.assess.report import compute_sha256, make_unrestored_tiles_notes
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
-from napari_dip.pipeline.calibrate.image_calibration import fill_outliers, make_outlier_note
+from napari_dip.pipeline.calibrate.inputs import (
+    fill_empty_areas,
+    fill_pixels,
+    find_empty_areas,
+    make_empty_note,
+    make_outlier_note,
+)
 from napari_dip.pipeline.plan.layout import (
     from_stack,
     has_overlap,
@@ -85,7 +91,9 @@ class TileBlender:
     image : array-like
         In the axes and shape of `plan.header`.
     outliers : ndarray
-        Values of outlier pixels that were excluded from the fits; filled by `write_images`.
+        Values of outlier pixels that were excluded from the fits; set by `write_images`.
+    empty_count : int
+        Number of pixels in empty areas; set by `write_images`.
     """
 
     run_plan: RunPlan
@@ -93,6 +101,7 @@ class TileBlender:
     unit_results: ResultStore
     image: Any
     outliers: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    empty_count: int = 0
 
     @property
     def _factors(self) -> tuple[int, int]:
@@ -167,18 +176,18 @@ class TileBlender:
         for band in self._iter_bands():
             blended, result_band = self.blend_region(band), band.upscale(self._factors)
             image, input_mask = blended.image + offset, blended.input_mask
-            measurement_stack = blended.measurement[None].astype(np.float32)
-            filled_stack, outlier_values = fill_outliers(
-                measurement_stack, None, self.calibration.outlier_limits
-            )
-            if len(outlier_values):
-                self.outliers = np.concatenate([self.outliers, outlier_values])
-                is_outlier = filled_stack[0] != blended.measurement
-                if run_plan.recipe.task.spec.keeps_pixel_grid:
-                    image = np.where(is_outlier, blended.measurement, image)
-                    input_mask = input_mask | is_outlier
+            task_spec = run_plan.recipe.task.spec
+            measurement = blended.measurement[None].astype(np.float32)
+            filled = fill_pixels(task_spec, measurement, self.calibration.outlier_limits)
+            self.outliers = np.concatenate([self.outliers, filled.outliers])
+            residual = filled.stack[0] - blended.prediction - offset
+            if task_spec.keeps_pixel_grid:
+                is_empty = find_empty_areas(measurement)[0]
+                self.empty_count += int(is_empty.sum())
+                is_kept = is_empty | (filled.stack[0] != blended.measurement)
+                image = np.where(is_kept, blended.measurement, image)
+                input_mask, residual = input_mask | is_kept, np.where(is_kept, 0, residual)
             result_pixels = arrange_axes(run_plan, image, result_band)
-            residual = filled_stack[0] - blended.prediction - offset
             residual[list(self.calibration.constant_channels)] = 0
             array = band.read_pixels(self.image, run_plan.header.axes)
             copied_mask = arrange_axes(run_plan, input_mask, result_band) > 0
@@ -287,6 +296,8 @@ def assemble_restoration(
     if len(blender.outliers):
         put_back = run_plan.recipe.task.spec.keeps_pixel_grid
         notes.append(make_outlier_note(blender.outliers, put_back=put_back))
+    if blender.empty_count:
+        notes.append(make_empty_note(blender.empty_count, run_plan.header.pixel_count))
     if len(run_plan.regions) > 1:
         notes.append(make_note("regions-sampled", count=len(run_plan.regions)))
     header = run_plan.header
@@ -331,16 +342,17 @@ def _merge_sample_regions(
         BlendedRegion._make(array.reshape(len(array), *array.shape[-2:]) for array in region)
         for region in map(blender.blend_region, regions_image.run_plan.regions)
     ]
-    measured = np.stack([blended_region.measurement for blended_region in blended]).astype(
-        np.float32
-    )
-    stack, _ = fill_outliers(measured, None, regions_image.calibration.outlier_limits)
-    calibration = replace(regions_image.calibration, outlier_count=0)  # counted for the whole image
-    merger = ResultMerger(replace(regions_image, calibration=calibration, stack=stack))
-    merger.sums[0] = [blended_region.image for blended_region in blended]
-    merger.sums[1] = merger.sums[0] ** 2
-    merger.sums[2] = [blended_region.std**2 for blended_region in blended]
-    merger.predictions[...] = [blended_region.prediction for blended_region in blended]
+    images, stds, measured, predictions, _ = map(np.stack, zip(*blended, strict=True))
+    measured, task_spec = measured.astype(np.float32), regions_image.run_plan.recipe.task.spec
+    filled = fill_pixels(task_spec, measured, regions_image.calibration.outlier_limits)
+    if filled.empty_count:  # each tile was filled in by itself
+        images, stds, predictions = (
+            fill_empty_areas(measured, values)[0] for values in (images, stds, predictions)
+        )
+    calibration = replace(regions_image.calibration, filled_count=0)  # counted for the whole image
+    merger = ResultMerger(replace(regions_image, calibration=calibration, stack=filled.stack))
+    merger.sums[...] = images, images**2, stds**2
+    merger.predictions[...] = predictions
     merger.result_counts[...] = 1
     merger.outcomes.extend(outcomes)
     return merger

@@ -16,10 +16,10 @@ from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import RefusedError
 from napari_dip.pipeline.assess.merge import ResultMerger, UnitResult
 from napari_dip.pipeline.calibrate.image_calibration import (
-    fill_outliers,
     replace_half_resolution,
     zero_residual_outliers,
 )
+from napari_dip.pipeline.calibrate.inputs import fill_pixels
 from napari_dip.pipeline.calibrate.types import CalibratedImage
 from napari_dip.pipeline.execute.device_recovery import make_machine_fault
 from napari_dip.pipeline.execute.executor import Executor
@@ -182,7 +182,8 @@ class TileExecutor:
         header = tile.make_header(run_plan.header)
         array = tile.read_pixels(self.image, header.axes)
         stack = to_stack(array, header.axes, run_plan.layout)
-        stack, _ = fill_outliers(stack, None, calibration.outlier_limits)
+        task_spec = run_plan.recipe.task.spec
+        stack = fill_pixels(task_spec, stack, calibration.outlier_limits).stack
         return CalibratedImage(
             run_plan=run_plan,
             calibration=replace_half_resolution(calibration, stack),

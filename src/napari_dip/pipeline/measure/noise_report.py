@@ -20,6 +20,7 @@ from napari_dip.pipeline.calibrate.channel_noise import (
     measure_channel_noise,
     measure_flat_blocks,
 )
+from napari_dip.pipeline.calibrate.inputs import fill_empty_areas
 from napari_dip.pipeline.calibrate.types import RunInputs, get_grey_level_step
 from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.plan.layout import make_layout, refuse_header, to_stack
@@ -289,7 +290,9 @@ def _measure_report(
         mask = ~missing
     measured = array if mask is None else stack[mask]
     raise_if_refused(refuse_content(measured, header.name))
-    if mask is not None:
+    if mask is None:
+        stack, _ = fill_empty_areas(stack)
+    else:
         stack = np.where(mask, stack, np.nanmean(stack)).astype(np.float32)
     constant = tuple(c for c in range(stack.shape[1]) if stack[:, c].min() == stack[:, c].max())
     inputs = RunInputs(
