@@ -8,8 +8,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from napari_dip.engine.noise.estimate import estimate_noise
+from napari_dip.engine.noise.flat_blocks import DarkLevel
 from napari_dip.engine.noise.repeated_exposure import measure_dark_level, measure_photon_transfer
-from napari_dip.engine.noise.variance_model import DarkLevel
 
 GAIN, READ, OFFSET = 2.5, 4.0, 100.0
 

@@ -38,6 +38,7 @@ from napari_dip.engine.noise.flat_blocks import (
     choose_block_side,
     cut_blocks,
     find_clipping_limits,
+    find_dark_plateau,
     select_informative_blocks,
 )
 from napari_dip.engine.noise.variance_model import (
@@ -46,7 +47,6 @@ from napari_dip.engine.noise.variance_model import (
     BlockSpectra,
     VarianceModel,
     compute_block_spectra,
-    find_dark_plateau,
     find_photon_gain,
     fit_variance_model,
     make_frequency_grids,
@@ -267,7 +267,7 @@ def estimate_noise(
         min_variance=max(rounding_variance, (1e-4 * value_range) ** 2),
     )
     noise_fit = _fit_noise_sample(sample, spectra, reason)
-    if noise_fit.reason is UnreliableReason.OFF_VARIANCE_MODEL:
+    if noise_fit.reason is UnreliableReason.OFF_VARIANCE_MODEL or noise_fit.variance_model.floor:
         noise_fit = _refit_with_dark_offset(sample, noise_fit, value_range)
     return _make_estimate(sample._replace(clipping_limits=clipping_limits), noise_fit)
 
@@ -309,7 +309,7 @@ def _fit_noise_sample(
     reason = reason or _find_unreliable_reason(model, correlation, median, sample.grey_level_step)
     if not reason:
         dark_variance = predict_variance(darkest, model.gain, model.intercept)
-        floor = max(0.5 * dark_variance, min_variance)
+        floor = max(0.5 * dark_variance, min_variance, model.floor)
         reason = _find_contradiction(spectra, model, correlation, floor)
     if reason in TEXTURE_REASONS:
         # what is correlated is texture; white noise is no stronger than the finest frequencies
@@ -344,7 +344,7 @@ def _refit_with_dark_offset(
 def _make_estimate(sample: _NoiseSample, noise_fit: _NoiseFit) -> NoiseEstimate:
     """Return the estimate; if it is reliable, with a caution and the detector's dark level."""
     spectra, model, correlation, dark_variance, reason, uses_dark_offset = noise_fit
-    floor = max(0.5 * dark_variance, sample.min_variance)
+    floor = max(0.5 * dark_variance, sample.min_variance, model.floor)
     dark_level, caution = None, None
     if not reason:
         caution = find_caution(
@@ -363,7 +363,7 @@ def _make_estimate(sample: _NoiseSample, noise_fit: _NoiseFit) -> NoiseEstimate:
             reason, caution = UnreliableReason.OFF_VARIANCE_MODEL, None
         if not is_off_model and not isfinite(sample.clipping_limits[0]):
             dark_level = find_dark_plateau(
-                spectra.means, model.gain, model.intercept, sample.min_variance
+                spectra.means, DCT_SIDE, model.gain, model.intercept, sample.min_variance
             )
     return NoiseEstimate(
         gain=model.gain,
@@ -465,6 +465,7 @@ def _extend_to_all_bands(
             gain=model.gain / fraction,
             intercept=model.intercept / fraction,
             gain_error=model.gain_error / fraction,
+            floor=model.floor / fraction,
         )
     y, x = make_frequency_grids()
     order = torch.where((fractions >= MIN_BAND_POWER_FRACTION) & (y + x >= 3), y + x, 0).flatten()

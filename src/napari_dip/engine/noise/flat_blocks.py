@@ -1,9 +1,9 @@
-"""Cut images into blocks, select flat and unclipped ones, and compute their autocorrelation."""
+"""Cut images into blocks, select flat, dark and unclipped ones, and compute autocorrelation."""
 
 from __future__ import annotations
 
 from math import inf, isfinite, prod
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -46,6 +46,18 @@ FLAT_GROUP_FRACTION = 0.25
 _BRIGHTNESS_GROUP_COUNT = 64
 #: Limits of an image without clipping.
 NO_CLIPPING = (-inf, inf)
+#: Least share of the blocks in a dark plateau.
+MIN_DARK_BLOCK_FRACTION = 0.05
+#: Fewest blocks in a dark plateau.
+MIN_DARK_BLOCKS = 24
+#: Allowed spread of the darkest blocks' means, in units of that of noise. Below it they are
+#: clipped, above it structured.
+DARK_SPREAD_RANGE = (0.7, 1.4)
+#: Least ratio of the number of blocks at the plateau to that in an interval of the same width above
+#: it. Noise alone has 35, a uniform ramp has 1.
+MIN_PLATEAU_RATIO = 2.0
+#: Iterations for the centre of the plateau.
+_PLATEAU_ITERATIONS = 10
 
 
 def choose_block_side(grid: tuple[int, ...]) -> int:
@@ -287,3 +299,71 @@ def _average_flattest_blocks(fraction: Tensor, variances: Tensor) -> float:
     """Return the mean clipped share of the flattest blocks of a group."""
     count = max(1, round(FLAT_GROUP_FRACTION * len(fraction)))
     return float(fraction[variances.argsort(stable=True)[:count]].mean())
+
+
+class DarkLevel(NamedTuple):
+    """Offset and read noise of a detector, in grey values.
+
+    Attributes
+    ----------
+    offset : float
+    read_noise : float
+        Standard deviation.
+    offset_error, read_noise_error : float
+        Standard errors; 0 if both come from dark frames.
+    """
+
+    offset: float
+    read_noise: float
+    offset_error: float = 0.0
+    read_noise_error: float = 0.0
+
+
+def find_dark_plateau(
+    means: Tensor, side: int, gain: float, intercept: float, min_variance: float
+) -> DarkLevel | None:
+    """Return offset and read noise from the dark regions of an image; None if there are none.
+
+    Means of dark blocks differ by noise alone, so they form a peak below all others. Uniform
+    background light does the same, and is then included in both values.
+
+    Parameters
+    ----------
+    means : Tensor
+        (K,), of square blocks.
+    side : int
+        Of the blocks, in pixels.
+    gain, intercept : float
+        Of the variance model.
+    min_variance : float
+        Lower bound of the variance.
+    """
+    variance = max(predict_variance(float(means.quantile(0.02)), gain, intercept), min_variance)
+    width = variance**0.5 / side
+    centre = float(means.quantile(0.005)) + 2 * width
+    for _ in range(_PLATEAU_ITERATIONS):
+        plateau = means[(means - centre).abs() < 2.5 * width]
+        if not len(plateau):
+            return None
+        centre = float(plateau.median())
+    lower_half = means[(means < centre) & (means > centre - 4 * width)]
+    count = int(((means - centre).abs() < width).sum())
+    count_above = int(((means > centre + 3 * width) & (means < centre + 5 * width)).sum())
+    if (
+        count < max(MIN_DARK_BLOCKS, MIN_DARK_BLOCK_FRACTION * len(means))
+        or count < MIN_PLATEAU_RATIO * count_above
+    ):
+        return None
+    relative_std = (
+        float((lower_half - centre).square().mean().sqrt()) / width if len(lower_half) else 0.0
+    )
+    read_variance = predict_variance(centre, gain, intercept)
+    if not DARK_SPREAD_RANGE[0] <= relative_std <= DARK_SPREAD_RANGE[1] or read_variance <= 0:
+        return None
+    # standard errors of the mean and of the standard deviation over all pixels of these blocks
+    return DarkLevel(
+        centre,
+        read_variance**0.5,
+        width / count**0.5,
+        (read_variance / (2 * count * side**2)) ** 0.5,
+    )

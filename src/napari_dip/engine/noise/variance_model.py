@@ -17,10 +17,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from napari_dip.engine.constants import MAD_TO_STD
 from napari_dip.engine.noise import predict_variance
 from napari_dip.engine.noise.flat_blocks import (
     NO_CLIPPING,
     cut_patches,
+    find_dark_plateau,
     select_informative_blocks,
 )
 
@@ -35,14 +37,23 @@ _NEGLIGIBLE_TEXTURES = 2
 MIN_SLOPE_ERRORS = 2.0
 #: Iterations of expectation maximisation; the model converges in 40 to 60.
 EM_ITERATIONS = 80
-#: Iterations after which the start is judged.
-_START_ITERATIONS = 10
-#: Share of blocks without texture from which on a start is not doubted: at most 0.04 where it was
+#: Share of blocks without texture from which on a line is not doubted: at most 0.04 where it was
 #: held low by dark blocks, 0.21 and more in EMCCD noise (docs/constants.md).
 MAX_DOUBTFUL_FLAT_FRACTION = 0.1
-#: Least share of blocks without texture for a start with the steeper line: at least 0.80 where it
-#: is correct, at most 0.21 in photographs without noise (docs/constants.md).
-MIN_STEEPER_FLAT_FRACTION = 0.5
+#: Least share of blocks without texture for a steeper line: at least 0.76 where it is correct, at
+#: most 0.61 in photographs without noise (docs/constants.md).
+MIN_STEEPER_FLAT_FRACTION = 0.7
+#: Least share of blocks without texture for a steeper line without an error of brightness: 0.61 in
+#: the scene of the noise matrix that needs it, at most 0.33 in seven photographs without noise.
+MIN_EXACT_FLAT_FRACTION = 0.5
+#: Shares of the blocks, the brightest, in which a line is doubted and a steeper one looked for.
+BRIGHT_FRACTIONS = (1.0, 0.5, 0.25, 0.125)
+#: Maximum variance in the dark by the line of bright blocks, in units of what was measured there: a
+#: negative one in scenes on black, 18 or more where saturated or textured blocks gave the line.
+MAX_DARK_RATIO = 2.0
+#: Error of brightness that is allowed for a steeper line, in standard deviations of the means of
+#: the darker half of the blocks: with 0.25, JPEG still holds the line low (docs/constants.md).
+BRIGHTNESS_ERROR_FRACTION = 0.5
 #: Number of brightness classes of the variance model.
 VARIANCE_BRIGHTNESS_CLASSES = 8
 #: Quantiles of coarse structure that divide each brightness class; every part has a texture
@@ -54,22 +65,10 @@ MIN_CLASS_BLOCKS = 24
 _SHARED_PSEUDOCOUNT = 8.0
 #: Pseudocount in blocks of no texture.
 _FLAT_PSEUDOCOUNT = 2.0
-#: Least share of the blocks in a dark plateau.
-MIN_DARK_BLOCK_FRACTION = 0.05
-#: Fewest blocks in a dark plateau.
-MIN_DARK_BLOCKS = 24
-#: Allowed spread of the darkest blocks' means, in units of that of noise. Below it they are
-#: clipped, above it structured.
-DARK_SPREAD_RANGE = (0.7, 1.4)
-#: Least ratio of the number of blocks at the plateau to that in an interval of the same width above
-#: it. Noise alone has 35, a uniform ramp has 1.
-MIN_PLATEAU_RATIO = 2.0
 #: Share of the blocks, the darkest, whose noise is that of the dark plateau.
 _DARK_FRACTION = 0.03
 #: Distance from the dark plateau, in standard errors, up to which a block belongs to it.
 _PLATEAU_ERRORS = 4.0
-#: Iterations for the centre of the plateau.
-_PLATEAU_ITERATIONS = 10
 #: Maximal number of blocks: 6,000 of 64 pixels determine a variance to 0.4 %.
 MAX_BLOCKS = 6_000
 #: Pixels of an image up to which blocks overlap by half, since few fit into it.
@@ -162,16 +161,20 @@ class VarianceModel(NamedTuple):
         Standard error of the gain, from the blocks without texture.
     flat_fraction : float
         Share of the blocks without texture.
+    floor : float
+        Lower bound of the variance; above 0 where the line holds for bright blocks alone.
     """
 
     gain: float
     intercept: float
     gain_error: float
     flat_fraction: float
+    floor: float = 0.0
 
     def compute_variance(self, means: Tensor, min_variance: float) -> Tensor:
         """Return the variance at these brightnesses, at least `min_variance`."""
-        return predict_variance(means, self.gain, self.intercept).clamp(min=min_variance)
+        line = predict_variance(means, self.gain, self.intercept)
+        return line.clamp(min=max(min_variance, self.floor))
 
 
 def make_dct_matrix() -> Tensor:
@@ -216,23 +219,19 @@ def fit_variance_model(
     Dempster, Laird, Rubin, J. R. Stat. Soc. B 39(1), 1977 (expectation and maximisation); Foi et
     al., IEEE TIP 17(10), 2008, doi:10.1109/TIP.2008.2001399 (variance as a line in the mean).
     """
-    means = blocks.means
     energy = (blocks.power[:, bands].mean(1) / fraction).clamp(min=min_variance)
     y, x = make_frequency_grids()
     coarse = blocks.power[:, (y + x >= 1) & (y + x <= 3)].mean(1)
-    count = max(1, min(VARIANCE_BRIGHTNESS_CLASSES, len(means) // MIN_CLASS_BLOCKS))
-    classes = _classify_blocks(means, coarse, count)
-    freedom, darkest = float(bands.sum()), float(means.quantile(0.002))
-    sample = _EnergySample(means, energy, classes, count, freedom, darkest, min_variance)
-    start = _choose_start(sample)
-    step = _maximise_repeatedly(sample, *start[:3], EM_ITERATIONS - _START_ITERATIONS)
-    gain, intercept = step.gain, step.intercept
+    whole = _make_sample(blocks.means, energy, coarse, float(bands.sum()), min_variance)
+    sample, step, floor = _fit_mixture(whole, coarse)
+    means, gain, intercept = sample.means, step.gain, step.intercept
     # the error comes from the likelihood of blocks without texture
     expected = predict_variance(means, gain, intercept).clamp(min=min_variance)
     weight = blocks.independent_fraction * step.posterior[:, 0] * step.half_freedom / expected**2
-    gain_error, flat_fraction = _compute_slope_error(means, weight), step.flat_fraction
+    gain_error = _compute_slope_error(means, weight)
+    flat_fraction = step.flat_fraction * len(means) / len(blocks.means)  # the others tell nothing
     if gain >= MIN_SLOPE_ERRORS * gain_error:
-        return VarianceModel(gain, intercept, gain_error, flat_fraction)
+        return VarianceModel(gain, intercept, gain_error, flat_fraction, floor)
     # a slope from few blocks of one brightness must not be extrapolated
     mean_noise = float((step.flat_probability * step.noise).sum() / step.flat_probability.sum())
     return VarianceModel(0.0, max(mean_noise, min_variance), gain_error, flat_fraction)
@@ -248,6 +247,7 @@ class _EnergySample(NamedTuple):
     freedom: float
     darkest: float
     min_variance: float
+    brightness_error: float = 0.0  # of a block's mean, by an uneven offset for example
 
 
 class _EnergyMixture(NamedTuple):
@@ -261,36 +261,88 @@ class _EnergyMixture(NamedTuple):
     noise: Tensor  # (K,), energy less texture
     half_freedom: Tensor  # (K,), half the degrees of freedom
 
+    def predict(self, mean: float) -> float:
+        """Return the variance of the line at one brightness."""
+        return predict_variance(mean, self.gain, self.intercept)
+
     @property
     def flat_fraction(self) -> float:
         """Share of the blocks without texture."""
         return float(self.posterior[:, 0].mean())
 
 
-def _choose_start(sample: _EnergySample) -> _EnergyMixture:
-    """Take the first steps of expectation maximisation.
+def _make_sample(
+    means: Tensor, energy: Tensor, coarse: Tensor, freedom: float, min_variance: float
+) -> _EnergySample:
+    """Classify blocks of these means and energies by brightness and coarse structure."""
+    count = max(1, min(VARIANCE_BRIGHTNESS_CLASSES, len(means) // MIN_CLASS_BLOCKS))
+    classes = _classify_blocks(means, coarse, count)
+    darkest = float(means.quantile(0.002))
+    return _EnergySample(means, energy, classes, count, freedom, darkest, min_variance)
 
-    Few dark blocks without noise can hold the line so low that all others seem textured. Then it
-    starts again with a steeper line.
+
+def _fit_mixture(
+    whole: _EnergySample, coarse: Tensor
+) -> tuple[_EnergySample, _EnergyMixture, float]:
+    """Fit the variance model and the mixture of textures by expectation maximisation.
+
+    Dark blocks without noise can hold the line so low that all others seem textured: little light
+    falls there, their offset is uneven, or JPEG took their noise. A steeper line is then looked for
+    in all blocks, and in the brightest ones.
+
+    Returns
+    -------
+    sample : _EnergySample
+        The blocks that the line is fitted to.
+    mixture : _EnergyMixture
+    floor : float
+        Variance of the other blocks; 0 if there are none.
     """
+    first_line, steeper_line = _estimate_initial_lines(whole)
+    first = _maximise_repeatedly(whole, *first_line)
+    for fraction in BRIGHT_FRACTIONS:
+        is_bright = whole.means >= whole.means.quantile(1 - fraction)
+        is_doubtful = float(first.posterior[is_bright, 0].mean()) < MAX_DOUBTFUL_FLAT_FRACTION
+        if not is_doubtful or int(is_bright.sum()) < MIN_CLASS_BLOCKS:
+            continue
+        means, energy, structure = (v[is_bright] for v in (whole.means, whole.energy, coarse))
+        sample = _make_sample(means, energy, structure, whole.freedom, whole.min_variance)
+        steeper = _fit_steeper_line(sample)
+        if fraction == 1:
+            if steeper is not None:
+                return sample, steeper, 0.0
+            # few bright blocks seem textured if brightness is allowed an error
+            exact = _maximise_repeatedly(sample, *steeper_line)
+            if exact.flat_fraction >= MIN_EXACT_FLAT_FRACTION:
+                return sample, exact, 0.0
+            continue
+        floor = max(first.predict(whole.darkest), whole.min_variance)
+        if steeper is not None and steeper.predict(whole.darkest) <= MAX_DARK_RATIO * floor:
+            return sample, steeper, floor
+    return whole, first, 0.0
+
+
+def _fit_steeper_line(sample: _EnergySample) -> _EnergyMixture | None:
+    """Fit a line that follows dark blocks less; None if most blocks seem textured by it.
+
+    Brightness is allowed an error, by which dark blocks weigh less.
+    """
+    dark_means = sample.means[sample.means <= sample.means.median()]
+    spread = MAD_TO_STD * float((dark_means - dark_means.median()).abs().median())
+    tolerant_sample = sample._replace(brightness_error=BRIGHTNESS_ERROR_FRACTION * spread)
+    _, steeper_line = _estimate_initial_lines(sample)
+    steeper = _maximise_repeatedly(tolerant_sample, *steeper_line)
+    return steeper if steeper.flat_fraction >= MIN_STEEPER_FLAT_FRACTION else None
+
+
+def _maximise_repeatedly(sample: _EnergySample, gain: float, intercept: float) -> _EnergyMixture:
+    """Take all steps of expectation maximisation."""
     texture_count = len(TEXTURE_ENERGIES)
     mixture_weights = torch.full(
         (sample.class_count * len(STRUCTURE_QUANTILES), texture_count), 0.5 / (texture_count - 1)
     ).to(sample.means)
     mixture_weights[:, 0] = 0.5
-    first_line, steeper_line = _estimate_initial_lines(sample)
-    start = _maximise_repeatedly(sample, *first_line, mixture_weights, _START_ITERATIONS)
-    if start.flat_fraction >= MAX_DOUBTFUL_FLAT_FRACTION:
-        return start
-    steeper = _maximise_repeatedly(sample, *steeper_line, mixture_weights, _START_ITERATIONS)
-    return steeper if steeper.flat_fraction >= MIN_STEEPER_FLAT_FRACTION else start
-
-
-def _maximise_repeatedly(
-    sample: _EnergySample, gain: float, intercept: float, mixture_weights: Tensor, count: int
-) -> _EnergyMixture:
-    """Take some steps of expectation maximisation, at least one."""
-    for _ in range(count):
+    for _ in range(EM_ITERATIONS):
         step = _maximise(sample, gain, intercept, mixture_weights)
         gain, intercept, mixture_weights = step[:3]
     return step
@@ -308,6 +360,7 @@ def _maximise(
     dark_variance = max(predict_variance(sample.darkest, gain, intercept), min_variance)
     photon_fraction = 1 - (dark_variance / expected).clamp(max=1)
     excess_variance = gain**2 * photon_fraction / (DCT_SIDE**2 * expected)
+    excess_variance = excess_variance + (gain * sample.brightness_error / expected) ** 2
     half_freedom = 1 / (2 / sample.freedom + excess_variance)
     log_density = (
         _compute_log_density(energy, half_freedom, expected[:, None] * texture)
@@ -408,72 +461,6 @@ def _compute_slope_error(means: Tensor, weight: Tensor) -> float:
     return float(scatter**-0.5)
 
 
-class DarkLevel(NamedTuple):
-    """Offset and read noise of a detector, in grey values.
-
-    Attributes
-    ----------
-    offset : float
-    read_noise : float
-        Standard deviation.
-    offset_error, read_noise_error : float
-        Standard errors; 0 if both come from dark frames.
-    """
-
-    offset: float
-    read_noise: float
-    offset_error: float = 0.0
-    read_noise_error: float = 0.0
-
-
-def find_dark_plateau(
-    means: Tensor, gain: float, intercept: float, min_variance: float
-) -> DarkLevel | None:
-    """Return offset and read noise from the dark regions of an image; None if there are none.
-
-    Means of dark blocks differ by noise alone, so they form a peak below all others. Uniform
-    background light does the same, and is then included in both values.
-
-    Parameters
-    ----------
-    means : Tensor
-        (K,), of blocks of DCT_SIDE x DCT_SIDE pixels.
-    gain, intercept : float
-        Of the variance model.
-    min_variance : float
-        Lower bound of the variance.
-    """
-    variance = max(predict_variance(float(means.quantile(0.02)), gain, intercept), min_variance)
-    width = variance**0.5 / DCT_SIDE
-    centre = float(means.quantile(0.005)) + 2 * width
-    for _ in range(_PLATEAU_ITERATIONS):
-        plateau = means[(means - centre).abs() < 2.5 * width]
-        if not len(plateau):
-            return None
-        centre = float(plateau.median())
-    lower_half = means[(means < centre) & (means > centre - 4 * width)]
-    count = int(((means - centre).abs() < width).sum())
-    count_above = int(((means > centre + 3 * width) & (means < centre + 5 * width)).sum())
-    if (
-        count < max(MIN_DARK_BLOCKS, MIN_DARK_BLOCK_FRACTION * len(means))
-        or count < MIN_PLATEAU_RATIO * count_above
-    ):
-        return None
-    relative_std = (
-        float((lower_half - centre).square().mean().sqrt()) / width if len(lower_half) else 0.0
-    )
-    read_variance = predict_variance(centre, gain, intercept)
-    if not DARK_SPREAD_RANGE[0] <= relative_std <= DARK_SPREAD_RANGE[1] or read_variance <= 0:
-        return None
-    # standard errors of the mean and of the standard deviation over all pixels of these blocks
-    return DarkLevel(
-        centre,
-        read_variance**0.5,
-        width / count**0.5,
-        (read_variance / (2 * count * DCT_SIDE**2)) ** 0.5,
-    )
-
-
 def merge_dark_blocks(blocks: BlockSpectra, min_variance: float) -> BlockSpectra | None:
     """Return the blocks with dark ones set to the plateau's offset; None without a dark plateau.
 
@@ -488,7 +475,7 @@ def merge_dark_blocks(blocks: BlockSpectra, min_variance: float) -> BlockSpectra
     """
     darkest = blocks.means.argsort(stable=True)[: max(1, round(_DARK_FRACTION * len(blocks.means)))]
     energy = float(blocks.power[darkest][:, select_finest_bands()].mean(1).median())
-    level = find_dark_plateau(blocks.means, 0.0, energy, min_variance)
+    level = find_dark_plateau(blocks.means, DCT_SIDE, 0.0, energy, min_variance)
     if level is None:
         return None
     limit = level.offset + _PLATEAU_ERRORS * level.read_noise / DCT_SIDE
