@@ -291,7 +291,8 @@ def _measure_report(
     measured = array if mask is None else stack[mask]
     raise_if_refused(refuse_content(measured, header.name))
     if mask is None:
-        stack, _ = fill_empty_areas(stack)
+        stack, empty_count = fill_empty_areas(stack)
+        measured = stack.astype(array.dtype) if empty_count else measured
     else:
         stack = np.where(mask, stack, np.nanmean(stack)).astype(np.float32)
     constant = tuple(c for c in range(stack.shape[1]) if stack[:, c].min() == stack[:, c].max())
