@@ -102,6 +102,13 @@ def test_padding_comes_back_as_it_was_and_the_rest_is_denoised(tile):
     assert error.std() < 8
 
 
+def test_padding_stays_black_where_black_pixels_fill_it():
+    image = pad_with(0, np.maximum(NOISY - np.quantile(NOISY, 0.01), 0))
+    result = dip.denoise(image, preset="fast", max_iterations=8)
+    assert (fill_empty_areas(image[None, None])[0][0, 0][IS_PADDING] == 0).any()
+    np.testing.assert_array_equal(result.image[IS_PADDING], 0)
+
+
 def test_the_live_image_keeps_the_padding():
     previews = []
 

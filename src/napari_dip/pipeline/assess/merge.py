@@ -31,6 +31,7 @@ from napari_dip.pipeline.assess.report import (
 from napari_dip.pipeline.assess.report_fields import convert_nan_to_none
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.image_calibration import zero_residual_outliers
+from napari_dip.pipeline.calibrate.inputs import find_empty_areas
 from napari_dip.pipeline.plan.layout import from_stack, to_stack
 from napari_dip.pipeline.plan.units import make_segment_notes
 from napari_dip.pipeline.restoration import Restoration
@@ -324,10 +325,12 @@ class ResultMerger:
         run_plan = self._run_plan
         if not self._calibration.filled_count or not run_plan.recipe.task.spec.keeps_pixel_grid:
             return None
-        filled: BoolArray = self._get_input_stack() != self._stack
+        stack = self._get_input_stack()
+        filled: BoolArray = stack != self._stack
         if (measured_mask := self._calibration.measured_mask) is not None:
-            filled &= measured_mask
-        return filled
+            return filled & measured_mask
+        # what fills a pixel may equal it
+        return filled | find_empty_areas(stack)
 
     def _compute_mean(self) -> FloatArray:
         """Return the mean image so far; the input where there is no result."""
