@@ -8,7 +8,7 @@ from scipy.ndimage import rotate
 from skimage.data import camera, cell
 
 import napari_dip as dip
-from napari_dip.pipeline.calibrate.inputs import fill_empty_areas, find_empty_areas
+from napari_dip.pipeline.calibrate.inputs import fill_empty_areas, find_kept_pixels
 
 SIDE = 128
 CLEAN = camera()[100 : 100 + SIDE, 180 : 180 + SIDE].astype(np.float64) + 20
@@ -22,7 +22,8 @@ def pad_with(value: float, image: np.ndarray = NOISY) -> np.ndarray:
 
 
 def find(plane: np.ndarray) -> np.ndarray:
-    return find_empty_areas(plane.astype(np.float32)[None, None])[0, 0]
+    stack = plane.astype(np.float32)[None, None]
+    return find_kept_pixels(stack, stack)[0, 0]
 
 
 IS_PADDING = pad_with(1, np.zeros_like(NOISY)) > 0
@@ -56,8 +57,9 @@ def test_clipped_areas_are_no_padding():
 
 def test_an_area_that_is_empty_in_one_channel_alone_is_measured():
     both = np.stack([pad_with(0), NOISY])[None]
-    assert not find_empty_areas(both).any()
-    assert find_empty_areas(np.stack([pad_with(0), pad_with(5)])[None]).any()
+    assert not find_kept_pixels(both, both).any()
+    padded = np.stack([pad_with(0), pad_with(5)])[None]
+    assert find_kept_pixels(padded, padded).any()
 
 
 def test_what_fills_an_area_has_the_noise_of_the_image():

@@ -46,8 +46,9 @@ MIN_STEEPER_FLAT_FRACTION = 0.7
 #: Least share of blocks without texture for a steeper line without an error of brightness: 0.61 in
 #: the scene of the noise matrix that needs it, at most 0.33 in seven photographs without noise.
 MIN_EXACT_FLAT_FRACTION = 0.5
-#: Shares of the blocks, the brightest, in which a line is doubted and a steeper one looked for.
-BRIGHT_FRACTIONS = (1.0, 0.5, 0.25, 0.125)
+#: Shares of the blocks, the brightest, in which a line is doubted and a steeper one looked for, if
+#: all blocks give none.
+BRIGHT_FRACTIONS = (0.5, 0.25, 0.125)
 #: Maximum variance in the dark by the line of bright blocks, in units of what was measured there: a
 #: negative one in scenes on black, 18 or more where saturated or textured blocks gave the line.
 MAX_DARK_RATIO = 2.0
@@ -300,6 +301,15 @@ def _fit_mixture(
     """
     first_line, steeper_line = _estimate_initial_lines(whole)
     first = _maximise_repeatedly(whole, *first_line)
+    is_doubtful = first.flat_fraction < MAX_DOUBTFUL_FLAT_FRACTION
+    if is_doubtful and len(whole.means) >= MIN_CLASS_BLOCKS:
+        if (steeper := _fit_steeper_line(whole)) is not None:
+            return whole, steeper, 0.0
+        # few bright blocks seem textured if brightness is allowed an error
+        exact = _maximise_repeatedly(whole, *steeper_line)
+        if exact.flat_fraction >= MIN_EXACT_FLAT_FRACTION:
+            return whole, exact, 0.0
+    floor = max(first.predict(whole.darkest), whole.min_variance)
     for fraction in BRIGHT_FRACTIONS:
         is_bright = whole.means >= whole.means.quantile(1 - fraction)
         is_doubtful = float(first.posterior[is_bright, 0].mean()) < MAX_DOUBTFUL_FLAT_FRACTION
@@ -308,15 +318,6 @@ def _fit_mixture(
         means, energy, structure = (v[is_bright] for v in (whole.means, whole.energy, coarse))
         sample = _make_sample(means, energy, structure, whole.freedom, whole.min_variance)
         steeper = _fit_steeper_line(sample)
-        if fraction == 1:
-            if steeper is not None:
-                return sample, steeper, 0.0
-            # few bright blocks seem textured if brightness is allowed an error
-            exact = _maximise_repeatedly(sample, *steeper_line)
-            if exact.flat_fraction >= MIN_EXACT_FLAT_FRACTION:
-                return sample, exact, 0.0
-            continue
-        floor = max(first.predict(whole.darkest), whole.min_variance)
         if steeper is not None and steeper.predict(whole.darkest) <= MAX_DARK_RATIO * floor:
             return sample, steeper, floor
     return whole, first, 0.0

@@ -31,7 +31,7 @@ from napari_dip.pipeline.assess.report import (
 from napari_dip.pipeline.assess.report_fields import convert_nan_to_none
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.image_calibration import zero_residual_outliers
-from napari_dip.pipeline.calibrate.inputs import find_empty_areas
+from napari_dip.pipeline.calibrate.inputs import find_kept_pixels
 from napari_dip.pipeline.plan.layout import from_stack, to_stack
 from napari_dip.pipeline.plan.units import make_segment_notes
 from napari_dip.pipeline.restoration import Restoration
@@ -326,11 +326,9 @@ class ResultMerger:
         if not self._calibration.filled_count or not run_plan.recipe.task.spec.keeps_pixel_grid:
             return None
         stack = self._get_input_stack()
-        filled: BoolArray = stack != self._stack
         if (measured_mask := self._calibration.measured_mask) is not None:
-            return filled & measured_mask
-        # what fills a pixel may equal it
-        return filled | find_empty_areas(stack)
+            return (stack != self._stack) & measured_mask
+        return find_kept_pixels(stack, self._stack)
 
     def _compute_mean(self) -> FloatArray:
         """Return the mean image so far; the input where there is no result."""

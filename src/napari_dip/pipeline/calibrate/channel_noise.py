@@ -175,9 +175,9 @@ def measure_single_exposure(
     if plane_masks is not None and plane_masks.any():  # planes without a measurement are constant
         has_pixels = plane_masks.any((1, 2))
         planes, plane_masks = planes[has_pixels], plane_masks[has_pixels]
-    is_varied = planes.min((1, 2)) < planes.max((1, 2))
-    if plane_masks is None and is_varied.any() and not is_varied.all():  # some are blank
-        planes = planes[is_varied]
+    if plane_masks is None:
+        is_varied = planes.min((1, 2)) < planes.max((1, 2))
+        planes = planes[is_varied] if is_varied.any() and not is_varied.all() else planes
     plane_indices = select_spread_planes(len(planes))
     sample_mask = None if plane_masks is None else torch.from_numpy(plane_masks[plane_indices])
     measured = estimate_noise(torch.from_numpy(planes[plane_indices]), grey_level_step, sample_mask)

@@ -95,7 +95,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
 
     task_plan, measured_mask = get_task_plan(plan, inputs.layout), inputs.measured_mask
     task_spec = plan.recipe.task.spec
-    filled, outlier_limits = _fill_pixels(task_spec, inputs)
+    filled, outlier_limits = _fill_by_measured_limits(task_spec, inputs)
     stack = filled.stack
     offset, scale, constant_channels = _measure_intensity_ranges(
         stack, measured_mask, is_joint=bool(task_plan.joint_channels)
@@ -252,7 +252,7 @@ def _is_colour_image(
     return bool(has_colours and is_plain and is_large_plane and uses_automatic_noise)
 
 
-def _fill_pixels(
+def _fill_by_measured_limits(
     task_spec: TaskSpec, inputs: RunInputs
 ) -> tuple[FilledStack, tuple[tuple[float, float], ...]]:
     """Fill in empty areas and outliers; return the limits of the outliers of each channel too."""

@@ -366,12 +366,21 @@ def fill_empty_areas(stack: Float32Array, values: AnyArray | None = None) -> tup
     return filled, count
 
 
-def find_empty_areas(stack: Float32Array) -> BoolArray:
-    """Return a mask of the empty areas of (N, C, *grid), and of planes of one value."""
-    empty_mask = np.zeros(stack.shape, bool)
+def find_kept_pixels(stack: Float32Array, filled_stack: Float32Array) -> BoolArray:
+    """Return a mask of what the result keeps as measured, of (N, C, *grid).
+
+    These are the pixels that were filled in, all of an empty area, since what fills a pixel may
+    equal it, and planes of one value.
+
+    Parameters
+    ----------
+    stack, filled_stack : ndarray
+        As measured, and after `fill_pixels`.
+    """
+    kept_mask = stack != filled_stack
     for index, empty in _iter_empty_areas(stack):
-        empty_mask[index][:, empty] = True
-    return empty_mask
+        kept_mask[index][:, empty] = True
+    return kept_mask
 
 
 def _iter_empty_areas(stack: Float32Array) -> Iterator[tuple[Any, BoolArray]]:

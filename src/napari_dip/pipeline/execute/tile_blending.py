@@ -19,7 +19,7 @@ from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.inputs import (
     fill_empty_areas,
     fill_pixels,
-    find_empty_areas,
+    find_kept_pixels,
     make_empty_note,
     make_outlier_note,
 )
@@ -182,9 +182,8 @@ class TileBlender:
             self.outliers = np.concatenate([self.outliers, filled.outliers])
             residual = filled.stack[0] - blended.prediction - offset
             if task_spec.keeps_pixel_grid:
-                is_empty = find_empty_areas(measurement)[0]
-                self.empty_count += int(is_empty.sum())
-                is_kept = is_empty | (filled.stack[0] != blended.measurement)
+                is_kept = find_kept_pixels(measurement, filled.stack)[0]
+                self.empty_count += int(is_kept.sum()) - len(filled.outliers)
                 image = np.where(is_kept, blended.measurement, image)
                 input_mask, residual = input_mask | is_kept, np.where(is_kept, 0, residual)
             result_pixels = arrange_axes(run_plan, image, result_band)
