@@ -327,7 +327,7 @@ class ResultMerger:
             return None
         stack = self._get_input_stack()
         if (measured_mask := self._calibration.measured_mask) is not None:
-            return (stack != self._stack) & measured_mask
+            return np.asarray((stack != self._stack) & measured_mask)
         return find_kept_pixels(stack, self._stack)
 
     def _compute_mean(self) -> FloatArray:

@@ -377,7 +377,7 @@ def find_kept_pixels(stack: Float32Array, filled_stack: Float32Array) -> BoolArr
     stack, filled_stack : ndarray
         As measured, and after `fill_pixels`.
     """
-    kept_mask = stack != filled_stack
+    kept_mask: BoolArray = stack != filled_stack
     for index, empty in _iter_empty_areas(stack):
         kept_mask[index][:, empty] = True
     return kept_mask
