@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.fit.optimizers import use_single_thread
-from napari_dip.engine.noise.variance_model import DCT_SIDE
+from napari_dip.engine.noise.flat_blocks import DCT_SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

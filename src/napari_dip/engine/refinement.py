@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from napari_dip.engine.constants import HARD_THRESHOLD_SIGMAS
 from napari_dip.engine.noise.camera_noise import draw_noise_sample, make_opponent_matrix
 from napari_dip.engine.noise.correlation import compute_patch_power
+from napari_dip.engine.noise.flat_blocks import make_dct_matrix
 from napari_dip.engine.noise.oversampling import double_resolution, halve_resolution
-from napari_dip.engine.noise.variance_model import make_dct_matrix
 from napari_dip.engine.patch_groups import (
     GROUP_SIZE,
     GROUP_STEP,

@@ -16,9 +16,10 @@ from torch.nn.functional import avg_pool1d, avg_pool2d
 
 from napari_dip.engine.noise import NoiseCaution, UnreliableReason
 from napari_dip.engine.noise.correlation import subtract_image_correlation
-from napari_dip.engine.noise.flat_blocks import NO_CLIPPING, cut_patches
-from napari_dip.engine.noise.variance_model import (
+from napari_dip.engine.noise.flat_blocks import (
     DCT_SIDE,
+    NO_CLIPPING,
+    cut_patches,
     make_dct_matrix,
     make_frequency_grids,
     select_finest_bands,
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_dip.engine.noise.correlation import NoiseCorrelation
-    from napari_dip.engine.noise.variance_model import BlockSpectra, VarianceModel
+    from napari_dip.engine.noise.flat_blocks import BlockSpectra
+    from napari_dip.engine.noise.variance_model import VarianceModel
 
 #: Fewest blocks that are treated as flat.
 MIN_FLAT_BLOCKS = 8

@@ -17,16 +17,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.noise.flat_blocks import (
+    DCT_SIDE,
+    MAX_BLOCKS,
     MAX_LAG,
     MIN_COUNTED_CORRELATION,
+    NO_CLIPPING,
+    choose_block_side,
     compute_covariances,
     correct_surface_bias,
+    cut_blocks,
     iterate_surface_correction,
+    make_dct_matrix,
+    select_informative_blocks,
 )
-from napari_dip.engine.noise.variance_model import DCT_SIDE, make_dct_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from napari_dip.engine.noise.variance_model import VarianceModel
 
 CorrelationT = TypeVar("CorrelationT", float, Tensor)
 
@@ -98,6 +106,27 @@ WHITE_RESIDUAL_FRACTION = 0.77
 RIDGE = 1e-3
 #: Lower bound of the noise power at each frequency along one axis of a patch.
 MIN_PATCH_POWER = 0.02
+#: Fewest informative blocks of pixels for an estimate.
+MIN_NOISE_BLOCKS = 8
+#: Autocorrelation of white noise.
+WHITE_CORRELATION = (0.0,) * MAX_LAG
+#: Minimum share of unclipped wide blocks for a correlation in a clipped image: 0.01 to 0.23 in
+#: misclassified white noise, 0.51 and 0.70 in FMD widefield (docs/constants.md).
+MIN_WHOLE_BLOCK_FRACTION = 0.3
+#: Minimum share of unclipped wide blocks for a correlation that falls fast: 0.15 or more in crops
+#: of FMD widefield of 96 x 96 pixels and more.
+MIN_SPARSE_BLOCK_FRACTION = 0.12
+#: Maximum ratio of the correlation at lag 2 to that at lag 1 along either axis, in the noise of an
+#: image with fewer wide blocks than `MIN_WHOLE_BLOCK_FRACTION`: 0.55 in FMD widefield, 0.65 or more
+#: in texture that was taken for noise.
+MAX_SPARSE_LAG_2_RATIO = 0.6
+#: Maximum correlation at lag 1 in such an image: 0.70 in FMD widefield, 0.79 where galaxies were
+#: taken for noise.
+MAX_SPARSE_CORRELATION = 0.75
+#: Maximum relative variance of a wide block's energy by chance of its photons where correlation is
+#: measured: with 0.02 to 0.2, a mostly black confocal image and crops of it have 0.26 to 0.35 at
+#: lag 1 along X; with all blocks, three of these five have none (docs/constants.md).
+MAX_EXCESS_VARIANCE = 0.1
 
 
 class NoiseCorrelation(NamedTuple):
@@ -121,6 +150,22 @@ class NoiseCorrelation(NamedTuple):
     min_along_x: tuple[float, ...]
     agreement: float
     is_reliable: bool
+
+    @property
+    def is_correlated(self) -> bool:
+        """Whether a blind spot has to be wider than a pixel."""
+        return any(map(compute_blind_spot_radius, (self.along_y, self.along_x)))
+
+
+#: White noise, as it is taken for where correlation cannot be measured.
+WHITE_NOISE = NoiseCorrelation(
+    WHITE_CORRELATION,
+    WHITE_CORRELATION,
+    WHITE_CORRELATION,
+    WHITE_CORRELATION,
+    0.0,
+    is_reliable=True,
+)
 
 
 def subtract_image_correlation(correlations: tuple[float, ...]) -> tuple[float, ...]:
@@ -477,3 +522,45 @@ def compute_residual_fraction(along_y: Sequence[float], along_x: Sequence[float]
         neighbour_covariance, cross_covariance
     )
     return WHITE_RESIDUAL_FRACTION * max(float(fraction), 0.02)
+
+
+def measure_block_correlation(
+    planes: Tensor,
+    measured_mask: Tensor | None,
+    limits: tuple[float, float],
+    model: VarianceModel,
+    min_variance: float,
+) -> NoiseCorrelation:
+    """Measure the correlation of noise in blocks that are wide against it.
+
+    Parameters
+    ----------
+    planes, measured_mask, limits
+        As for `select_informative_blocks`.
+    model : VarianceModel
+        Measured in the finest frequencies.
+    min_variance : float
+        Lower bound of the variance.
+    """
+    side = choose_block_side(tuple(planes.shape[1:]))
+    means, residuals = cut_blocks(planes, side)
+    is_informative = select_informative_blocks(planes, side, side // 2, measured_mask, limits)
+    indices = is_informative.nonzero()[:, 0]
+    subset = indices[:: -(-len(indices) // MAX_BLOCKS) or 1]
+    if len(indices) < MIN_NOISE_BLOCKS:
+        return WHITE_NOISE
+    variance = model.compute_variance(means[subset], min_variance)
+    # the energy of a block with few photons tells their chance
+    has_photons = model.gain**2 <= MAX_EXCESS_VARIANCE * side**2 * variance
+    if int(has_photons.sum()) >= MIN_NOISE_BLOCKS:
+        subset, variance = subset[has_photons], variance[has_photons]
+    correlation = measure_noise_correlation(residuals[subset], variance)
+    whole_fraction = 1.0 if limits == NO_CLIPPING else len(indices) / len(means)
+    is_doubtful = whole_fraction < MIN_SPARSE_BLOCK_FRACTION or (
+        whole_fraction < MIN_WHOLE_BLOCK_FRACTION
+        and any(
+            lag_1 > MAX_SPARSE_CORRELATION or lag_2 > MAX_SPARSE_LAG_2_RATIO * lag_1
+            for lag_1, lag_2, *_ in (correlation.along_y, correlation.along_x)
+        )
+    )
+    return WHITE_NOISE if is_doubtful and correlation.is_correlated else correlation

@@ -24,72 +24,49 @@ from napari_dip.engine.noise.consistency_checks import (
 )
 from napari_dip.engine.noise.correlation import (
     MIN_LAG_1_CORRELATION,
+    MIN_NOISE_BLOCKS,
+    WHITE_CORRELATION,
+    WHITE_NOISE,
     NoiseCorrelation,
     compute_band_power,
     compute_blind_spot_radius,
     compute_residual_fraction,
-    measure_noise_correlation,
+    measure_block_correlation,
     measure_prediction_residual,
     subtract_image_correlation,
 )
 from napari_dip.engine.noise.flat_blocks import (
-    MAX_LAG,
+    DCT_SIDE,
     NO_CLIPPING,
-    choose_block_side,
-    cut_blocks,
+    BlockSpectra,
+    compute_block_spectra,
     find_clipping_limits,
     find_dark_plateau,
-    select_informative_blocks,
+    make_frequency_grids,
+    measure_robust_range,
+    select_finest_bands,
 )
 from napari_dip.engine.noise.variance_model import (
-    DCT_SIDE,
-    MAX_BLOCKS,
-    BlockSpectra,
     VarianceModel,
-    compute_block_spectra,
     find_photon_gain,
+    fit_inverted_model,
     fit_variance_model,
-    make_frequency_grids,
     merge_dark_blocks,
-    select_finest_bands,
 )
 
 #: Up to this correlation at lag 1, the variance is measured at the finest frequencies, since image
 #: structure that remains in flat blocks may cause as much (docs/constants.md).
 MAX_DOUBTFUL_CORRELATION = 0.12
 MIN_BLIND_SPOTS_PER_SIDE = 6  #: Fewest blind spots that fit side by side into the image.
-MIN_NOISE_BLOCKS = 8  #: Fewest informative blocks of pixels for an estimate.
 #: Standard deviation that is assumed with fewer than `MIN_NOISE_BLOCKS`, as a share of the range:
 #: the loss is of order one.
 FALLBACK_NOISE_FRACTION = 0.01
 #: Lower bound of the white share of a variance: a hundredth of the standard deviation.
 MIN_WHITE_FRACTION = 1e-4
-#: Minimum share of unclipped wide blocks for a correlation in a clipped image: 0.01 to 0.23 in
-#: misclassified white noise, 0.51 and 0.70 in FMD widefield (docs/constants.md).
-MIN_WHOLE_BLOCK_FRACTION = 0.3
-#: Minimum share of unclipped wide blocks for a correlation that falls fast: 0.15 or more in crops
-#: of FMD widefield of 96 x 96 pixels and more.
-MIN_SPARSE_BLOCK_FRACTION = 0.12
-#: Maximum ratio of the correlation at lag 2 to that at lag 1 along either axis, in the noise of an
-#: image with fewer wide blocks than `MIN_WHOLE_BLOCK_FRACTION`: 0.55 in FMD widefield, 0.65 or more
-#: in texture that was taken for noise.
-MAX_SPARSE_LAG_2_RATIO = 0.6
-#: Maximum correlation at lag 1 in such an image: 0.70 in FMD widefield, 0.79 where galaxies were
-#: taken for noise.
-MAX_SPARSE_CORRELATION = 0.75
-#: Maximum relative variance of a wide block's energy by chance of its photons where correlation is
-#: measured: with 0.02 to 0.2, a mostly black confocal image and crops of it have 0.26 to 0.35 at
-#: lag 1 along X; with all blocks, three of these five have none (docs/constants.md).
-MAX_EXCESS_VARIANCE = 0.1
 #: Minimum energy of the flattest blocks' finest frequencies, relative to white noise, for extending
 #: the variance to all bands: at least 0.89 where that is right, at most 0.86 where it is wrong
 #: (docs/constants.md).
 MIN_FINE_ENERGY = 0.88
-ROBUST_QUANTILES = (0.005, 0.995)  #: Quantiles of grey values that outliers do not reach.
-#: Maximum range of the grey values, in distances of `ROBUST_QUANTILES`.
-MAX_RANGE_RATIO = 11.0
-#: Maximum number of grey values that `ROBUST_QUANTILES` are taken from.
-MAX_SORTED_VALUES = 1_000_000
 #: Least standard deviation, in distances of grey values, that can be estimated. Below, rounding
 #: errors depend on the signal, so their variance is not one twelfth of the squared distance.
 MIN_NOISE_STEPS = 0.5
@@ -112,8 +89,10 @@ MIN_BRIGHT_PHOTONS = 3.0
 DARK_COUNT_STD = 0.1
 #: Reasons for which noise is taken for white, with the variance of the finest frequencies.
 TEXTURE_REASONS = (UnreliableReason.AMBIGUOUS_CORRELATION, UnreliableReason.TEXTURE)
-_WHITE = (0.0,) * MAX_LAG  #: Autocorrelation of white noise.
-_NO_CORRELATION = NoiseCorrelation(_WHITE, _WHITE, _WHITE, _WHITE, 0.0, is_reliable=True)
+#: Minimum share of blocks without texture by an inverted model that explains many more.
+MIN_FLAT_FRACTION_OF_INVERTED = 0.5
+#: Minimum gain of that share by the inversion.
+MIN_FLAT_FRACTION_GAIN = 0.15
 #: Fewest pixels of a plane for `correct_by_prediction`; in one of 32 x 32, least squares explain
 #: half of the variance by chance. In 288 crops of micrographs with 100 and 128 pixels a side, no
 #: measured variance changes by it.
@@ -169,8 +148,8 @@ class NoiseEstimate:
     gain: float
     intercept: float
     floor: float
-    along_y: tuple[float, ...] = _WHITE
-    along_x: tuple[float, ...] = _WHITE
+    along_y: tuple[float, ...] = WHITE_CORRELATION
+    along_x: tuple[float, ...] = WHITE_CORRELATION
     relative_deviation: float = 0.0
     unreliable_reason: UnreliableReason | None = None
     gain_error: float = 0.0
@@ -207,6 +186,20 @@ class NoiseEstimate:
             gain_error=factor * self.gain_error,
         )
 
+    def mirror(self) -> NoiseEstimate:
+        """Return the noise of the image times -1, whose level without light is not known."""
+        low, high = self.clipping_limits
+        return replace(
+            self,
+            gain=-self.gain,
+            offset=None,
+            read_noise=None,
+            offset_error=0.0,
+            read_noise_error=0.0,
+            clipping_limits=(-high, -low),
+            clipping_weights=self.clipping_weights[::-1],
+        )
+
     def scale_to_white(self, fraction: float) -> NoiseEstimate:
         """Return white noise with a share of the variance."""
         uncorrelated = (0.0,) * len(self.along_y)
@@ -239,7 +232,7 @@ def estimate_noise(
     mean, fitted to smooth parts of one image; clipping).
     """
     planes = planes.to(torch.float64)
-    value_range = _measure_robust_range(planes)
+    value_range = measure_robust_range(planes)
     rounding_variance = grey_level_step**2 / 12
     clipping_limits = limits = find_clipping_limits(planes)
     spectra = compute_block_spectra(planes, measured_mask, limits)
@@ -267,6 +260,8 @@ def estimate_noise(
         min_variance=max(rounding_variance, (1e-4 * value_range) ** 2),
     )
     noise_fit = _fit_noise_sample(sample, spectra, reason)
+    if (inverted := _estimate_inverted(sample, noise_fit)) is not None:
+        return replace(inverted, clipping_limits=clipping_limits)
     if noise_fit.reason is UnreliableReason.OFF_VARIANCE_MODEL or noise_fit.variance_model.floor:
         noise_fit = _refit_with_dark_offset(sample, noise_fit, value_range)
     return _make_estimate(sample._replace(clipping_limits=clipping_limits), noise_fit)
@@ -299,9 +294,11 @@ def _fit_noise_sample(
     """Fit variance model and correlation, and check them unless there is a reason already."""
     min_variance = sample.min_variance
     white_model = fit_variance_model(spectra, select_finest_bands(), 1.0, min_variance)
-    correlation = _measure_block_correlation(sample, white_model)
+    correlation = measure_block_correlation(
+        sample.planes, sample.measured_mask, sample.clipping_limits, white_model, min_variance
+    )
     model = _extend_to_all_bands(white_model, spectra, correlation, min_variance)
-    if not _is_correlated(correlation):
+    if not correlation.is_correlated:
         power = spectra.power / model.compute_variance(spectra.means, min_variance)[:, None, None]
         model = white_model if measure_finest_level(power) < MIN_FINE_ENERGY else model
     darkest = float(spectra.means.quantile(0.02))
@@ -313,9 +310,30 @@ def _fit_noise_sample(
         reason = _find_contradiction(spectra, model, correlation, floor)
     if reason in TEXTURE_REASONS:
         # what is correlated is texture; white noise is no stronger than the finest frequencies
-        model, correlation = white_model, _NO_CORRELATION
+        model, correlation = white_model, WHITE_NOISE
     dark_variance = predict_variance(darkest, model.gain, model.intercept)
     return _NoiseFit(spectra, model, correlation, dark_variance, reason)
+
+
+def _estimate_inverted(sample: _NoiseSample, original: _NoiseFit) -> NoiseEstimate | None:
+    """Return the noise of an inverted image, which falls with brightness; None for others.
+
+    Two of three must hold: the inverted model explains many more blocks, its estimate is reliable,
+    the original one is not.
+    """
+    spectra, model, min_variance = original.spectra, original.variance_model, sample.min_variance
+    inverted_model = None if model.gain else fit_inverted_model(spectra, min_variance)
+    if inverted_model is None:
+        return None
+    explains_more = inverted_model.floor > 0 or inverted_model.flat_fraction >= max(
+        MIN_FLAT_FRACTION_OF_INVERTED, model.flat_fraction + MIN_FLAT_FRACTION_GAIN
+    )
+    if not (explains_more or original.reason):
+        return None
+    inverted = estimate_noise(-sample.planes, sample.grey_level_step, sample.measured_mask)
+    is_reliable = inverted.unreliable_reason is None
+    is_accepted = is_reliable or (explains_more and original.reason is not None)
+    return inverted.mirror() if is_accepted else None
 
 
 def _refit_with_dark_offset(
@@ -356,7 +374,7 @@ def _make_estimate(sample: _NoiseSample, noise_fit: _NoiseFit) -> NoiseEstimate:
             limits=sample.clipping_limits,
             variance_bounds=(sample.min_variance, floor),
             grey_level_step=sample.grey_level_step,
-            is_correlated=_is_correlated(correlation),
+            is_correlated=correlation.is_correlated,
         )
         is_off_model = caution is NoiseCaution.OFF_VARIANCE_MODEL
         if is_off_model and uses_dark_offset:
@@ -377,17 +395,6 @@ def _make_estimate(sample: _NoiseSample, noise_fit: _NoiseFit) -> NoiseEstimate:
         caution=caution,
         **({} if dark_level is None else dark_level._asdict()),
     )
-
-
-def _measure_robust_range(planes: Tensor) -> float:
-    """Return the range of the grey values, limited against outliers."""
-    values = planes.flatten()
-    values = values[:: -(-len(values) // MAX_SORTED_VALUES)].sort().values
-    low, high = (
-        float(values[round(fraction * (len(values) - 1))]) for fraction in ROBUST_QUANTILES
-    )
-    full_range = float(planes.max() - planes.min())
-    return min(full_range, MAX_RANGE_RATIO * (high - low)) if high > low else full_range
 
 
 def _make_fallback_estimate(variance: float, unreliable_reason: UnreliableReason) -> NoiseEstimate:
@@ -412,35 +419,6 @@ def _make_count_estimate(gain: float, upper_limit: float) -> NoiseEstimate:
         clipping_limits=(NO_CLIPPING[0], upper_limit),
         caution=NoiseCaution.PHOTON_COUNTS,
     )
-
-
-def _measure_block_correlation(sample: _NoiseSample, model: VarianceModel) -> NoiseCorrelation:
-    """Return the noise correlation, measured in blocks that are wide against it."""
-    planes, limits = sample.planes, sample.clipping_limits
-    side = choose_block_side(tuple(planes.shape[1:]))
-    means, residuals = cut_blocks(planes, side)
-    is_informative = select_informative_blocks(
-        planes, side, side // 2, sample.measured_mask, limits
-    )
-    indices = is_informative.nonzero()[:, 0]
-    subset = indices[:: -(-len(indices) // MAX_BLOCKS) or 1]
-    if len(indices) < MIN_NOISE_BLOCKS:
-        return _NO_CORRELATION
-    variance = model.compute_variance(means[subset], sample.min_variance)
-    # the energy of a block with few photons tells their chance
-    has_photons = model.gain**2 <= MAX_EXCESS_VARIANCE * side**2 * variance
-    if int(has_photons.sum()) >= MIN_NOISE_BLOCKS:
-        subset, variance = subset[has_photons], variance[has_photons]
-    correlation = measure_noise_correlation(residuals[subset], variance)
-    whole_fraction = 1.0 if limits == NO_CLIPPING else len(indices) / len(means)
-    is_doubtful = whole_fraction < MIN_SPARSE_BLOCK_FRACTION or (
-        whole_fraction < MIN_WHOLE_BLOCK_FRACTION
-        and any(
-            lag_1 > MAX_SPARSE_CORRELATION or lag_2 > MAX_SPARSE_LAG_2_RATIO * lag_1
-            for lag_1, lag_2, *_ in (correlation.along_y, correlation.along_x)
-        )
-    )
-    return _NO_CORRELATION if is_doubtful and _is_correlated(correlation) else correlation
 
 
 def _extend_to_all_bands(
@@ -496,14 +474,10 @@ def _find_contradiction(
     """Return what contradicts variance model and correlation, or None."""
     axes = (correlation.along_y, correlation.along_x)
     white = torch.ones(DCT_SIDE, DCT_SIDE, dtype=torch.float64)
-    fractions = compute_band_power(*axes) if _is_correlated(correlation) else white
+    fractions = compute_band_power(*axes) if correlation.is_correlated else white
     return find_contradiction(
         spectra, model.compute_variance(spectra.means, floor), fractions, axes
     )
-
-
-def _is_correlated(correlation: NoiseCorrelation) -> bool:
-    return any(map(compute_blind_spot_radius, (correlation.along_y, correlation.along_x)))
 
 
 def extract_white_variance(estimate: NoiseEstimate) -> NoiseEstimate:

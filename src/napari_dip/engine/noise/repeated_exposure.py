@@ -15,6 +15,7 @@ from napari_dip.engine.constants import MAD_TO_STD, TUKEY_SIGMAS
 from napari_dip.engine.noise import compute_intercept
 from napari_dip.engine.noise.estimate import NoiseEstimate
 from napari_dip.engine.noise.flat_blocks import (
+    DCT_SIDE,
     DarkLevel,
     choose_block_side,
     cut_blocks,
@@ -23,7 +24,6 @@ from napari_dip.engine.noise.flat_blocks import (
     fit_robust_variance_model,
     select_flat_blocks,
 )
-from napari_dip.engine.noise.variance_model import DCT_SIDE
 
 #: Iterations of the robust fit, which converges in five to ten.
 ROBUST_ITERATIONS = 20

@@ -11,7 +11,6 @@ measure this where most of them hold only a few photons.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -20,14 +19,15 @@ from torch import Tensor
 from napari_dip.engine.constants import MAD_TO_STD
 from napari_dip.engine.noise import predict_variance
 from napari_dip.engine.noise.flat_blocks import (
+    DCT_SIDE,
     NO_CLIPPING,
-    cut_patches,
+    BlockSpectra,
+    compute_block_spectra,
     find_dark_plateau,
-    select_informative_blocks,
+    make_frequency_grids,
+    select_finest_bands,
 )
 
-#: Side of the blocks in pixels: small, since few larger ones are flat.
-DCT_SIDE = 8
 #: Grid of texture energies, in units of the noise variance.
 TEXTURE_ENERGIES = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0, 2048.0)
 #: Number of the least `TEXTURE_ENERGIES` whose blocks are used for the variance model.
@@ -55,6 +55,12 @@ MAX_DARK_RATIO = 2.0
 #: Error of brightness that is allowed for a steeper line, in standard deviations of the means of
 #: the darker half of the blocks: with 0.25, JPEG still holds the line low (docs/constants.md).
 BRIGHTNESS_ERROR_FRACTION = 0.5
+#: Minimum growth of the variance towards the dark for a second fit, to the inverted image.
+MIN_INVERTED_GROWTH = 2.0
+#: Minimum slope of an inverted image's variance, in standard errors.
+MIN_INVERTED_SLOPE_ERRORS = 8.0
+#: Minimum share of blocks without texture in an inverted image.
+MIN_INVERTED_FLAT_FRACTION = 0.3
 #: Number of brightness classes of the variance model.
 VARIANCE_BRIGHTNESS_CLASSES = 8
 #: Quantiles of coarse structure that divide each brightness class; every part has a texture
@@ -70,13 +76,6 @@ _FLAT_PSEUDOCOUNT = 2.0
 _DARK_FRACTION = 0.03
 #: Distance from the dark plateau, in standard errors, up to which a block belongs to it.
 _PLATEAU_ERRORS = 4.0
-#: Maximal number of blocks: 6,000 of 64 pixels determine a variance to 0.4 %.
-MAX_BLOCKS = 6_000
-#: Pixels of an image up to which blocks overlap by half, since few fit into it.
-MAX_OVERLAPPED_PIXELS = 200 * 200
-#: Information in overlapping blocks, as a share of that in as many independent ones. Blocks at
-#: every fourth pixel are four times as many and hold 1.5 times the information.
-OVERLAP_INFORMATION_FRACTION = 0.4
 
 #: Fewest grey values of an image of counted photons: with two, a mask would do.
 MIN_COUNT_VALUES = 3
@@ -109,49 +108,6 @@ MIN_COUNT_BLOCKS = 8
 MAX_EXAMINED_VALUES = 1_000_000
 
 
-class BlockSpectra(NamedTuple):
-    """Power of the cosine transform of the blocks of an image.
-
-    Attributes
-    ----------
-    means : Tensor
-        (K,), in the image's units.
-    power : Tensor
-        (K, DCT_SIDE, DCT_SIDE), squared coefficients of the orthonormal cosine transform. Their
-        mean in white noise is its variance.
-    independent_fraction : float
-        Information in the blocks, as a share of that in as many independent ones.
-    informative_fraction : float
-        Share of these blocks among all blocks of the image.
-    """
-
-    means: Tensor
-    power: Tensor
-    independent_fraction: float
-    informative_fraction: float = 1.0
-
-
-def compute_block_spectra(
-    planes: Tensor, measured_mask: Tensor | None, limits: tuple[float, float]
-) -> BlockSpectra:
-    """Return the cosine transform power of the informative blocks.
-
-    Parameters
-    ----------
-    planes, measured_mask, limits
-        As for `select_informative_blocks`.
-    """
-    stride = DCT_SIDE if planes.numel() > MAX_OVERLAPPED_PIXELS else DCT_SIDE // 2
-    is_informative = select_informative_blocks(planes, DCT_SIDE, stride, measured_mask, limits)
-    indices, fraction = is_informative.nonzero()[:, 0], float(is_informative.double().mean())
-    indices = indices[:: -(-len(indices) // MAX_BLOCKS) or 1]
-    blocks = cut_patches(planes, DCT_SIDE, stride)[indices]
-    basis = make_dct_matrix()
-    power = (basis @ blocks @ basis.T).square()
-    independent_fraction = 1.0 if stride == DCT_SIDE else OVERLAP_INFORMATION_FRACTION
-    return BlockSpectra(blocks.mean((1, 2)), power, independent_fraction, fraction)
-
-
 class VarianceModel(NamedTuple):
     """Noise variance `gain * m + intercept` at signal m.
 
@@ -178,28 +134,6 @@ class VarianceModel(NamedTuple):
         return line.clamp(min=max(min_variance, self.floor))
 
 
-def make_dct_matrix() -> Tensor:
-    """Return the matrix (DCT_SIDE, DCT_SIDE) of the orthonormal cosine transform."""
-    index = torch.arange(DCT_SIDE, dtype=torch.float64)
-    basis = torch.cos(math.pi * (2 * index[None] + 1) * index[:, None] / (2 * DCT_SIDE))
-    basis *= math.sqrt(2 / DCT_SIDE)
-    basis[0] /= math.sqrt(2)
-    return basis
-
-
-def make_frequency_grids() -> tuple[Tensor, Tensor]:
-    """Return the frequency of each coefficient along Y and X, (DCT_SIDE, DCT_SIDE) each."""
-    index = torch.arange(DCT_SIDE)
-    y, x = torch.meshgrid(index, index, indexing="ij")
-    return y, x
-
-
-def select_finest_bands() -> Tensor:
-    """Return the mask of coefficients that are fine along both axes, where images have least."""
-    y, x = make_frequency_grids()
-    return (y >= 3) & (x >= 3)
-
-
 def fit_variance_model(
     blocks: BlockSpectra, bands: Tensor, fraction: float, min_variance: float
 ) -> VarianceModel:
@@ -220,10 +154,7 @@ def fit_variance_model(
     Dempster, Laird, Rubin, J. R. Stat. Soc. B 39(1), 1977 (expectation and maximisation); Foi et
     al., IEEE TIP 17(10), 2008, doi:10.1109/TIP.2008.2001399 (variance as a line in the mean).
     """
-    energy = (blocks.power[:, bands].mean(1) / fraction).clamp(min=min_variance)
-    y, x = make_frequency_grids()
-    coarse = blocks.power[:, (y + x >= 1) & (y + x <= 3)].mean(1)
-    whole = _make_sample(blocks.means, energy, coarse, float(bands.sum()), min_variance)
+    whole, coarse = _sample_blocks(blocks, bands, fraction, min_variance)
     sample, step, floor = _fit_mixture(whole, coarse)
     means, gain, intercept = sample.means, step.gain, step.intercept
     # the error comes from the likelihood of blocks without texture
@@ -236,6 +167,47 @@ def fit_variance_model(
     # a slope from few blocks of one brightness must not be extrapolated
     mean_noise = float((step.flat_probability * step.noise).sum() / step.flat_probability.sum())
     return VarianceModel(0.0, max(mean_noise, min_variance), gain_error, flat_fraction)
+
+
+def fit_inverted_model(blocks: BlockSpectra, min_variance: float) -> VarianceModel | None:
+    """Fit the variance model of the inverted image, in which bright blocks are dark.
+
+    Parameters
+    ----------
+    blocks : BlockSpectra
+        Of the image as it is.
+    min_variance : float
+        Lower bound of the variance.
+
+    Returns
+    -------
+    VarianceModel or None
+        None if the variance clearly does not grow towards the dark.
+    """
+    mirrored, bands = blocks._replace(means=-blocks.means), select_finest_bands()
+    sample, _ = _sample_blocks(mirrored, bands, 1.0, min_variance)
+    brightest = float(sample.means.quantile(0.998))
+    growths = (
+        predict_variance(brightest, *line)
+        / max(predict_variance(sample.darkest, *line), min_variance)
+        for line in _estimate_initial_lines(sample)
+    )
+    if max(growths) < MIN_INVERTED_GROWTH:  # a second fit would take 0.13 s
+        return None
+    model = fit_variance_model(mirrored, bands, 1.0, min_variance)
+    is_certain = model.gain >= MIN_INVERTED_SLOPE_ERRORS * model.gain_error
+    is_clear = model.floor > 0 or model.flat_fraction >= MIN_INVERTED_FLAT_FRACTION
+    return model if is_certain and is_clear else None
+
+
+def _sample_blocks(
+    blocks: BlockSpectra, bands: Tensor, fraction: float, min_variance: float
+) -> tuple[_EnergySample, Tensor]:
+    """Return energies in some bands, as `fit_variance_model` takes them, and coarse structure."""
+    energy = (blocks.power[:, bands].mean(1) / fraction).clamp(min=min_variance)
+    y, x = make_frequency_grids()
+    coarse = blocks.power[:, (y + x >= 1) & (y + x <= 3)].mean(1)
+    return _make_sample(blocks.means, energy, coarse, float(bands.sum()), min_variance), coarse
 
 
 class _EnergySample(NamedTuple):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.constants import JPEG_BLOCK_SIDE, YCBCR_WEIGHTS
-from napari_dip.engine.noise.variance_model import make_dct_matrix
+from napari_dip.engine.noise.flat_blocks import make_dct_matrix
 from napari_dip.engine.prior import (
     StepInput,
     VariancePrior,

@@ -340,7 +340,8 @@ def detect_clipped_pixels(
     pixels : ndarray
         Measured pixels of any shape and type; values that are not finite are ignored.
     noise_estimates : sequence of NoiseEstimate
-        Noise of each channel. If the smallest value means no photon, none is clipped there.
+        Noise of each channel. If the smallest value, or the largest of an inverted image, means
+        no photon, none is clipped there.
 
     Returns
     -------
@@ -354,21 +355,24 @@ def detect_clipped_pixels(
     least = float(flat.min())
     span = float(flat.max()) - least
     type_info = np.iinfo(flat.dtype) if flat.dtype.kind in "iu" else None
-    is_dark_silent = bool(noise_estimates) and all(
-        _means_no_photon(least, estimate) for estimate in noise_estimates
+    is_dark_silent, is_bright_silent = (
+        bool(noise_estimates)
+        and all(_means_no_photon(value, sign, estimate) for estimate in noise_estimates)
+        for value, sign in ((least, 1), (least + span, -1))
     )
     lower_limit = float(type_info.min) if type_info and flat.dtype.kind == "i" else None
     upper_limit = float(type_info.max) if type_info else None
     return (
         NO_CLIPPED_PIXELS if is_dark_silent else _find_plateau(flat, span, lower_limit),
-        _find_plateau(flat, -span, upper_limit),
+        NO_CLIPPED_PIXELS if is_bright_silent else _find_plateau(flat, -span, upper_limit),
     )
 
 
-def _means_no_photon(least: float, noise: NoiseEstimate) -> bool:
-    """Return whether the noise vanishes at the smallest value, as that of photons does."""
-    std = float(compute_noise_variance(noise, least)) ** 0.5
-    return noise.counts_photons or std < MAX_DARK_NOISE_SHARE * noise.gain
+def _means_no_photon(value: float, sign: int, noise: NoiseEstimate) -> bool:
+    """Return whether noise vanishes at the smallest value, sign 1, or at the largest, sign -1."""
+    std = float(compute_noise_variance(noise, value)) ** 0.5
+    is_dark = noise.counts_photons and sign > 0
+    return is_dark or std < MAX_DARK_NOISE_SHARE * sign * noise.gain
 
 
 def _find_plateau(flat: AnyArray, span: float, limit: float | None) -> ClippedPixels:

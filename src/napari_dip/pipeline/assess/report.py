@@ -162,7 +162,7 @@ def _find_detail_limits(
         brightness = np.median(calibrated_image.stack[:, channel])
         variance = float(compute_noise_variance(noise, brightness))
         for name, compute_limits in functions.items():
-            for width, peak in compute_limits(variance, noise.gain).items():
+            for width, peak in compute_limits(variance, abs(noise.gain)).items():
                 limits[name][width] = max(limits[name].get(width, 0.0), peak)
     return limits
 

@@ -262,9 +262,12 @@ def _apply_user_noise(
     """Replace measured figures by those of the user.
 
     At the dark signal, the first percentile of the pixels, the variance is the square of the
-    user's read noise. Above it, the variance rises by the user's gain.
+    user's read noise. Above it, the variance rises by the user's gain. An image whose noise falls
+    with brightness is inverted: dark is its last percentile.
     """
-    dark_signal, mean_signal = float(np.percentile(planes, 1)), float(planes.mean(dtype=np.float64))
+    is_inverted = noise_estimate.gain < 0
+    dark_signal = float(np.percentile(planes, 99 if is_inverted else 1))
+    mean_signal = float(planes.mean(dtype=np.float64))
     mean_variance = float(compute_noise_variance(noise_estimate, mean_signal))
     dark_variance = float(compute_noise_variance(noise_estimate, dark_signal))
     gain = noise_estimate.gain
@@ -276,7 +279,7 @@ def _apply_user_noise(
         photon_variance = max(mean_variance - noise_estimate.floor, 0.1 * mean_variance)
         gain, dark_variance = photon_variance / (mean_signal - dark_signal), noise_estimate.floor
     if noise_settings.gain is not None:
-        gain = noise_settings.gain
+        gain = -noise_settings.gain if is_inverted else noise_settings.gain
     if noise_settings.read_noise is not None:
         dark_variance = noise_settings.read_noise**2
     if gain == noise_estimate.gain and noise_settings.read_noise is None:
@@ -301,6 +304,8 @@ def make_noise_notes(
     """
     notes = []
     for channel, estimate in enumerate(noise_estimates):
+        if estimate.gain < 0 and channel not in constant_channels:
+            notes.append(make_note("noise-inverted", **name_channel(channel, len(noise_estimates))))
         code = ""
         if estimate.unreliable_reason:
             code = f"noise-unreliable-{estimate.unreliable_reason}"

@@ -106,8 +106,9 @@ def _average_over_noise(
         deviations.
     """
     limit, gain = noise_estimate.clipping_limits[side], noise_estimate.gain
-    if side == 1:
-        return compute(signals - limit, np.sqrt(compute_noise_variance(noise_estimate, signals)))
+    if side == 1 or gain < 0:  # many photons, or the noise of an inverted image
+        std = np.sqrt(compute_noise_variance(noise_estimate, signals))
+        return compute(signals - limit if side == 1 else limit - signals, std)
     light, dark_std = np.maximum(signals - limit, 0), _compute_black_std(noise_estimate, limit)
     if not dark_std:
         return np.zeros_like(light)

@@ -109,6 +109,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
     noise, camera_noise, repeated_exposure = _measure_noise(
         task_plan, inputs, stack, constant_channels, is_tiled=bool(plan.tiles)
     )
+    scale = _sign_scales(task_spec, scale, noise)
     varied_noise = [estimate for c, estimate in enumerate(noise) if c not in constant_channels]
     # detectors record plane by plane, so noise is assumed white along depth and time
     if rows := task_plan.blind_spot_shape:
@@ -279,6 +280,20 @@ def _compute_intensity_range(pixels: Float32Array) -> tuple[float, float]:
     if high <= low:  # almost all pixels are equal, such as a few bright points on black
         low, high = float(pixels.min()), float(pixels.max())
     return float(pixels.mean(dtype=np.float64)), max(high - low, float(np.finfo(np.float32).tiny))
+
+
+def _sign_scales(
+    task_spec: TaskSpec, scales: tuple[float, ...], noise: tuple[NoiseEstimate, ...]
+) -> tuple[float, ...]:
+    """Make the scale negative where noise falls with brightness.
+
+    In network units it then grows, and the fit sees an inverted image as it was before.
+    """
+    is_signed = task_spec.explains_pixels
+    return tuple(
+        -scale if is_signed and estimate.gain < 0 else scale
+        for scale, estimate in zip(scales, noise, strict=True)
+    )
 
 
 def select_validation_pixels(

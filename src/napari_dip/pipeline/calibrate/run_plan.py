@@ -240,7 +240,7 @@ def find_fallback_reason(calibration: Calibration) -> str:
         return FEW_PHOTONS_REASON
     is_weak = any(
         compute_noise_variance(calibration.noise[c], channel_means[c]) ** 0.5
-        < WEAK_NOISE_FRACTION * calibration.intensity_scale[c]
+        < WEAK_NOISE_FRACTION * abs(calibration.intensity_scale[c])
         for c in varied_channels
     )
     return WEAK_NOISE_REASON if is_weak else ""

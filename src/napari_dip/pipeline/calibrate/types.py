@@ -122,7 +122,8 @@ class Calibration:
     ----------
     intensity_offset, intensity_scale : tuple of float
         Per channel: network units are (pixel - intensity_offset) / intensity_scale. The offset is
-        the mean of the channel's measured pixels.
+        the mean of the channel's measured pixels. The scale is negative where noise falls with
+        brightness, so that in network units it grows.
     noise : tuple of NoiseEstimate
         Per channel, in the image's units.
     blind_spot_size : tuple of int

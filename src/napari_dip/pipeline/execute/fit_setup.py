@@ -470,7 +470,7 @@ def _compute_uncertainty(
     scale = broadcast_channel_values(
         full_calibration.intensity_scale, prepared_fit.unit.channels, std.ndim
     )
-    return np.asarray(std * scale, np.float32)
+    return np.asarray(std * np.abs(scale), np.float32)
 
 
 @torch.no_grad()

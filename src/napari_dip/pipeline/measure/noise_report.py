@@ -341,9 +341,9 @@ def _suggest_blind_spot(is_correlated: BoolArray, size: tuple[int, int]) -> str:
 
 def describe_noise_strength(noise: ChannelNoise) -> str:
     """Return a sentence on the noise where the image is darkest, and on the gain."""
-    interval, std = format_interval(noise.gain, noise.gain_error), noise.darkest_std
+    interval, std = format_interval(abs(noise.gain), noise.gain_error), noise.darkest_std
     if noise.gain != 0:
-        return render_text("noise-strength", std=std, interval=interval)
+        return render_text("noise-strength", std=std, interval=interval, falls=noise.gain < 0)
     return render_text("noise-constant", std=std, growth=interval if " ± " in interval else "")
 
 
