@@ -89,10 +89,11 @@ MIN_BRIGHT_PHOTONS = 3.0
 DARK_COUNT_STD = 0.1
 #: Reasons for which noise is taken for white, with the variance of the finest frequencies.
 TEXTURE_REASONS = (UnreliableReason.AMBIGUOUS_CORRELATION, UnreliableReason.TEXTURE)
-#: Minimum share of blocks without texture by an inverted model that explains many more.
-MIN_FLAT_FRACTION_OF_INVERTED = 0.5
-#: Minimum gain of that share by the inversion.
-MIN_FLAT_FRACTION_GAIN = 0.15
+#: Minimum share of blocks without texture by an inverted model that explains many more: at most
+#: 0.45 in photographs without noise, but for one of a retina (docs/constants.md).
+MIN_INVERTED_EXPLAINED_FRACTION = 0.5
+#: Minimum increase of that share by the inversion: at most 0.08 in noisy photographs.
+MIN_EXPLAINED_INCREASE = 0.15
 #: Fewest pixels of a plane for `correct_by_prediction`; in one of 32 x 32, least squares explain
 #: half of the variance by chance. In 288 crops of micrographs with 100 and 128 pixels a side, no
 #: measured variance changes by it.
@@ -326,7 +327,7 @@ def _estimate_inverted(sample: _NoiseSample, original: _NoiseFit) -> NoiseEstima
     if inverted_model is None:
         return None
     explains_more = inverted_model.floor > 0 or inverted_model.flat_fraction >= max(
-        MIN_FLAT_FRACTION_OF_INVERTED, model.flat_fraction + MIN_FLAT_FRACTION_GAIN
+        MIN_INVERTED_EXPLAINED_FRACTION, model.flat_fraction + MIN_EXPLAINED_INCREASE
     )
     if not (explains_more or original.reason):
         return None
