@@ -92,7 +92,8 @@ TEXTURE_REASONS = (UnreliableReason.AMBIGUOUS_CORRELATION, UnreliableReason.TEXT
 #: Minimum share of blocks without texture by an inverted model that explains many more: at most
 #: 0.45 in photographs without noise, but for one of a retina (docs/constants.md).
 MIN_INVERTED_EXPLAINED_FRACTION = 0.5
-#: Minimum increase of that share by the inversion: at most 0.08 in noisy photographs.
+#: Minimum increase of the share of blocks without texture by the inversion: at most 0.08 in noisy
+#: photographs.
 MIN_EXPLAINED_INCREASE = 0.15
 #: Fewest pixels of a plane for `correct_by_prediction`; in one of 32 x 32, least squares explain
 #: half of the variance by chance. In 288 crops of micrographs with 100 and 128 pixels a side, no
