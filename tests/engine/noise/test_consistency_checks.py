@@ -238,8 +238,9 @@ def test_outliers_are_looked_for_where_there_is_no_structure() -> None:
 
 
 def test_noise_that_is_weakest_at_middle_brightness_is_reported() -> None:
-    noise = rng().normal(0, 1, (SIDE, SIDE)) * np.sqrt(100 + 1200 * (COLUMNS - 0.5) ** 2)
-    assert find_caution(300 * COLUMNS + noise) == "off-variance-model"
+    deviations = np.sqrt(100 + 1200 * (COLUMNS - 0.5) ** 2)
+    planes = torch.from_numpy(300 * COLUMNS + rng().normal(0, deviations, (SIDE, SIDE)))[None]
+    assert estimate_noise(planes, 0).unreliable_reason == "off-variance-model"
     assert find_caution(300 * COLUMNS + rng().normal(0, 20, (SIDE, SIDE))) is None
 
 
