@@ -35,11 +35,15 @@ def _no_skewness(measurement: Any, mask: Any, noise: Any, correlation: Any = Non
     return 0 * noise.gain
 
 
+def _skip_halving(*_: Any, **_named: Any) -> None:
+    """Return no image at half resolution."""
+
+
 #: What is put in the place of what, by the dotted name of the module that uses it.
 Changes = dict[str, "Callable[..., Any]"]
 WHITE: Changes = {
     "napari_dip.engine.noise.estimate.compute_blind_spot_size": lambda *_: (1, 1),
-    "napari_dip.pipeline.calibrate.image_calibration.halve_oversampled": lambda *_: None,
+    "napari_dip.pipeline.calibrate.image_calibration.halve_oversampled": _skip_halving,
 }
 #: (name, settings, changes), each beside the settings alone.
 PARTS: tuple[tuple[str, dict[str, Any], Changes], ...] = (
@@ -59,7 +63,7 @@ PARTS: tuple[tuple[str, dict[str, Any], Changes], ...] = (
     (
         "no half size",
         {},
-        {"napari_dip.pipeline.calibrate.image_calibration.halve_oversampled": lambda *_: None},
+        {"napari_dip.pipeline.calibrate.image_calibration.halve_oversampled": _skip_halving},
     ),
     ("blind spot", BLIND, {}),
     (

@@ -73,6 +73,7 @@ EDITS: dict[str, Callable[[Picture], Picture]] = {
     "gain of one half": lambda image: np.where(X > 0, 1.6, 1) * image,
     "sharpened": sharpen,
     "enlarged, nearest": lambda image: np.kron(image, np.ones((2, 2)))[:SIDE, :SIDE],
+    "enlarged, linear": lambda image: zoom(image, 2, order=1)[:SIDE, :SIDE],
     "enlarged, cubic": lambda image: zoom(image, 2, order=3)[:SIDE, :SIDE],
     "blurred by 0.7": lambda image: gaussian_filter(image, 0.7),
 }

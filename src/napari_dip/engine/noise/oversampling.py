@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_dip.engine.noise.correlation import subtract_image_correlation
+from napari_dip.engine.noise.correlation import (
+    make_correlation_matrix,
+    subtract_image_correlation,
+)
 from napari_dip.engine.operators.imaging import (
     LanczosDownsample,
     apply_iterative_backprojection,
@@ -39,6 +42,15 @@ MAX_FINE_EXCESS = 1.15
 WHITE_FRACTION_RANGE = (0.5, 1.0)
 #: Share of the blocks with most energy that is left out because of hot pixels.
 _HOT_BLOCK_FRACTION = 0.01
+#: Maximum energy of an enlarged image between a half and a whole of the highest frequency, in units
+#: of that between a quarter and a half: at most 0.38 if enlarged, else 0.46 (docs/constants.md).
+MAX_ENLARGED_RATIO = 0.4
+#: Share of the blocks whose ratio is at most `MAX_ENLARGED_RATIO`: a few hold the seams of linear
+#: interpolation.
+ENLARGED_FRACTION = 0.95
+#: Minimum energy of a block between a quarter and a half of the highest frequency, in units of the
+#: mean. In blocks with less, rounding errors decide.
+MIN_BLOCK_ENERGY = 0.01
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -132,6 +144,85 @@ def _halve_correlation(along: tuple[float, ...]) -> tuple[float, tuple[float, ..
     )
 
 
+def double_noise_estimate(noise_estimate: NoiseEstimate) -> NoiseEstimate:
+    """Return the noise of planes after `double_resolution`, computed from that before.
+
+    Its variance and correlation are means over the pixels, of which every second is measured.
+    """
+    along = [
+        _double_correlation(along) for along in (noise_estimate.along_y, noise_estimate.along_x)
+    ]
+    return replace(
+        noise_estimate.scale(prod(variance_fraction for variance_fraction, _ in along)),
+        along_y=along[0][1],
+        along_x=along[1][1],
+    )
+
+
+def _double_correlation(along: tuple[float, ...]) -> tuple[float, tuple[float, ...]]:
+    """Return variance share and autocorrelation after doubling one axis."""
+    side = 8 * HALVING_FACTOR
+    doubled = apply_iterative_backprojection(
+        interpolate_cubic(torch.eye(side)[None, None], (1, HALVING_FACTOR)),
+        torch.eye(side)[None, None],
+        LanczosDownsample((1, HALVING_FACTOR)),
+        lambda residual: interpolate_cubic(residual, (1, HALVING_FACTOR)),
+    )[0, 0].T
+    covariance = doubled @ make_correlation_matrix(along, side).to(doubled) @ doubled.T
+    phases = range(side - HALVING_FACTOR // 2, side + HALVING_FACTOR // 2)
+    lags = [
+        float(torch.stack([covariance[phase, phase + lag] for phase in phases]).mean())
+        for lag in range(len(along) + 1)
+    ]
+    return lags[0], tuple(lag / lags[0] for lag in lags[1:])
+
+
+def is_enlarged(planes: Tensor) -> bool:
+    """Return whether an image was enlarged at least twice: half of its pixels tell all others.
+
+    Structure and noise are both without fine frequencies then, whatever they are.
+
+    Parameters
+    ----------
+    planes : Tensor
+        (P, Y, X).
+    """
+    sides = [side // (2 * FINE_BLOCK_SIDE) * 2 * FINE_BLOCK_SIDE for side in planes.shape[1:]]
+    planes = planes[:, : sides[0], : sides[1]].to(torch.float32)
+    if _repeats_pixels(planes):
+        return True
+    halved = halve_resolution(planes)
+    fine, coarse = (
+        F.avg_pool2d(_subtract_halved(item).square()[:, None], side).flatten()
+        for item, side in ((planes, 2 * FINE_BLOCK_SIDE), (halved, FINE_BLOCK_SIDE))
+    )
+    is_telling = coarse > MIN_BLOCK_ENERGY * coarse.mean()
+    ratios = fine[is_telling] / coarse[is_telling]
+    return bool(is_telling.any()) and float(ratios.quantile(ENLARGED_FRACTION)) <= (
+        MAX_ENLARGED_RATIO
+    )
+
+
+def measure_halving_loss(planes: Tensor) -> float:
+    """Return the mean square of what (P, Y, X) loses by `halve_resolution`."""
+    return float(_subtract_halved(planes.to(torch.float32)).square().mean())
+
+
+def _subtract_halved(planes: Tensor) -> Tensor:
+    """Return what planes lose by `halve_resolution`."""
+    size = tuple(planes.shape[1:])
+    return planes - double_resolution(halve_resolution(planes)[:, None], size)[:, 0]
+
+
+def _repeats_pixels(planes: Tensor) -> bool:
+    """Return whether each pixel has the value of a neighbour, in pairs along both axes."""
+    pairs = (
+        [item[..., phase : item.shape[-1] - 1 : 2] == item[..., phase + 1 :: 2] for phase in (0, 1)]
+        for item in (planes, planes.mT)
+    )
+    return all(any(bool(phase.all()) for phase in axis) for axis in pairs)
+
+
 def is_oversampled(planes: Tensor, noise_estimate: NoiseEstimate) -> bool:
     """Return whether the finest frequencies hold no image structure and little of the noise.
 
@@ -145,9 +236,7 @@ def is_oversampled(planes: Tensor, noise_estimate: NoiseEstimate) -> bool:
         Measured in these planes.
     """
     planes = planes.to(torch.float32)
-    finest = (
-        planes - double_resolution(halve_resolution(planes)[:, None], tuple(planes.shape[1:]))[:, 0]
-    )
+    finest = _subtract_halved(planes)
     power, means = (
         F.avg_pool2d(item[:, None], FINE_BLOCK_SIDE).flatten() for item in (finest**2, planes)
     )

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import RefusedError, raise_if_refused
-from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.report import compute_sha256
-from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels, halve_oversampled
+from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels
 from napari_dip.pipeline.calibrate.inputs import inspect_pixels, refuse_infinite
 from napari_dip.pipeline.calibrate.run_plan import make_run_plan
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunInputs, get_grey_level_step
@@ -222,8 +221,7 @@ def calibrate_tiles(
     yield monitor.make_message_event("Measuring the noise")
     regions = select_sample_regions(plan, tile_std)
     run_inputs, array = read_sample_regions(plan, inputs, regions)
-    calibration, stack = calibrate_pixels(plan, run_inputs)
-    calibration = _add_half_resolution_input(plan, calibration, stack)
+    calibration, _ = calibrate_pixels(plan, run_inputs)
     # the tile with the most structure is fitted first: each channel counts by its largest std
     structure = (tile_std / np.maximum(tile_std.max(0), 1e-30)).sum(1)
     run_plan = make_run_plan(
@@ -252,33 +250,4 @@ def make_regions_image(
         layout=layout,
         inputs={"image": array},
         stack=to_stack(array, axes, layout),
-    )
-
-
-def _add_half_resolution_input(plan: Plan, calibration: Calibration, stack: Any) -> Calibration:
-    """Return the calibration with a half-resolution input if the sample is oversampled."""
-    has_depth = plan.tiles[0].z is not None
-    if (
-        has_depth
-        or len(stack) == 1
-        or not plan.task_plan.uses_half_resolution
-        or calibration.repeated_exposure is not None
-    ):
-        return calibration
-    is_colour_camera = calibration.camera_noise is not None
-    half_resolution = halve_oversampled(
-        stack,
-        calibration.noise,
-        calibration.blind_spot_size,
-        calibration.constant_channels,
-        is_camera=is_colour_camera,
-    )
-    if half_resolution is None:
-        return calibration
-    return replace(
-        calibration,
-        half_resolution=half_resolution,
-        notes=calibration.notes
-        if is_colour_camera
-        else (*calibration.notes, make_note("half-resolution")),
     )
