@@ -42,7 +42,6 @@ from napari_dip.tasks.priors.random_input import (
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.shared_settings import (
     CONTEXT_RADIUS,
-    SINGLE_PIXEL,
     BlindSpotShape,
     CameraGain,
     NoiseSetting,
@@ -148,7 +147,9 @@ class Denoise(Task):
         is_distant = self._has_distant_planes(header)
         joins_colours = self.channels == "auto" or model.joins_colours
         needs_whole_plane = bool(extra_headers) or not model.has_variance_model
-        is_replaceable = self.prior == AUTOMATIC and prior_spec.needs_noise_variance
+        is_replaceable = self.prior == AUTOMATIC and (
+            prior_spec.needs_noise_variance or model.fills_missing_pixels
+        )
         fallback_prior_key = _get_preferred_prior(knows_noise=False).key if is_replaceable else ""
         has_user_noise = (self.read_noise, self.gain, self.blind_spot_shape) != (None, None, "")
         return TaskPlan(
@@ -165,10 +166,7 @@ class Denoise(Task):
             uses_neighbouring_frames=self.neighbouring_frames,
             uses_previous_frame=self.temporal_smoothing > 0,
             noise_settings=make_noise_settings(self),
-            # filling in needs the closest neighbours
-            blind_spot_shape=SINGLE_PIXEL
-            if self.prior == AUTOMATIC and model.fills_missing_pixels
-            else read_blind_spot(self.blind_spot_shape),
+            blind_spot_shape=read_blind_spot(self.blind_spot_shape),
             uses_clipping_correction=model.has_variance_model,
             # the user's noise does not hold for binned pixels
             uses_half_resolution=model.has_variance_model and not has_user_noise,

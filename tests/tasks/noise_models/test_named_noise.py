@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tifffile
+from scipy.ndimage import gaussian_filter
 from skimage import data
 
 import napari_dip as dip
@@ -54,6 +55,46 @@ def measure_error(image: np.ndarray, truth: np.ndarray) -> float:
 
 
 # --- impulses
+
+
+def add_hot_pixels(image: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    hit = rng.random(image.shape) < share
+    return np.where(hit, image + rng.uniform(150, 400, image.shape), image), hit
+
+
+def make_correlated_image() -> tuple[np.ndarray, np.ndarray]:
+    """A photograph with noise that correlates by 0.6 between neighbours, as in widefield images."""
+    truth = gaussian_filter(data.camera()[100:196, 180:276].astype(float), 2)
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=truth.shape), 0.7)
+    return truth + 15 * noise / noise.std(), truth
+
+
+def test_hot_pixels_beside_correlated_noise_are_filled_in_without_it() -> None:
+    image, truth = make_correlated_image()
+    spoilt, _ = add_hot_pixels(image, 0.005)
+    result = dip.denoise(
+        spoilt.astype(np.float32), preset="instant", noise="salt-and-pepper", device="cpu"
+    )
+    assert min(result.report["noise"]["blind_spot_size"]) >= 3
+    assert result.report["prior"]["key"] == "blind-spot"
+    assert "share noise" in result.report["prior"]["reason"]
+    assert measure_error(result.image, truth) < 0.45 * measure_error(image, truth)
+
+
+@pytest.mark.parametrize(("spoil", "share"), [(add_hot_pixels, 0.3), (add_impulses, 0.05)])
+def test_dense_impulses_and_white_noise_are_filled_in_from_close_neighbours(spoil, share) -> None:
+    image = make_correlated_image()[share < 0.1]
+    spoilt, _ = spoil(image, share)
+    report = dip.denoise(
+        spoilt.astype(np.float32),
+        noise="salt-and-pepper",
+        preset="instant",
+        max_iterations=2,
+        device="cpu",
+    ).report
+    assert report["noise"]["blind_spot_size"] == [1, 1]
+    assert report["prior"]["key"] == "masked-input"
 
 
 @pytest.mark.parametrize("share", [0.01, 0.25, 0.5])

@@ -42,6 +42,11 @@ from napari_dip.pipeline.calibrate.types import (
 )
 from napari_dip.pipeline.plan.layout import plan_task
 from napari_dip.tasks.base import NoiseSettings
+from napari_dip.tasks.noise_models.impulses import (
+    MAX_CORRELATED_IMPULSE_FRACTION,
+    MIN_IMPULSE_NOISE_CORRELATION,
+)
+from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,8 +109,6 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
         (N, C, *grid) float32, in the image's units. Empty areas and outliers are filled in; pixels
         without a measurement have the mean of the others.
     """
-    from napari_dip.engine.noise.estimate import compute_blind_spot_size
-
     task_plan, measured_mask = get_task_plan(plan, inputs.layout), inputs.measured_mask
     task_spec = plan.recipe.task.spec
     filled, outlier_limits = _fill_by_measured_limits(task_spec, inputs)
@@ -131,10 +134,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
     scale = _sign_scales(task_spec, scale, noise)
     varied_noise = [estimate for c, estimate in enumerate(noise) if c not in constant_channels]
     # detectors record plane by plane, so noise is assumed white along depth and time
-    if rows := task_plan.blind_spot_shape:
-        plane_size = len(rows), len(rows[0])
-    else:
-        plane_size = compute_blind_spot_size(varied_noise, plan.header.grid)
+    plane_size = _choose_blind_spot_size(task_plan, measured_mask, varied_noise, plan.header.grid)
     blind_spot_size = (1,) * (stack.ndim - 4) + plane_size
     converted_inputs, input_notes = inputs.inspection.convert_inputs(
         stack[0], inputs.extra_inputs, {"image": plan.header, **plan.extra_headers}
@@ -186,6 +186,32 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
         camera_correction=correction,
     )
     return calibration, stack
+
+
+def _choose_blind_spot_size(
+    task_plan: TaskPlan,
+    measured_mask: npt.NDArray[np.bool_] | None,
+    noise_estimates: list[NoiseEstimate],
+    grid: tuple[int, int],
+) -> tuple[int, int]:
+    """Return the size along Y and X that the user or the noise demands.
+
+    Between many pixels to fill in it is one pixel, since they need their closest neighbours.
+    """
+    from napari_dip.engine.noise.estimate import compute_blind_spot_size
+
+    if rows := task_plan.blind_spot_shape:
+        return len(rows), len(rows[0])
+    if NOISE_MODELS[task_plan.noise_settings.model].fills_missing_pixels:
+        missing_fraction = 0.0 if measured_mask is None else 1 - float(measured_mask.mean())
+        is_certain = all(
+            estimate.unreliable_reason is None
+            and max(estimate.along_y[0], estimate.along_x[0]) >= MIN_IMPULSE_NOISE_CORRELATION
+            for estimate in noise_estimates
+        )
+        if not is_certain or missing_fraction > MAX_CORRELATED_IMPULSE_FRACTION:
+            return 1, 1
+    return compute_blind_spot_size(noise_estimates, grid)
 
 
 def get_task_plan(plan: Plan, layout: Layout) -> TaskPlan:

@@ -27,6 +27,8 @@ from napari_dip.pipeline.plan.tiling import (
 )
 from napari_dip.pipeline.plan.types import TrainingRegion
 from napari_dip.pipeline.plan.units import make_tile_units, make_units
+from napari_dip.tasks.noise_models.impulses import CORRELATED_NOISE_REASON
+from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 from napari_dip.tasks.priors.r2r import (
     FEW_PHOTONS_REASON,
     UNRELIABLE_NOISE_REASON,
@@ -229,6 +231,9 @@ def _choose_prior(
 def find_fallback_reason(calibration: Calibration) -> str:
     """Return the reason for the fallback prior, given by the noise; "" if there is none."""
     varied_channels = calibration.varied_channels
+    if NOISE_MODELS[calibration.noise_model].fills_missing_pixels:
+        is_correlated = max(calibration.blind_spot_size[-2:]) > 1
+        return CORRELATED_NOISE_REASON if is_correlated else ""
     channel_means = calibration.intensity_offset  # network units: (value - mean) / scale
     if any(calibration.noise[c].unreliable_reason for c in varied_channels):
         return UNRELIABLE_NOISE_REASON
