@@ -60,7 +60,7 @@ def measure_error(image: np.ndarray, truth: np.ndarray) -> float:
 def add_hot_pixels(image: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(1)
     hit = rng.random(image.shape) < share
-    return np.where(hit, image + rng.uniform(150, 400, image.shape), image), hit
+    return np.where(hit, image + rng.uniform(250, 500, image.shape), image), hit
 
 
 def make_correlated_image() -> tuple[np.ndarray, np.ndarray]:
@@ -80,6 +80,17 @@ def test_hot_pixels_beside_correlated_noise_are_filled_in_without_it() -> None:
     assert result.report["prior"]["key"] == "blind-spot"
     assert "share noise" in result.report["prior"]["reason"]
     assert measure_error(result.image, truth) < 0.45 * measure_error(image, truth)
+
+
+@pytest.mark.parametrize(("share", "is_told"), [(0.001, True), (0.0001, False)])
+def test_a_few_hot_pixels_are_told_and_a_single_one_is_not(share, is_told) -> None:
+    image = data.camera()[100:356, 150:406].astype(float) + 20 * np.random.default_rng(0).normal(
+        size=(256, 256)
+    )
+    spoilt, _ = add_hot_pixels(image, share)
+    codes = [hint.code for hint in list_noise_hints(spoilt.astype(np.float32)[None])]
+    assert codes == ["impulses-likely"] * is_told
+    assert list_noise_hints(image.astype(np.float32)[None]) == ()
 
 
 @pytest.mark.parametrize(("spoil", "share"), [(add_hot_pixels, 0.3), (add_impulses, 0.05)])
