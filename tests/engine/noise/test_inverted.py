@@ -100,3 +100,14 @@ def test_an_inverted_image_is_restored_as_the_original_is(settings):
     assert np.abs(WHITE - inverted.image - original.image).max() < 0.05 * np.ptp(image)
     assert np.median(inverted.uncertainty / original.uncertainty) == pytest.approx(1, abs=0.1)
     assert "noise-inverted" in {note["code"] for note in inverted.report["note_codes"]}
+
+
+def test_the_report_of_an_inverted_image_tells_its_least_noise_where_it_is_bright():
+    image = make_counts("cell").astype(np.float32)
+    (original,), (inverted,) = (
+        dip.measure_noise(item).channels for item in (image, np.float32(WHITE) - image)
+    )
+    assert inverted.darkest_std == pytest.approx(original.darkest_std, rel=0.05)
+    sentence = dip.measure_noise(np.float32(WHITE) - image).sentences[0]
+    assert "where the image is brightest" in sentence
+    assert "its variance falls by" in sentence

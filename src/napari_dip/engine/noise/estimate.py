@@ -123,7 +123,8 @@ class NoiseEstimate:
     Attributes
     ----------
     gain, intercept : float
-        The variance at signal m is `gain * m + intercept`.
+        The variance at signal m is `gain * m + intercept`; the gain of an inverted image is
+        negative.
     floor : float, > 0
         Lower bound of the variance.
     along_y, along_x : tuple of float

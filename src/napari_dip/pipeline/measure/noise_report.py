@@ -47,11 +47,12 @@ class ChannelNoise:
     Attributes
     ----------
     gain : float
-        Noise variance per unit of brightness.
+        Noise variance per unit of brightness; negative for inverted grey values.
     intercept : float
         The variance at signal m is `gain * m + intercept`.
     darkest_std : float
-        Standard deviation of the noise at the darkest percentile of the image.
+        Standard deviation of the noise at the darkest percentile of the image, or at the brightest
+        one if its grey values were inverted.
     offset, read_noise : float or None
         Value that the detector reads without light, and its standard deviation. From an image
         alone they are upper bounds, since light may have fallen on its darkest part. None if the
@@ -369,9 +370,9 @@ def _make_channel_noise(
 ) -> Any:
     """Convert the noise estimate of one channel for the report."""
     plane_stack = planes.reshape(-1, *planes.shape[-2:])
-    dark_level = float(
-        np.percentile(plane_stack if measured_mask is None else planes[measured_mask], 1)
-    )
+    pixels = plane_stack if measured_mask is None else planes[measured_mask]
+    # the least light is brightest in an inverted image
+    dark_level = float(np.percentile(pixels, 99 if noise_estimate.gain < 0 else 1))
     points, correlation = measure_flat_blocks(
         plane_stack, None if measured_mask is None else measured_mask.reshape(plane_stack.shape)
     )

@@ -376,7 +376,8 @@ class NoiseSection(MeasurementSection):
         self._start(work, self._show_report, "Measuring the noise of", header.name)
 
     def _show_report(self, report: NoiseReport) -> None:
-        gains = " / ".join(f"{channel.gain:.4g}" for channel in report.channels)
+        # a gain is entered without the sign that an inverted image gives it
+        gains = " / ".join(f"{abs(channel.gain):.4g}" for channel in report.channels)
         # what is measured in the dark may exceed the read noise of the detector
         limits = " / ".join(f"{channel.darkest_std:.4g}" for channel in report.channels)
         figures = {"gain": f"{gains}, measured", "read_noise": f"{limits}, at most"}
