@@ -382,10 +382,13 @@ class Deblur(Task):
 
     def _compute_dark_level(self, fit_input: FitInput) -> Tensor:
         """Return the value of a pixel without light, in network units: (1, C, 1, ...)."""
-        if self.background is not None:
-            return fit_input.to_network_units(self.background)
         axes = tuple(range(2, fit_input.measurement.ndim))
-        return fit_input.to_network_units(0).minimum(fit_input.measurement.amin(axes, keepdim=True))
+        lowest = fit_input.measurement.amin(axes, keepdim=True)
+        if self.background is None:
+            return fit_input.to_network_units(0).minimum(lowest)
+        level = fit_input.to_network_units(self.background)
+        # inverted grey values may lie beyond a background on either side
+        return level.where(fit_input.intensity_scale > 0, level.minimum(lowest))
 
     def _compute_margin(self, fit_input: FitInput) -> tuple[int, ...]:
         if self.border == "circular":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -123,3 +124,18 @@ def test_enlarged_texture_is_not_taken_for_noise(name):
     image = ENLARGED["cubic"](getattr(data, name)()[:192, :192].astype(float))
     result = dip.denoise(image.astype(np.float32), preset="instant")
     assert np.sqrt(np.mean((result.image - image) ** 2)) < 0.1 * image.std()
+
+
+def test_parts_of_an_image_may_begin_with_either_of_two_repeated_pixels():
+    image = ENLARGED["nearest"](NOISY)
+    parts = np.stack([image[:128, :128], image[1:129, 1:129]])
+    assert is_enlarged(torch.from_numpy(parts))
+
+
+def test_the_read_noise_of_doubled_noise_is_scaled_as_its_variance_is():
+    native = replace(estimate_noise(torch.from_numpy(NOISY)[None], 0), read_noise=2.0)
+    doubled = double_noise_estimate(native)
+    factor = doubled.compute_variance(torch.tensor(100.0)) / native.compute_variance(
+        torch.tensor(100.0)
+    )
+    assert doubled.read_noise == pytest.approx(2 * float(factor) ** 0.5)

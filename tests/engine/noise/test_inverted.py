@@ -111,3 +111,31 @@ def test_the_report_of_an_inverted_image_tells_its_least_noise_where_it_is_brigh
     sentence = dip.measure_noise(np.float32(WHITE) - image).sentences[0]
     assert "where the image is brightest" in sentence
     assert "its variance falls by" in sentence
+
+
+def test_inverted_counts_of_photons_are_no_counts():
+    light = np.random.default_rng(0).uniform(0, 8, (12, 12)).repeat(16, 0).repeat(16, 1)
+    counts = np.random.default_rng(1).poisson(light).astype(float)
+    assert measure(counts).counts_photons
+    assert not measure(counts).mirror().counts_photons
+    assert measure(counts).mirror().gain == -1
+
+
+@pytest.mark.parametrize("background", [None, 0.0, WHITE - 50])
+def test_an_inverted_image_is_deblurred_whatever_background_is_entered(background):
+    image = np.float32(WHITE - make_counts("camera"))[:96, :96]
+    psf = gaussian_filter(np.pad([[1.0]], 4), 1)
+    settings = {} if background is None else {"background": background}
+    result = dip.deblur(image, psf / psf.sum(), preset="instant", max_iterations=10, **settings)
+    assert np.corrcoef(result.image.ravel(), image.ravel())[0, 1] > 0.8
+
+
+def test_channels_that_are_fitted_together_are_inverted_together():
+    image = make_counts("camera")[:96, :96]
+    colours = np.stack([image, WHITE - image, image], -1).astype(np.float32)
+    settings = {"preset": "instant", "max_iterations": 5, "channels": "together"}
+    result = dip.denoise(colours, axes="YXS", **settings)
+    assert result.report["noise"]["gain"][1] < 0 < result.report["noise"]["gain"][0]
+    for channel in range(3):
+        pair = result.image[..., channel].ravel(), colours[..., channel].ravel()
+        assert np.corrcoef(*pair)[0, 1] > 0.9

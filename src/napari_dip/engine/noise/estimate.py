@@ -190,13 +190,17 @@ class NoiseEstimate:
         )
 
     def mirror(self) -> NoiseEstimate:
-        """Return the noise of the image times -1, whose level without light is not known."""
+        """Return the noise of the image times -1, whose level without light is not known.
+
+        What is left of a count of photons is noise like any other.
+        """
         low, high = self.clipping_limits
         return replace(
             self,
             gain=-self.gain,
             offset=None,
             read_noise=None,
+            caution=None if self.counts_photons else self.caution,
             offset_error=0.0,
             read_noise_error=0.0,
             clipping_limits=(-high, -low),

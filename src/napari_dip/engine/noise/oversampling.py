@@ -120,13 +120,7 @@ def halve_noise_estimate(noise_estimate: NoiseEstimate) -> NoiseEstimate:
         for along in (noise_estimate.along_y, noise_estimate.along_x)
     ]
     fraction = prod(variance_fraction for variance_fraction, _ in along)
-    read_noise = noise_estimate.read_noise
-    return replace(
-        noise_estimate.scale(fraction),
-        along_y=along[0][1],
-        along_x=along[1][1],
-        read_noise=None if read_noise is None else sqrt(fraction) * read_noise,
-    )
+    return _scale_noise(noise_estimate, fraction, along[0][1], along[1][1])
 
 
 def _halve_correlation(along: tuple[float, ...]) -> tuple[float, tuple[float, ...]]:
@@ -152,10 +146,24 @@ def double_noise_estimate(noise_estimate: NoiseEstimate) -> NoiseEstimate:
     along = [
         _double_correlation(along) for along in (noise_estimate.along_y, noise_estimate.along_x)
     ]
+    fraction = prod(variance_fraction for variance_fraction, _ in along)
+    return _scale_noise(noise_estimate, fraction, along[0][1], along[1][1])
+
+
+def _scale_noise(
+    noise_estimate: NoiseEstimate,
+    fraction: float,
+    along_y: tuple[float, ...],
+    along_x: tuple[float, ...],
+) -> NoiseEstimate:
+    """Return noise with a share of the variance and another correlation."""
+    read_noise = noise_estimate.read_noise
     return replace(
-        noise_estimate.scale(prod(variance_fraction for variance_fraction, _ in along)),
-        along_y=along[0][1],
-        along_x=along[1][1],
+        noise_estimate.scale(fraction),
+        along_y=along_y,
+        along_x=along_x,
+        read_noise=None if read_noise is None else sqrt(fraction) * read_noise,
+        read_noise_error=sqrt(fraction) * noise_estimate.read_noise_error,
     )
 
 
@@ -178,7 +186,7 @@ def _double_correlation(along: tuple[float, ...]) -> tuple[float, tuple[float, .
 
 
 def is_enlarged(planes: Tensor) -> bool:
-    """Return whether an image was enlarged at least twice: half of its pixels tell all others.
+    """Return whether an image was enlarged at least twice: a quarter of its pixels tell all others.
 
     Structure and noise are both without fine frequencies then, whatever they are.
 
@@ -189,7 +197,7 @@ def is_enlarged(planes: Tensor) -> bool:
     """
     sides = [side // (2 * FINE_BLOCK_SIDE) * 2 * FINE_BLOCK_SIDE for side in planes.shape[1:]]
     planes = planes[:, : sides[0], : sides[1]].to(torch.float32)
-    if _repeats_pixels(planes):
+    if all(map(_repeats_pixels, planes)):
         return True
     halved = halve_resolution(planes)
     fine, coarse = (
@@ -214,11 +222,11 @@ def _subtract_halved(planes: Tensor) -> Tensor:
     return planes - double_resolution(halve_resolution(planes)[:, None], size)[:, 0]
 
 
-def _repeats_pixels(planes: Tensor) -> bool:
+def _repeats_pixels(plane: Tensor) -> bool:
     """Return whether each pixel has the value of a neighbour, in pairs along both axes."""
     pairs = (
-        [item[..., phase : item.shape[-1] - 1 : 2] == item[..., phase + 1 :: 2] for phase in (0, 1)]
-        for item in (planes, planes.mT)
+        [item[:, phase : item.shape[1] - 1 : 2] == item[:, phase + 1 :: 2] for phase in (0, 1)]
+        for item in (plane, plane.mT)
     )
     return all(any(bool(phase.all()) for phase in axis) for axis in pairs)
 

@@ -131,7 +131,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
         may_halve=may_halve,
         is_tiled=bool(plan.tiles),
     )
-    scale = _sign_scales(task_spec, scale, noise)
+    scale = _sign_scales(task_spec, task_plan, scale, noise)
     varied_noise = [estimate for c, estimate in enumerate(noise) if c not in constant_channels]
     # detectors record plane by plane, so noise is assumed white along depth and time
     plane_size = _choose_blind_spot_size(task_plan, measured_mask, varied_noise, plan.header.grid)
@@ -202,7 +202,8 @@ def _choose_blind_spot_size(
 
     if rows := task_plan.blind_spot_shape:
         return len(rows), len(rows[0])
-    if NOISE_MODELS[task_plan.noise_settings.model].fills_missing_pixels:
+    noise_model = NOISE_MODELS[task_plan.noise_settings.model]
+    if noise_model.fills_missing_pixels and task_plan.fallback_prior_key:  # no prior was chosen
         missing_fraction = 0.0 if measured_mask is None else 1 - float(measured_mask.mean())
         is_certain = all(
             estimate.unreliable_reason is None
@@ -284,7 +285,10 @@ def _measure_noise(
     if half_size_noise is not None:
         from napari_dip.engine.noise.oversampling import double_noise_estimate
 
-        noise = tuple(map(double_noise_estimate, half_size_noise))
+        noise = tuple(
+            estimate if c in constant_channels else double_noise_estimate(estimate)
+            for c, estimate in enumerate(half_size_noise)
+        )
     return _MeasuredNoise(noise, half_size_noise, camera_noise, repeated_exposure)
 
 
@@ -430,16 +434,21 @@ def _compute_intensity_range(pixels: Float32Array) -> tuple[float, float]:
 
 
 def _sign_scales(
-    task_spec: TaskSpec, scales: tuple[float, ...], noise: tuple[NoiseEstimate, ...]
+    task_spec: TaskSpec,
+    task_plan: TaskPlan,
+    scales: tuple[float, ...],
+    noise: tuple[NoiseEstimate, ...],
 ) -> tuple[float, ...]:
-    """Make the scale negative where noise falls with brightness.
+    """Make the scale negative where noise falls with brightness, in all joint channels or in none.
 
     In network units it then grows, and the fit sees an inverted image as it was before.
     """
-    is_signed = task_spec.explains_pixels
+    is_inverted = [task_spec.explains_pixels and estimate.gain < 0 for estimate in noise]
+    if task_plan.joint_channels:
+        is_inverted = [all(is_inverted)] * len(noise)
     return tuple(
-        -scale if is_signed and estimate.gain < 0 else scale
-        for scale, estimate in zip(scales, noise, strict=True)
+        -scale if is_negative else scale
+        for scale, is_negative in zip(scales, is_inverted, strict=True)
     )
 
 

@@ -416,7 +416,12 @@ class DetectorCalibration:
     intercept: float | None = None
 
     def apply_to(self, noise_estimate: NoiseEstimate) -> NoiseEstimate:
-        """Return the noise estimate of an image with the figures of the detector put in."""
+        """Return the noise estimate of an image with the figures of the detector put in.
+
+        An image whose grey values were inverted is not one of its frames, and keeps its estimate.
+        """
+        if noise_estimate.gain < 0:
+            return noise_estimate
         changes: dict[str, Any] = {}
         if self.gain is not None:
             changes = {"gain": self.gain, "gain_error": 0.0, "unreliable_reason": None}
