@@ -36,6 +36,7 @@ class NoiseCaution(StrEnum):
     UNCERTAIN_EXTREMES = "uncertain-extremes"  # variance at the darkest or brightest values
     COLOUR_CAMERA = "colour-camera"
     CORRELATED_COLOURS = "correlated-colours"  # correlated noise in a colour image
+    EVERY_SECOND_PIXEL = "every-second-pixel"  # measured there, since neighbours share noise
     PHOTON_COUNTS = "photon-counts"  # each grey value is a number of photons
 
 

@@ -68,12 +68,6 @@ if TYPE_CHECKING:
 MIN_OVERSAMPLED_BLIND_SPOT = 5
 #: Minimum side of an image in pixels, so that half of it can be restored.
 MIN_HALVED_SIDE = 64
-#: Maximum variance of the noise of every second pixel, in units of an unreliable measurement of all
-#: pixels at half size: 1.3 to 2.5 in enlarged photographs, where it is right within a fifth.
-MAX_SPARSE_RATIO = 3.0
-#: Autocorrelation at half size of noise that was enlarged by cubic interpolation: 0.20 and -0.11
-#: of white noise.
-HALF_SIZE_CORRELATION = (0.2, -0.1, 0.0, 0.0, 0.0)
 #: Maximum energy lost by halving an enlarged image, in variances of its noise: at most 0.13 with
 #: interpolated pixels and 0.43 with repeated ones in 24 noisy crops, at least 2.7 in eight of nine
 #: pictures without noise.
@@ -329,37 +323,15 @@ def _measure_enlarged(
         return None
     halved = np.asarray(halve_resolution(torch.from_numpy(stack)), np.float32)
     half_size_noise = tuple(
-        estimate if c in constant_channels else _measure_half_size(halved[:, c], noise_settings)
+        estimate
+        if c in constant_channels
+        else measure_single_exposure(halved[:, c], None, 0.0, noise_settings)
         for c, estimate in enumerate(noise_estimates)
     )
     suits_all = all(
         _suits_half_size(stack[:, c], noise_estimates[c], half_size_noise[c]) for c in varied
     )
     return half_size_noise if suits_all else None
-
-
-def _measure_half_size(planes: Float32Array, noise_settings: NoiseSettings) -> NoiseEstimate:
-    """Measure the noise of (P, Y, X), or in every second pixel where that is unreliable.
-
-    Neighbours share some noise at half size, which looks like structure. Distant ones do not.
-    """
-    measured = measure_single_exposure(planes, None, 0.0, noise_settings)
-    if measured.unreliable_reason is None:
-        return measured
-    height, width = (side // 2 * 2 for side in planes.shape[-2:])
-    sparse_planes = np.concatenate(
-        [planes[:, down:height:2, right:width:2] for down in (0, 1) for right in (0, 1)]
-    )
-    sparse = measure_single_exposure(sparse_planes, None, 0.0, noise_settings)
-    level = planes.mean(dtype=np.float64)
-    ratio = compute_noise_variance(sparse, level) / compute_noise_variance(measured, level)
-    if sparse.unreliable_reason or not 1 <= ratio <= MAX_SPARSE_RATIO:
-        return measured
-    along_y, along_x = (
-        along if any(along) else HALF_SIZE_CORRELATION
-        for along in (measured.along_y, measured.along_x)
-    )
-    return replace(sparse, along_y=along_y, along_x=along_x)
 
 
 def _suits_half_size(

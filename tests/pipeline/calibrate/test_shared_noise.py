@@ -1,0 +1,46 @@
+"""Noise that neighbours share looks like structure, and is measured in every second pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter, median_filter, zoom
+from skimage import data
+
+from napari_dip.engine.noise import NoiseCaution
+from napari_dip.pipeline.calibrate.channel_noise import measure_single_exposure
+from napari_dip.tasks.base import NoiseSettings
+
+LIGHT = gaussian_filter(data.cell()[200:392, 200:392].astype(float), 1)
+NOISY = LIGHT + np.random.default_rng(0).normal(0, 10, LIGHT.shape)
+
+
+def measure(image: np.ndarray, **settings: object):
+    return measure_single_exposure(image.astype(np.float32)[None], None, 0.0, NoiseSettings())
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda image: median_filter(image, 3), lambda image: zoom(image, 1.5, order=3)],
+    ids=["median", "enlarged by half"],
+)
+def test_noise_that_a_filter_spread_over_neighbours_is_measured(spoil):
+    estimate = measure(spoil(NOISY))
+    assert estimate.unreliable_reason is None
+    assert estimate.caution is NoiseCaution.EVERY_SECOND_PIXEL
+    truth = spoil(LIGHT)
+    variance = estimate.gain * truth.mean() + estimate.intercept
+    assert variance == pytest.approx(np.var(spoil(NOISY) - truth), rel=0.4)
+    assert min(estimate.along_y[0], estimate.along_x[0]) > 0.2
+
+
+@pytest.mark.parametrize("name", ["grass", "gravel", "brick"])
+def test_texture_stays_what_it_is(name):
+    texture = getattr(data, name)()[:192, :192].astype(float)
+    estimate = measure(texture)
+    assert estimate.unreliable_reason is not None
+    assert estimate.caution is not NoiseCaution.EVERY_SECOND_PIXEL
+
+
+def test_white_noise_needs_no_second_measurement():
+    assert measure(NOISY).caution is not NoiseCaution.EVERY_SECOND_PIXEL
