@@ -85,14 +85,18 @@ def halve_resolution(planes: Tensor) -> Tensor:
 
 def double_resolution(planes: Tensor, size: tuple[int, ...]) -> Tensor:
     """Upscale (B, C, Y, X) to (B, C, *size), consistent with `halve_resolution`."""
-    factors = (HALVING_FACTOR, HALVING_FACTOR)
-    finer = apply_iterative_backprojection(
+    finer = _upscale(planes, (HALVING_FACTOR, HALVING_FACTOR))
+    return finer[..., : size[0], : size[1]]
+
+
+def _upscale(planes: Tensor, factors: tuple[int, int]) -> Tensor:
+    """Upscale (B, C, Y, X) by these factors, consistent with `LanczosDownsample`."""
+    return apply_iterative_backprojection(
         interpolate_cubic(planes, factors),
         planes,
         LanczosDownsample(factors),
         lambda residual: interpolate_cubic(residual, factors),
     )
-    return finer[..., : size[0], : size[1]]
 
 
 def upscale_estimate(estimate: Estimate, size: tuple[int, ...] | None) -> Estimate:
@@ -126,11 +130,9 @@ def halve_noise_estimate(noise_estimate: NoiseEstimate) -> NoiseEstimate:
 def _halve_correlation(along: tuple[float, ...]) -> tuple[float, tuple[float, ...]]:
     """Return variance share and autocorrelation after halving one axis."""
     side = 16 * HALVING_FACTOR
-    distances = (torch.arange(side)[:, None] - torch.arange(side)).abs()
-    correlations = torch.zeros(side)
-    correlations[: len(along) + 1] = torch.tensor((1.0, *along))
     halving = LanczosDownsample((1, HALVING_FACTOR))(torch.eye(side)[None, None])[0, 0].T
-    covariance = (halving @ correlations[distances] @ halving.T)[side // (2 * HALVING_FACTOR)]
+    correlations = make_correlation_matrix(along, side).to(halving)
+    covariance = (halving @ correlations @ halving.T)[side // (2 * HALVING_FACTOR)]
     middle = side // (2 * HALVING_FACTOR)
     variance_fraction = float(covariance[middle])
     return variance_fraction, tuple(
@@ -170,12 +172,7 @@ def _scale_noise(
 def _double_correlation(along: tuple[float, ...]) -> tuple[float, tuple[float, ...]]:
     """Return variance share and autocorrelation after doubling one axis."""
     side = 8 * HALVING_FACTOR
-    doubled = apply_iterative_backprojection(
-        interpolate_cubic(torch.eye(side)[None, None], (1, HALVING_FACTOR)),
-        torch.eye(side)[None, None],
-        LanczosDownsample((1, HALVING_FACTOR)),
-        lambda residual: interpolate_cubic(residual, (1, HALVING_FACTOR)),
-    )[0, 0].T
+    doubled = _upscale(torch.eye(side)[None, None], (1, HALVING_FACTOR))[0, 0].T
     covariance = doubled @ make_correlation_matrix(along, side).to(doubled) @ doubled.T
     phases = range(side - HALVING_FACTOR // 2, side + HALVING_FACTOR // 2)
     lags = [

@@ -324,6 +324,11 @@ def select_spread_planes(count: int) -> npt.NDArray[np.int_]:
     return np.unique(np.linspace(0, count - 1, MAX_NOISE_PLANES).astype(int))
 
 
+def find_dark_level(noise_estimate: NoiseEstimate, pixels: Float32Array) -> float:
+    """Return the first percentile of pixels, or the last of an image with inverted grey values."""
+    return float(np.percentile(pixels, 99 if noise_estimate.gain < 0 else 1))
+
+
 def _apply_user_noise(
     noise_estimate: NoiseEstimate, planes: Float32Array, noise_settings: NoiseSettings
 ) -> NoiseEstimate:
@@ -334,7 +339,7 @@ def _apply_user_noise(
     with brightness is inverted: dark is its last percentile.
     """
     is_inverted = noise_estimate.gain < 0
-    dark_signal = float(np.percentile(planes, 99 if is_inverted else 1))
+    dark_signal = find_dark_level(noise_estimate, planes)
     mean_signal = float(planes.mean(dtype=np.float64))
     mean_variance = float(compute_noise_variance(noise_estimate, mean_signal))
     dark_variance = float(compute_noise_variance(noise_estimate, dark_signal))

@@ -117,7 +117,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
         repeated = fill_pixels(task_spec, inputs.repeated_exposure, outlier_limits)
         inputs = replace(inputs, repeated_exposure=repeated.stack)
     may_halve = task_plan.uses_half_resolution and _may_be_halved(plan, inputs)
-    noise, half_size_noise, camera_noise, repeated_exposure = _measure_noise(
+    noise, half_resolution, camera_noise, repeated_exposure = _measure_noise(
         task_plan,
         inputs,
         stack,
@@ -136,15 +136,10 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
     validation_fraction = compute_validation_fraction(
         blind_spot_size, count_measured_pixels(stack, measured_mask)
     )
-    half_resolution = None
-    if may_halve:
+    if may_halve and half_resolution is None:
+        is_camera = camera_noise is not None
         half_resolution = halve_oversampled(
-            stack,
-            noise,
-            half_size_noise,
-            blind_spot_size,
-            constant_channels,
-            is_camera=camera_noise is not None,
+            stack, noise, blind_spot_size, constant_channels, is_camera=is_camera
         )
     correction = inputs.camera_correction
     notes: list[Note] = []
@@ -238,7 +233,7 @@ class _MeasuredNoise(NamedTuple):
     """Noise of each channel, and what else was measured; None where it does not apply."""
 
     channels: tuple[NoiseEstimate, ...]
-    half_size: tuple[NoiseEstimate, ...] | None  # of an enlarged image
+    half_resolution: HalfResolutionStack | None  # of an enlarged image
     camera: CameraNoise | None
     repeated_exposure: RepeatedExposure | None
 
@@ -271,19 +266,17 @@ def _measure_noise(
         task_plan, inputs, stack, constant_channels, is_tiled=is_tiled
     ):
         camera_noise, noise = measure_colour_noise(stack, noise, inputs.grey_level_step)
-    half_size_noise = None
+    half_resolution = None
     if camera_noise is None and may_halve:
-        half_size_noise = _measure_enlarged(
-            stack, noise, constant_channels, task_plan.noise_settings
-        )
-    if half_size_noise is not None:
+        half_resolution = _halve_enlarged(stack, noise, constant_channels, task_plan.noise_settings)
+    if half_resolution is not None:
         from napari_dip.engine.noise.oversampling import double_noise_estimate
 
         noise = tuple(
             estimate if c in constant_channels else double_noise_estimate(estimate)
-            for c, estimate in enumerate(half_size_noise)
+            for c, estimate in enumerate(half_resolution.noise)
         )
-    return _MeasuredNoise(noise, half_size_noise, camera_noise, repeated_exposure)
+    return _MeasuredNoise(noise, half_resolution, camera_noise, repeated_exposure)
 
 
 def _may_be_halved(plan: Plan, inputs: RunInputs) -> bool:
@@ -299,13 +292,13 @@ def _may_be_halved(plan: Plan, inputs: RunInputs) -> bool:
     )
 
 
-def _measure_enlarged(
+def _halve_enlarged(
     stack: Float32Array,
     noise_estimates: tuple[NoiseEstimate, ...],
     constant_channels: tuple[int, ...],
     noise_settings: NoiseSettings,
-) -> tuple[NoiseEstimate, ...] | None:
-    """Return the noise of each channel of an enlarged image at half its size; None for others."""
+) -> HalfResolutionStack | None:
+    """Return an enlarged image at half its size, where its noise is measured; None for others."""
     import torch
 
     from napari_dip.engine.noise.estimate import compute_blind_spot_size
@@ -331,7 +324,11 @@ def _measure_enlarged(
     suits_all = all(
         _suits_half_size(stack[:, c], noise_estimates[c], half_size_noise[c]) for c in varied
     )
-    return half_size_noise if suits_all else None
+    if not suits_all:
+        return None
+    height, width = halved.shape[-2:]
+    sides = compute_blind_spot_size([half_size_noise[c] for c in varied], (height, width))
+    return HalfResolutionStack(stack=halved, noise=half_size_noise, blind_spot_size=sides)
 
 
 def _suits_half_size(
@@ -462,7 +459,6 @@ def select_validation_pixels(
 def halve_oversampled(
     stack: Float32Array,
     noise_estimates: Sequence[NoiseEstimate],
-    half_size_noise: tuple[NoiseEstimate, ...] | None,
     blind_spot_size: tuple[int, ...],
     constant_channels: tuple[int, ...],
     *,
@@ -475,8 +471,6 @@ def halve_oversampled(
     stack : ndarray
         (N, C, Y, X), all pixels measured.
     noise_estimates : sequence of NoiseEstimate
-    half_size_noise : tuple of NoiseEstimate or None
-        As measured in an enlarged image at half its size; None: computed from the noise.
     blind_spot_size : tuple of int
         Size of blind spots.
     constant_channels : tuple of int
@@ -495,25 +489,22 @@ def halve_oversampled(
     )
 
     varied_channels = [c for c in range(stack.shape[1]) if c not in constant_channels]
-    is_known = is_camera or half_size_noise is not None
     checks = (
         is_oversampled(torch.from_numpy(stack[:, c]), noise_estimates[c]) for c in varied_channels
     )
-    if not is_known and (min(blind_spot_size) < MIN_OVERSAMPLED_BLIND_SPOT or not all(checks)):
+    if not is_camera and (min(blind_spot_size) < MIN_OVERSAMPLED_BLIND_SPOT or not all(checks)):
         return None
     half_size_stack = np.asarray(halve_resolution(torch.from_numpy(stack)), np.float32)
-    computed_noise = tuple(
+    half_size_noise = tuple(
         estimate if c in constant_channels else halve_noise_estimate(estimate)
         for c, estimate in enumerate(noise_estimates)
     )
-    noise = half_size_noise or computed_noise
     height, width = half_size_stack.shape[-2:]
-    sides = compute_blind_spot_size([noise[c] for c in varied_channels], (height, width))
-    max_side = MAX_HALF_RESOLUTION_BLIND_SPOT if half_size_noise is None else max(sides)
+    sides = compute_blind_spot_size([half_size_noise[c] for c in varied_channels], (height, width))
     return HalfResolutionStack(
         stack=half_size_stack,
-        noise=noise,
-        blind_spot_size=tuple(min(side, max_side) for side in sides),
+        noise=half_size_noise,
+        blind_spot_size=tuple(min(side, MAX_HALF_RESOLUTION_BLIND_SPOT) for side in sides),
     )
 
 

@@ -17,6 +17,7 @@ from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
 from napari_dip.pipeline.assess.report import round_if_known, round_to_six_digits
 from napari_dip.pipeline.calibrate.channel_noise import (
     compute_noise_variance,
+    find_dark_level,
     measure_channel_noise,
     measure_flat_blocks,
 )
@@ -371,8 +372,7 @@ def _make_channel_noise(
     """Convert the noise estimate of one channel for the report."""
     plane_stack = planes.reshape(-1, *planes.shape[-2:])
     pixels = plane_stack if measured_mask is None else planes[measured_mask]
-    # the least light is brightest in an inverted image
-    dark_level = float(np.percentile(pixels, 99 if noise_estimate.gain < 0 else 1))
+    dark_level = find_dark_level(noise_estimate, pixels)
     points, correlation = measure_flat_blocks(
         plane_stack, None if measured_mask is None else measured_mask.reshape(plane_stack.shape)
     )
