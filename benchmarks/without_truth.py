@@ -3,8 +3,9 @@
 Usage: python benchmarks/without_truth.py [--sheets]
 The crops are fixed: at most 192 x 192 pixels, at fixed places of the shared images, `fast`, blind,
 seed 0. For each crop: the noise that the run claims, the noise by the median of second differences
-(`variance_stabilising.white_sigma`, which uses nothing of the program), the standard deviation of
-what was removed and its correlation with horizontal neighbours, and the codes of the notes.
+(`variance_stabilising.estimate_white_sigma`, which uses nothing of the program), the standard
+deviation of what was removed and its correlation with horizontal neighbours, and the codes of the
+notes.
 Contact sheets show input, result and difference side by side. Everything lies in
 benchmarks/out/without_truth; some of the sets may be shown in benchmarks only.
 """
@@ -23,7 +24,7 @@ from skimage.io import imread
 
 import napari_dip as dip
 from shared_data import OUT, data_folder, write
-from variance_stabilising import white_sigma
+from variance_stabilising import estimate_white_sigma
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -90,7 +91,9 @@ def measure(crop: Crop) -> dict[str, Any]:
     record = {
         "crop": crop.name,
         "claimed noise": _claimed(result),
-        "noise by differences": max(white_sigma(plane.astype(np.float64)) for plane in inputs),
+        "noise by differences": max(
+            estimate_white_sigma(plane.astype(np.float64)) for plane in inputs
+        ),
         "removed": float(max(plane.std() for plane in planes)),
         "lag 1 of removed": float(np.mean([_lag_1(plane) for plane in planes])),
         "notes": " ".join(note["code"] for note in result.report["note_codes"]),

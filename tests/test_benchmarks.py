@@ -3,6 +3,8 @@
 import ast
 import sys
 from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,43 @@ def _case(name="picture", sigma=None):
         return np.full((8, 8), 101.0), np.full((8, 8), 100.0)
 
     return Case("made", name, Path("made.png"), load, Path("made.png"), sigma)
+
+
+def _is_module(name):
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # the parent is no package
+        return False
+
+
+def _find_missing_names(path):
+    """Return imports of a benchmark whose module lacks the name."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        child
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    }
+    imports = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        and node not in for_types
+        and ((BENCHMARKS / f"{node.module}.py").exists() or node.module.startswith("napari_dip"))
+    ]
+    return [
+        f"{node.module}.{alias.name}"
+        for node in imports
+        for alias in node.names
+        if not hasattr(import_module(node.module), alias.name)
+        and not _is_module(f"{node.module}.{alias.name}")
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
+def test_what_a_benchmark_imports_exists(path):
+    assert _find_missing_names(path) == []
 
 
 @pytest.mark.parametrize("signal", [30.0, 80.0, 200.0])
