@@ -195,6 +195,8 @@ class FitNoise:
         Variance model of each of the B images of a joint training, where they differ.
     treats_outliers_as_signal : bool
         Whether a pixel far from its prediction is signal: `NoiseEstimate.has_bounded_tails`.
+    off_model_channels : tuple of int
+        Channels where hidden pixels measure the noise again: `NoiseEstimate.may_be_off_model`.
     """
 
     noise_variance: NoiseVariance
@@ -203,6 +205,7 @@ class FitNoise:
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     image_noise_variances: NoiseVariance | None = None
     treats_outliers_as_signal: bool = False
+    off_model_channels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -276,10 +279,8 @@ class GridLocation:
 
     Attributes
     ----------
-    start : tuple of int
-        First pixel of the grid in the image, along each of its axes.
-    image_size : tuple of int
-        Size of the whole image along these axes.
+    start, image_size : tuple of int
+        First pixel of the grid in the image, and size of the whole image, along its axes.
     """
 
     start: tuple[int, ...]
@@ -297,8 +298,7 @@ class FitInput:
         to the first) 2, in joint training the number of images or regions, as in the masks.
     intensity_offset, intensity_scale : Tensor
         (1, C, 1, ...): network units are (pixel - intensity_offset) / intensity_scale.
-    noise : FitNoise
-    masks : FitMasks
+    noise, masks : FitNoise, FitMasks
     prior_key : str
         Key of a row of `tasks.priors.registry.PRIOR_SPECS`.
     widths : tuple of int

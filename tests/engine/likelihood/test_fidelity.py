@@ -11,6 +11,7 @@ from napari_dip.engine.likelihood.fidelity import (
     make_beta_nll,
     make_gaussian_deviance,
     make_weighted_residual,
+    measure_noise_again,
 )
 from napari_dip.engine.problem import Estimate
 
@@ -185,3 +186,55 @@ def test_an_estimate_without_doubt_is_its_own_posterior() -> None:
         validation_mask=torch.zeros(1, 1, 4, 4),
     )
     assert answer is blind
+
+
+def make_residuals(variance: torch.Tensor, texture: float = 0.0) -> tuple[torch.Tensor, ...]:
+    """Measurement and prediction of a ramp from 0 to 100 with noise of this variance in columns."""
+    rng = torch.Generator().manual_seed(0)
+    mean = torch.linspace(0, 100, 200).expand(1, 1, 100, 200).contiguous()
+    noise = variance.sqrt() * torch.randn(1, 1, 100, 200, generator=rng)
+    return mean + noise + texture * torch.randn(1, 1, 100, 200, generator=rng), mean
+
+
+LEVELS = torch.linspace(0, 100, 200)
+EVERYWHERE = torch.ones(1, 1, 100, 200)
+
+
+def measure_again(variance: torch.Tensor, claimed: NoiseVariance, texture: float = 0.0):
+    measurement, mean = make_residuals(variance, texture)
+    return measure_noise_again(claimed, measurement, mean, EVERYWHERE, channels=[0])
+
+
+def test_residuals_give_the_noise_that_the_line_leaves_out_in_the_dark() -> None:
+    variance = (2 * LEVELS).clamp(min=30)
+    claimed = NoiseVariance(gain=constant(3.0), intercept=constant(-90.0), floor=constant(1e-3))
+    measured = measure_again(variance, claimed).compute_variance(LEVELS[None, None, None])
+    ratio = measured[0, 0, 0] / variance
+    assert float(ratio.min()) > 0.6
+    assert float(ratio.max()) < 1.4
+    assert float(claimed.compute_variance(LEVELS).flatten()[40]) < 0.1
+
+
+def test_texture_that_is_much_stronger_than_the_noise_changes_nothing() -> None:
+    claimed = NoiseVariance(gain=constant(0.0), intercept=constant(1.0), floor=constant(1e-3))
+    assert measure_again(torch.ones(200), claimed, texture=2.0) is claimed
+
+
+def test_residuals_that_neighbours_share_change_nothing() -> None:
+    claimed = NoiseVariance(gain=constant(0.0), intercept=constant(1.0), floor=constant(1e-3))
+    measurement, mean = make_residuals(torch.ones(200))
+    noise = measurement - mean
+    shared = mean + (noise + noise.roll(1, -1)) / 2**0.5
+    for pixels, is_kept in ((measurement, False), (shared, True)):
+        again = measure_noise_again(claimed, pixels, mean, EVERYWHERE, channels=[0])
+        assert (again is claimed) == is_kept
+
+
+def test_pixels_that_were_not_measured_do_not_measure_the_noise() -> None:
+    claimed = NoiseVariance(gain=constant(0.0), intercept=constant(1.0), floor=constant(1e-3))
+    measurement, mean = make_residuals(torch.ones(200))
+    mask = torch.ones(1, 1, 100, 200)
+    mask[..., ::3] = 0
+    holed = torch.where(mask > 0, measurement, 0.0)
+    again = measure_noise_again(claimed, holed, mean, mask, channels=[0])
+    assert float(again.compute_variance(mean).max()) < 1.4

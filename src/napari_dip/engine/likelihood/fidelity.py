@@ -30,6 +30,26 @@ MAX_NOISE_RATIO = 1.5
 #: Lower bound of a prediction's variance, in units of the noise variance: even in a flat region, a
 #: prediction is the mean of about fifty noisy neighbours.
 MIN_PREDICTION_VARIANCE_RATIO = 0.02
+#: Number of equally wide classes of brightness in which residuals measure noise.
+RESIDUAL_CLASSES = 8
+#: Least pixels of a class of brightness: half of them give a variance within 16 % (one standard
+#: error).
+MIN_CLASS_PIXELS = 150
+#: Share of the pixels at either end of the brightness that do not widen the classes.
+CLASS_TAIL = 0.005
+#: Side, in pixels, of the area whose mean squared gradient tells calm pixels; the calmer half of
+#: each class is measured.
+GRADIENT_SIDE = 5
+#: Maximum variance of residuals in units of the measured noise, median of the classes: at most 2.2
+#: in noise that is no line in brightness, at least 7 in images without noise (docs/constants.md).
+MAX_CALM_RATIO = 2.5
+#: Maximum correlation of neighbouring residuals: 0.47 and more where hidden pixels were seen
+#: through their neighbours, at most 0.28 elsewhere (docs/constants.md).
+MAX_CALM_CORRELATION = 0.35
+#: Decrease of the squared logarithmic error by which a line through fewer classes must be better.
+MIN_LINE_GAIN = 0.05
+#: Floor of a line through all classes, in units of the least variance.
+LINE_FLOOR_FRACTION = 0.25
 #: Size, in voxels, of the window whose residuals correct the variance of a volume's voxel. Larger
 #: ones miss thin structure, smaller ones take in noise (docs/constants.md).
 RESIDUAL_WINDOW = (3, 9, 9)
@@ -305,6 +325,120 @@ def _estimate_flat_ratio(mean: Tensor, ratio: Tensor) -> Tensor:
             )
         )
     return flat_ratio
+
+
+def measure_noise_again(
+    noise_variance: NoiseVariance,
+    measurement: Tensor,
+    mean: Tensor,
+    measured_mask: Tensor,
+    channels: Sequence[int],
+) -> NoiseVariance:
+    """Return the variance of residuals at hidden pixels, over brightness.
+
+    The prediction of a hidden pixel does not depend on its noise, so calm pixels show how strong
+    the noise is at each brightness, whatever was measured before. A channel keeps its measured
+    noise if most of its residuals are much stronger, as texture is, or if neighbours share them.
+
+    Parameters
+    ----------
+    noise_variance : NoiseVariance
+        Measured noise, of one measurement. It is returned itself if no channel changes.
+    measurement, mean : Tensor
+        (1, C, *grid): measurement, and blind-spot prediction.
+    measured_mask : Tensor
+        (1, 1, *grid), 1 at measured pixels.
+    channels : sequence of int
+        Channels that are measured again.
+    """
+    gain, intercept, floor = (
+        getattr(noise_variance, name).clone() for name in ("gain", "intercept", "floor")
+    )
+    claimed, is_changed = noise_variance.compute_variance(mean), False
+    for c in channels:
+        planes = (measurement[0, c] - mean[0, c], mean[0, c], claimed[0, c])
+        classes = _measure_calm_classes(*planes, measured_mask[0, 0] > 0)
+        if classes is None:
+            continue
+        gain[0, c], intercept[0, c], floor[0, c] = _fit_noise_line(*classes)
+        is_changed = True
+    return (
+        NoiseVariance(gain=gain, intercept=intercept, floor=floor) if is_changed else noise_variance
+    )
+
+
+def _measure_calm_classes(
+    residual: Tensor, mean: Tensor, claimed: Tensor, measured_mask: Tensor
+) -> tuple[Tensor, Tensor] | None:
+    """Return brightness and variance of calm residuals, by class; None if they are no noise."""
+    slope = sum(torch.gradient(mean, dim=axis)[0] ** 2 for axis in (-2, -1))
+    assert isinstance(slope, Tensor)
+    slope = F.avg_pool2d(
+        slope.reshape(-1, 1, *mean.shape[-2:]),
+        GRADIENT_SIDE,
+        stride=1,
+        padding=GRADIENT_SIDE // 2,
+        count_include_pad=False,
+    ).reshape(mean.shape)
+    brightness = mean[measured_mask].sort()[0]
+    tail = int(CLASS_TAIL * (len(brightness) - 1))
+    low, high = float(brightness[tail]), float(brightness[-1 - tail])
+    edges = torch.linspace(low, high, RESIDUAL_CLASSES + 1).to(mean)[1:-1]
+    index = torch.where(measured_mask, torch.bucketize(mean.contiguous(), edges), -1)
+    rows, is_calm, first = [], torch.zeros_like(measured_mask), 0
+    for last in range(RESIDUAL_CLASSES):
+        selected = (index >= first) & (index <= last)
+        if int(selected.sum()) < MIN_CLASS_PIXELS:
+            continue
+        first = last + 1
+        selected &= slope <= slope[selected].median()
+        is_calm |= selected
+        variance = residual[selected].var()
+        rows.append((mean[selected].mean(), variance, variance / claimed[selected].mean()))
+    if not rows:
+        return None
+    means, variances, ratios = (torch.stack(column).double() for column in zip(*rows, strict=True))
+    is_noise = float(ratios.median()) <= MAX_CALM_RATIO
+    if not is_noise or _correlate_neighbours(residual, is_calm) > MAX_CALM_CORRELATION:
+        return None
+    # residuals also hold what the prediction missed, and flat blocks less than the noise: their
+    # geometric mean, and further away from it as far as in the class of the median
+    return means, variances / ratios.clamp(1, max(1.0, float(ratios.median()))).sqrt()
+
+
+def _correlate_neighbours(residual: Tensor, mask: Tensor) -> float:
+    """Return the correlation of neighbours along Y or X, the larger one, inside a mask."""
+    correlations = []
+    for axis in (-2, -1):
+        length = residual.shape[axis] - 1
+        values, valid = residual.movedim(axis, -1), mask.movedim(axis, -1)
+        first, second = values[..., :length], values[..., 1:]
+        pairs = valid[..., :length] & valid[..., 1:]
+        power = (first[pairs] ** 2 + second[pairs] ** 2).sum() / 2
+        correlations.append(float((first[pairs] * second[pairs]).sum() / power.clamp(min=1e-30)))
+    return max(correlations)
+
+
+def _fit_noise_line(means: Tensor, variances: Tensor) -> tuple[float, float, float]:
+    """Return gain, intercept and floor of the variance over brightness.
+
+    A line through the brighter classes, and the mean of the darker ones as its floor. The number of
+    darker classes is the one whose variances it explains best.
+    """
+    best, best_error = (0.0, float(variances[0]), float(variances[0])), float("inf")
+    for start in range(max(1, len(means) - 1)):
+        x, weights = means[start:], 1 / variances[start:].clamp(min=1e-30)
+        columns = torch.stack((x, torch.ones_like(x)), 1) * weights[:, None]
+        gain, intercept = map(float, torch.linalg.lstsq(columns, torch.ones_like(x))[0])
+        if len(x) < 2 or gain <= 0:
+            gain, intercept = 0.0, float(1 / weights.mean())
+        least = LINE_FLOOR_FRACTION * variances.min() if not start else variances[:start].mean()
+        floor = max(float(least), float(torch.finfo(torch.float32).tiny))
+        model = predict_variance(means, gain, intercept).clamp(min=floor)
+        error = float(((model / variances.clamp(min=1e-30)).log() ** 2).sum())
+        if error < best_error - MIN_LINE_GAIN:
+            best, best_error = (gain, intercept, floor), error
+    return best
 
 
 def make_backprojection_fidelity(

@@ -171,6 +171,15 @@ class NoiseEstimate:
         return self.unreliable_reason is None and self.caution not in doubts
 
     @property
+    def may_be_off_model(self) -> bool:
+        """Whether there is noise whose strength at some brightness is not the measured one."""
+        return self.unreliable_reason in (
+            UnreliableReason.OFF_VARIANCE_MODEL,
+            UnreliableReason.HEAVY_TAILS,
+            UnreliableReason.SMOOTHED,
+        )
+
+    @property
     def counts_photons(self) -> bool:
         """Whether each grey value is a number of photons, so that the noise is known exactly."""
         return self.caution is NoiseCaution.PHOTON_COUNTS
@@ -329,7 +338,9 @@ def _estimate_inverted(sample: _NoiseSample, original: _NoiseFit) -> NoiseEstima
     the original one is not.
     """
     spectra, model, min_variance = original.spectra, original.variance_model, sample.min_variance
-    inverted_model = None if model.gain else fit_inverted_model(spectra, min_variance)
+    # where most blocks are clipped, variance falls towards the limits by clipping
+    may_fall = not model.gain and original.reason is not UnreliableReason.CLIPPED
+    inverted_model = fit_inverted_model(spectra, min_variance) if may_fall else None
     if inverted_model is None:
         return None
     explains_more = inverted_model.floor > 0 or inverted_model.flat_fraction >= max(

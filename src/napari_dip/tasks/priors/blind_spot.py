@@ -170,7 +170,7 @@ def build_blind_spot_problem(
 
     def postprocess(estimate: Estimate) -> Estimate:
         return compute_posterior(
-            fit_input.noise.noise_variance,
+            choose_noise_variance(fit_input, estimate),
             fit_input.measurement,
             estimate,
             assumed_noise_fraction=fit_input.noise.assumed_fraction,
@@ -186,6 +186,25 @@ def build_blind_spot_problem(
         penalties=options.penalties,
         postprocess=postprocess,
         full_postprocess=refine,
+    )
+
+
+def choose_noise_variance(fit_input: FitInput, estimate: Estimate) -> NoiseVariance:
+    """Return the noise variance, measured again in the residual where it is off its line.
+
+    In joint training of several images it is the measured one.
+    """
+    from napari_dip.engine.likelihood.fidelity import measure_noise_again
+
+    noise = fit_input.noise
+    if not noise.off_model_channels or len(fit_input.measurement) > 1:
+        return noise.noise_variance
+    return measure_noise_again(
+        noise.noise_variance,
+        fit_input.measurement,
+        estimate.mean,
+        fit_input.masks.low_noise,
+        channels=noise.off_model_channels,
     )
 
 
@@ -215,7 +234,7 @@ def make_nl_bayes_refinement(
 
     def refine(estimate: Estimate) -> Estimate:
         guide = postprocess(estimate)
-        noise_variance, measured = fit_input.noise.noise_variance, fit_input.measurement
+        noise_variance, measured = choose_noise_variance(fit_input, estimate), fit_input.measurement
         weights, correlation = fit_input.masks.measured_pixel_weights, fit_input.noise.correlation
         if correlation is None:
             damped = guide.mean + weights * (measured - guide.mean)
