@@ -1,11 +1,12 @@
 """Count results below input or BM3D, on every shared image with ground truth and six noises.
 
-Usage: python benchmarks/every_noise.py [--every 8] [--first 0]
+Usage: python benchmarks/every_noise.py [--every 8] [--first 0] [--off-model]
 The middle 160 x 160 pixels of each true image, with normal noise of 15, 25 and 50 and with photon
 noise of 2, 10 and 50 photons at white, `fast`, blind, seed 0 and the image's name. BM3D is told
 its own blind estimate; with photon noise it works between a variance-stabilising transform and its
-inverse, each channel by itself. Resumable: one line for each result in
-benchmarks/out/every_noise.jsonl.
+inverse, each channel by itself. With `--off-model`, noise whose variance is no line in brightness:
+speckle of 16 looks, and normal noise of 25 saved as JPEG of quality 75. Resumable: one line for
+each result in benchmarks/out/every_noise.jsonl, or off_model_noise.jsonl.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import argparse
 import json
 import sys
 import zlib
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image as PillowImage
 from skimage.io import imread
 
 import napari_dip as dip
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
 SIDE = 160
 #: Standard deviations of 255, and photons at 255.
 NORMAL, PHOTONS = (15, 25, 50), (2, 10, 50)
+#: Noises off the variance model: looks of speckle, and quality of JPEG after normal noise.
+OFF_MODEL = (("speckle", 16), ("jpeg", 75))
+JPEG_SIGMA = 25
 #: Where true images lie.
 TRUTHS = (
     "set5/*_gt.png",
@@ -66,8 +72,15 @@ def crop_middle(path: Path) -> Image:
 
 
 def add_noise(truth: Image, kind: str, strength: int, seed: int) -> Image:
-    """Add noise, neither cut off nor rounded."""
+    """Add noise, neither cut off nor rounded unless it is saved as JPEG."""
     rng = np.random.default_rng(seed)
+    if kind == "speckle":
+        return truth * rng.gamma(strength, 1 / strength, truth.shape)
+    if kind == "jpeg":
+        noisy = np.clip(np.rint(truth + rng.normal(0, JPEG_SIGMA, truth.shape)), 0, 255)
+        buffer = BytesIO()
+        PillowImage.fromarray(noisy.astype(np.uint8)).save(buffer, "JPEG", quality=strength)
+        return np.asarray(PillowImage.open(buffer), np.float64)
     if kind == "normal":
         return truth + rng.normal(0, strength, truth.shape)
     return rng.poisson(truth / 255 * strength) * 255.0 / strength
@@ -76,7 +89,7 @@ def add_noise(truth: Image, kind: str, strength: int, seed: int) -> Image:
 def denoise_bm3d(noisy: Image, kind: str) -> Image:
     """Denoise by BM3D, blind."""
     planes = split_channels(noisy)
-    if kind == "normal":
+    if kind in ("normal", "jpeg"):
         return run_bm3d(noisy, [max(estimate_white_sigma(plane), 0.1) for plane in planes])
     clean = [run_stabilised_bm3d(plane, estimate_variance_line(plane)) for plane in planes]
     return clean[0] if noisy.ndim == 2 else np.stack(clean, -1)
@@ -106,9 +119,9 @@ def evaluate(path: Path, kind: str, strength: int) -> dict[str, Any]:
     }
 
 
-def read_results() -> Iterator[dict[str, Any]]:
+def read_results(name: str) -> Iterator[dict[str, Any]]:
     """Read the results that are there."""
-    path = OUT / "every_noise.jsonl"
+    path = OUT / f"{name}.jsonl"
     if path.is_file():
         yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
 
@@ -135,13 +148,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--off-model", action="store_true")
     options = parser.parse_args()
-    noises = [("normal", strength) for strength in NORMAL] + [
-        ("photons", strength) for strength in PHOTONS
-    ]
+    name = "off_model_noise" if options.off_model else "every_noise"
+    usual = [*(("normal", s) for s in NORMAL), *(("photons", s) for s in PHOTONS)]
+    noises = OFF_MODEL if options.off_model else usual
     pairs = [(path, *noise) for path in list_truths() for noise in noises]
     order = np.random.default_rng(0).permutation(len(pairs))  # each Nth stands for all
-    rows = list(read_results())
+    rows = list(read_results(name))
     done = {(row["picture"], row["noise"]) for row in rows}
     OUT.mkdir(parents=True, exist_ok=True)
     for path, kind, strength in [pairs[place] for place in order[options.first :: options.every]]:
@@ -149,11 +163,11 @@ def main() -> None:
             continue
         rows.append(evaluate(path, kind, strength))
         print(*rows[-1].values(), sep=" | ", file=sys.stderr, flush=True)
-        with (OUT / "every_noise.jsonl").open("a", encoding="utf-8") as file:
+        with (OUT / f"{name}.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(rows[-1]) + "\n")
     worst = sorted(rows, key=lambda row: row["ours"] - row["BM3D"])[:5]
     summary = {f"{row['picture']}, {row['noise']}": row["ours"] - row["BM3D"] for row in worst}
-    write("every_noise", write_table(rows), {"of": len(pairs), **summary})
+    write(name, write_table(rows), {"of": len(pairs), **summary})
 
 
 if __name__ == "__main__":
