@@ -205,6 +205,8 @@ class Problem:
         the user may end it, and returns the estimate.
     blends_filling : bool
         Whether `full_postprocess` blends the filling of holes, in place of a refinement.
+    measures_noise_again : bool
+        Whether postprocessing measures the noise in the residual of hidden pixels.
     """
 
     terms: tuple[Term, ...]
@@ -214,6 +216,7 @@ class Problem:
     sure_term: Callable[[Estimate], Tensor] | None = None
     full_postprocess: Callable[[Estimate], PostprocessingSteps] | None = None
     blends_filling: bool = False
+    measures_noise_again: bool = False
 
     @property
     def main_term(self) -> Term:

@@ -238,3 +238,28 @@ def test_pixels_that_were_not_measured_do_not_measure_the_noise() -> None:
     holed = torch.where(mask > 0, measurement, 0.0)
     again = measure_noise_again(claimed, holed, mean, mask, channels=[0])
     assert float(again.compute_variance(mean).max()) < 1.4
+
+
+def test_noise_measured_again_leaves_what_the_fit_assumed() -> None:
+    assumed = NoiseVariance(gain=constant(0.0), intercept=constant(2.0), floor=constant(1e-3))
+    again = NoiseVariance(gain=constant(0.0), intercept=constant(4.0), floor=constant(1e-3))
+    mean, spread = measure_by_brightness((10.0, 4.0))
+    blind = Estimate(mean, (spread - 0.6 * 2.0).log())
+    answer = compute_posterior(
+        again,
+        mean + 8.0,
+        blind,
+        assumed_noise=assumed,
+        assumed_noise_fraction=0.6,
+        validation_mask=NOBODY,
+    )
+    assert (answer.mean - mean)[..., 19].flatten().tolist() == pytest.approx([6.0] * 60, rel=1e-3)
+
+
+def test_an_image_of_few_measured_pixels_keeps_its_noise() -> None:
+    claimed = NoiseVariance(gain=constant(0.0), intercept=constant(1.0), floor=constant(1e-3))
+    measurement, mean = make_residuals(torch.ones(200))
+    for measured in (0, 100):
+        mask = torch.zeros(1, 1, 100, 200)
+        mask[0, 0, 0, :measured] = 1
+        assert measure_noise_again(claimed, measurement, mean, mask, channels=[0]) is claimed

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from scipy.ndimage import gaussian_filter
 from skimage import data
 
 import napari_dip as dip
+from napari_dip.engine.noise import UnreliableReason
+from napari_dip.engine.noise.estimate import NoiseEstimate
+from napari_dip.tasks.base import NoiseSettings
+from napari_dip.tasks.priors.blind_spot import find_off_model_channels
 
 
 def rms(image: np.ndarray) -> float:
@@ -22,3 +29,19 @@ def test_speckle_is_removed_where_it_is_weak_and_where_it_is_strong():
     assert {"noise-unreliable-off-variance-model", "noise-measured-again"} <= codes
     for part in (light < 60, light > 120):
         assert rms((result.image - light)[part]) < 0.45 * rms((noisy - light)[part])
+
+
+@pytest.mark.parametrize(
+    ("settings", "channels"),
+    [
+        (NoiseSettings(), (1,)),
+        (NoiseSettings(model="speckle"), ()),
+        (NoiseSettings(gain=2.0), ()),
+        (NoiseSettings(read_noise=2.0), ()),
+    ],
+)
+def test_noise_that_the_user_chose_is_not_measured_again(settings, channels):
+    known = NoiseEstimate(gain=1.0, intercept=1.0, floor=1.0)
+    off_line = replace(known, unreliable_reason=UnreliableReason.OFF_VARIANCE_MODEL)
+    texture = replace(known, unreliable_reason=UnreliableReason.TEXTURE)
+    assert find_off_model_channels([known, off_line, texture], settings) == channels

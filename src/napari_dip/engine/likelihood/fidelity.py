@@ -50,6 +50,8 @@ MAX_CALM_CORRELATION = 0.35
 MIN_LINE_GAIN = 0.05
 #: Floor of a line through all classes, in units of the least variance.
 LINE_FLOOR_FRACTION = 0.25
+#: Least noise variance, in squared network units.
+MIN_VARIANCE = 1e-10
 #: Size, in voxels, of the window whose residuals correct the variance of a volume's voxel. Larger
 #: ones miss thin structure, smaller ones take in noise (docs/constants.md).
 RESIDUAL_WINDOW = (3, 9, 9)
@@ -213,6 +215,7 @@ def compute_posterior(
     measurement: Tensor,
     estimate: Estimate,
     *,
+    assumed_noise: NoiseVariance | None = None,
     assumed_noise_fraction: float,
     validation_mask: Tensor,
     uses_measured_pixel: bool = True,
@@ -239,9 +242,11 @@ def compute_posterior(
     estimate : Estimate
         Blind-spot prediction, independent of the pixel's own noise. It is returned unchanged if
         it has no variance.
+    assumed_noise : NoiseVariance or None
+        Noise of the fit's loss, if it was measured again since; None: `noise_variance`.
     assumed_noise_fraction : float, 0 to 1
-        Share of the measured noise variance that the fit's loss assumed. The estimate's variance
-        is what exceeds it.
+        Share of that noise variance that the loss assumed. The estimate's variance is what
+        exceeds it.
     validation_mask : Tensor
         (B, 1, *grid), 1 at validation pixels.
     uses_measured_pixel : bool
@@ -260,7 +265,8 @@ def compute_posterior(
         return estimate
     mean = estimate.mean
     measured = noise_variance.compute_variance(mean)
-    total = estimate.log_variance.exp() + assumed_noise_fraction * measured
+    assumed = measured if assumed_noise is None else assumed_noise.compute_variance(mean)
+    total = estimate.log_variance.exp() + assumed_noise_fraction * assumed
     squared_residuals = (measurement - mean) ** 2
     if mean.ndim > 4:
         total = _raise_to_local_residuals(total, squared_residuals, residual_mask)
@@ -362,9 +368,9 @@ def measure_noise_again(
             continue
         gain[0, c], intercept[0, c], floor[0, c] = _fit_noise_line(*classes)
         is_changed = True
-    return (
-        NoiseVariance(gain=gain, intercept=intercept, floor=floor) if is_changed else noise_variance
-    )
+    if not is_changed:
+        return noise_variance
+    return NoiseVariance(gain=gain, intercept=intercept, floor=floor, square=noise_variance.square)
 
 
 def _measure_calm_classes(
@@ -381,6 +387,8 @@ def _measure_calm_classes(
         count_include_pad=False,
     ).reshape(mean.shape)
     brightness = mean[measured_mask].sort()[0]
+    if len(brightness) < MIN_CLASS_PIXELS:
+        return None
     tail = int(CLASS_TAIL * (len(brightness) - 1))
     low, high = float(brightness[tail]), float(brightness[-1 - tail])
     edges = torch.linspace(low, high, RESIDUAL_CLASSES + 1).to(mean)[1:-1]
@@ -397,7 +405,10 @@ def _measure_calm_classes(
         rows.append((mean[selected].mean(), variance, variance / claimed[selected].mean()))
     if not rows:
         return None
-    means, variances, ratios = (torch.stack(column).double() for column in zip(*rows, strict=True))
+    means, variances, ratios = (
+        torch.stack(column).cpu().double()  # Apple GPUs have no double precision
+        for column in zip(*rows, strict=True)
+    )
     is_noise = float(ratios.median()) <= MAX_CALM_RATIO
     if not is_noise or _correlate_neighbours(residual, is_calm) > MAX_CALM_CORRELATION:
         return None
@@ -433,7 +444,7 @@ def _fit_noise_line(means: Tensor, variances: Tensor) -> tuple[float, float, flo
         if len(x) < 2 or gain <= 0:
             gain, intercept = 0.0, float(1 / weights.mean())
         least = LINE_FLOOR_FRACTION * variances.min() if not start else variances[:start].mean()
-        floor = max(float(least), float(torch.finfo(torch.float32).tiny))
+        floor = max(float(least), MIN_VARIANCE)
         model = predict_variance(means, gain, intercept).clamp(min=floor)
         error = float(((model / variances.clamp(min=1e-30)).log() ** 2).sum())
         if error < best_error - MIN_LINE_GAIN:

@@ -452,7 +452,7 @@ class ResultMerger:
             *make_segment_notes(self._run_plan),
             *self._calibration.notes,
         ]
-        notes += [note for outcome in self.outcomes for note in outcome.notes]
+        notes += dict.fromkeys(note for outcome in self.outcomes for note in outcome.notes)
         preserved_mask = self._get_preserved_mask()
         if preserved_mask is not None and self._has_precision_loss(preserved_mask):
             notes.append(make_note("type-shortened", dtype=self._input_pixels.dtype.name))

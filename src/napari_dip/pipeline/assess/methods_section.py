@@ -327,6 +327,8 @@ def _describe_noise_model(report: Report) -> str:
     for key, template_key in _ORIGINS.items():
         if key in cited:
             origin = _write(template_key)
+    if any(note["code"] == "noise-measured-again" for note in report.get("note_codes", ())):
+        origin = _write("origin-residual", origin=origin)
     figures = {
         name: _join_figures(values) for name, values in noise_model.list_figures(noise).items()
     }

@@ -40,7 +40,7 @@ from napari_dip.pipeline.plan.costs import choose_fit_config
 from napari_dip.pipeline.plan.types import INDEPENDENT, INFERENCE, UnitOutcome
 from napari_dip.tasks.base import MIN_PIXEL_WEIGHT, FitInput, FitMasks, FitNoise
 from napari_dip.tasks.noise_models.camera_correction import compute_pixel_weights
-from napari_dip.tasks.priors.blind_spot import choose_noise_variance
+from napari_dip.tasks.priors.blind_spot import find_off_model_channels, measure_fit_noise
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.shared_settings import average_exposures
 
@@ -282,11 +282,9 @@ def make_fit_input(
             treats_outliers_as_signal=all(
                 fit_calibration.noise[c].has_bounded_tails for c in channels
             ),
-            off_model_channels=tuple(
-                index
-                for index, c in enumerate(channels)
-                if fit_calibration.noise[c].may_be_off_model
-                and prior_spec.network_traits.predicts_noise_variance
+            off_model_channels=find_off_model_channels(
+                [fit_calibration.noise[c] for c in channels],
+                calibrated_image.run_plan.task_plan.noise_settings,
             ),
         ),
         masks=masks,
@@ -573,9 +571,11 @@ def make_unit_outcome(
     if result.is_broken_down:
         notes = (*notes, make_note("unit-ended", unit=unit.id, why=str(result.stop)))
     fit_input = prepared_fit.fit_input
-    noise_variance = choose_noise_variance(fit_input, result.network_estimate)
-    if noise_variance is not fit_input.noise.noise_variance:
-        notes = (*notes, make_note("noise-measured-again"))
+    noise_variance = fit_input.noise.noise_variance
+    if problem.measures_noise_again:
+        noise_variance = measure_fit_noise(fit_input, result.network_estimate)
+        if noise_variance is not fit_input.noise.noise_variance:
+            notes = (*notes, make_note("noise-measured-again"))
     has_full_postprocess = problem.full_postprocess is not None and not result.is_ended_by_user
     return UnitOutcome(
         unit_id=unit.id,

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 from napari_dip.errors.templates import format_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import torch
     from torch import Tensor
 
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.engine.networks.hourglass import Hourglass
+    from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.engine.noise.oversampling import HalfResolutionFit
     from napari_dip.engine.priors.blind_spot import BlindSpotPrior
     from napari_dip.engine.problem import Estimate, Fidelity, PostprocessingSteps, Problem, Term
-    from napari_dip.tasks.base import FitInput, FitMasks
+    from napari_dip.tasks.base import FitInput, FitMasks, NoiseSettings
     from napari_dip.tasks.priors.prior_spec import PriorOptions
 
 #: Fraction of the pixels hidden in an iteration, for blind spots of one pixel: 1/12 to 1/4 are
@@ -168,11 +169,19 @@ def build_blind_spot_problem(
     fidelity = make_beta_nll(noise_variance, fit_input.noise.rms_std**2)
     term = make_measured_term(fit_input.measurement, fit_input.masks, noise_variance, fidelity)
 
+    measures_noise = options.predicts_measured and bool(fit_input.noise.off_model_channels)
+
+    def choose_noise(estimate: Estimate) -> NoiseVariance:
+        if not measures_noise:
+            return fit_input.noise.noise_variance
+        return measure_fit_noise(fit_input, estimate)
+
     def postprocess(estimate: Estimate) -> Estimate:
         return compute_posterior(
-            choose_noise_variance(fit_input, estimate),
+            choose_noise(estimate),
             fit_input.measurement,
             estimate,
+            assumed_noise=fit_input.noise.noise_variance,
             assumed_noise_fraction=fit_input.noise.assumed_fraction,
             validation_mask=fit_input.masks.validation,
             uses_measured_pixel=uses_measured_pixel,
@@ -180,24 +189,36 @@ def build_blind_spot_problem(
             residual_mask=fit_input.masks.low_noise,
         )
 
-    refine = make_nl_bayes_refinement(fit_input, postprocess) if uses_measured_pixel else None
+    refine = None
+    if uses_measured_pixel:
+        refine = make_nl_bayes_refinement(fit_input, postprocess, choose_noise)
     return Problem(
         terms=(term,),
         penalties=options.penalties,
         postprocess=postprocess,
         full_postprocess=refine,
+        measures_noise_again=measures_noise,
     )
 
 
-def choose_noise_variance(fit_input: FitInput, estimate: Estimate) -> NoiseVariance:
+def find_off_model_channels(
+    noise: Sequence[NoiseEstimate], settings: NoiseSettings
+) -> tuple[int, ...]:
+    """Return the channels whose noise may be measured again: none if the user chose the noise."""
+    if settings.model != "auto" or settings.has_entered_noise:
+        return ()
+    return tuple(index for index, estimate in enumerate(noise) if estimate.may_be_off_model)
+
+
+def measure_fit_noise(fit_input: FitInput, estimate: Estimate) -> NoiseVariance:
     """Return the noise variance, measured again in the residual where it is off its line.
 
-    In joint training of several images it is the measured one.
+    It is that of the fit in joint training of several images, and where residuals are no noise.
     """
     from napari_dip.engine.likelihood.fidelity import measure_noise_again
 
     noise = fit_input.noise
-    if not noise.off_model_channels or len(fit_input.measurement) > 1:
+    if len(fit_input.measurement) > 1:
         return noise.noise_variance
     return measure_noise_again(
         noise.noise_variance,
@@ -209,9 +230,13 @@ def choose_noise_variance(fit_input: FitInput, estimate: Estimate) -> NoiseVaria
 
 
 def make_nl_bayes_refinement(
-    fit_input: FitInput, postprocess: Callable[[Estimate], Estimate]
+    fit_input: FitInput,
+    postprocess: Callable[[Estimate], Estimate],
+    choose_noise: Callable[[Estimate], NoiseVariance] | None = None,
 ) -> Callable[[Estimate], PostprocessingSteps] | None:
     """Return the NL-Bayes refinement; None in three dimensions and for tiny images.
+
+    By default the noise is that of the fit.
 
     Spots that noise cannot explain are put back at the end, where the noise is known.
 
@@ -234,7 +259,9 @@ def make_nl_bayes_refinement(
 
     def refine(estimate: Estimate) -> Estimate:
         guide = postprocess(estimate)
-        noise_variance, measured = choose_noise_variance(fit_input, estimate), fit_input.measurement
+        noise_variance, measured = fit_input.noise.noise_variance, fit_input.measurement
+        if choose_noise is not None:
+            noise_variance = choose_noise(estimate)
         weights, correlation = fit_input.masks.measured_pixel_weights, fit_input.noise.correlation
         if correlation is None:
             damped = guide.mean + weights * (measured - guide.mean)
