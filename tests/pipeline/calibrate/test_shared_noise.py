@@ -8,7 +8,10 @@ from scipy.ndimage import gaussian_filter, median_filter, zoom
 from skimage import data
 
 from napari_dip.engine.noise import NoiseCaution
-from napari_dip.pipeline.calibrate.channel_noise import measure_single_exposure
+from napari_dip.pipeline.calibrate.channel_noise import (
+    compute_noise_variance,
+    measure_single_exposure,
+)
 from napari_dip.tasks.base import NoiseSettings
 
 LIGHT = gaussian_filter(data.cell()[200:392, 200:392].astype(float), 1)
@@ -44,3 +47,12 @@ def test_texture_stays_what_it_is(name):
 
 def test_white_noise_needs_no_second_measurement():
     assert measure(NOISY).caution is not NoiseCaution.EVERY_SECOND_PIXEL
+
+
+@pytest.mark.parametrize(("row", "column", "std"), [(100, 100, 15), (150, 250, 8), (250, 150, 15)])
+def test_texture_in_every_second_pixel_is_not_taken_for_noise(row, column, std):
+    grass = data.grass()[row : row + 160, column : column + 160].astype(np.float32)
+    noisy = grass + np.random.default_rng(0).normal(0, std, grass.shape).astype(np.float32)
+    estimate = measure(noisy)
+    assert estimate.caution is not NoiseCaution.EVERY_SECOND_PIXEL
+    assert compute_noise_variance(estimate, float(grass.mean())) < 3 * std**2

@@ -41,7 +41,7 @@ def test_speckle_is_removed_where_it_is_weak_and_where_it_is_strong():
     ],
 )
 def test_noise_that_the_user_chose_is_not_measured_again(settings, channels):
-    known = NoiseEstimate(gain=1.0, intercept=1.0, floor=1.0)
-    off_line = replace(known, unreliable_reason=UnreliableReason.OFF_VARIANCE_MODEL)
-    texture = replace(known, unreliable_reason=UnreliableReason.TEXTURE)
-    assert find_off_model_channels([known, off_line, texture], settings) == channels
+    on_line = NoiseEstimate(gain=1.0, intercept=1.0, floor=1.0)
+    off_line = replace(on_line, unreliable_reason=UnreliableReason.OFF_VARIANCE_MODEL)
+    texture = replace(on_line, unreliable_reason=UnreliableReason.TEXTURE)
+    assert find_off_model_channels([on_line, off_line, texture], settings) == channels

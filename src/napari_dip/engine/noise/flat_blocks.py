@@ -333,6 +333,30 @@ class DarkLevel(NamedTuple):
     read_noise_error: float = 0.0
 
 
+def measure_finest_variance(planes: Tensor) -> float:
+    """Return the variance of white noise by diagonal differences of 2 x 2 pixels, at least 1e-30.
+
+    Pixels with the least or the highest value are left out, since they may be clipped.
+
+    Parameters
+    ----------
+    planes : Tensor
+        (P, Y, X).
+
+    References
+    ----------
+    Donoho and Johnstone, Ideal spatial adaptation by wavelet shrinkage, Biometrika 81, 1994,
+    doi:10.1093/biomet/81.3.425.
+    """
+    corners = torch.stack(
+        [planes[:, y : y - 1 or None, x : x - 1 or None] for y in (0, 1) for x in (0, 1)]
+    )
+    is_inner = ((corners > planes.min()) & (corners < planes.max())).all(0)
+    differences = (corners[0] - corners[1] - corners[2] + corners[3])[is_inner] / 2
+    std = MAD_TO_STD * float(differences.abs().median()) if len(differences) else 0.0
+    return max(std**2, 1e-30)
+
+
 def find_dark_plateau(
     means: Tensor, side: int, gain: float, intercept: float, min_variance: float
 ) -> DarkLevel | None:

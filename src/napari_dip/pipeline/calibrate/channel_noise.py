@@ -74,6 +74,14 @@ MAX_SPARSE_RATIO = 10.0
 #: Maximum excess of the correlation between every second pixel over that at lag 2 between all: at
 #: most 0.05 where the variance was right, 0.23 in a crop where structure doubled it.
 MAX_CORRELATION_EXCESS = 0.1
+#: Correlation of neighbours from which on they share noise, and every second pixel may have more.
+MIN_SHARED_CORRELATION = 0.3
+#: Variance in every second pixel, in units of that in all pixels, from which on structure was taken
+#: for noise that is not shared: at least 1.35 there, at most 1.14 where it was right.
+MIN_STRUCTURED_RATIO = 1.25
+#: Variance in every second pixel, in units of that of the finest frequencies, up to which it is
+#: that of structure: at most 4.5 there, 5.5 after a median filter (docs/constants.md).
+MAX_STRUCTURED_FINE_RATIO = 5.0
 #: Maximum variance of white noise in every second pixel, in units of that in all: noise that
 #: correlates by 0.2 between neighbours has 1.4.
 MAX_WHITE_SPARSE_RATIO = 1.5
@@ -228,6 +236,7 @@ def _measure_every_second_pixel(
     import torch
 
     from napari_dip.engine.noise.estimate import estimate_noise
+    from napari_dip.engine.noise.flat_blocks import measure_finest_variance
 
     height, width = (side // 2 * 2 for side in planes.shape[1:])
     is_shared = measured.unreliable_reason in SHARED_NOISE_REASONS
@@ -238,13 +247,19 @@ def _measure_every_second_pixel(
     )
     sparse = estimate_noise(torch.from_numpy(sparse_planes), grey_level_step)
     level = float(planes.mean(dtype=np.float64))
-    ratio = compute_noise_variance(sparse, level) / compute_noise_variance(measured, level)
+    sparse_variance = compute_noise_variance(sparse, level)
+    ratio = sparse_variance / compute_noise_variance(measured, level)
+    fine_ratio = sparse_variance / measure_finest_variance(torch.from_numpy(planes))
+    is_structured = ratio > MIN_STRUCTURED_RATIO and fine_ratio < MAX_STRUCTURED_FINE_RATIO
     axes = measured.along_y, measured.along_x
+    is_structured &= max(lags[0] for lags in axes) < MIN_SHARED_CORRELATION
     is_consistent = all(  # otherwise structure was taken for noise
         not any(lags) or sparse_lags[0] <= lags[1] + MAX_CORRELATION_EXCESS
         for lags, sparse_lags in zip(axes, (sparse.along_y, sparse.along_x), strict=True)
     )
-    if sparse.unreliable_reason or not (is_consistent and 1 <= ratio <= MAX_SPARSE_RATIO):
+    if is_structured or sparse.unreliable_reason or not is_consistent:
+        return measured
+    if not 1 <= ratio <= MAX_SPARSE_RATIO:
         return measured
     sparse = replace(sparse, caution=NoiseCaution.EVERY_SECOND_PIXEL)
     if ratio > MAX_WHITE_SPARSE_RATIO and not any(map(any, axes)):
