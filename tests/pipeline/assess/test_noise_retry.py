@@ -15,6 +15,7 @@ from napari_dip.engine.noise.estimate import NoiseEstimate
 from napari_dip.pipeline.assess.artefact_detection import (
     MAX_CALM_NOISE_FRACTION,
     _measure_calm_noise,
+    _weaken_noise,
 )
 from napari_dip.pipeline.calibrate import channel_noise as run_noise
 from small_runs import plan_for, run_to_end
@@ -141,6 +142,12 @@ def test_the_residual_of_a_mostly_black_image_confirms_its_photon_noise():
     noise = NoiseEstimate(gain=60.0, intercept=0.0, floor=1.0)
     assert _measure_calm_noise(noise, measured, residual) > MAX_CALM_NOISE_FRACTION
     assert _measure_calm_noise(noise.scale(4), measured, residual) < MAX_CALM_NOISE_FRACTION
+
+
+def test_a_channel_whose_noise_the_residual_confirms_keeps_it():
+    noise = NoiseEstimate(gain=10.0, intercept=-300.0, floor=100.0)
+    assert _weaken_noise(noise, 0.96) is noise
+    assert _weaken_noise(noise, 0.27).gain == pytest.approx(2.5)
 
 
 def test_a_scene_of_single_photons_keeps_its_noise_and_is_restored_by_the_blind_spot():

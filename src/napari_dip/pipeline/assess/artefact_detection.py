@@ -548,7 +548,9 @@ def _measure_calm_noise(
 
 
 def _weaken_noise(noise_estimate: NoiseEstimate, fraction: float) -> NoiseEstimate:
-    """Return white noise with this share of the variance, or less."""
+    """Return white noise with this share of the variance, or less, unless the share confirms it."""
+    if fraction > MAX_CALM_NOISE_FRACTION:
+        return noise_estimate
     fraction = min(MAX_RETRY_VARIANCE_FRACTION, max(fraction, MIN_RETRY_VARIANCE_FRACTION))
     return replace(
         noise_estimate.scale_to_white(fraction),
