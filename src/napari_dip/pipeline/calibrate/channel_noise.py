@@ -79,9 +79,9 @@ MIN_SHARED_CORRELATION = 0.3
 #: Variance in every second pixel, in units of that in all pixels, from which on structure was taken
 #: for noise that is not shared: at least 1.35 there, at most 1.14 where it was right.
 MIN_STRUCTURED_RATIO = 1.25
-#: Variance in every second pixel, in units of that of the finest frequencies, up to which it is
-#: that of structure: at most 4.5 there, 5.5 after a median filter (docs/constants.md).
-MAX_STRUCTURED_FINE_RATIO = 5.0
+#: Variances in every second pixel, in units of that of the finest frequencies, between which it is
+#: that of structure: 1.22 to 4.5 there; right up to 1.15, and from 5.5 on (docs/constants.md).
+STRUCTURED_FINE_RATIOS = (1.18, 5.0)
 #: Maximum variance of white noise in every second pixel, in units of that in all: noise that
 #: correlates by 0.2 between neighbours has 1.4.
 MAX_WHITE_SPARSE_RATIO = 1.5
@@ -250,7 +250,8 @@ def _measure_every_second_pixel(
     sparse_variance = compute_noise_variance(sparse, level)
     ratio = sparse_variance / compute_noise_variance(measured, level)
     fine_ratio = sparse_variance / measure_finest_variance(torch.from_numpy(planes))
-    is_structured = ratio > MIN_STRUCTURED_RATIO and fine_ratio < MAX_STRUCTURED_FINE_RATIO
+    low, high = STRUCTURED_FINE_RATIOS
+    is_structured = ratio > MIN_STRUCTURED_RATIO and low < fine_ratio < high
     axes = measured.along_y, measured.along_x
     is_structured &= max(lags[0] for lags in axes) < MIN_SHARED_CORRELATION
     is_consistent = all(  # otherwise structure was taken for noise
