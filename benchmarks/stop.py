@@ -1,6 +1,6 @@
 """How close the held-out stop comes to the best iterate, for one prior; resumable.
 
-Usage: python benchmarks/stop.py [--prior noise] [--preset fast] [--sets fmd w2s ...]
+Usage: python benchmarks/stop.py [--prior random-input] [--preset fast] [--sets fmd w2s ...]
        [--whole color9-25/F16]
 Without --sets ten named crops of FMD; with it, the middle 256 x 256 pixels of four pictures of
 each set, chosen by seed 0; or named pictures, whole. Pictures that were stretched to 8 bit are
