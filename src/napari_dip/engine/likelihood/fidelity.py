@@ -41,7 +41,7 @@ CLASS_TAIL = 0.005
 #: each class is measured.
 GRADIENT_SIDE = 5
 #: Maximum variance of residuals in units of the measured noise, median of the classes: at most 2.2
-#: in noise that is no line in brightness, at least 7 in images without noise (docs/constants.md).
+#: in noise that is no line in brightness, at least 15 in two images without it (docs/constants.md).
 MAX_CALM_RATIO = 2.5
 #: Maximum correlation of neighbouring residuals: 0.47 and more where hidden pixels were seen
 #: through their neighbours, at most 0.28 elsewhere (docs/constants.md).
