@@ -403,8 +403,6 @@ def _measure_calm_classes(
         is_calm |= selected
         variance = residual[selected].var()
         rows.append((mean[selected].mean(), variance, variance / claimed[selected].mean()))
-    if not rows:
-        return None
     means, variances, ratios = (
         torch.stack(column).cpu().double()  # Apple GPUs have no double precision
         for column in zip(*rows, strict=True)

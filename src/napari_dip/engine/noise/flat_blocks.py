@@ -315,24 +315,6 @@ def _average_flattest_blocks(fraction: Tensor, variances: Tensor) -> float:
     return float(fraction[variances.argsort(stable=True)[:count]].mean())
 
 
-class DarkLevel(NamedTuple):
-    """Offset and read noise of a detector, in grey values.
-
-    Attributes
-    ----------
-    offset : float
-    read_noise : float
-        Standard deviation.
-    offset_error, read_noise_error : float
-        Standard errors; 0 if both come from dark frames.
-    """
-
-    offset: float
-    read_noise: float
-    offset_error: float = 0.0
-    read_noise_error: float = 0.0
-
-
 def measure_finest_variance(planes: Tensor) -> float:
     """Return the variance of white noise by diagonal differences of 2 x 2 pixels, at least 1e-30.
 
@@ -355,6 +337,24 @@ def measure_finest_variance(planes: Tensor) -> float:
     differences = (corners[0] - corners[1] - corners[2] + corners[3])[is_inner] / 2
     std = MAD_TO_STD * float(differences.abs().median()) if len(differences) else 0.0
     return max(std**2, 1e-30)
+
+
+class DarkLevel(NamedTuple):
+    """Offset and read noise of a detector, in grey values.
+
+    Attributes
+    ----------
+    offset : float
+    read_noise : float
+        Standard deviation.
+    offset_error, read_noise_error : float
+        Standard errors; 0 if both come from dark frames.
+    """
+
+    offset: float
+    read_noise: float
+    offset_error: float = 0.0
+    read_noise_error: float = 0.0
 
 
 def find_dark_plateau(

@@ -171,14 +171,12 @@ def build_blind_spot_problem(
 
     measures_noise = options.predicts_measured and bool(fit_input.noise.off_model_channels)
 
-    def choose_noise(estimate: Estimate) -> NoiseVariance:
-        if not measures_noise:
-            return fit_input.noise.noise_variance
-        return measure_fit_noise(fit_input, estimate)
-
-    def postprocess(estimate: Estimate) -> Estimate:
-        return compute_posterior(
-            choose_noise(estimate),
+    def make_guide(estimate: Estimate) -> tuple[Estimate, NoiseVariance]:
+        noise = fit_input.noise.noise_variance
+        if measures_noise:
+            noise = measure_fit_noise(fit_input, estimate)
+        posterior = compute_posterior(
+            noise,
             fit_input.measurement,
             estimate,
             assumed_noise=fit_input.noise.noise_variance,
@@ -188,14 +186,13 @@ def build_blind_spot_problem(
             pixel_weights=fit_input.masks.pixel_weights,
             residual_mask=fit_input.masks.low_noise,
         )
+        return posterior, noise
 
-    refine = None
-    if uses_measured_pixel:
-        refine = make_nl_bayes_refinement(fit_input, postprocess, choose_noise)
+    refine = make_nl_bayes_refinement(fit_input, make_guide) if uses_measured_pixel else None
     return Problem(
         terms=(term,),
         penalties=options.penalties,
-        postprocess=postprocess,
+        postprocess=lambda estimate: make_guide(estimate)[0],
         full_postprocess=refine,
         measures_noise_again=measures_noise,
     )
@@ -230,13 +227,11 @@ def measure_fit_noise(fit_input: FitInput, estimate: Estimate) -> NoiseVariance:
 
 
 def make_nl_bayes_refinement(
-    fit_input: FitInput,
-    postprocess: Callable[[Estimate], Estimate],
-    choose_noise: Callable[[Estimate], NoiseVariance] | None = None,
+    fit_input: FitInput, make_guide: Callable[[Estimate], tuple[Estimate, NoiseVariance]]
 ) -> Callable[[Estimate], PostprocessingSteps] | None:
     """Return the NL-Bayes refinement; None in three dimensions and for tiny images.
 
-    By default the noise is that of the fit.
+    `make_guide` returns the image that guides it, and the noise variance.
 
     Spots that noise cannot explain are put back at the end, where the noise is known.
 
@@ -255,13 +250,13 @@ def make_nl_bayes_refinement(
     if fit_input.measurement.ndim > 4 or min(fit_input.grid) < PATCH_SIDE:
         return None
     if fit_input.half_resolution and fit_input.half_resolution.camera_noise:
-        return _make_camera_refinement(fit_input.half_resolution, postprocess)
+        return _make_camera_refinement(
+            fit_input.half_resolution, lambda estimate: make_guide(estimate)[0]
+        )
 
     def refine(estimate: Estimate) -> Estimate:
-        guide = postprocess(estimate)
-        noise_variance, measured = fit_input.noise.noise_variance, fit_input.measurement
-        if choose_noise is not None:
-            noise_variance = choose_noise(estimate)
+        guide, noise_variance = make_guide(estimate)
+        measured = fit_input.measurement
         weights, correlation = fit_input.masks.measured_pixel_weights, fit_input.noise.correlation
         if correlation is None:
             damped = guide.mean + weights * (measured - guide.mean)

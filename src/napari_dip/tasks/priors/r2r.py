@@ -78,5 +78,7 @@ def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         terms=(term,),
         penalties=options.penalties,
         postprocess=postprocess,
-        full_postprocess=make_nl_bayes_refinement(fit_input, postprocess),
+        full_postprocess=make_nl_bayes_refinement(
+            fit_input, lambda estimate: (postprocess(estimate), noise_variance)
+        ),
     )
