@@ -42,13 +42,12 @@ class ComputerCheckWidget(QWidget):
         self._call: BackgroundCall | None = None
         self._install_commands: list[str] = []
         self.message_label: QLabel = make_message_label()
-        self.check_button: QPushButton = load_button("computer-check")
+        self.check_button: QPushButton = load_button("computer-check", self.check)
         self.copy_button: QPushButton = load_button("computer-copy")
         self.copy_command_button: QPushButton = load_button("computer-copy-command")
         buttons = QWidget()
         fill_grid(buttons, ([self.check_button, self.copy_button, self.copy_command_button],))
         lay_out(self, (buttons,), (self.message_label,), "tutorial.md")
-        self.check_button.clicked.connect(self.check)
         self.copy_button.clicked.connect(lambda: copy_text(self.message_label.text()))
         self.copy_command_button.clicked.connect(
             lambda: copy_text("\n".join(self._install_commands))

@@ -224,7 +224,7 @@ class BatchDock(QWidget):
         self._is_stale = False
         self._task = ""
         self._last_rows: dict[Path, FileRow] = {}
-        self._typing_timer = make_single_shot_timer(self, _TYPING_PAUSE_MS)
+        self._typing_timer = make_single_shot_timer(self, self._start_reading, _TYPING_PAUSE_MS)
         self.files_edit: FilesEdit = FilesEdit()
         self.recipe_chooser: RecipeChooser = RecipeChooser(self._find_form)
         self.results_folder: ResultsFolderEdit = ResultsFolderEdit()
@@ -258,7 +258,6 @@ class BatchDock(QWidget):
             section.changed.connect(self.show_plan)
         self.recipe_chooser.changed.connect(self._on_task)
         self.results_folder.changed.connect(self._on_folder)
-        self._typing_timer.timeout.connect(self._start_reading)
         self.recipe_chooser.message_emitted.connect(bar.prepend_message)
         self.files_panel.message_emitted.connect(bar.prepend_message)
         self.files_edit.message_emitted.connect(bar.prepend_message)

@@ -105,7 +105,7 @@ class RecipeChooser(QWidget):
             DOCK_TEXTS["batch-settings-tip"],
             length=8,
         )
-        self.file_button: QPushButton = load_button("batch-file")
+        self.file_button: QPushButton = load_button("batch-file", self._on_file)
         self.extra_input_edits: dict[str, QLineEdit] = {}
         guard_wheel(self.task_combo, self.settings_combo)
         self.form_layout: QFormLayout = make_form(self)
@@ -118,7 +118,6 @@ class RecipeChooser(QWidget):
         self.form_layout.addRow("Settings", row)
         self.task_combo.currentIndexChanged.connect(self._on_task)
         self.settings_combo.currentIndexChanged.connect(self._notify)
-        self.file_button.clicked.connect(self._on_file)
         self._on_task()
 
     @property
@@ -307,8 +306,8 @@ class FilesEdit(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.files_button: QPushButton = load_button("batch-files")
-        self.folder_button: QPushButton = load_button("batch-folder")
+        self.files_button: QPushButton = load_button("batch-files", self._on_files)
+        self.folder_button: QPushButton = load_button("batch-folder", self._on_folder)
         self.text_edit: _PathsTextEdit = _PathsTextEdit()
         self.text_edit.setAccessibleName("Files")
         self.text_edit.setStyleSheet(_FRAME_STYLE)
@@ -324,8 +323,6 @@ class FilesEdit(QWidget):
         self.text_edit.textChanged.connect(self._fit_height)
         self.text_edit.textChanged.connect(self.changed)
         self.text_edit.mime_dropped.connect(self.add_dropped)
-        self.files_button.clicked.connect(self._on_files)
-        self.folder_button.clicked.connect(self._on_folder)
 
     def _fit_height(self) -> None:
         """Give the list as many lines as it has, within limits, and its frame."""

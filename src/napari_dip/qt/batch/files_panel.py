@@ -91,8 +91,7 @@ class BatchLayers(QObject):
         self._added_layers: list[Layer] = []
         self._includes_inputs = False
         self._opened_layers: list[LazyLayer] = []
-        self._next_timer = make_single_shot_timer(self)
-        self._next_timer.timeout.connect(self._add_next)
+        self._next_timer = make_single_shot_timer(self, self._add_next)
 
     def show_results(self, jobs: Iterable[Job], recipe: Recipe, *, includes_inputs: bool) -> None:
         """Open the results of files, optionally with their inputs below.
@@ -425,7 +424,7 @@ class FilesPanel(QWidget):
         self.all_button: QPushButton = make_button(
             "Show all", f"Open all results as layers, the first {MAX_OPENED_RESULTS} of many."
         )
-        self.page_button: QPushButton = load_button("batch-page")
+        self.page_button: QPushButton = load_button("batch-page", self.open_page)
         self.inputs_check_box: QCheckBox = QCheckBox("with inputs")
         self.inputs_check_box.setToolTip("<qt>Open the input of each result below it, too</qt>")
         buttons = [self.show_button, self.all_button, self.page_button]
@@ -440,7 +439,6 @@ class FilesPanel(QWidget):
         self.table.selection_changed.connect(self._on_selection)
         self.show_button.clicked.connect(lambda: self._open(self.table.get_selected_rows()))
         self.all_button.clicked.connect(lambda: self._open(self.table.file_model.rows))
-        self.page_button.clicked.connect(self.open_page)
         self.layers.message_emitted.connect(self.message_emitted)
         self._on_selection()
 

@@ -86,9 +86,8 @@ class ExplorerDock(QWidget):
             self.plan_label,
             self.run_bar,
         )
-        self._align_timer = make_single_shot_timer(self)
         forms = self.image_chooser, self.settings.choice_page, self.extra_inputs
-        self._align_timer.timeout.connect(partial(align_forms, *forms))
+        self._align_timer = make_single_shot_timer(self, partial(align_forms, *forms))
         scrolled = (self.settings_section, self.plot, self.result_panel)
         lay_out(self, visible_widgets, scrolled, "explore.md")
         self.run_bar.run_pressed.connect(self.start)

@@ -234,10 +234,10 @@ class ResultPanel(QWidget):
         self.image_label: QLabel = QLabel()
         self.image_label.setTextFormat(Qt.TextFormat.PlainText)  # layer names may contain markup
         self.image_label.setVisible(False)
-        self.layers_button: QPushButton = load_button("explorer-layers")
-        self.save_button: QPushButton = load_button("explorer-save")
-        self.open_button: QPushButton = load_button("explorer-open")
-        self.preset_button: QPushButton = load_button("explorer-preset")
+        self.layers_button: QPushButton = load_button("explorer-layers", self.add_layer)
+        self.save_button: QPushButton = load_button("explorer-save", self.save_report)
+        self.open_button: QPushButton = load_button("explorer-open", self.open_report)
+        self.preset_button: QPushButton = load_button("explorer-preset", self.save_preset)
         rows = (
             [self.headline],
             [self.table],
@@ -248,10 +248,6 @@ class ResultPanel(QWidget):
         )
         fill_grid(self, rows)
         self.table.currentCellChanged.connect(self._on_row)
-        self.layers_button.clicked.connect(self.add_layer)
-        self.save_button.clicked.connect(self.save_report)
-        self.open_button.clicked.connect(self.open_report)
-        self.preset_button.clicked.connect(self.save_preset)
         self.setVisible(False)
         viewer.dims.events.current_step.connect(self._on_step)
 

@@ -424,13 +424,12 @@ class ProfileSection(CollapsibleSection):
         self.message_label.setToolTip(load_tooltip("profile-width-tooltip"))
         self.plot: ProfilePlot = ProfilePlot()
         self.profiles: LineProfiles | ShapeTraces | None = None
-        self._redraw_timer = make_single_shot_timer(self, _REDRAW_DELAY_MS)
+        self._redraw_timer = make_single_shot_timer(self, self._update_plot, _REDRAW_DELAY_MS)
         rows = ([self.draw_button, self.region_button], [self.message_label], [self.plot])
         fill_grid(page, rows).setRowStretch(len(rows), 1)
         self.draw_button.clicked.connect(lambda: self.start_drawing("line profile", "add_line"))
         self.region_button.clicked.connect(lambda: self.start_drawing("traces", "add_rectangle"))
         self.title_button.toggled.connect(self._schedule_redraw)
-        self._redraw_timer.timeout.connect(self._update_plot)
         events = viewer.layers.events
         self._connections = Connections()
         self._connections.connect(self._on_layers, events.inserted, events.removed)

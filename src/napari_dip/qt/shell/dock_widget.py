@@ -149,8 +149,7 @@ class DockLifecycle(QObject):
         self._is_docked = self._has_appeared = self.is_closing = False
         self._last_frame: QWidget | None = None
         self._is_in_front = self._was_hidden = self._was_closed_by_button = False
-        self._raise_timer = make_single_shot_timer(self)
-        self._raise_timer.timeout.connect(self._raise_frame)
+        self._raise_timer = make_single_shot_timer(self, self._raise_frame)
         dock.setMinimumWidth(MIN_DOCK_WIDTH)
         dock.installEventFilter(self)
 
@@ -341,11 +340,14 @@ def fit_view(viewer: Viewer, *layers: Layer) -> None:
     viewer.fit_to_view(layers=list(layers) if has_all_axes else None)
 
 
-def make_single_shot_timer(parent: QObject, milliseconds: int = 0) -> QTimer:
+def make_single_shot_timer(
+    parent: QObject, on_timeout: Callable[[], object], milliseconds: int = 0
+) -> QTimer:
     """Return a timer that fires once after each start, and not after its parent is deleted."""
     timer = QTimer(parent)
     timer.setSingleShot(True)
     timer.setInterval(milliseconds)
+    timer.timeout.connect(on_timeout)
     return timer
 
 
@@ -364,9 +366,8 @@ def lay_out(
     help_page : str
         The page of the documentation on this dock, such as "batch.md".
     """
-    help_button = load_button("dock-help")
+    help_button = load_button("dock-help", lambda: show_help(dock, help_page))
     help_button.setFlat(True)
-    help_button.clicked.connect(lambda: show_help(dock, help_page))
     scrolled_page, page = QWidget(), QWidget()
     scrolled_page.setMinimumWidth(_MIN_SCROLLED_WIDTH)
     _stack(scrolled_page, (*scrolled_widgets, help_button), 0, _SECTION_SPACING).addStretch()
@@ -497,8 +498,8 @@ def show_help(dock: QWidget, page: str) -> None:
 
 def _scroll_to_section(area: QScrollArea, section: CollapsibleSection) -> None:
     """Scroll down, a moment later, until a section is visible as far as it fits."""
-    timer = make_single_shot_timer(area, _SCROLL_DELAY_MS)
-    timer.timeout.connect(partial(_show_section, area, section))
+    show = partial(_show_section, area, section)
+    timer = make_single_shot_timer(area, show, _SCROLL_DELAY_MS)
     timer.timeout.connect(timer.deleteLater)
     timer.start()
 
@@ -521,9 +522,12 @@ def load_tooltip(key: str, further: str = "") -> str:
     return f"<qt>{DOCK_TEXTS[key]}{further}</qt>"
 
 
-def load_button(key: str) -> QPushButton:
-    """Return the button of a row of `texts.toml`."""
-    return make_button(**_TEXT_TABLES["buttons"][key])
+def load_button(key: str, on_click: Callable[..., object] | None = None) -> QPushButton:
+    """Return the button of a row of `texts.toml`, with what a click calls."""
+    button = make_button(**_TEXT_TABLES["buttons"][key])
+    if on_click is not None:
+        button.clicked.connect(on_click)
+    return button
 
 
 def make_button(text: str, tooltip: str) -> QPushButton:

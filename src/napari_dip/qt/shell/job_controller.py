@@ -322,8 +322,7 @@ class JobController(QObject):
         self.request: JobRequest | None = None
         self.remaining: tuple[JobRequest, ...] = ()
         # napari collects garbage when a layer is removed: not while another one is added
-        self._end_timer = make_single_shot_timer(self)
-        self._end_timer.timeout.connect(self._finish)
+        self._end_timer = make_single_shot_timer(self, self._finish)
 
     @property
     def is_busy(self) -> bool:

@@ -278,8 +278,7 @@ class ExtraInputs(QWidget):
         self._chosen_by_hand: set[str] = set()
         self._watched_layers: list[Labels | Shapes | Image] = []
         self._is_blank = False
-        self._stroke_timer = make_single_shot_timer(self, _STROKE_PAUSE_MS)
-        self._stroke_timer.timeout.connect(self.changed)
+        self._stroke_timer = make_single_shot_timer(self, self.changed, _STROKE_PAUSE_MS)
         self.changed.connect(lambda: self._watch_layers(self.get_chosen_layers().values()))
         self.combos: dict[str, QComboBox] = {
             item.name: make_combo(item.label, item.help, length=len(NO_LAYER))

@@ -90,10 +90,9 @@ class FoldedLabel(QWidget):
         self._label, self._max_lines = label, max_lines
         self._line_ends: list[tuple[int, str]] = []
         self._is_unfolded = False
-        self.more_button: QPushButton = load_button("message-more")
+        self.more_button: QPushButton = load_button("message-more", self._unfold)
         self.more_button.setStyleSheet(_LINK_STYLE)
         self.more_button.setCursor(Qt.CursorShape.PointingHandCursor)
-        self.more_button.clicked.connect(self._unfold)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         for widget in (label, self.more_button):
             widget.setParent(self)

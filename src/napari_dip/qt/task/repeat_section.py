@@ -223,11 +223,9 @@ class RecipeButtons(QWidget):
     def __init__(self, form: SettingsForm) -> None:
         super().__init__()
         self._form = form
-        self.load_button: QPushButton = load_button("recipe-load")
-        self.save_button: QPushButton = load_button("recipe-save")
+        self.load_button: QPushButton = load_button("recipe-load", self._on_load)
+        self.save_button: QPushButton = load_button("recipe-save", self._on_save)
         fill_grid(self, ([self.load_button, self.save_button],))
-        self.load_button.clicked.connect(self._on_load)
-        self.save_button.clicked.connect(self._on_save)
 
     def load(self, path: str) -> None:
         """Set the form to a recipe file, or show an error and leave the form unchanged."""
@@ -286,14 +284,13 @@ class RepeatSection(CollapsibleSection):
         self._save_call: BackgroundCall | None = None
         self._is_busy = False
         self.combo: QComboBox = make_combo("Result", DOCK_TEXTS["repeat-result"])
-        self.again_button: QPushButton = load_button("repeat-again")
+        self.again_button: QPushButton = load_button("repeat-again", self.set_up_again)
         self.python_button: QPushButton = load_button("repeat-python")
         self.command_button: QPushButton = load_button("repeat-command")
-        self.methods_button: QPushButton = load_button("repeat-methods")
+        self.methods_button: QPushButton = load_button("repeat-methods", self.copy_methods)
         buttons = (self.python_button, self.command_button, self.methods_button)
         self._copy_labels = {button: button.text() for button in buttons}
-        self._label_timer = make_single_shot_timer(self, _COPIED_MS)
-        self._label_timer.timeout.connect(self._restore_labels)
+        self._label_timer = make_single_shot_timer(self, self._restore_labels, _COPIED_MS)
         self.unsaved_label: QLabel = make_message_label()
         self._preset_folder = open_saved_settings(form.task)
         self.presets: UserPresetsWidget = UserPresetsWidget(form, self._preset_folder)
@@ -302,14 +299,12 @@ class RepeatSection(CollapsibleSection):
         for part in (self.presets, self.recipes):
             part.message_emitted.connect(self.message_emitted)
         self.title_button.toggled.connect(self.presets.refresh)  # another dock may have saved one
-        self.again_button.clicked.connect(self.set_up_again)
         self.python_button.clicked.connect(
             partial(self._copy_script, write_python_script, self.python_button)
         )
         self.command_button.clicked.connect(
             partial(self._copy_script, format_command_line, self.command_button)
         )
-        self.methods_button.clicked.connect(self.copy_methods)
         self._connections.follow_layers(self.refresh, viewer)
         self._connections.connect(self.refresh, viewer.layers.selection.events.active)
         self.refresh()

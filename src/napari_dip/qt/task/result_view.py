@@ -291,8 +291,7 @@ class ResultCardView(QWidget):
         self._hidden_notes: set[Note] = set()
         self._shared_width = 0
         # not at once: Qt forgets a change of size that comes amid a layout
-        self._share_timer = make_single_shot_timer(self)
-        self._share_timer.timeout.connect(self._share_lines)
+        self._share_timer = make_single_shot_timer(self, self._share_lines)
         page = QWidget()
         fill_grid(page, ([self.detail_label],))
         self.details_section: CollapsibleSection = CollapsibleSection(_DETAILS_TITLE, page)

@@ -395,7 +395,7 @@ class HistorySlider(QWidget):
         self.slider.setAccessibleName("History")
         guard_wheel(self.slider)
         self.message_label: QLabel = make_message_label()
-        self.keep_button: QPushButton = load_button("history-keep")
+        self.keep_button: QPushButton = load_button("history-keep", self.keep)
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setVerticalSpacing(2)
@@ -407,7 +407,6 @@ class HistorySlider(QWidget):
         layout.addWidget(self.keep_button, 1, 2)
         self.setVisible(False)  # until there are snapshots
         self.slider.valueChanged.connect(self._on_move)
-        self.keep_button.clicked.connect(self.keep)
 
     @property
     def is_live(self) -> bool:
