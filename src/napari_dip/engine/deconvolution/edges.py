@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from napari_dip.engine.constants import ZERNIKE_MODES
 from napari_dip.engine.deconvolution.kernels import ZernikeKernel
+from napari_dip.engine.deconvolution.richardson_lucy import compute_forward_difference
 from napari_dip.engine.operators.imaging import convolve_by_fourier, find_fft_length
 
 if TYPE_CHECKING:
@@ -184,8 +185,10 @@ class _EdgeRestoration:
 def _estimate_kernel(sharp: Tensor, image: Tensor, side: int) -> Tensor:
     """Return the kernel that blurs the edges of a sharp image into those of the measured one."""
     border = _make_border_taper(image, side)
-    blurred_gradients = [border * gradient for gradient in _compute_gradients(image)]
-    sharp_gradients = [border * gradient for gradient in _compute_gradients(sharp)]
+    blurred_gradients, sharp_gradients = (
+        [border * compute_forward_difference(item, axis) for axis in (2, 3)]
+        for item in (image, sharp)
+    )
     grid = image.shape[2:]
     spectra = [
         (torch.fft.rfft2(a), torch.fft.rfft2(b))
@@ -287,12 +290,6 @@ def _make_faded_line(count: int, margin: int, device: torch.device) -> Tensor:
     rise = torch.sin(torch.linspace(0, torch.pi / 2, margin + 1, device=device)[:-1]) ** 2
     weights[:margin], weights[-margin:] = rise, rise.flip(0)
     return weights
-
-
-def _compute_gradients(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Return differences along Y and X, of the image's size; 0 in the last row and column."""
-    gradient_y = torch.diff(image, dim=2, append=image[:, :, -1:])
-    return gradient_y, torch.diff(image, dim=3, append=image[..., -1:])
 
 
 def _compute_transfer_function(kernel: Tensor, grid: torch.Size) -> Tensor:

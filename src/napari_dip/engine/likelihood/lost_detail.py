@@ -7,6 +7,7 @@ network units.
 from __future__ import annotations
 
 import math
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +19,8 @@ from napari_dip.engine.constants import FWHM_PER_SIGMA, HARD_THRESHOLD_SIGMAS
 from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
 
 #: Border lines that are corrected on each side: 57 % of the squared error of the paper's F16.
@@ -131,10 +134,11 @@ def restore_significant_spots(
         (1, C, 1, 1), in units of that of photon noise. Sums of skewed noise are compared with a
         Poisson distribution of the same variance and skewness.
     """
+    find_spots = partial(_find_significant_spots, noise_variance, correlation, skewness)
     mean, variance = estimate.mean, None
     for _ in range(SPOT_ROUNDS):
         spots, spot_variance, count = _find_spots_in_bands(
-            noise_variance, measurement, mean, pixel_weights, correlation, skewness
+            find_spots, measurement, mean, pixel_weights
         )
         if not 0 < count <= MAX_SPOT_FRACTION * mean.numel():
             break
@@ -197,12 +201,10 @@ def compute_line_limits(variance: float, gain: float) -> dict[str, float]:
 
 
 def _find_spots_in_bands(
-    noise_variance: NoiseVariance,
+    find_spots: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]],
     measurement: Tensor,
     image: Tensor,
     pixel_weights: Tensor,
-    correlation: tuple[tuple[float, ...], tuple[float, ...]] | None,
-    skewness: Tensor,
 ) -> tuple[Tensor, Tensor, int]:
     """Return an image of what spots lack, the variance of its error, and the number of spots.
 
@@ -214,14 +216,7 @@ def _find_spots_in_bands(
     for start in range(0, height, band):
         stop, first = min(start + band, height), max(0, start - SPOT_REACH)
         rows = (..., slice(first, stop + SPOT_REACH), slice(None))
-        is_chosen, *parts = _find_significant_spots(
-            noise_variance,
-            measurement[rows],
-            image[rows],
-            pixel_weights[rows],
-            correlation,
-            skewness,
-        )
+        is_chosen, *parts = find_spots(measurement[rows], image[rows], pixel_weights[rows])
         inside = (..., slice(start - first, stop - first), slice(None))
         count += int(is_chosen[inside].sum())
         for total, part in zip((spots, spot_variance), parts, strict=True):
@@ -239,11 +234,11 @@ class _SpotFit(NamedTuple):
 
 def _find_significant_spots(
     noise_variance: NoiseVariance,
+    correlation: tuple[tuple[float, ...], tuple[float, ...]] | None,
+    skewness: Tensor,
     measurement: Tensor,
     image: Tensor,
     pixel_weights: Tensor,
-    correlation: tuple[tuple[float, ...], tuple[float, ...]] | None,
-    skewness: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return where spots are, an image of what they lack, and the variance of its error."""
     profiles = [_make_spot_profile(width) for width in SPOT_SIGNIFICANCES]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_dip.engine.noise.correlation import NoiseCorrelation
-    from napari_dip.engine.noise.flat_blocks import BlockSpectra
+    from napari_dip.engine.noise.flat_blocks import BlockSpectra, NoiseSample
     from napari_dip.engine.noise.variance_model import VarianceModel
 
 #: Fewest blocks that are treated as flat.
@@ -203,39 +203,25 @@ def find_caution(
     blocks: BlockSpectra,
     model: VarianceModel,
     correlation: NoiseCorrelation,
-    *,
-    planes: Tensor,
-    measured_mask: Tensor | None,
-    limits: tuple[float, float],
-    variance_bounds: tuple[float, float],
-    grey_level_step: float,
-    is_correlated: bool,
+    sample: NoiseSample,
+    floor: float,
 ) -> NoiseCaution | None:
     """Return a caution on a reliable estimate, or None.
 
     Parameters
     ----------
     blocks, model, correlation
-        Measured in `planes`.
-    planes : Tensor
-        (P, Y, X).
-    measured_mask : Tensor or None
-        (P, Y, X), true where a pixel was measured; None: everywhere.
-    limits : (float, float)
-        Grey values at which the image is clipped.
-    variance_bounds : (float, float)
-        Lower bound of the variance model, and that of the estimate.
-    grey_level_step : float
-        Distance of neighbouring grey values; 0 for continuous ones.
-    is_correlated : bool
-        Whether the noise is treated as correlated.
+        Measured in `sample`.
+    sample : NoiseSample
+    floor : float
+        Lower bound of the variance of the estimate.
     """
-    min_variance, floor = variance_bounds
-    if is_resampled(planes):
+    if is_resampled(sample.planes):
         return NoiseCaution.RESAMPLED
-    if limits != NO_CLIPPING and blocks.informative_fraction < MIN_INFORMATIVE_FRACTION:
+    is_clipped = sample.clipping_limits != NO_CLIPPING
+    if is_clipped and blocks.informative_fraction < MIN_INFORMATIVE_FRACTION:
         return NoiseCaution.MOSTLY_CLIPPED
-    if is_correlated:
+    if correlation.is_correlated:
         has_texture = any(map(_falls_slowly, (correlation.along_y, correlation.along_x)))
         return NoiseCaution.LESS_CORRELATED if has_texture else None
     if model.flat_fraction < MIN_FLAT_FRACTION_WITHOUT_CAUTION or (
@@ -243,8 +229,8 @@ def find_caution(
         and correlation.agreement < CAUTION_AGREEMENT_FRACTION
     ):
         return NoiseCaution.MOSTLY_TEXTURED
-    variance = partial(model.compute_variance, min_variance=min_variance)
-    if has_wide_variation(planes, measured_mask, limits, variance):
+    variance = partial(model.compute_variance, min_variance=sample.min_variance)
+    if has_wide_variation(sample, variance):
         return NoiseCaution.LOW_FREQUENCY_VARIATION
     unevenness, dark_to_bright_ratio = measure_unevenness(blocks, variance(blocks.means))
     if unevenness > MAX_UNEVENNESS or (
@@ -253,12 +239,13 @@ def find_caution(
         return NoiseCaution.OFF_VARIANCE_MODEL
     if has_outlier_pixels(blocks, variance(blocks.means)):
         return NoiseCaution.HEAVY_TAILS
-    pooled = avg_pool2d(planes[:, None], 3).flatten()
+    pooled = avg_pool2d(sample.planes[:, None], 3).flatten()
     darkest, *ends = pooled[:: -(-len(pooled) // MAX_SORTED_DIFFERENCES)].quantile(
         torch.tensor((DARKEST_QUANTILE, *BRIGHTNESS_END_QUANTILES)).to(pooled)
     )
     brightness = torch.stack(ends)
-    is_coarse = float(variance(brightness).min()) < (MIN_STD_STEPS_AT_ENDS * grey_level_step) ** 2
+    min_std = MIN_STD_STEPS_AT_ENDS * sample.grey_level_step
+    is_coarse = float(variance(brightness).min()) < min_std**2
     is_dark_unknown = floor > MAX_FLOOR_RATIO * float(variance(darkest))
     is_extrapolated = model.gain > 0 and _is_uncertain(
         blocks.means, brightness, model, variance(brightness)
@@ -301,28 +288,19 @@ def measure_finest_level(power: Tensor) -> float:
     return _compute_energy_quantile(power[:, select_finest_bands()], 0.2, _NORMAL_QUANTILE_20)
 
 
-def has_wide_variation(
-    planes: Tensor,
-    measured_mask: Tensor | None,
-    limits: tuple[float, float],
-    variance: Callable[[Tensor], Tensor],
-) -> bool:
+def has_wide_variation(sample: NoiseSample, variance: Callable[[Tensor], Tensor]) -> bool:
     """Return whether all of an image varies more than white noise over distances of several pixels.
 
     Parameters
     ----------
-    planes : Tensor
-        (P, Y, X).
-    measured_mask : Tensor or None
-        (P, Y, X), true where a pixel was measured; None: everywhere.
-    limits : (float, float)
-        Grey values at which the image is clipped.
+    sample : NoiseSample
     variance : callable
         Returns the noise variance at brightnesses (K,).
     """
-    inside_limits = (planes > limits[0]) & (planes < limits[1])
-    if measured_mask is not None:
-        inside_limits &= measured_mask
+    planes, (low, high) = sample.planes, sample.clipping_limits
+    inside_limits = (planes > low) & (planes < high)
+    if sample.measured_mask is not None:
+        inside_limits &= sample.measured_mask
     pooled, valid_fraction = (
         avg_pool2d(item.to(planes.dtype)[:, None], WIDE_POOL_SIDE)[:, 0]
         for item in (planes, inside_limits)

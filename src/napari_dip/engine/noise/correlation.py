@@ -34,6 +34,7 @@ from napari_dip.engine.noise.flat_blocks import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_dip.engine.noise.flat_blocks import NoiseSample
     from napari_dip.engine.noise.variance_model import VarianceModel
 
 CorrelationT = TypeVar("CorrelationT", float, Tensor)
@@ -524,24 +525,16 @@ def compute_residual_fraction(along_y: Sequence[float], along_x: Sequence[float]
     return WHITE_RESIDUAL_FRACTION * max(float(fraction), 0.02)
 
 
-def measure_block_correlation(
-    planes: Tensor,
-    measured_mask: Tensor | None,
-    limits: tuple[float, float],
-    model: VarianceModel,
-    min_variance: float,
-) -> NoiseCorrelation:
+def measure_block_correlation(sample: NoiseSample, model: VarianceModel) -> NoiseCorrelation:
     """Measure the correlation of noise in blocks that are wide against it.
 
     Parameters
     ----------
-    planes, measured_mask, limits
-        As for `select_informative_blocks`.
+    sample : NoiseSample
     model : VarianceModel
         Measured in the finest frequencies.
-    min_variance : float
-        Lower bound of the variance.
     """
+    planes, measured_mask, limits, _, min_variance = sample
     side = choose_block_side(tuple(planes.shape[1:]))
     means, residuals = cut_blocks(planes, side)
     is_informative = select_informative_blocks(planes, side, side // 2, measured_mask, limits)

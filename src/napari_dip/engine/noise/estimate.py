@@ -39,6 +39,7 @@ from napari_dip.engine.noise.flat_blocks import (
     DCT_SIDE,
     NO_CLIPPING,
     BlockSpectra,
+    NoiseSample,
     compute_block_spectra,
     find_clipping_limits,
     find_dark_plateau,
@@ -268,7 +269,7 @@ def estimate_noise(
         )
     if len(planes.unique()) < MIN_GREY_VALUES:
         reason = UnreliableReason.COARSE_GREY_VALUES
-    sample = _NoiseSample(
+    sample = NoiseSample(
         planes=planes,
         measured_mask=measured_mask,
         clipping_limits=limits,
@@ -283,55 +284,48 @@ def estimate_noise(
     return _make_estimate(sample._replace(clipping_limits=clipping_limits), noise_fit)
 
 
-class _NoiseSample(NamedTuple):
-    """Arguments of `estimate_noise`, limits of the grey values used, and least noise variance."""
-
-    planes: Tensor
-    measured_mask: Tensor | None
-    clipping_limits: tuple[float, float]
-    grey_level_step: float
-    min_variance: float
-
-
 class _NoiseFit(NamedTuple):
-    """Noise model fitted to blocks, the variance of the darkest, and reasons to doubt the fit."""
+    """Noise model fitted to blocks, and reasons to doubt the fit."""
 
     spectra: BlockSpectra
     variance_model: VarianceModel
     correlation: NoiseCorrelation
-    dark_variance: float
     reason: UnreliableReason | None
     uses_dark_offset: bool = False  # whether `merge_dark_blocks` changed the blocks
 
 
 def _fit_noise_sample(
-    sample: _NoiseSample, spectra: BlockSpectra, reason: UnreliableReason | None = None
+    sample: NoiseSample, spectra: BlockSpectra, reason: UnreliableReason | None = None
 ) -> _NoiseFit:
     """Fit variance model and correlation, and check them unless there is a reason already."""
     min_variance = sample.min_variance
     white_model = fit_variance_model(spectra, select_finest_bands(), 1.0, min_variance)
-    correlation = measure_block_correlation(
-        sample.planes, sample.measured_mask, sample.clipping_limits, white_model, min_variance
-    )
+    correlation = measure_block_correlation(sample, white_model)
     model = _extend_to_all_bands(white_model, spectra, correlation, min_variance)
     if not correlation.is_correlated:
         power = spectra.power / model.compute_variance(spectra.means, min_variance)[:, None, None]
         model = white_model if measure_finest_level(power) < MIN_FINE_ENERGY else model
-    darkest = float(spectra.means.quantile(0.02))
     median = float(spectra.means.median())
     reason = reason or _find_unreliable_reason(model, correlation, median, sample.grey_level_step)
     if not reason:
-        dark_variance = predict_variance(darkest, model.gain, model.intercept)
-        floor = max(0.5 * dark_variance, min_variance, model.floor)
+        floor = _compute_variance_floor(spectra, model, min_variance)
         reason = _find_contradiction(spectra, model, correlation, floor)
     if reason in TEXTURE_REASONS:
         # what is correlated is texture; white noise is no stronger than the finest frequencies
         model, correlation = white_model, WHITE_NOISE
+    return _NoiseFit(spectra, model, correlation, reason)
+
+
+def _compute_variance_floor(
+    spectra: BlockSpectra, model: VarianceModel, min_variance: float
+) -> float:
+    """Return the lower bound of the variance: half of that in the darkest blocks, or more."""
+    darkest = float(spectra.means.quantile(0.02))
     dark_variance = predict_variance(darkest, model.gain, model.intercept)
-    return _NoiseFit(spectra, model, correlation, dark_variance, reason)
+    return max(0.5 * dark_variance, min_variance, model.floor)
 
 
-def _estimate_inverted(sample: _NoiseSample, original: _NoiseFit) -> NoiseEstimate | None:
+def _estimate_inverted(sample: NoiseSample, original: _NoiseFit) -> NoiseEstimate | None:
     """Return the noise of an inverted image, which falls with brightness; None for others.
 
     Two of three must hold: the inverted model explains many more blocks, its estimate is reliable,
@@ -355,7 +349,7 @@ def _estimate_inverted(sample: _NoiseSample, original: _NoiseFit) -> NoiseEstima
 
 
 def _refit_with_dark_offset(
-    sample: _NoiseSample, original: _NoiseFit, value_range: float
+    sample: NoiseSample, original: _NoiseFit, value_range: float
 ) -> _NoiseFit:
     """Refit with all dark blocks at one brightness, if that explains the bright ones better."""
     spectra = merge_dark_blocks(original.spectra, sample.min_variance)
@@ -377,29 +371,19 @@ def _refit_with_dark_offset(
     return refitted._replace(uses_dark_offset=True) if is_better else original
 
 
-def _make_estimate(sample: _NoiseSample, noise_fit: _NoiseFit) -> NoiseEstimate:
+def _make_estimate(sample: NoiseSample, noise_fit: _NoiseFit) -> NoiseEstimate:
     """Return the estimate; if it is reliable, with a caution and the detector's dark level."""
-    spectra, model, correlation, dark_variance, reason, uses_dark_offset = noise_fit
-    floor = max(0.5 * dark_variance, sample.min_variance, model.floor)
+    spectra, model, correlation, reason, uses_dark_offset = noise_fit
+    floor = _compute_variance_floor(spectra, model, sample.min_variance)
     dark_level, caution = None, None
     if not reason:
-        caution = find_caution(
-            spectra,
-            model,
-            correlation,
-            planes=sample.planes,
-            measured_mask=sample.measured_mask,
-            limits=sample.clipping_limits,
-            variance_bounds=(sample.min_variance, floor),
-            grey_level_step=sample.grey_level_step,
-            is_correlated=correlation.is_correlated,
-        )
+        caution = find_caution(spectra, model, correlation, sample, floor)
         is_off_model = caution is NoiseCaution.OFF_VARIANCE_MODEL
         if is_off_model and uses_dark_offset:
             reason, caution = UnreliableReason.OFF_VARIANCE_MODEL, None
         if not is_off_model and not isfinite(sample.clipping_limits[0]):
             dark_level = find_dark_plateau(
-                spectra.means, DCT_SIDE, model.gain, model.intercept, sample.min_variance
+                spectra.means, model.gain, model.intercept, sample.min_variance
             )
     return NoiseEstimate(
         gain=model.gain,

@@ -74,6 +74,30 @@ MAX_RANGE_RATIO = 11.0
 MAX_SORTED_VALUES = 1_000_000
 
 
+class NoiseSample(NamedTuple):
+    """Planes whose noise is measured.
+
+    Attributes
+    ----------
+    planes : Tensor
+        (P, Y, X).
+    measured_mask : Tensor or None
+        (P, Y, X), true where a pixel was measured; None: everywhere.
+    clipping_limits : (float, float)
+        Of the grey values that are used.
+    grey_level_step : float
+        Distance of neighbouring grey values; 0 for continuous ones.
+    min_variance : float
+        Lower bound of the noise variance.
+    """
+
+    planes: Tensor
+    measured_mask: Tensor | None
+    clipping_limits: tuple[float, float]
+    grey_level_step: float
+    min_variance: float
+
+
 def choose_block_side(grid: tuple[int, ...]) -> int:
     """Return the side of the blocks for an image of this size."""
     return BLOCK_SIDE if min(grid) >= 2 * BLOCK_SIDE else BLOCK_SIDE // 2
@@ -358,7 +382,7 @@ class DarkLevel(NamedTuple):
 
 
 def find_dark_plateau(
-    means: Tensor, side: int, gain: float, intercept: float, min_variance: float
+    means: Tensor, gain: float, intercept: float, min_variance: float
 ) -> DarkLevel | None:
     """Return offset and read noise from the dark regions of an image; None if there are none.
 
@@ -368,16 +392,14 @@ def find_dark_plateau(
     Parameters
     ----------
     means : Tensor
-        (K,), of square blocks.
-    side : int
-        Of the blocks, in pixels.
+        (K,), of blocks of `DCT_SIDE`.
     gain, intercept : float
         Of the variance model.
     min_variance : float
         Lower bound of the variance.
     """
     variance = max(predict_variance(float(means.quantile(0.02)), gain, intercept), min_variance)
-    width = variance**0.5 / side
+    width = variance**0.5 / DCT_SIDE
     centre = float(means.quantile(0.005)) + 2 * width
     for _ in range(_PLATEAU_ITERATIONS):
         plateau = means[(means - centre).abs() < 2.5 * width]
@@ -403,7 +425,7 @@ def find_dark_plateau(
         centre,
         read_variance**0.5,
         width / count**0.5,
-        (read_variance / (2 * count * side**2)) ** 0.5,
+        (read_variance / (2 * count * DCT_SIDE**2)) ** 0.5,
     )
 
 

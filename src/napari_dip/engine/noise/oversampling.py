@@ -8,7 +8,7 @@ quarter of the cost.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import prod, sqrt
+from math import sqrt
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,6 +27,8 @@ from napari_dip.engine.operators.imaging import (
 from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
 
@@ -119,12 +121,9 @@ def halve_noise_estimate(noise_estimate: NoiseEstimate) -> NoiseEstimate:
     pixels). Measured in the halved planes, it was 7 to 28 % too low, since few blocks remain and
     the finest frequencies have little energy.
     """
-    along = [
-        _halve_correlation(subtract_image_correlation(along))
-        for along in (noise_estimate.along_y, noise_estimate.along_x)
-    ]
-    fraction = prod(variance_fraction for variance_fraction, _ in along)
-    return _scale_noise(noise_estimate, fraction, along[0][1], along[1][1])
+    return _resample_noise(
+        noise_estimate, lambda along: _halve_correlation(subtract_image_correlation(along))
+    )
 
 
 def _halve_correlation(along: tuple[float, ...]) -> tuple[float, tuple[float, ...]]:
@@ -145,21 +144,17 @@ def double_noise_estimate(noise_estimate: NoiseEstimate) -> NoiseEstimate:
 
     Its variance and correlation are means over the pixels, of which every second is measured.
     """
-    along = [
-        _double_correlation(along) for along in (noise_estimate.along_y, noise_estimate.along_x)
-    ]
-    fraction = prod(variance_fraction for variance_fraction, _ in along)
-    return _scale_noise(noise_estimate, fraction, along[0][1], along[1][1])
+    return _resample_noise(noise_estimate, _double_correlation)
 
 
-def _scale_noise(
+def _resample_noise(
     noise_estimate: NoiseEstimate,
-    fraction: float,
-    along_y: tuple[float, ...],
-    along_x: tuple[float, ...],
+    resample: Callable[[tuple[float, ...]], tuple[float, tuple[float, ...]]],
 ) -> NoiseEstimate:
-    """Return noise with a share of the variance and another correlation."""
-    read_noise = noise_estimate.read_noise
+    """Return noise with the variance shares and correlations of two resampled axes."""
+    fraction_y, along_y = resample(noise_estimate.along_y)
+    fraction_x, along_x = resample(noise_estimate.along_x)
+    fraction, read_noise = fraction_y * fraction_x, noise_estimate.read_noise
     return replace(
         noise_estimate.scale(fraction),
         along_y=along_y,

@@ -450,7 +450,7 @@ def merge_dark_blocks(blocks: BlockSpectra, min_variance: float) -> BlockSpectra
     """
     darkest = blocks.means.argsort(stable=True)[: max(1, round(_DARK_FRACTION * len(blocks.means)))]
     energy = float(blocks.power[darkest][:, select_finest_bands()].mean(1).median())
-    level = find_dark_plateau(blocks.means, DCT_SIDE, 0.0, energy, min_variance)
+    level = find_dark_plateau(blocks.means, 0.0, energy, min_variance)
     if level is None:
         return None
     limit = level.offset + _PLATEAU_ERRORS * level.read_noise / DCT_SIDE
