@@ -15,7 +15,10 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d, avg_pool2d
 
 from napari_dip.engine.noise import NoiseCaution, UnreliableReason
-from napari_dip.engine.noise.correlation import subtract_image_correlation
+from napari_dip.engine.noise.correlation import (
+    compute_band_power,
+    subtract_image_correlation,
+)
 from napari_dip.engine.noise.flat_blocks import (
     DCT_SIDE,
     NO_CLIPPING,
@@ -154,24 +157,25 @@ _UPPER_FINE_BANDS = (_Y >= 6) & (_X >= 6)
 
 
 def find_contradiction(
-    blocks: BlockSpectra, variance: Tensor, fractions: Tensor, axes: tuple[tuple[float, ...], ...]
+    blocks: BlockSpectra, model: VarianceModel, correlation: NoiseCorrelation, floor: float
 ) -> UnreliableReason | None:
     """Return what the measured noise does not explain, or None.
 
     Parameters
     ----------
     blocks : BlockSpectra
-    variance : Tensor
-        (K,), > 0, noise variance at the blocks' brightness.
-    fractions : Tensor
-        (DCT_SIDE, DCT_SIDE), power of noise of variance 1 in each frequency; 1 for white noise.
-    axes : tuple of tuple of float
-        Autocorrelation at lags 1, 2, ... along Y and X.
+    model, correlation
+        Measured in `blocks`.
+    floor : float, > 0
+        Lower bound of the variance.
     """
     if len(blocks.means) * blocks.independent_fraction < MIN_CHECKED_BLOCKS:
         return None
-    power = blocks.power / variance[:, None, None] / fractions.clamp(min=0.01)
-    is_correlated = int(bool((fractions != 1).any()))
+    axes, is_correlated = (correlation.along_y, correlation.along_x), correlation.is_correlated
+    variance = model.compute_variance(blocks.means, floor)
+    power = blocks.power / variance[:, None, None]
+    if is_correlated:
+        power = power / compute_band_power(*axes).clamp(min=0.01)
     structure = _average_bands(blocks.power, _SLOW_BANDS) / variance
     flat_count = max(MIN_FLAT_BLOCKS, round(FLAT_BLOCK_FRACTION * len(structure)))
     flat = power[structure.argsort(stable=True)[:flat_count]]
@@ -185,7 +189,7 @@ def find_contradiction(
     ):
         return UnreliableReason.SMOOTHED
     coarse = _compute_energy_quantile(power[:, _COARSE_BANDS], 0.05, _NORMAL_QUANTILE_05)
-    lacks_coarse_energy = bool(is_correlated) and coarse < MIN_COARSE_ENERGY
+    lacks_coarse_energy = is_correlated and coarse < MIN_COARSE_ENERGY
     if is_long_range or lacks_coarse_energy or coarse > MAX_COARSE_ENERGY[is_correlated]:
         return UnreliableReason.AMBIGUOUS_CORRELATION
     level = measure_finest_level(power)

@@ -309,7 +309,7 @@ def _fit_noise_sample(
     reason = reason or _find_unreliable_reason(model, correlation, median, sample.grey_level_step)
     if not reason:
         floor = _compute_variance_floor(spectra, model, min_variance)
-        reason = _find_contradiction(spectra, model, correlation, floor)
+        reason = find_contradiction(spectra, model, correlation, floor)
     if reason in TEXTURE_REASONS:
         # what is correlated is texture; white noise is no stronger than the finest frequencies
         model, correlation = white_model, WHITE_NOISE
@@ -468,18 +468,6 @@ def _find_unreliable_reason(
     if model.flat_fraction < MIN_FLAT_FRACTION_FOR_ESTIMATE:
         return UnreliableReason.TEXTURE
     return None if correlation.is_reliable else UnreliableReason.AMBIGUOUS_CORRELATION
-
-
-def _find_contradiction(
-    spectra: BlockSpectra, model: VarianceModel, correlation: NoiseCorrelation, floor: float
-) -> UnreliableReason | None:
-    """Return what contradicts variance model and correlation, or None."""
-    axes = (correlation.along_y, correlation.along_x)
-    white = torch.ones(DCT_SIDE, DCT_SIDE, dtype=torch.float64)
-    fractions = compute_band_power(*axes) if correlation.is_correlated else white
-    return find_contradiction(
-        spectra, model.compute_variance(spectra.means, floor), fractions, axes
-    )
 
 
 def extract_white_variance(estimate: NoiseEstimate) -> NoiseEstimate:
