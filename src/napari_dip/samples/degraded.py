@@ -6,7 +6,6 @@ Everything is drawn with fixed seeds, so that each sample is the same on every c
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,9 +65,7 @@ class DegradedSample:
     image: npt.NDArray[Any]
     axes: str
     truth: npt.NDArray[Any]
-    extra_inputs: Mapping[str, npt.NDArray[Any]] = field(
-        default_factory=lambda: MappingProxyType({})
-    )
+    extra_inputs: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 def make_masked_sample() -> DegradedSample:

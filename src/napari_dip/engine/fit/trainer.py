@@ -268,11 +268,8 @@ class Trainer:
         outputs = self.average.compute_average()
         if outputs is not None:
             return outputs
-        return self.prior.estimate(
-            _apply_network_per_image(
-                self.average.network, self.prior.make_prediction_sample().network_input
-            )
-        )
+        network_input = self.prior.make_prediction_sample().network_input
+        return self.prior.estimate(_apply_network_per_image(self.average.network, network_input))
 
     @torch.no_grad()
     def predict_validation(self) -> Estimate:

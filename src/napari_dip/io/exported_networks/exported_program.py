@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import RefusedError
 from napari_dip.io.exported_networks.archive import FORMATS, PICKLED_REASON, ProgramArchive
 
 if TYPE_CHECKING:
@@ -463,7 +463,10 @@ def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
     """
     layers = program.list_layers()
     if layer not in layers:
-        raise RefusedError(_make_unknown_layer_refusal(program, layer, list(layers)))
+        names, count = list(layers), _MAX_LAYER_SUGGESTIONS
+        near = ", ".join(get_close_matches(layer, names, count, cutoff=0) or names[:count])
+        path = program.archive.path
+        raise RefusedError("layer-unknown", path=path, layer=layer[:100], near=near)
     results = ((name, number) for number, step in enumerate(program.steps) for name in step.results)
     producers = {name: number for name, number in results if name is not None}
     step_numbers, weight_names = _find_dependencies(program, layers[layer], producers)
@@ -515,16 +518,3 @@ def iter_references(step: GraphNode) -> Iterator[str]:
         for argument in value if isinstance(value, list) else [value]:
             if isinstance(argument, dict) and "of" in argument:
                 yield argument["of"]
-
-
-def _make_unknown_layer_refusal(program: ExportedProgram, layer: str, layers: list[str]) -> Refusal:
-    suggestions = (
-        get_close_matches(layer, layers, _MAX_LAYER_SUGGESTIONS, cutoff=0)
-        or layers[:_MAX_LAYER_SUGGESTIONS]
-    )
-    return make_refusal(
-        "layer-unknown",
-        path=program.archive.path,
-        layer=layer[:100],
-        near=", ".join(suggestions),
-    )

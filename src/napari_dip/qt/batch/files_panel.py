@@ -442,8 +442,8 @@ class FilesPanel(QWidget):
         self.layers.message_emitted.connect(self.message_emitted)
         self._on_selection()
 
-    def show_plan(self, plan: BatchPlan, rows: Iterable[FileRow]) -> None:
-        """Show the files of a batch in the table."""
+    def show_plan(self, plan: BatchPlan | None, rows: Iterable[FileRow]) -> None:
+        """Show the files of a batch in the table, or of none."""
         self._plan = plan
         self.table.file_model.fill(list(rows))
         self._on_selection()
@@ -455,9 +455,7 @@ class FilesPanel(QWidget):
 
     def clear_contents(self) -> None:
         """Empty the table."""
-        self._plan = None
-        self.table.file_model.fill([])
-        self._on_selection()
+        self.show_plan(None, ())
 
     def open_page(self) -> None:
         """Open the page of the batch in the browser."""

@@ -146,7 +146,7 @@ class DockLifecycle(QObject):
     def __init__(self, dock: QWidget, shut_down: Callable[[], object]) -> None:
         super().__init__(dock)
         self._dock, self._shut_down = dock, shut_down
-        self._is_docked = self._has_appeared = self.is_closing = False
+        self._has_appeared = self.is_closing = False
         self._last_frame: QWidget | None = None
         self._is_in_front = self._was_hidden = self._was_closed_by_button = False
         self._raise_timer = make_single_shot_timer(self, self._raise_frame)
@@ -168,14 +168,14 @@ class DockLifecycle(QObject):
                 self._watch_frame(kind)
         elif kind == QEvent.Type.ParentChange:  # when closing, napari takes the parent away
             if self.frame is not None:
-                self._is_docked, self._last_frame = True, self.frame
+                self._last_frame = self.frame
                 if isinstance(self.frame, QDockWidget):
                     title = self.frame.windowTitle()  # a tab has no room for the plugin's name
                     self.frame.setWindowTitle(title.rpartition(" (")[0] or title)
                     self.frame.dockLocationChanged.connect(self._tabify)
                     self.frame.visibilityChanged.connect(self._on_visibility)
                     self.frame.installEventFilter(self)
-            elif self._is_docked:
+            elif self._last_frame is not None:
                 self.is_closing = True
                 self._close()
         elif kind == QEvent.Type.Show:

@@ -290,16 +290,15 @@ class ExtraInputs(QWidget):
         form, calibration = make_form(self), make_form(self.calibration)
         for extra_input in self._inputs:
             page = calibration if extra_input.is_detector_map else form
-            field: QWidget = self.combos[extra_input.name]
+            combo = self.combos[extra_input.name]
+            field: QWidget = combo
             if "labels" in extra_input.layer_types:
                 field, button = QWidget(), make_button("New", _NEW_MASK_TOOLTIP)
-                fill_grid(field, ([self.combos[extra_input.name], button],)).setColumnStretch(0, 1)
-                field.setToolTip(self.combos[extra_input.name].toolTip())
+                fill_grid(field, ([combo, button],)).setColumnStretch(0, 1)
+                field.setToolTip(combo.toolTip())
                 self.mask_buttons[extra_input.name] = button
             page.addRow(extra_input.short_label or extra_input.label, field)
-            self.combos[extra_input.name].activated.connect(
-                partial(self._on_choice, extra_input.name)
-            )
+            combo.activated.connect(partial(self._on_choice, extra_input.name))
         self.setVisible(form.rowCount() > 0)
         self._connections = Connections()
         self._connections.follow_layers(self.refresh, viewer)
