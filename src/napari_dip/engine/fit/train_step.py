@@ -316,6 +316,14 @@ def is_graph_capturable(problem: Problem, prior: Prior, schedule: Schedule) -> b
     return is_cuda and schedule.optimizer in (None, Muon) and not has_bounds
 
 
+class _Recording(NamedTuple):
+    """Graph of a step, the tensors that it reads, and those that it writes."""
+
+    graph: torch.cuda.CUDAGraph
+    batch: TrainingBatch
+    output: StepOutput
+
+
 class CudaGraphTrainStep:
     """Training step that is recorded once and replayed with the tensors of each batch.
 
@@ -331,9 +339,7 @@ class CudaGraphTrainStep:
         self.note: Note | None = None
         self.eager = train_step
         self._recording_count = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._static_batch: TrainingBatch | None = None  # the tensors that the graph reads
-        self._static_output: StepOutput | None = None  # and those that it writes
+        self._recording: _Recording | None = None
         self._sampling_stream: torch.cuda.Stream | None = None
 
     def make_sampling_context(self) -> AbstractContextManager[object]:
@@ -357,7 +363,7 @@ class CudaGraphTrainStep:
 
     def invalidate(self) -> None:
         """Drop the graph, since it writes to tensors that the optimiser no longer uses."""
-        self._graph = None
+        self._recording = None
 
     def run(self, batch: TrainingBatch) -> StepOutput:
         """Replay the step; record it first if there is no graph for batches of this kind."""
@@ -367,29 +373,20 @@ class CudaGraphTrainStep:
             except RuntimeError as error:  # includes a lack of memory: eager steps need less
                 why = str(error).strip().splitlines()[0].rstrip(".") if str(error) else "no reason"
                 self.note = make_note("steps-eager", why=why)
-                self._graph = self._sampling_stream = self._static_batch = self._static_output = (
-                    None
-                )
+                self._recording = self._sampling_stream = None
         return self.eager.run(batch)
 
     def _replay(self, batch: TrainingBatch) -> StepOutput:
-        if (
-            self._graph is None
-            or self._static_batch is None
-            or make_graph_key(batch) != make_graph_key(self._static_batch)
-        ):
-            self._record(batch)
-        assert self._graph is not None
-        assert self._static_batch is not None
-        assert self._static_output is not None
-        for static, tensor in zip(
-            list_batch_tensors(self._static_batch), list_batch_tensors(batch), strict=True
-        ):
+        recording = self._recording
+        if recording is None or make_graph_key(batch) != make_graph_key(recording.batch):
+            recording = self._recording = self._record(batch)
+        static_tensors, tensors = map(list_batch_tensors, (recording.batch, batch))
+        for static, tensor in zip(static_tensors, tensors, strict=True):
             static.copy_(tensor)
-        self._graph.replay()
-        return self._static_output
+        recording.graph.replay()
+        return recording.output
 
-    def _record(self, batch: TrainingBatch) -> None:
+    def _record(self, batch: TrainingBatch) -> _Recording:
         self._recording_count += 1
         if self._recording_count > MAX_RECORDINGS:
             raise RuntimeError(DYNAMIC_SHAPES_REASON)
@@ -403,8 +400,9 @@ class CudaGraphTrainStep:
             torch.cuda.current_stream().wait_stream(stream)
             self.eager.optimizer.zero_grad(set_to_none=True)
             with torch.cuda.graph(graph):
-                self._static_output = self.eager.run(static_batch)
-        self._graph, self._static_batch, self._sampling_stream = graph, static_batch, stream
+                output = self.eager.run(static_batch)
+        self._sampling_stream = stream
+        return _Recording(graph, static_batch, output)
 
 
 @contextmanager
