@@ -176,6 +176,11 @@ def format_sizes(sizes: Iterable[int]) -> str:
     return " × ".join(map(str, sizes))
 
 
+def format_plane_size(grid: Sequence[int]) -> str:
+    """Format the size (height, width) of a plane, such as "512 × 256 pixels"."""
+    return f"{format_sizes(reversed(grid))} pixels"
+
+
 def format_bytes(count: float, round_to_int: Callable[[float], int] = ceil) -> str:
     """Format bytes as MB or GB, rounded up; with `round_to_int=floor` rounded down."""
     megabytes = max(1, round_to_int(count / 1e6))

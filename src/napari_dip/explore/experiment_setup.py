@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_dip.errors import Refusal, RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note
-from napari_dip.errors.templates import format_sizes, make_printable, render_text
+from napari_dip.errors.templates import format_plane_size, make_printable, render_text
 from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE, refuse_header
@@ -247,7 +247,7 @@ class ExperimentSetup:
 
     def describe_fit(self, template_key: str = "experiment-fit") -> str:
         """Fill a template of `TEXTS` with the facts of image, network and fit."""
-        size = _format_plane_size(self.image.shape)
+        size = format_plane_size(self.image.shape)
         return render_text(
             template_key,
             plane=render_text("experiment-plane", size=size, name=self.name),
@@ -304,7 +304,7 @@ def make_experiment_setup(
     grey, header, notes, stored_pixels = _read_grey(name, image, axes)
     cropped = crop_centre(grey, side)
     if cropped.shape != grey.shape:
-        notes += (make_note("experiment-crop", size=_format_plane_size(cropped.shape)),)
+        notes += (make_note("experiment-crop", size=format_plane_size(cropped.shape)),)
     raise_if_refused(refuse_content(cropped, header.name))
     machine = machine or detect_machine()
     plan = raise_if_refused(plan_centre_fit(recipe, header, side, machine))
@@ -403,8 +403,8 @@ def read_truth(truth: Any, setup: ExperimentSetup) -> ImageArray | None:
         return None
     grey, header, _, _ = _read_grey("truth", truth, None)
     if grey.shape != setup.full_size:
-        facts = {"name": header.name, "size": _format_plane_size(grey.shape), "image": setup.name}
-        raise RefusedError("truth-size", other=_format_plane_size(setup.full_size), **facts)
+        facts = {"name": header.name, "size": format_plane_size(grey.shape), "image": setup.name}
+        raise RefusedError("truth-size", other=format_plane_size(setup.full_size), **facts)
     return crop_centre(grey, int(setup.recipe["crop"]))
 
 
@@ -473,7 +473,3 @@ def _read_grey(
     if "S" in header.axes:
         grey, notes = grey.mean(0), (*notes, make_note("experiment-grey"))
     return grey, header, notes, stored_pixels
-
-
-def _format_plane_size(shape: tuple[int, ...]) -> str:
-    return f"{format_sizes(reversed(shape))} pixels"

@@ -22,6 +22,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from napari_dip.errors import RefusedError
+from napari_dip.errors.templates import format_sizes
 from napari_dip.io.formats import bioio, png_jpeg, tiff, zarr
 from napari_dip.io.formats.zarr import read_group_attributes
 from napari_dip.io.lazy_images import (
@@ -89,7 +90,7 @@ def read_header(path: str | os.PathLike[str], axes: str | None = None) -> ImageH
         header: ImageHeader = reader.read_header(file_path, axes.upper() if axes else None)
     byte_count = header.pixel_count * np.dtype(header.dtype).itemsize
     if size and byte_count > _MAX_COMPRESSION_RATIO * size:
-        sizes = " × ".join(str(side) for side in header.shape)
+        sizes = format_sizes(header.shape)
         why = f"its header states {sizes} pixels, but it holds {size} bytes"
         raise RefusedError("file-broken", path=file_path, why=why)
     return header

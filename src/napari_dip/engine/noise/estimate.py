@@ -320,8 +320,7 @@ def _compute_variance_floor(
     spectra: BlockSpectra, model: VarianceModel, min_variance: float
 ) -> float:
     """Return the lower bound of the variance: half of that in the darkest blocks, or more."""
-    darkest = float(spectra.means.quantile(0.02))
-    dark_variance = predict_variance(darkest, model.gain, model.intercept)
+    dark_variance = model.predict(float(spectra.means.quantile(0.02)))
     return max(0.5 * dark_variance, min_variance, model.floor)
 
 
@@ -459,11 +458,7 @@ def _find_unreliable_reason(
     model: VarianceModel, correlation: NoiseCorrelation, median: float, grey_level_step: float
 ) -> UnreliableReason | None:
     """Return why the estimate is unreliable, or None."""
-    if (
-        grey_level_step
-        and predict_variance(median, model.gain, model.intercept)
-        < (MIN_NOISE_STEPS * grey_level_step) ** 2
-    ):
+    if grey_level_step and model.predict(median) < (MIN_NOISE_STEPS * grey_level_step) ** 2:
         return UnreliableReason.COARSE_GREY_VALUES
     if model.flat_fraction < MIN_FLAT_FRACTION_FOR_ESTIMATE:
         return UnreliableReason.TEXTURE

@@ -130,6 +130,10 @@ class VarianceModel(NamedTuple):
     flat_fraction: float
     floor: float = 0.0
 
+    def predict(self, mean: float) -> float:
+        """Return the variance at one brightness."""
+        return predict_variance(mean, self.gain, self.intercept)
+
     def compute_variance(self, means: Tensor, min_variance: float) -> Tensor:
         """Return the variance at these brightnesses, at least `min_variance`."""
         line = predict_variance(means, self.gain, self.intercept)

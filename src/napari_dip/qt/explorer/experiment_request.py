@@ -12,7 +12,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QLabel, QListWidget, QListWidgetItem, QWidget
 
 from napari_dip.errors import RefusedError, raise_if_refused, return_refusal
-from napari_dip.errors.templates import format_duration
+from napari_dip.errors.templates import format_duration, format_plane_size
 from napari_dip.explore.experiment_results import ExperimentTimer
 from napari_dip.explore.experiment_setup import (
     label_architecture,
@@ -206,7 +206,8 @@ def plan_experiment(
     if truth is not None and "truth" in settings.experiment.settings:
         truth_plane = find_visible_plane(viewer, truth)
         if truth_plane.header.shape[:2] != plane.header.shape[:2]:
-            size, other = map(_format_image_size, (truth_plane.header, plane.header))
+            grids = truth_plane.header.grid, plane.header.grid
+            size, other = map(format_plane_size, grids)
             facts = {"name": truth.name, "image": image.name, "size": size, "other": other}
             raise RefusedError("truth-size", **facts)
         pixels["truth"] = truth_plane.pixels
@@ -311,11 +312,6 @@ def add_stack_axis(layer_attributes: Mapping[str, Any]) -> dict[str, Any]:
         "scale": (1.0, *layer_attributes["scale"]),
         "translate": (0.0, *layer_attributes["translate"]),
     }
-
-
-def _format_image_size(header: ImageHeader) -> str:
-    height, width = header.grid
-    return f"{width} × {height} pixels"
 
 
 def make_progress(update: IterationUpdate) -> JobProgress:

@@ -12,7 +12,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel, QPushButton, QWidget
 
 from napari_dip.errors import Refusal
-from napari_dip.errors.templates import format_duration
+from napari_dip.errors.templates import format_duration, format_plane_size
 from napari_dip.pipeline.execute.crop_preview import (
     MERGE_INPUT,
     REGION_ALIGNMENT,
@@ -364,7 +364,7 @@ class CropPreviewSection(CollapsibleSection):
         else:
             _, region, crop_plan = crops[0]
             sizes = crop_plan.header.grid, region.wanted_size
-            size, wanted = (f"{width} × {height} pixels" for height, width in sizes)
+            size, wanted = map(format_plane_size, sizes)
             if wanted != size:
                 size = f"{wanted}, enlarged to {size} (multiples of {REGION_ALIGNMENT})"
             seconds = dict(zip(_PRESETS, (crop[2].seconds for crop in crops), strict=True))
