@@ -17,6 +17,7 @@ from napari_dip.explore.experiment_results import ExperimentTimer
 from napari_dip.explore.experiment_setup import (
     label_architecture,
     list_all_architectures,
+    list_plan_architectures,
     make_experiment_recipe,
     plan_centre_fit,
 )
@@ -33,7 +34,7 @@ from napari_dip.qt.shell.layer_headers import get_full_resolution
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.settings_form import fill_form, make_combo, make_field_widget
-from napari_dip.tasks.priors.random_input import DEFAULT_ARCHITECTURE, list_architectures
+from napari_dip.tasks.priors.random_input import DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dip.explore.experiment_results import IterationUpdate
-    from napari_dip.explore.experiments import Experiment
     from napari_dip.io import AnyArray
     from napari_dip.pipeline.interactive_run import PollControl
     from napari_dip.pipeline.plan.types import Plan
@@ -214,7 +214,7 @@ def plan_experiment(
     experiment, arguments = settings.experiment, {**settings.read_settings(), "crop": side}
     fit_count = experiment.fit_count
     if settings.is_comparison:
-        architectures = list_architectures(plan.fit_config.widths, plan.fit_config.learning_rate)
+        architectures = list_plan_architectures(plan)
         checked = settings.list_checked_architectures()
         arguments["only"] = [name for name in checked if name in architectures]
         fit_count *= len(arguments["only"])

@@ -127,7 +127,7 @@ class ImageChooser(QWidget):
         axes : str
             One letter for each axis; "": as they are.
         """
-        if not _is_selectable(find_layer(self._viewer, name)):
+        if not is_selectable(find_layer(self._viewer, name)):
             return False
         self._chosen_by_hand = name
         self._axes_by_layer |= {name: axes} if axes else {}
@@ -149,7 +149,7 @@ class ImageChooser(QWidget):
 
     def refresh(self, _: object = None) -> None:
         """Update the list to the layers of the viewer, then follow its selection."""
-        names = [layer.name for layer in self._viewer.layers if _is_selectable(layer)]
+        names = [layer.name for layer in self._viewer.layers if is_selectable(layer)]
         # topmost first, as in the layer list
         fill_combo(self.combo, names[::-1], self._choose_layer_name(names))
         self._axes_by_layer = {
@@ -243,7 +243,8 @@ class ImageChooser(QWidget):
         self.changed.emit()
 
 
-def _is_selectable(layer: object) -> bool:
+def is_selectable(layer: object) -> bool:
+    """Whether a layer is an image that can be chosen: not a preview of this plugin."""
     return isinstance(layer, Image) and not is_preview(layer)
 
 

@@ -176,6 +176,13 @@ def adjust_contrast_limits(
     return {**layer_attributes, "contrast_limits": (low, high)}
 
 
+def make_image_attributes(target: ResultTarget, image: AnyArray) -> dict[str, Any]:
+    """Return the attributes of a target, with contrast limits for an image that is added there."""
+    value_range = compute_value_range(image, measure_clipped_fractions(target))
+    is_crop = bool(target.crop_name)
+    return adjust_contrast_limits(target.layer_attributes, value_range, is_crop=is_crop)
+
+
 def brighten_dark_layer(layer: Image) -> None:
     """Let the contrast limits of a layer fit a dark image, unless the user has set them.
 
@@ -335,11 +342,7 @@ def add_result(
         layer_name, target = f"{name} {spec.result_suffix} in a region", target.whole
     metadata = add_provenance(target.layer_attributes, name, result, shows)
     metadata[METADATA_KEY] |= merged
-    layer_attributes = adjust_contrast_limits(
-        target.layer_attributes,
-        compute_value_range(result.image, measure_clipped_fractions(target)),
-        is_crop=shows == CROP_PREVIEW,
-    )
+    layer_attributes = make_image_attributes(target, result.image)
     with preserve_view(viewer):
         for output in spec.extra_outputs:
             output_name, image = f"{name} {output.upper()}", result.learned_parameters[output]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyqtgraph as pg
-from napari.layers import Image
 from pydantic_core import PydanticCustomError
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QPainter, QPen
@@ -50,8 +49,8 @@ from napari_dip.qt.shell.dock_widget import (
     style_table,
 )
 from napari_dip.qt.shell.layer_headers import get_full_resolution, read_layer_header
-from napari_dip.qt.shell.layer_inputs import NO_LAYER, is_original
-from napari_dip.qt.shell.napari_layers import find_layer, is_preview
+from napari_dip.qt.shell.layer_inputs import NO_LAYER, is_original, is_selectable
+from napari_dip.qt.shell.napari_layers import find_layer
 from napari_dip.qt.shell.run_bar import make_message_label, show_refusal
 from napari_dip.qt.shell.settings_form import (
     fill_combo,
@@ -65,6 +64,7 @@ from napari_dip.tasks.shared_settings import normalise_blind_spot, read_blind_sp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari.layers import Image
     from napari.viewer import Viewer
     from qtpy.QtGui import QKeyEvent, QPaintEvent
 
@@ -533,11 +533,7 @@ class PsfSection(MeasurementSection):
 
     def _refresh(self, _: object = None) -> None:
         """Update the list to the images of the viewer, and keep the choice."""
-        names = [
-            layer.name
-            for layer in self._viewer.layers
-            if isinstance(layer, Image) and not is_preview(layer)
-        ][::-1]
+        names = [layer.name for layer in self._viewer.layers if is_selectable(layer)][::-1]
         bead_names = [name for name in names if "bead" in name.lower()]
         chosen = self.bead_chooser.currentText()
         chosen = chosen if chosen in names else next(iter(bead_names), NO_LAYER)

@@ -32,10 +32,8 @@ from napari_dip.qt.shell.dock_widget import (
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     Preview,
-    adjust_contrast_limits,
     build_report_provenance,
-    compute_value_range,
-    measure_clipped_fractions,
+    make_image_attributes,
 )
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.version import __version__
@@ -243,11 +241,7 @@ class SnapshotLayers:
             METADATA_KEY: self._build_snapshot_provenance(snapshot),
         }
         with preserve_view(viewer):
-            attributes = adjust_contrast_limits(
-                target.layer_attributes,
-                compute_value_range(snapshot.image, measure_clipped_fractions(target)),
-                is_crop=bool(target.crop_name),
-            )
+            attributes = make_image_attributes(target, snapshot.image)
             layer = viewer.add_image(
                 snapshot.image.copy(), name=name, **{**attributes, "metadata": metadata}
             )
