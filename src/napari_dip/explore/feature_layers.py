@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -175,8 +176,8 @@ class FeaturePlan:
     header : ImageHeader
     image : ndarray
         The image after the crop.
-    plans : tuple of rows of (prior setting, Plan)
-        One row for each layer.
+    plans : mapping of str to tuple of Plan
+        The fits of each layer, with the priors in the order of `PRIOR_LABELS`.
     layer_sizes : mapping of str to str
         Size of each layer's activations.
     recipe : mapping
@@ -184,7 +185,7 @@ class FeaturePlan:
 
     header: ImageHeader
     image: AnyArray
-    plans: tuple[tuple[tuple[str, Plan], ...], ...]
+    plans: Mapping[str, tuple[Plan, ...]]
     layer_sizes: Mapping[str, str]
     recipe: Mapping[str, Any]
 
@@ -213,21 +214,21 @@ def plan_features(
     else:
         requested_layers = layers.split(",") if isinstance(layers, str) else layers
         names = list(dict.fromkeys(filter(None, (str(name).strip() for name in requested_layers))))
-    machine, plans, layer_sizes = detect_machine(), [], {}
+    machine, plans, layer_sizes = detect_machine(), {}, {}
     for name in names:
         row = []
         for prior_key in PRIOR_LABELS:
             row_settings = {**task_settings, "layer": name, "prior": prior_key}
             recipe = make_recipe("invert-features", **row_settings)
-            row.append((prior_key, raise_if_refused(preflight(recipe, header, machine))))
-        arrange_inputs(row[0][1], {"image": pixels})
-        layer_sizes[name] = describe_layer_size(row[0][1].recipe.task, header.grid)
-        plans.append(tuple(row))
+            row.append(raise_if_refused(preflight(recipe, header, machine)))
+        arrange_inputs(row[0], {"image": pixels})
+        layer_sizes[name] = describe_layer_size(row[0].recipe.task, header.grid)
+        plans[name] = tuple(row)
     fit = {"layers": names, "crop": crop, "axes": axes, "image": header.name}
     return FeaturePlan(
         header=header,
         image=pixels,
-        plans=tuple(plans),
+        plans=plans,
         layer_sizes=layer_sizes,
         recipe={**task_settings, **fit},
     )
@@ -269,13 +270,12 @@ def explore_features(
         None if the user ended it.
     """
     timer, tracker = PausableClock(poll_control), ProgressTracker()
-    plan_rows = [[plan for _, plan in layer_plans] for layer_plans in feature_plan.plans]
-    steps = iter([tracker.add_step("fit", plan.seconds) for row in plan_rows for plan in row])
+    plans = list(chain.from_iterable(feature_plan.plans.values()))
+    steps = iter([tracker.add_step("fit", plan.seconds) for plan in plans])
     rows = []
-    for layer_plans in feature_plan.plans:
+    for layer, layer_plans in feature_plan.plans.items():
         row = []
-        for prior_key, plan in layer_plans:
-            layer = plan.recipe.task.layer  # type: ignore[attr-defined]  # of this task only
+        for prior_key, plan in zip(PRIOR_LABELS, layer_plans, strict=True):
             message = f"Inverting '{layer}': {PRIOR_LABELS[prior_key].lower()}"
             step = next(steps)
             make_update = partial(_make_feature_update, message, layer, step, tracker, timer)
@@ -287,7 +287,7 @@ def explore_features(
             row.append(
                 FeatureInversion(
                     layer=layer,
-                    layer_size=feature_plan.layer_sizes.get(layer, ""),
+                    layer_size=feature_plan.layer_sizes[layer],
                     prior_key=prior_key,
                     image=result.image,
                     correlation=compute_correlation(result.image, feature_plan.image),
@@ -295,7 +295,7 @@ def explore_features(
                 )
             )
         rows.append(tuple(row))
-    notes = (note for row in feature_plan.plans for _, plan in row for note in plan.notes)
+    notes = (note for plan in plans for note in plan.notes)
     return FeatureInversionResult(
         name=feature_plan.header.name,
         image=feature_plan.image,

@@ -572,8 +572,7 @@ def find_foreign_file(folder: Path) -> str:
 def _list_levels(folder: Path) -> set[tuple[str, ...]]:
     """List the paths of the levels of the image; none if the metadata cannot be read."""
     try:
-        attributes = read_group_attributes(folder)
-        image = (attributes.get("ome") or attributes)["multiscales"][0]
+        image = _read_ome_attributes(folder)["multiscales"][0]
         paths = [str(dataset["path"]) for dataset in image["datasets"]]
     except (RefusedError, LookupError, TypeError):
         return set()
