@@ -264,10 +264,10 @@ class Connections:
     def __init__(self) -> None:
         self._pairs: list[tuple[Any, Callable[..., Any]]] = []
 
-    def connect(self, slot: Callable[..., Any], *signals: Any) -> None:
-        """Connect a slot to each of the signals."""
+    def connect(self, slot: Callable[..., Any], *signals: Any, **options: Any) -> None:
+        """Connect a slot to each of the signals, with the options of their `connect`."""
         for signal in signals:
-            signal.connect(slot)
+            signal.connect(slot, **options)
             self._pairs.append((signal, slot))
 
     def follow_layers(self, slot: Callable[..., Any], viewer: Any) -> None:

@@ -39,7 +39,7 @@ from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from napari.layers import Image
     from napari.viewer import Viewer
@@ -216,14 +216,16 @@ class SnapshotLayers:
     Parameters
     ----------
     request : JobRequest
+
+    Attributes
+    ----------
     target : ResultTarget
         That of the request.
     """
 
-    def __init__(self, request: JobRequest, target: ResultTarget) -> None:
-        assert request.plan is not None  # only a batch has none
-        self._plan, self._target = request.plan, target
-        self.get_source_layer: Callable[[], Any] = target.get_source_layer
+    def __init__(self, request: JobRequest) -> None:
+        assert request.plan is not None and request.target is not None  # only a batch has none
+        self._plan, self.target = request.plan, request.target
         self._result: Restoration | None = None
         self._snapshot_layers: list[tuple[ref[Image], Snapshot]] = []
 
@@ -233,7 +235,7 @@ class SnapshotLayers:
 
     def add(self, viewer: Viewer, snapshot: Snapshot) -> str:
         """Add a snapshot as a new layer; return the name of the layer."""
-        target = self._target
+        target = self.target
         suffix = self._plan.recipe.task.spec.result_suffix
         name = f"{target.name} {suffix}, {describe_snapshot(snapshot)}"
         metadata = {
@@ -257,7 +259,7 @@ class SnapshotLayers:
 
     def _build_snapshot_provenance(self, snapshot: Snapshot) -> dict[str, Any]:
         """Return the provenance of a snapshot, in plain JSON types."""
-        plan, result, name, event = self._plan, self._result, self._target.name, snapshot.event
+        plan, result, name, event = self._plan, self._result, self.target.name, snapshot.event
         provenance: dict[str, Any] = {
             "version": __version__,
             "recipe": plan.recipe.to_dict(),
@@ -277,7 +279,7 @@ class SnapshotLayers:
             }
         return {
             **provenance,
-            "inputs": self._target.layer_attributes["metadata"][METADATA_KEY]["inputs"],
+            "inputs": self.target.layer_attributes["metadata"][METADATA_KEY]["inputs"],
             "iterations": event.iteration,
             "best_iteration": event.iteration,
             "unit": [event.unit, event.units],
@@ -415,10 +417,9 @@ class HistorySlider(QWidget):
     def begin(self, request: JobRequest) -> None:
         """Drop the snapshots of the last run and follow a new one."""
         self.clear_contents()
-        assert request.target is not None  # the result of a task is a layer
-        self._target, self._is_running = request.target, True
-        self._snapshot_layers = SnapshotLayers(request, request.target)
-        self.preview = Preview(self._viewer, request.target)
+        self._snapshot_layers = SnapshotLayers(request)
+        self._target, self._is_running = self._snapshot_layers.target, True
+        self.preview = Preview(self._viewer, self._target)
 
     def show_event(self, event: Event) -> None:
         """Add the image of an event, and show it unless a snapshot is shown.
@@ -463,7 +464,9 @@ class HistorySlider(QWidget):
     def update_discarded(self) -> bool:
         """Drop discarded runs whose input was deleted; return whether there are others."""
         layers = self._viewer.layers
-        self._discarded = [run for run in self._discarded if run[0].get_source_layer() in layers]
+        self._discarded = [
+            run for run in self._discarded if run[0].target.get_source_layer() in layers
+        ]
         return bool(self._discarded)
 
     def undo_discard(self) -> str:

@@ -22,6 +22,7 @@ from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
 from napari_dip.qt.shell.dock_widget import (
     DOCK_TEXTS,
     CollapsibleSection,
+    Connections,
     DockLifecycle,
     lay_out,
     load_tooltip,
@@ -98,6 +99,7 @@ class TaskDock(QWidget):
         for layer in viewer.layers:  # before the widgets look at them
             recognise_result(layer)
         self._closer = DockLifecycle(self, self.shut_down)
+        self._connections = Connections()
         self._remarks: list[str] = []
         self.plan_label: QLabel = make_message_label()
         self.run_bar: RunBar = RunBar()
@@ -273,10 +275,7 @@ class TaskDock(QWidget):
     def shut_down(self) -> None:
         """Stop all work and disconnect from the viewer, when the dock is closed."""
         self._panel.shut_down()
-        self.viewer.layers.events.removed.disconnect(self._on_removed)
-        self.viewer.layers.events.inserted.disconnect(self._on_inserted)
-        self.viewer.layers.selection.events.active.disconnect(self._show_selected_card)
-        self.viewer.layers.selection.events.changed.disconnect(self._show_selected_button)
+        self._connections.disconnect_all()
         self.inputs.shut_down()
         for section in (
             self.noise_section,
@@ -468,13 +467,14 @@ class TaskDock(QWidget):
         for name, button in self.extra_inputs.mask_buttons.items():
             button.clicked.connect(partial(self._on_new_mask, name))
         self.run_bar.run_pressed.connect(self.start)
-        self.viewer.layers.events.removed.connect(self._on_removed)
+        layers = self.viewer.layers
+        self._connections.connect(self._on_removed, layers.events.removed)
         # before all other slots, which so find a result that knows what it is
-        self.viewer.layers.events.inserted.connect(self._on_inserted, position="first")
-        self.viewer.layers.selection.events.active.connect(self._show_selected_card)
+        self._connections.connect(self._on_inserted, layers.events.inserted, position="first")
+        self._connections.connect(self._show_selected_card, layers.selection.events.active)
         self.run_bar.add_button.clicked.connect(self._on_add)
         self.run_bar.selected_button.clicked.connect(self.start_selected)
-        self.viewer.layers.selection.events.changed.connect(self._show_selected_button)
+        self._connections.connect(self._show_selected_button, layers.selection.events.changed)
         for menu in self.form.suggestion_menus.values():
             menu.listed.connect(self.show_plan)
         self.form.changed.connect(self._on_form)
