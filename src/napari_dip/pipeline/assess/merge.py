@@ -132,14 +132,15 @@ class ResultMerger:
             self.result_counts[:, channel] = 1
 
     def add(self, unit: WorkUnit, result: UnitResult) -> None:
-        """Add the result of one unit, with estimates (channels, *grid).
+        """Add the result of one unit, with estimates (channels, *grid); joint training has none.
 
         The result of a fit that the user ended is not averaged with finished ones.
         """
-        (outcome,), (image, std, prediction) = result.outcomes, result.estimates
+        (outcome,) = result.outcomes
         self.outcomes.append(outcome)
-        if outcome.is_ended_by_user and self._has_result(unit):
+        if not result.estimates or (outcome.is_ended_by_user and self._has_result(unit)):
             return
+        image, std, prediction = result.estimates
         for name, values in result.learned_parameters.items():
             key = name, unit.channels[0]
             self.learned_parameters[key] = self.learned_parameters.get(key, 0) + values

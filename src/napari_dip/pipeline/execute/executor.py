@@ -359,10 +359,15 @@ class Executor:
             candidates, MIN_SELECTION_STANDARD_ERRORS if is_plane else MIN_SERIES_STANDARD_ERRORS
         )
         finished_fit.check_convergence(image.header.name)
-        if not unit.has_estimate:
-            return self._record_network(unit, finished_fit)
-        control = self._record_result(unit, finished_fit)
-        return Control.KEEP if ended_by_user and not is_whole_item_inference(unit) else control
+        if finished_fit.is_ended_by_user and self.checkpoints is not None:
+            self.checkpoints.write_after_user_stop()  # before the unfinished result is merged
+        if unit.has_estimate:
+            self._record_result(unit, finished_fit)
+            is_kept = ended_by_user and not is_whole_item_inference(unit)
+        else:
+            self._record_network(unit, finished_fit)
+            is_kept = finished_fit.is_ended_by_user and self.is_network_required
+        return Control.KEEP if is_kept else Control.GO
 
     def _list_candidates(self, unit: WorkUnit) -> tuple[str, ...]:
         """Return the names of the priors to fit.
@@ -445,31 +450,18 @@ class Executor:
     def _poll_control(self) -> Control:
         return Control.KEEP if self._recovery.is_exhausted else self.monitor.poll_control()
 
-    def _record_result(self, unit: WorkUnit, finished_fit: FinishedFit) -> Control:
-        """Pass the result of a fit to the merger, the result store and the checkpoint store."""
+    def _record_result(self, unit: WorkUnit, finished_fit: FinishedFit) -> None:
+        """Record the restored image of a unit."""
         from napari_dip.pipeline.execute.fit_setup import make_unit_result
 
         result = finished_fit.result
         assert result is not None
-        if result.is_ended_by_user and self.checkpoints is not None:
-            self.checkpoints.write_after_user_stop()  # before the unfinished result is merged
         unit_result = make_unit_result(
             self._calibrated_image, finished_fit.prepared_fit, result, self._recovery
         )
-        self.merger.add(unit, unit_result)
-        if unit.role == INDEPENDENT:
-            self._weights_unit_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
-        if result.is_ended_by_user:
-            return Control.GO if is_whole_item_inference(unit) else Control.KEEP
-        if self.save_result is not None:
-            self.save_result(unit.id, unit_result)
-        if self.checkpoints is not None and self._weights is not None:
-            self.checkpoints.record_finished_unit(self.merger, self._weights)
-            if not unit.iterations:  # other fits have offered checkpoints as they ran
-                self.checkpoints.write_if_due()
-        return Control.GO
+        self._record(unit, result, unit_result)
 
-    def _record_network(self, unit: WorkUnit, finished_fit: FinishedFit) -> Control:
+    def _record_network(self, unit: WorkUnit, finished_fit: FinishedFit) -> None:
         """Record a jointly trained network, or the gain of a fine-tuning probe."""
         from napari_dip.pipeline.execute.fit_setup import make_unit_outcome
         from napari_dip.pipeline.execute.joint_fit_setup import compute_validation_gain
@@ -480,7 +472,6 @@ class Executor:
         if unit.role == JOINT:
             note = make_note("joint-network", members=len(unit.training_regions))
             outcome = replace(outcome, notes=(note, *outcome.notes))
-            self._weights_unit_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
         else:
             assert self._weights is not None
             gain = compute_validation_gain(prepared_fit, self._weights, result)
@@ -492,16 +483,24 @@ class Executor:
             if probe_gain is not None and probe_gain.probe_count == self._count_probes(name):
                 notes = (*outcome.notes, make_fine_tuning_note(probe_gain))
                 outcome = replace(outcome, notes=notes)
-        if result.is_ended_by_user and self.checkpoints is not None:
-            self.checkpoints.write_after_user_stop()
-        self.merger.outcomes.append(outcome)
+        self._record(unit, result, UnitResult(outcomes=(outcome,)))
+
+    def _record(self, unit: WorkUnit, result: FitResult, unit_result: UnitResult) -> None:
+        """Pass the result of a unit to the merger, the result store and the checkpoint store.
+
+        The stores do not get a result that the user ended.
+        """
+        self.merger.add(unit, unit_result)
+        if unit.role in (INDEPENDENT, JOINT):
+            self._weights_unit_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
         if result.is_ended_by_user:
-            return Control.KEEP if self.is_network_required else Control.GO
+            return
         if self.save_result is not None:
-            self.save_result(unit.id, UnitResult(outcomes=(outcome,)))
+            self.save_result(unit.id, unit_result)
         if self.checkpoints is not None and self._weights is not None:
             self.checkpoints.record_finished_unit(self.merger, self._weights)
-        return Control.GO
+            if not unit.iterations:  # other fits have offered checkpoints as they ran
+                self.checkpoints.write_if_due()
 
     def _count_probes(self, joint_network_name: str) -> int:
         """Return the number of fine-tuning probes of a jointly trained network."""

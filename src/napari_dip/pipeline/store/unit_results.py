@@ -166,15 +166,12 @@ class ResultStore:
 
     def merge_result(self, unit: WorkUnit, merger: ResultMerger) -> None:
         """Add the stored result of a unit to a merger."""
-        (outcome,) = self.read_outcomes(unit.id)
-        if not outcome.has_estimate:
-            merger.outcomes.append(outcome)
-            return
         groups = group_tensors(read_tensors(self._get_path(unit.id)))
-        estimates = tuple(groups[name][""].numpy() for name in _ESTIMATE_NAMES)
+        estimates = tuple(groups[name][""].numpy() for name in _ESTIMATE_NAMES if name in groups)
         learned = {name: tensor.numpy() for name, tensor in groups.get("learned", {}).items()}
+        outcomes = self.read_outcomes(unit.id)
         merger.add(
-            unit, UnitResult(outcomes=(outcome,), estimates=estimates, learned_parameters=learned)
+            unit, UnitResult(outcomes=outcomes, estimates=estimates, learned_parameters=learned)
         )
 
     def allocate_image(
