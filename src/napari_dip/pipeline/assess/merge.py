@@ -121,8 +121,8 @@ class ResultMerger:
         factors = calibrated_image.run_plan.task_plan.get_factors(calibrated_image.layout.grid_axes)
         for axis, factor in enumerate(factors, stack.ndim - len(factors)):
             self._upscaled_stack = np.repeat(self._upscaled_stack, factor, axis)
-        self.sums: npt.NDArray[np.float64] = np.zeros((3, *self._upscaled_stack.shape), np.float64)
-        self.predictions: npt.NDArray[np.float64] = np.zeros(stack.shape, np.float64)
+        self.sums: FloatArray = np.zeros((3, *self._upscaled_stack.shape), np.float64)
+        self.predictions: FloatArray = np.zeros(stack.shape, np.float64)
         self.result_counts: npt.NDArray[np.int64] = np.zeros(stack.shape[:2], np.int64)
         self.outcomes: list[UnitOutcome] = []
         self.learned_parameters: dict[tuple[str, int], Float32Array] = {}

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.io import Float32Array
+    from napari_dip.io import BoolArray, Float32Array, FloatArray
     from napari_dip.pipeline.calibrate.types import RunInputs
     from napari_dip.tasks.base import NoiseSettings
 
@@ -91,7 +91,7 @@ MAX_VARIANCE_POINTS = 400
 
 def compute_noise_variance(
     noise_estimate: NoiseEstimate, signal: npt.ArrayLike, excess: npt.ArrayLike = 0.0
-) -> npt.NDArray[np.float64]:
+) -> FloatArray:
     """Return the noise variance of one channel at a signal, in squared units of the image.
 
     `excess` is the additional variance of each pixel by camera maps, (Y, X).
@@ -172,7 +172,7 @@ def measure_channel_noise(
 
 def measure_single_exposure(
     volume: Float32Array,
-    measured_mask: npt.NDArray[np.bool_] | None,
+    measured_mask: BoolArray | None,
     grey_level_step: float,
     noise_settings: NoiseSettings,
 ) -> NoiseEstimate:
@@ -411,8 +411,8 @@ def name_channel(channel: int, count: int) -> dict[str, int]:
 
 
 def measure_flat_blocks(
-    planes: Float32Array, measured_mask: npt.NDArray[np.bool_] | None
-) -> tuple[tuple[tuple[float, float], ...], npt.NDArray[np.float64]]:
+    planes: Float32Array, measured_mask: BoolArray | None
+) -> tuple[tuple[tuple[float, float], ...], FloatArray]:
     """Measure the flattest blocks, as used for the variance model.
 
     Parameters

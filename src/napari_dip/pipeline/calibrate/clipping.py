@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import ceil, isfinite, pi, sqrt
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,15 +24,10 @@ from napari_dip.pipeline.plan.layout import cut_into_blocks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import numpy.typing as npt
-
     from napari_dip.engine.noise.estimate import NoiseEstimate
+    from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
     from napari_dip.pipeline.calibrate.types import Calibration
     from napari_dip.pipeline.plan.types import Plan, WorkUnit
-
-    FloatArray = npt.NDArray[np.float64]
-
-    ImageArray = npt.NDArray[np.float32]
 
 #: Distance from the limit, in standard deviations, beyond which clipping is negligible: 1e-9 of the
 #: noise.
@@ -153,7 +148,7 @@ def _compute_normal_tail(above: FloatArray, std: FloatArray) -> FloatArray:
 
 
 def estimate_clipping_weights(
-    noise_estimate: NoiseEstimate, planes: ImageArray, measured_mask: npt.NDArray[np.bool_] | None
+    noise_estimate: NoiseEstimate, planes: Float32Array, measured_mask: BoolArray | None
 ) -> NoiseEstimate:
     """Weight the clipping correction by the count of clipped pixels relative to the predicted one.
 
@@ -190,12 +185,10 @@ def estimate_clipping_weights(
     return replace(noise_estimate, clipping_weights=(weights[0], weights[1]))
 
 
-def _average_measured_blocks(
-    planes: ImageArray, measured_mask: npt.NDArray[np.bool_] | None
-) -> FloatArray:
+def _average_measured_blocks(planes: Float32Array, measured_mask: BoolArray | None) -> FloatArray:
     """Return the means of all completely measured blocks of (..., Y, X)."""
 
-    def cut_blocks(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def cut_blocks(pixels: AnyArray) -> AnyArray:
         blocks = cut_into_blocks(pixels, _BLOCK_SIDE)
         return np.moveaxis(blocks, -2, -3).reshape(-1, _BLOCK_SIDE**2)
 
@@ -204,7 +197,7 @@ def _average_measured_blocks(
 
 
 def bound_clipping_bias(
-    plan: Plan, calibration: Calibration, stack: ImageArray
+    plan: Plan, calibration: Calibration, stack: Float32Array
 ) -> tuple[float, float]:
     """Return bounds of the bias of a measurement's mean by clipped noise.
 
@@ -235,8 +228,8 @@ def bound_clipping_bias(
 
 
 def correct_clipping(
-    plan: Plan, calibration: Calibration, unit: WorkUnit, image: ImageArray
-) -> tuple[ImageArray, ImageArray]:
+    plan: Plan, calibration: Calibration, unit: WorkUnit, image: Float32Array
+) -> tuple[Float32Array, Float32Array]:
     """Return the signal behind an estimated mean measurement, and the growth of its std.
 
     Parameters
@@ -265,9 +258,7 @@ def correct_clipping(
     return signal, growth
 
 
-def apply_clipping(
-    plan: Plan, calibration: Calibration, stack: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
+def apply_clipping(plan: Plan, calibration: Calibration, stack: Float32Array) -> Float32Array:
     """Return the mean measurement of (N, C, *grid): the inverse of `correct_clipping`."""
     measured = stack
     for position, noise in _iter_clipped_channels(plan, calibration, range(stack.shape[1])):
@@ -301,9 +292,7 @@ def _iter_clipped_channels(
             yield position, noise
 
 
-def _make_clipping_table(
-    noise_estimate: NoiseEstimate, image: npt.NDArray[np.float32]
-) -> ClippingTable:
+def _make_clipping_table(noise_estimate: NoiseEstimate, image: Float32Array) -> ClippingTable:
     """Tabulate mean measurements over the range of an image, densely near the limits."""
     low, high = noise_estimate.clipping_limits
     ends = (
@@ -342,7 +331,7 @@ def _find_clipping_distance(
 
 
 def _interpolate_table(
-    values: npt.NDArray[np.float32], inputs: FloatArray, outputs: FloatArray
-) -> ImageArray:
+    values: Float32Array, inputs: FloatArray, outputs: FloatArray
+) -> Float32Array:
     """Interpolate linearly from `inputs` to `outputs`; values beyond map to the ends."""
     return np.asarray(np.interp(values, inputs, outputs), np.float32)

@@ -51,13 +51,12 @@ from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
     from torch import Tensor
 
     from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.io import Float32Array
+    from napari_dip.io import BoolArray, Float32Array, FloatArray
     from napari_dip.pipeline.calibrate.types import RepeatedExposure, RunInputs
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
@@ -179,7 +178,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
 
 def _choose_blind_spot_size(
     task_plan: TaskPlan,
-    measured_mask: npt.NDArray[np.bool_] | None,
+    measured_mask: BoolArray | None,
     noise_estimates: list[NoiseEstimate],
     grid: tuple[int, int],
 ) -> tuple[int, int]:
@@ -213,7 +212,7 @@ def get_task_plan(plan: Plan, layout: Layout) -> TaskPlan:
 
 
 def _measure_intensity_ranges(
-    stack: Float32Array, measured_mask: npt.NDArray[np.bool_] | None, *, is_joint: bool
+    stack: Float32Array, measured_mask: BoolArray | None, *, is_joint: bool
 ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:
     """Return offset and scale of each channel, and which channels are constant."""
     measured = [
@@ -525,7 +524,7 @@ def replace_half_resolution(calibration: Calibration, stack: Float32Array) -> Ca
     )
 
 
-def zero_residual_outliers(residual: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def zero_residual_outliers(residual: FloatArray) -> FloatArray:
     """Set extreme values of a residual (C or N, ...) to zero.
 
     A few outliers in the measurement must not dominate the mean of the residual.

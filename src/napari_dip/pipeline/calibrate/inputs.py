@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import AnyArray, BoolArray, Float32Array
+    from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.tasks.base import Inspection, TaskSpec
@@ -80,7 +80,7 @@ MAX_EMPTY_VALUES = 4
 MAX_FILLED_FRACTION = 0.9
 
 
-def arrange_inputs(plan: Plan, inputs: Mapping[str, npt.NDArray[Any]]) -> RunInputs:
+def arrange_inputs(plan: Plan, inputs: Mapping[str, AnyArray]) -> RunInputs:
     """Check the pixels of a run, and return them as the fits take them.
 
     Parameters
@@ -135,7 +135,7 @@ def arrange_inputs(plan: Plan, inputs: Mapping[str, npt.NDArray[Any]]) -> RunInp
     )
 
 
-def _copy_as_float32(array: npt.NDArray[Any], *, is_mask: bool) -> Float32Array:
+def _copy_as_float32(array: AnyArray, *, is_mask: bool) -> Float32Array:
     """Return a float32 copy; finite values of a mask stay finite, and positive ones positive."""
     limits = np.finfo(np.float32)
     if is_mask and array.dtype.kind == "f" and array.dtype.itemsize > limits.dtype.itemsize:
@@ -145,7 +145,7 @@ def _copy_as_float32(array: npt.NDArray[Any], *, is_mask: bool) -> Float32Array:
 
 
 def _choose_measured_layout(
-    plan: Plan, image: npt.NDArray[Any], extra_inputs: Mapping[str, Float32Array]
+    plan: Plan, image: AnyArray, extra_inputs: Mapping[str, Float32Array]
 ) -> tuple[Layout, Float32Array, Inspection]:
     """Arrange and inspect the image; if an item has no measured pixel, in another layout."""
     for layout in (plan.layout, *_list_alternative_layouts(plan)):
@@ -165,10 +165,7 @@ def _choose_measured_layout(
 
 
 def inspect_pixels(
-    plan: Plan,
-    image: npt.NDArray[Any],
-    stack: Float32Array,
-    extra_inputs: Mapping[str, Float32Array],
+    plan: Plan, image: AnyArray, stack: Float32Array, extra_inputs: Mapping[str, Float32Array]
 ) -> Inspection:
     """Let the task inspect the image, (N, C, *grid), and the arranged extra inputs.
 
@@ -187,7 +184,7 @@ def inspect_pixels(
     return raise_if_refused(plan.recipe.task.inspect(pixels, plan.task_plan))
 
 
-def inspect_early(plan: Plan, extra_inputs: Mapping[str, npt.NDArray[Any]]) -> tuple[Note, ...]:
+def inspect_early(plan: Plan, extra_inputs: Mapping[str, AnyArray]) -> tuple[Note, ...]:
     """Let the task inspect some extra inputs before a run, without the image.
 
     Parameters
@@ -226,7 +223,7 @@ def _arrange_overlays(
     return arranged
 
 
-def _count_empty_items(measured_mask: npt.NDArray[np.bool_]) -> int:
+def _count_empty_items(measured_mask: BoolArray) -> int:
     """Count the items without measured pixels in a channel that other items have measured."""
     has_pixels = measured_mask.reshape(*measured_mask.shape[:2], -1).any(2)
     is_empty = np.any(~has_pixels & np.any(has_pixels, axis=0), axis=1)
@@ -292,7 +289,7 @@ def _correlate_block_means(first: Float32Array, second: Float32Array) -> float |
     return float((x * y).sum()) / power**0.5 if power > 0 else 0.0
 
 
-def _compute_block_means(volume: Float32Array) -> npt.NDArray[np.float64]:
+def _compute_block_means(volume: Float32Array) -> FloatArray:
     """Return the means of blocks of (..., Y, X), subsampled evenly if there are very many."""
     blocks = cut_into_blocks(volume.reshape(-1, *volume.shape[-2:]), COMPARISON_BLOCK_SIDE)
     count, rows, _, columns, _ = blocks.shape

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from math import floor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import format_bytes
@@ -38,9 +38,8 @@ from napari_dip.tasks.priors.r2r import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy.typing as npt
-
     from napari_dip.errors.notes import Note
+    from napari_dip.io import AnyArray
     from napari_dip.pipeline.calibrate.types import Calibration, RunInputs
     from napari_dip.pipeline.plan.layout import Layout, Tile
     from napari_dip.pipeline.plan.types import FitConfig, JointNetwork, Plan
@@ -60,7 +59,7 @@ GPU_MEMORY_FACTOR = 2.5
 
 def calibrate_image(
     plan: Plan,
-    inputs: Mapping[str, npt.NDArray[Any]],
+    inputs: Mapping[str, AnyArray],
     network: JointNetwork | None = None,
     run_inputs: RunInputs | None = None,
 ) -> CalibratedImage:

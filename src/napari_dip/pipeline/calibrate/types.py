@@ -14,12 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
-    import numpy.typing as npt
 
     from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.io import Float32Array, ImageHeader
+    from napari_dip.io import AnyArray, BoolArray, Float32Array, ImageHeader
     from napari_dip.pipeline.plan.layout import Layout, Tile
     from napari_dip.tasks.base import TaskSpec
     from napari_dip.tasks.noise_models.camera_correction import CameraCorrection
@@ -82,7 +81,7 @@ class RunInputs:
 
     stack: Float32Array
     extra_inputs: Mapping[str, Float32Array]
-    measured_mask: npt.NDArray[np.bool_] | None
+    measured_mask: BoolArray | None
     grey_level_step: float
     layout: Layout
     inspection: Inspection
@@ -109,7 +108,7 @@ def compute_validation_fraction(blind_spot_size: tuple[int, ...], pixel_count: i
     return min(MAX_VALIDATION_FRACTION, max(VALIDATION_FRACTION, min_fraction))
 
 
-def count_measured_pixels(stack: Float32Array, measured_mask: npt.NDArray[np.bool_] | None) -> int:
+def count_measured_pixels(stack: Float32Array, measured_mask: BoolArray | None) -> int:
     """Return the number of measured pixels of the first item and channel, at least 1."""
     return stack[0, 0].size if measured_mask is None else max(1, int(measured_mask[0, 0].sum()))
 
@@ -162,7 +161,7 @@ class Calibration:
     validation_fraction: float
     constant_channels: tuple[int, ...]
     noise_model: str
-    measured_mask: npt.NDArray[np.bool_] | None
+    measured_mask: BoolArray | None
     extra_inputs: Mapping[str, Float32Array]
     notes: tuple[Note, ...] = ()
     repeated_exposure: RepeatedExposure | None = None
@@ -306,7 +305,7 @@ class CalibratedImage:
     calibration: Calibration
     header: ImageHeader
     layout: Layout
-    inputs: Mapping[str, npt.NDArray[Any]]
+    inputs: Mapping[str, AnyArray]
     stack: Float32Array
     inspection: Inspection = field(default_factory=Inspection)
     location: GridLocation | None = None

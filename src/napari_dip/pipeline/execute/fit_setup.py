@@ -47,7 +47,6 @@ from napari_dip.tasks.shared_settings import average_exposures
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
     from torch import Tensor
 
     from napari_dip.engine.fit.state import FitResult
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors.notes import Note
-    from napari_dip.io import Float32Array
+    from napari_dip.io import Float32Array, FloatArray
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
     from napari_dip.pipeline.plan.types import FitConfig, Plan, WorkUnit
 
@@ -74,7 +73,7 @@ MIN_BFLOAT16_NOISE = 0.02
 
 def broadcast_channel_values(
     values: tuple[float, ...], channels: Sequence[int], axis_count: int
-) -> npt.NDArray[np.float64]:
+) -> FloatArray:
     """Return one value per channel, shaped to broadcast with `axis_count` axes (C, *grid)."""
     return np.array([values[c] for c in channels]).reshape(-1, *[1] * (axis_count - 1))
 
@@ -339,8 +338,8 @@ def _make_fit_masks(
 def _make_half_resolution_fit(
     calibrated_image: CalibratedImage,
     unit: WorkUnit,
-    offset: npt.NDArray[np.float32],
-    scale: npt.NDArray[np.float32],
+    offset: Float32Array,
+    scale: Float32Array,
     device: torch.device,
 ) -> HalfResolutionFit | None:
     """Return what a half-resolution fit keeps of the full image; None for other fits."""
@@ -378,10 +377,7 @@ def _stack_exposures(
 
 
 def _add_neighbour_frames(
-    fit_input: FitInput,
-    frames: NeighbourFrames,
-    offset: npt.NDArray[np.float32],
-    scale: npt.NDArray[np.float32],
+    fit_input: FitInput, frames: NeighbourFrames, offset: Float32Array, scale: Float32Array
 ) -> FitInput:
     """Return the fit input with neighbouring frames and previous frame, in network units."""
     measurement = fit_input.measurement
@@ -445,7 +441,7 @@ def make_fit_schedule(
 
 def convert_to_image_units(
     full_calibration: Calibration, unit: WorkUnit, mean: Tensor
-) -> npt.NDArray[np.float32]:
+) -> Float32Array:
     """Convert an estimate (1, C, *grid) to the image's units, as (C, *grid)."""
     image = mean[0].cpu().numpy().astype(np.float64)
     offset, scale = (
@@ -458,7 +454,7 @@ def convert_to_image_units(
 @torch.no_grad()
 def _compute_uncertainty(
     prepared_fit: PreparedFit, full_calibration: Calibration, result: FitResult
-) -> npt.NDArray[np.float32]:
+) -> Float32Array:
     """Return the standard deviation of each pixel, in the image's units.
 
     A variance that the network predicts is scaled to the residuals of the validation pixels, which
@@ -481,7 +477,7 @@ def _compute_uncertainty(
 @torch.no_grad()
 def _predict_measurement(
     prepared_fit: PreparedFit, full_calibration: Calibration, result: FitResult
-) -> npt.NDArray[np.float32]:
+) -> Float32Array:
     """Return the predicted measurement (C, *grid), in the image's units.
 
     It is computed from the final estimate where that has the grid of the network's output, and
@@ -512,7 +508,7 @@ def _make_pixel_weights(
     fit_calibration: Calibration,
     noise_variance: NoiseVariance,
     measurement: Tensor,
-    scale: npt.NDArray[np.float32],
+    scale: Float32Array,
 ) -> Tensor | None:
     """Return pixel weights from the camera's noise map, (1, 1, *grid); None without a map."""
     variance = fit_calibration.excess_variance

@@ -21,11 +21,10 @@ from napari_dip.pipeline.plan.types import JOINT, MAX_JOINT_VALIDATIONS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-    import numpy.typing as npt
     from torch import Tensor
 
     from napari_dip.engine.fit.state import FitResult
+    from napari_dip.io import Float32Array
     from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.execute.device_recovery import RecoveryState
     from napari_dip.pipeline.execute.neighbour_frames import NeighbourFrameProvider
@@ -147,7 +146,7 @@ def _crop_training_region(
             stack=stack[training_region.item : training_region.item + 1],
         )
 
-    def crop(pixels: npt.NDArray[np.float32], downscaling: int = 1) -> npt.NDArray[np.float32]:
+    def crop(pixels: Float32Array, downscaling: int = 1) -> Float32Array:
         item = slice(training_region.item, training_region.item + 1)
         return pixels[item, :, *_make_region_slices(training_region, downscaling)]
 

@@ -17,9 +17,7 @@ from napari_dip.tasks.guide import (
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from napari_dip.io import Float32Array
+    from napari_dip.io import Float32Array, FloatArray
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
     from napari_dip.pipeline.plan.types import WorkUnit
@@ -72,7 +70,7 @@ class Drift:
             shift=tuple(shift * new_size / old_size for shift, old_size, new_size in sizes)
         )
 
-    def make_visible_mask(self, grid: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    def make_visible_mask(self, grid: tuple[int, ...]) -> Float32Array:
         """Return a mask (*grid): 1 inside the shifted frame, 0 where its border is extended."""
         visible = np.ones(grid, np.float32)
         for axis, (shift, side) in enumerate(zip(self.shift, grid, strict=True)):
@@ -205,7 +203,7 @@ class NeighbourFrameProvider:
         return drift if unit.item == later else drift.invert()
 
 
-def _sum_channels(calibration: Calibration, item: Float32Array) -> npt.NDArray[np.float64]:
+def _sum_channels(calibration: Calibration, item: Float32Array) -> FloatArray:
     """Return the sum (*grid) of all channels that vary, each divided by its scale."""
     channels = calibration.varied_channels
     scale = np.array([calibration.intensity_scale[c] for c in channels])

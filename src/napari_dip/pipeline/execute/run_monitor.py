@@ -14,11 +14,9 @@ from napari_dip.pipeline.progress import Event, PausableClock, Progress, Progres
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
-    import numpy.typing as npt
-
     from napari_dip.engine.fit.state import FitProgress
     from napari_dip.engine.fit.stopping import PollControl
+    from napari_dip.io import Float32Array
     from napari_dip.pipeline.plan.types import Plan, WorkUnit
 
 #: Iterations at the start of a fit that are not timed, while libraries select algorithms: otherwise
@@ -284,7 +282,7 @@ class RunMonitor:
         if self._needs_preview_inference:
             self._preview_cost = self._last_preview - self._preview_start
 
-    def make_event(self, progress: FitProgress, preview: npt.NDArray[np.float32] | None) -> Event:
+    def make_event(self, progress: FitProgress, preview: Float32Array | None) -> Event:
         """Convert the progress of a fit to an event.
 
         Parameters

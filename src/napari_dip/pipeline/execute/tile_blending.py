@@ -35,9 +35,7 @@ from napari_dip.pipeline.store.unit_results import JOINT_NAME, make_tile_name
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy.typing as npt
-
-    from napari_dip.io import Float32Array
+    from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
     from napari_dip.io.lazy_images import MemoryMappedImage
     from napari_dip.pipeline.calibrate.types import (
         CalibratedImage,
@@ -71,11 +69,11 @@ class BlendedRegion(NamedTuple):
         On the grid of the result; True where the image is a copy of the input.
     """
 
-    image: npt.NDArray[np.float64]
-    std: npt.NDArray[np.float64]
-    measurement: npt.NDArray[np.float64]
-    prediction: npt.NDArray[np.float64]
-    input_mask: npt.NDArray[np.bool_]
+    image: FloatArray
+    std: FloatArray
+    measurement: FloatArray
+    prediction: FloatArray
+    input_mask: BoolArray
 
 
 @dataclass(slots=True, eq=False)
@@ -100,7 +98,7 @@ class TileBlender:
     calibration: Calibration
     unit_results: ResultStore
     image: Any
-    outliers: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    outliers: Float32Array = field(default_factory=lambda: np.zeros(0, np.float32))
     empty_count: int = 0
 
     @property
@@ -152,9 +150,7 @@ class TileBlender:
             image, np.sqrt(variance), measurement.astype(np.float64), prediction, input_mask
         )
 
-    def write_images(
-        self, shift: npt.NDArray[np.float64]
-    ) -> tuple[MemoryMappedImage | Float32Array, ...]:
+    def write_images(self, shift: FloatArray) -> tuple[MemoryMappedImage | Float32Array, ...]:
         """Write image, uncertainty and residual band by band, and return them in this order.
 
         Parameters
@@ -216,8 +212,8 @@ class TileBlender:
                 yield make_tile_without_halo(start[-dims:], size[-dims:])
 
     def _substitute_input(
-        self, measurement: npt.NDArray[Any], region_slices: tuple[slice, ...]
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        self, measurement: AnyArray, region_slices: tuple[slice, ...]
+    ) -> tuple[AnyArray, AnyArray]:
         """Return the upscaled input and its noise: image and std of a missing tile."""
         upscaled = measurement
         for axis, factor in enumerate(self._factors, upscaled.ndim - 2):
@@ -230,7 +226,7 @@ class TileBlender:
         return upscaled, np.stack(stds)
 
 
-def arrange_axes(plan: ImagePlan, pixels: npt.NDArray[Any], tile: Tile) -> npt.NDArray[np.float32]:
+def arrange_axes(plan: ImagePlan, pixels: AnyArray, tile: Tile) -> Float32Array:
     """Return pixels (C, *size) of a region in the image's axes."""
     header = tile.make_header(plan.header)
     stack = tile.split_planes(pixels.astype(np.float32), plan.layout.grid_axes)
@@ -239,7 +235,7 @@ def arrange_axes(plan: ImagePlan, pixels: npt.NDArray[Any], tile: Tile) -> npt.N
 
 def compute_overlap(
     tile: Tile, region: Tile
-) -> tuple[tuple[slice, ...], npt.NDArray[np.float64], tuple[slice, ...]]:
+) -> tuple[tuple[slice, ...], FloatArray, tuple[slice, ...]]:
     """Return the overlap of a tile with a region.
 
     Returns
@@ -357,7 +353,7 @@ def _merge_sample_regions(
     return merger
 
 
-def _load_if_small(image: MemoryMappedImage | Float32Array) -> npt.NDArray[Any]:
+def _load_if_small(image: MemoryMappedImage | Float32Array) -> AnyArray:
     if isinstance(image, np.ndarray):
         return image
     mapped = image.make_memmap()

@@ -25,8 +25,7 @@ from napari_dip.tasks.shared_settings import refuse_content
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
-    import numpy.typing as npt
-
+    from napari_dip.io import AnyArray, FloatArray
     from napari_dip.pipeline.calibrate.types import Calibration, RunPlan
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.plan.layout import Tile
@@ -40,7 +39,7 @@ MAX_SAMPLE_REGION_COUNT = 64
 _SAMPLE_STRIDE = 3
 
 
-def measure_tiles(plan: Plan, image: Any) -> npt.NDArray[np.float64]:
+def measure_tiles(plan: Plan, image: Any) -> FloatArray:
     """Measure the standard deviation of each tile, and check all pixels.
 
     Parameters
@@ -85,7 +84,7 @@ def measure_tiles(plan: Plan, image: Any) -> npt.NDArray[np.float64]:
     return np.array(std)
 
 
-def select_sample_regions(plan: Plan, tile_std: npt.NDArray[np.float64]) -> tuple[Tile, ...]:
+def select_sample_regions(plan: Plan, tile_std: FloatArray) -> tuple[Tile, ...]:
     """Select the regions on which the image is calibrated.
 
     They cover all planes of a small image. Otherwise, they are spread evenly, and some are centred
@@ -134,7 +133,7 @@ def select_sample_regions(plan: Plan, tile_std: npt.NDArray[np.float64]) -> tupl
 
 def read_sample_regions(
     plan: Plan, inputs: Mapping[str, Any], regions: tuple[Tile, ...]
-) -> tuple[RunInputs, npt.NDArray[Any]]:
+) -> tuple[RunInputs, AnyArray]:
     """Read sample regions as the items of one stack.
 
     Returns
@@ -236,7 +235,7 @@ def calibrate_tiles(
 
 
 def make_regions_image(
-    run_plan: RunPlan, calibration: Calibration, array: npt.NDArray[Any]
+    run_plan: RunPlan, calibration: Calibration, array: AnyArray
 ) -> CalibratedImage:
     """Return sample regions, (regions, *image), as an image whose items are their planes."""
     axes = REGION_AXIS + run_plan.header.axes

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from napari_dip.io import Float32Array, FloatArray, ImageHeader
-    from napari_dip.public_types import ImageLike
+    from napari_dip.public_types import FilePath, ImageLike
 
     Map = Float32Array
 
@@ -170,7 +170,7 @@ class CameraReport:
             "sentences": list(self.sentences),
         }
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    def save(self, folder: FilePath, *, overwrite: bool = False) -> Path:
         """Write the maps as 32-bit TIFF, and the photon transfer plot; return the folder.
 
         Raises
@@ -192,10 +192,7 @@ class CameraReport:
 
 
 def resolve_camera_map_folder(
-    folder: str | os.PathLike[str],
-    inputs: Sequence[str | os.PathLike[str]] = (),
-    *,
-    overwrite: bool,
+    folder: FilePath, inputs: Sequence[FilePath] = (), *, overwrite: bool
 ) -> Path:
     """Check that the maps can be saved in a folder, which need not exist; return its path.
 

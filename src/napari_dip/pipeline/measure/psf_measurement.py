@@ -41,14 +41,13 @@ from napari_dip.tasks.psf.psf_checks import MAX_WIDTH_RATIO, estimate_widths, ma
 from napari_dip.tasks.psf.psf_settings import PSF_PROVENANCE_KEY, OpticsSettings, PsfSource
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
 
     from napari_dip.io import AnyArray, Float32Array, FloatArray, ImageHeader
-    from napari_dip.public_types import AxisLetters, ImageLike, OpticsKeywords
+    from napari_dip.public_types import AxisLetters, FilePath, ImageLike, OpticsKeywords
     from napari_dip.tasks.base import Task
     from napari_dip.tasks.deblur import Deblur
 
@@ -273,7 +272,7 @@ class PsfReport:
             "sentences": list(self.sentences),
         }
 
-    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    def save(self, path: FilePath, *, overwrite: bool = False) -> Path:
         """Write the PSF as 32-bit TIFF or OME-Zarr with its pixel size, and a figure beside it.
 
         PSFs that change over the field are the planes or stacks of one file, whose first two axes
@@ -311,10 +310,7 @@ class PsfReport:
 
 
 def resolve_psf_outputs(
-    path: str | os.PathLike[str],
-    inputs: Sequence[str | os.PathLike[str]] = (),
-    *,
-    overwrite: bool,
+    path: FilePath, inputs: Sequence[FilePath] = (), *, overwrite: bool
 ) -> tuple[Path, Path]:
     """Check that PSF and figure can be saved; return the two paths to write to.
 

@@ -26,13 +26,13 @@ from napari_dip.pipeline.store.tensor_file import (
 )
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping
 
     from napari_dip.engine.fit.state import Checkpoint
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.public_types import FilePath
 
 #: Name of the checkpoint in the run folder.
 CHECKPOINT_NAME = "checkpoint"
@@ -91,7 +91,7 @@ class CheckpointStore:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: FilePath,
         *,
         resume: bool,
         name: str = CHECKPOINT_NAME,

@@ -71,7 +71,7 @@ def pop_network_file(inputs: dict[str, Any]) -> JointNetwork | None:
     return None if path is None else read_network(path)
 
 
-def read_network(path: str | os.PathLike[str]) -> JointNetwork:
+def read_network(path: FilePath) -> JointNetwork:
     """Read the description of a network file, without importing torch or verifying the weights.
 
     Raises

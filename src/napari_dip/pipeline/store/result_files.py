@@ -54,7 +54,7 @@ _FORMULA_PREFIXES = ("=", "+", "-", "@")
 
 
 def save_image(
-    path: str | os.PathLike[str],
+    path: FilePath,
     image: Any,
     header: ImageHeader,
     scale: tuple[float, ...] | None,

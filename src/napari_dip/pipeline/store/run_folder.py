@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.public_types import FilePath
 
 #: Schema of run folders; increased when older ones can no longer be read.
 RUN_FOLDER_SCHEMA = 1
@@ -94,7 +95,7 @@ class RunFolder:
         Further fields of the manifest.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, resume: bool) -> None:
+    def __init__(self, path: FilePath, *, resume: bool) -> None:
         self._requested_path = Path(path)
         self.path: Path = _find_run_path(self._requested_path, resume=resume)
         self.resume: bool = resume

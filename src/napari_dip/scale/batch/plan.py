@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.public_types import FilePath
     from napari_dip.tasks.base import Task
 
 #: Minimum number of files for joint training. It takes as long as two to three separate files, so
@@ -163,7 +164,7 @@ class BatchNetwork:
 
 def choose_batch_network(
     folder: Path,
-    network_file: str | os.PathLike[str] | None,
+    network_file: FilePath | None,
     is_joint_requested: bool,
     earlier_manifest: BatchManifestFields | None,
 ) -> BatchNetwork:
@@ -263,12 +264,12 @@ def find_remaining_plans(plan: BatchPlan) -> dict[int, Plan]:
 
 def plan_batch(
     recipe: object,
-    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    output_folder: str | os.PathLike[str],
+    inputs: FilePath | Iterable[FilePath],
+    output_folder: FilePath,
     *,
     resume: bool = False,
     axes: str | None = None,
-    extra_paths: Mapping[str, str | os.PathLike[str]] | None = None,
+    extra_paths: Mapping[str, FilePath] | None = None,
     machine: Machine | None = None,
     threads: int | None = None,
     process_count: int = 1,
@@ -363,7 +364,7 @@ def _limit_cores(machine: Machine, cores: int | None, process_count: int) -> Mac
     return replace(machine, cores=max(1, min(cores, machine.cores)), max_threads=MAX_THREADS)
 
 
-def _list_inputs(inputs: object) -> list[str | os.PathLike[str]]:
+def _list_inputs(inputs: object) -> list[FilePath]:
     """List the inputs; raise `RefusedError` if they are no paths."""
     if isinstance(inputs, str | os.PathLike):
         return [inputs]
@@ -381,7 +382,7 @@ def _make_path_refusal(label: str, value: object) -> Refusal:
 
 
 def _read_extra_headers(
-    recipe: Recipe, extra_paths: Mapping[str, str | os.PathLike[str]]
+    recipe: Recipe, extra_paths: Mapping[str, FilePath]
 ) -> dict[str, ImageHeader]:
     """Read the headers of the extra inputs, which all files share.
 
