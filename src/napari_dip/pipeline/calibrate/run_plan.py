@@ -18,7 +18,7 @@ from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
 from napari_dip.pipeline.machine import read_free_gpu_memory, read_free_memory
 from napari_dip.pipeline.plan.costs import FIT_CONFIG_NOTES, choose_fit_config
-from napari_dip.pipeline.plan.joint_training import explain_mismatch, plan_network_use
+from napari_dip.pipeline.plan.joint_training import plan_network_use
 from napari_dip.pipeline.plan.tiling import (
     TILE_NOTES,
     cut_half_resolution_tiles,
@@ -198,12 +198,16 @@ def _explain_network_mismatch(
     network: JointNetwork, fit_config: FitConfig, calibration: Calibration
 ) -> str:
     """Return why the network does not suit the calibrated image; "" if it does."""
-    return explain_mismatch(
-        network,
-        fit_config,
-        calibration.constant_channels,
-        uses_half_resolution=calibration.half_resolution is not None,
-    )
+    constant = set(calibration.constant_channels)
+    if fit_config.prior_key != network.prior_key:
+        return f"its noise asks for '{fit_config.prior_key}', and that is of '{network.prior_key}'"
+    if (calibration.half_resolution is not None) != network.uses_half_resolution:
+        return "it is oversampled in another way than those files"
+    if fit_config.widths != network.widths:
+        return "its size asks for a network of another depth"
+    if any(constant & set(group) and not constant >= set(group) for group in network.groups):
+        return "some of its channels hold one value only"
+    return ""
 
 
 def _choose_run_device(plan: Plan, peak_bytes: int) -> tuple[str, tuple[Note, ...]]:

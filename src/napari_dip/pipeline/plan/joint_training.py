@@ -315,37 +315,6 @@ def plan_network_use(
     )
 
 
-def explain_mismatch(
-    network: JointNetwork,
-    fit_config: FitConfig,
-    constant_channels: tuple[int, ...],
-    *,
-    uses_half_resolution: bool,
-) -> str:
-    """Return why a network cannot be applied to an image with known pixels; "" if it can.
-
-    Parameters
-    ----------
-    network : JointNetwork
-    fit_config : FitConfig
-        With the prior that was chosen from the pixels.
-    constant_channels : tuple of int
-        Channels that hold one value only.
-    uses_half_resolution : bool
-        Whether the image is fitted at half its size.
-    """
-    constant = set(constant_channels)
-    if fit_config.prior_key != network.prior_key:
-        return f"its noise asks for '{fit_config.prior_key}', and that is of '{network.prior_key}'"
-    if uses_half_resolution != network.uses_half_resolution:
-        return "it is oversampled in another way than those files"
-    if fit_config.widths != network.widths:
-        return "its size asks for a network of another depth"
-    if any(constant & set(group) and not constant >= set(group) for group in network.groups):
-        return "some of its channels hold one value only"
-    return ""
-
-
 def reuse_network(
     network: JointNetwork | None,
     units: tuple[WorkUnit, ...],
