@@ -276,10 +276,8 @@ def estimate_costs(
     device: str,
     threads: int,
     fit_config: FitConfig,
+    task_plan: TaskPlan,
     *,
-    blind_spot_shape: tuple[tuple[int, ...], ...] = (),
-    setup_seconds: float = 0.0,
-    ending_pixel_seconds: float = 0.0,
     cpu: CpuSpeed,
 ) -> CostEstimate:
     """Estimate the time of a run, in seconds.
@@ -292,8 +290,8 @@ def estimate_costs(
     device : str
     threads : int
     fit_config : FitConfig
-    blind_spot_shape, setup_seconds, ending_pixel_seconds
-        As in `TaskPlan`.
+    task_plan : TaskPlan
+        With the shape of the blind spot, and the times of setup and postprocessing.
     cpu : CpuSpeed
     """
     dims, fits = _count_network_dims(grid, fit_config), len(units)
@@ -315,7 +313,7 @@ def estimate_costs(
     pass_seconds = pixel_seconds * prod(grid) if prior_spec.input_traits.contains_image else 0.0
     channels = sum(len(unit.channels) for unit in units)
     candidates = 1 + len(fit_config.other_candidates)
-    refinement_seconds = ending_pixel_seconds * prod(grid) * channels / fits
+    refinement_seconds = task_plan.ending_pixel_seconds * prod(grid) * channels / fits
     if len(grid) == 2 and prior_spec.has_refinement:
         further_channels = REFINEMENT_CHANNEL_SECONDS * (channels / fits - 1)
         refinement_seconds = (REFINEMENT_PIXEL_SECONDS + further_channels) * prod(grid)
@@ -324,7 +322,9 @@ def estimate_costs(
     assessment_seconds = ASSESSMENT_PIXEL_SECONDS * prod(grid) * channels
     # the blind spot depends on the noise, which is not measured yet
     usual_passes, max_passes = (
-        (1, 1) if prior_spec.cost.has_single_pass else count_final_passes(dims, blind_spot_shape)
+        (1, 1)
+        if prior_spec.cost.has_single_pass
+        else count_final_passes(dims, task_plan.blind_spot_shape)
     )
     start_seconds = START_SECONDS + MEASURE_SECONDS + MEASURE_PIXEL_SECONDS * prod(grid) * channels
     blur_seconds = 0.0
@@ -333,7 +333,7 @@ def estimate_costs(
         blur_seconds = BLUR_PIXEL_SECONDS * prod(grid) / threads
     costs = CostEstimate(
         fit_seconds=start_seconds
-        + fits * setup_seconds
+        + fits * task_plan.setup_seconds
         + fits * prior_spec.cost.averaged_passes * pixel_seconds * prod(grid),
         usual_inference_seconds=fits * usual_passes * pass_seconds,
         longest_inference_seconds=fits * max_passes * pass_seconds,

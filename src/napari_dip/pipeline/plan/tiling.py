@@ -308,9 +308,7 @@ def estimate_run(
         device,
         threads,
         fit_config,
-        blind_spot_shape=image_plan.task_plan.blind_spot_shape,
-        setup_seconds=image_plan.task_plan.setup_seconds,
-        ending_pixel_seconds=image_plan.task_plan.ending_pixel_seconds,
+        image_plan.task_plan,
         cpu=cpu,
     )
 

@@ -128,9 +128,8 @@ def estimate_training_costs(
     plan: Plan, size: tuple[int, ...], units: tuple[WorkUnit, ...], threads: int
 ) -> CostEstimate:
     """Estimate the costs of the joint fits of a series to regions of this size."""
-    shape, config = plan.task_plan.blind_spot_shape, plan.fit_config
     return estimate_costs(
-        size, units, plan.device, threads, config, blind_spot_shape=shape, cpu=plan
+        size, units, plan.device, threads, plan.fit_config, plan.task_plan, cpu=plan
     )
 
 
