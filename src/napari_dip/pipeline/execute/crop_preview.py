@@ -271,24 +271,15 @@ def _restore_crop(
 
 def _calibrate_whole_image(plan: Plan, inputs: Mapping[str, Any]) -> CalibratedImage:
     """Calibrate the whole image, on sample regions if it is restored in tiles."""
-    from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels
-    from napari_dip.pipeline.calibrate.run_plan import calibrate_image, make_run_plan
+    from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 
     if plan.tiles:
         from napari_dip.pipeline.execute.tile_calibration import (
-            make_regions_image,
+            calibrate_sample_regions,
             measure_tiles,
-            read_sample_regions,
-            select_sample_regions,
         )
 
-        tile_std = measure_tiles(plan, inputs["image"])
-        regions = select_sample_regions(plan, tile_std)
-        run_inputs, array = read_sample_regions(plan, inputs, regions)
-        calibration, _ = calibrate_pixels(plan, run_inputs)
-        return make_regions_image(
-            make_run_plan(plan, run_inputs.inspection, calibration), calibration, array
-        )
+        return calibrate_sample_regions(plan, inputs, measure_tiles(plan, inputs["image"]))
     arrays = {name: np.asarray(inputs[name]) for name in ("image", *plan.extra_headers)}
     return calibrate_image(plan, arrays)
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
     from napari_dip.io import AnyArray, FloatArray
-    from napari_dip.pipeline.calibrate.types import Calibration, RunPlan
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.plan.types import Plan
@@ -218,6 +217,27 @@ def calibrate_tiles(
     tile_std = measure_tiles(plan, inputs["image"])
     hashes = {name: compute_sha256(inputs[name]) for name in ("image", *plan.extra_headers)}
     yield monitor.make_message_event("Measuring the noise")
+    return calibrate_sample_regions(plan, inputs, tile_std), hashes
+
+
+def calibrate_sample_regions(
+    plan: Plan, inputs: Mapping[str, Any], tile_std: FloatArray
+) -> CalibratedImage:
+    """Calibrate a tiled image on sample regions, and return these: an image of their planes.
+
+    Parameters
+    ----------
+    plan : Plan
+    inputs : mapping
+        As for `napari_dip.pipeline.execute.runner.run`.
+    tile_std : ndarray, (tiles, C)
+        As `measure_tiles` returns it.
+
+    Raises
+    ------
+    RefusedError
+        If an extra input cannot be used.
+    """
     regions = select_sample_regions(plan, tile_std)
     run_inputs, array = read_sample_regions(plan, inputs, regions)
     calibration, _ = calibrate_pixels(plan, run_inputs)
@@ -230,14 +250,6 @@ def calibrate_tiles(
         regions=regions,
         reference_tile=plan.tiles[int(structure.argmax())],
     )
-    regions_image = make_regions_image(run_plan, calibration, array)
-    return replace(regions_image, inspection=run_inputs.inspection), hashes
-
-
-def make_regions_image(
-    run_plan: RunPlan, calibration: Calibration, array: AnyArray
-) -> CalibratedImage:
-    """Return sample regions, (regions, *image), as an image whose items are their planes."""
     axes = REGION_AXIS + run_plan.header.axes
     header = replace(run_plan.header, shape=array.shape, axes=axes, scale=None, units=None)
     item_axes = REGION_AXIS + "".join(axis for axis in "Z" if axis in axes)
@@ -249,4 +261,5 @@ def make_regions_image(
         layout=layout,
         inputs={"image": array},
         stack=to_stack(array, axes, layout),
+        inspection=run_inputs.inspection,
     )
