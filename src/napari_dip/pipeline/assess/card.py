@@ -239,10 +239,8 @@ def _find_reason(note: Note) -> str:
 
 def _get_rank(note: Note) -> int:
     """Return the place of a note among all that say something against a result, worst first."""
-    codes = list(VERDICT_REASONS)
-    return (
-        codes.index(note.code) if note.code in VERDICT_REASONS else codes.index("residual-strong")
-    )
+    code = note.code if note.code in VERDICT_REASONS else "residual-strong"
+    return list(VERDICT_REASONS).index(code)
 
 
 def _read_quality_notes(checks: Mapping[str, Any]) -> tuple[Note, ...]:

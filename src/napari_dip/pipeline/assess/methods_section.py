@@ -470,9 +470,8 @@ def _describe_refinement(report: Report) -> str:
         return _write("refinement-camera")
     if _uses_guided_deconvolution(report):
         return _write("deconvolved")
-    has_half_resolution = bool(report.get("fit", {}).get("half_resolution"))
     rows = {
-        "half-resolution": has_half_resolution,
+        "half-resolution": _uses_half_resolution(report),
         "refinement": uses_refinement(report),
         "blended": _uses_blending(report),
     }

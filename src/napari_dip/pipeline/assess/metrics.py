@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -296,15 +296,12 @@ def select_worst_residual(residuals: list[ResidualMetrics]) -> ResidualMetrics |
         residuals, key=lambda residual: abs(np.log(max(residual.noise_ratio, 1e-6)))
     )
     largest_excess = max(residuals, key=lambda residual: residual.excess)
-    edge_ratio = max(residual.edge_variance_ratio for residual in residuals)
-    is_noise_reliable = all(residual.is_noise_reliable for residual in residuals)
     most_biased = max(residuals, key=lambda residual: residual.biased_fraction)
-    return ResidualMetrics(
-        excess=largest_excess.excess,
+    return replace(
+        largest_excess,
         noise_ratio=oddest_noise_ratio.noise_ratio,
-        pixel_count=largest_excess.pixel_count,
-        edge_variance_ratio=edge_ratio,
-        is_noise_reliable=is_noise_reliable,
+        edge_variance_ratio=max(residual.edge_variance_ratio for residual in residuals),
+        is_noise_reliable=all(residual.is_noise_reliable for residual in residuals),
         biased_fraction=most_biased.biased_fraction,
         darker_fraction=most_biased.darker_fraction,
         area_count=most_biased.area_count,
