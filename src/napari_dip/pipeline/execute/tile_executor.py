@@ -126,8 +126,7 @@ class TileExecutor:
             return Control.GO
         merger = ResultMerger(self.regions_image)
         checkpoint = _read_tile_checkpoint(self.checkpoints, "sample", merger)
-        load_weights = self.unit_results.load_weights
-        merger.outcomes[:] = [o for o in merger.outcomes if load_weights(o.joint_network_name)]
+        self.unit_results.drop_lost_networks(merger)
         control = yield from self._make_executor(merger).run(units, checkpoint)
         if control is not Control.GO:
             return control

@@ -150,6 +150,12 @@ class ResultStore:
         path = self._get_path(name)
         return read_tensors(path) if path.exists() else None
 
+    def drop_lost_networks(self, merger: ResultMerger) -> None:
+        """Drop outcomes of joint training whose network is not stored: they are fitted again."""
+        merger.outcomes[:] = [
+            outcome for outcome in merger.outcomes if self.load_weights(outcome.joint_network_name)
+        ]
+
     def find_finished_units(self, plan: Plan) -> frozenset[str]:
         """Return the ids of the units in chains and joint groups that are stored completely."""
         if not self._folder.resume:

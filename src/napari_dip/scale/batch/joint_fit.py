@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import RefusedError
 from napari_dip.io.paths import compute_file_sha256, convert_save_errors
-from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
+from napari_dip.pipeline.calibrate.types import CalibratedImage
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.execute.runner import read_image, run_with_torch
@@ -36,7 +36,7 @@ from napari_dip.scale.batch.jobs import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Generator, Iterable
 
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.pipeline.assess.merge import ResultMerger
@@ -177,11 +177,7 @@ def _fit_networks(
     merger = ResultMerger(image)
     checkpoints.open_image(image)
     checkpoint, unit_results = checkpoints.read(merger), ResultStore(checkpoints.folder)
-    merger.outcomes[:] = [
-        outcome
-        for outcome in merger.outcomes
-        if unit_results.load_weights(outcome.joint_network_name)
-    ]
+    unit_results.drop_lost_networks(merger)
     executor = Executor(
         merger,
         monitor,
@@ -194,9 +190,7 @@ def _fit_networks(
     if control is not Control.GO or recorder.is_ended:
         checkpoints.write_if_possible()
         return False
-    names = [outcome.joint_network_name for outcome in merger.outcomes if outcome.role == JOINT]
-    weights = {name: unit_results.load_weights(name) or {} for name in names}
-    _write_network_file(network_path, run_plan, crops, weights, merger)
+    _write_network_file(network_path, crops, merger, unit_results)
     checkpoints.remove()
     return True
 
@@ -267,13 +261,12 @@ def _find_largest(sizes: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
 
 def _write_network_file(
     network_path: Path,
-    run_plan: RunPlan,
     crops: list[_TrainingCrop],
-    weights: Mapping[str, Mapping[str, Any]],
     merger: ResultMerger,
+    unit_results: ResultStore,
 ) -> None:
     """Write the networks and their provenance atomically."""
-    first = crops[0].calibrated_image
+    first, run_plan = crops[0].calibrated_image, merger.calibrated_image.run_plan
     files = [describe_file(crop.calibrated_image.header, crop.sha256) for crop in crops]
     description = describe_network(
         run_plan,
@@ -283,8 +276,9 @@ def _write_network_file(
         uses_half_resolution=first.calibration.half_resolution is not None,
     )
     tensors = {
-        f"{series}/{name}": value
-        for series, series_weights in weights.items()
-        for name, value in series_weights.items()
+        f"{outcome.joint_network_name}/{name}": value
+        for outcome in merger.outcomes
+        if outcome.role == JOINT
+        for name, value in (unit_results.load_weights(outcome.joint_network_name) or {}).items()
     }
     write_tensors(network_path, tensors, {"network": description})

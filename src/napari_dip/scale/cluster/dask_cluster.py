@@ -345,12 +345,10 @@ def _query_workers(client: Any, address_text: str) -> list[WorkerInfo]:
     ]
 
 
-@contextmanager
-def _open_pool(client: Any, address: str, **options: Any) -> Iterator[DaskWorkerPool]:
+def _open_pool(client: Any, address: str, **options: Any) -> closing[DaskWorkerPool]:
     """Open a pool of the workers of a client, and cancel its jobs at the end."""
     killed_error = _import_distributed().KilledWorker
-    with closing(DaskWorkerPool(client, run_on_worker, killed_error, address, **options)) as pool:
-        yield pool
+    return closing(DaskWorkerPool(client, run_on_worker, killed_error, address, **options))
 
 
 def _make_worker_spec(
