@@ -44,9 +44,7 @@ from napari_dip.tasks.shared_settings import (
     CONTEXT_RADIUS,
     BlindSpotShape,
     CameraGain,
-    NoiseSetting,
     ReadNoise,
-    SeriesTraining,
     TemporalSmoothing,
     TotalVariationKind,
     TotalVariationWeight,
@@ -55,6 +53,7 @@ from napari_dip.tasks.shared_settings import (
     choose_series_training,
     count_planes,
     has_distant_planes,
+    has_series,
     is_movie,
     make_distant_planes_note,
     make_noise_settings,
@@ -111,7 +110,12 @@ class Denoise(Task):
 
     prior: Annotated[str, load_setting("denoise_prior", choices=DENOISING_PRIORS)] = AUTOMATIC
     architecture: ArchitectureName = DEFAULT_ARCHITECTURE
-    noise: NoiseSetting = "auto"
+    noise: Annotated[
+        str,
+        load_setting(
+            "denoise_noise", choices={model.key: model.label for model in NOISE_MODELS.values()}
+        ),
+    ] = "auto"
     read_noise: ReadNoise = None
     gain: CameraGain = None
     blind_spot_shape: BlindSpotShape = ""
@@ -119,7 +123,13 @@ class Denoise(Task):
     smoothing_kind: TotalVariationKind = "isotropic"
     neighbouring_frames: UseNeighbouringFrames = True
     temporal_smoothing: TemporalSmoothing = 0.0
-    series_training: SeriesTraining = "auto"
+    series_training: Annotated[
+        Literal["auto", "joint", "warm-start", "independent"],
+        load_setting(
+            "series_training",
+            relevant_when=lambda values: has_series(values) or bool(values["tile"]),
+        ),
+    ] = "auto"
     channels: Annotated[
         Literal["auto", "together", "separate"],
         load_setting(

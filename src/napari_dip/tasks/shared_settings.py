@@ -46,12 +46,6 @@ _DETECTOR_NOISE_LABELS = {
 Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 GreyValue = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 DetectorNoiseSetting = Annotated[str, load_setting("noise", choices=_DETECTOR_NOISE_LABELS)]
-NoiseSetting = Annotated[
-    str,
-    load_setting(
-        "denoise_noise", choices={model.key: model.label for model in NOISE_MODELS.values()}
-    ),
-]
 ReadNoise = Annotated[
     Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None, load_setting("read_noise")
 ]
@@ -223,13 +217,6 @@ TemporalSmoothing = Annotated[
 ]
 #: Training modes of a series: one network, warm starts, or independent networks.
 SeriesTrainingMode = Literal["joint", "warm-start", "independent"]
-SeriesTraining = Annotated[
-    Literal["auto", "joint", "warm-start", "independent"],
-    load_setting(
-        "series_training",
-        relevant_when=lambda values: has_series(values) or bool(values["tile"]),
-    ),
-]
 
 
 def choose_series_training(

@@ -77,26 +77,8 @@ MAX_INTERPOLATED_START_FACTOR = 2
 #: Minimum range of the network's correction, in network units, for images without detail.
 MIN_CORRECTION_RANGE = 1e-4
 
-
-Factor = Annotated[
-    str,
-    BeforeValidator(partial(normalise_factor, allows_one=False)),
-    load_setting("super_resolve_factor"),
-]
-DownsamplingModel = Annotated[Literal["lanczos", "binning"], load_setting("downsampling")]
 _Sigma = Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)]
-PsfSigma = Annotated[_Sigma, load_setting("psf_sigma")]
-PsfSigmaZ = Annotated[
-    _Sigma,
-    load_setting("psf_sigma_z", relevant_when=lambda values: "Z" in values[IMAGE_AXES]),
-]
 SUPER_RESOLUTION_PRIORS = PriorChoices("super-resolve")
-SuperResolutionPrior = Annotated[
-    str, load_setting("super_resolve_prior", choices=SUPER_RESOLUTION_PRIORS)
-]
-InitialEstimateSetting = Annotated[
-    Literal["interpolated", "none"], load_setting("super_resolve_initial_estimate")
-]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
@@ -112,12 +94,23 @@ class SuperResolve(Task):
         accepts_stacks=True,
     )
 
-    factor: Factor = "2"
-    downsampling: DownsamplingModel = "lanczos"
-    psf_sigma: PsfSigma = 0.0
-    psf_sigma_z: PsfSigmaZ = 0.0
-    prior: SuperResolutionPrior = AUTOMATIC
-    initial_estimate: InitialEstimateSetting = "interpolated"
+    factor: Annotated[
+        str,
+        BeforeValidator(partial(normalise_factor, allows_one=False)),
+        load_setting("super_resolve_factor"),
+    ] = "2"
+    downsampling: Annotated[Literal["lanczos", "binning"], load_setting("downsampling")] = "lanczos"
+    psf_sigma: Annotated[_Sigma, load_setting("psf_sigma")] = 0.0
+    psf_sigma_z: Annotated[
+        _Sigma,
+        load_setting("psf_sigma_z", relevant_when=lambda values: "Z" in values[IMAGE_AXES]),
+    ] = 0.0
+    prior: Annotated[str, load_setting("super_resolve_prior", choices=SUPER_RESOLUTION_PRIORS)] = (
+        AUTOMATIC
+    )
+    initial_estimate: Annotated[
+        Literal["interpolated", "none"], load_setting("super_resolve_initial_estimate")
+    ] = "interpolated"
     noise: DetectorNoiseSetting = "auto"
     read_noise: ReadNoise = None
     gain: CameraGain = None
