@@ -77,13 +77,13 @@ from napari_dip.tasks.shared_settings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     import torch
     from torch import Tensor
 
     from napari_dip.engine.deconvolution.kernels import FieldPsf
-    from napari_dip.engine.problem import Estimate, Operator, PostprocessingSteps, Problem, Term
+    from napari_dip.engine.problem import Estimate, Operator, PostprocessingSteps, Problem
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, Float32Array, ImageHeader
     from napari_dip.io.header import Headers
@@ -99,10 +99,6 @@ DECONVOLUTION_PIXEL_SECONDS = 90e-6
 ESTIMATED_PSF_ERROR = 0.15
 #: Why the prior runs, for the report.
 DEBLUR_REASON = "random input, as in the Deep Image Prior paper, is what this task uses"
-
-FinerFactor = Annotated[
-    str, BeforeValidator(partial(normalise_factor, allows_one=True)), load_setting("deblur_factor")
-]
 
 
 def get_psf_source(task: Deblur) -> PsfSource:
@@ -155,7 +151,11 @@ class Deblur(Task):
     refractive_index: RefractiveIndex = OIL_REFRACTIVE_INDEX
     excitation: Excitation = None
     pinhole: Pinhole = 1.0
-    factor: FinerFactor = "1"
+    factor: Annotated[
+        str,
+        BeforeValidator(partial(normalise_factor, allows_one=True)),
+        load_setting("deblur_factor"),
+    ] = "1"
     border: Annotated[Literal["open", "circular"], load_setting("border")] = "open"
     initial_estimate: Annotated[
         Literal["richardson-lucy", "none"], load_setting("deblur_initial_estimate")
@@ -321,6 +321,7 @@ class Deblur(Task):
         Network units are (pixel - offset) / scale. A PSF of sum one does not change a constant, so
         an even background is part of the offset and needs no term.
         """
+        from napari_dip.engine.deconvolution.plug_and_play import deconvolve_with_guide
         from napari_dip.engine.likelihood.fidelity import (
             make_backprojection_fidelity,
             make_gaussian_deviance,
@@ -368,10 +369,12 @@ class Deblur(Task):
                     deconvolution, fit_input, operator, bound, adds_validation=False
                 )
                 guide = mix_visible(estimate)
-            image = yield from _deconvolve(fit_input, term, bound, guide.mean, psf_error=psf_error)
+            image = yield from deconvolve_with_guide(
+                term, fit_noise.noise_variance, masks.measured, guide.mean, psf_error=psf_error
+            )
             if image is None:
                 return problem.postprocess(estimate)
-            return estimate._replace(mean=image)
+            return estimate._replace(mean=image if bound is None else image.maximum(bound))
 
         return replace(problem, full_postprocess=deconvolve)
 
@@ -463,22 +466,6 @@ class Deblur(Task):
             compute_object_size(field_size, margin),
         )
         return FieldConvolution(fit_input.extra_inputs["psf_modes"], coefficients, margin)
-
-
-def _deconvolve(
-    fit_input: FitInput, term: Term, bound: Tensor | None, guide: Tensor, *, psf_error: float
-) -> Generator[None, None, Tensor | None]:
-    """Return the image of a deconvolution that the network guides; None if the guide is better."""
-    from napari_dip.engine.deconvolution.plug_and_play import deconvolve_with_guide
-
-    image = yield from deconvolve_with_guide(
-        term,
-        fit_input.noise.noise_variance,
-        fit_input.masks.measured,
-        guide,
-        psf_error=psf_error,
-    )
-    return image if image is None or bound is None else image.maximum(bound)
 
 
 def make_field_kernels(

@@ -103,9 +103,10 @@ def compute_smooth_deconvolution(
     )
 
     signal = fit_input.measurement - dark_level
-    background = _compute_background(fit_input, dark_level)
+    dark_variance = fit_input.noise.noise_variance.compute_variance(dark_level)
+    background = BACKGROUND_SIGMAS * dark_variance.sqrt()  # raises the noise of dark pixels above 0
     noise = _estimate_volume_noise(fit_input, operator, dark_level)
-    excess = _measure_model_error(fit_input, operator, dark_level, noise)
+    excess = _measure_model_error(fit_input, operator, signal, background, noise)
     variance = noise + excess
 
     def iterate_smooth(valid: Tensor) -> Iterator[Tensor]:
@@ -133,11 +134,6 @@ def compute_smooth_deconvolution(
         variance,
         excess > float(noise.mean()),
     )
-
-
-def _compute_background(fit_input: FitInput, dark_level: Tensor) -> Tensor:
-    """Return what raises the noise of dark pixels above 0, (1, C, 1, ...)."""
-    return BACKGROUND_SIGMAS * fit_input.noise.noise_variance.compute_variance(dark_level).sqrt()
 
 
 def make_validated_mixture(
@@ -201,7 +197,7 @@ def _estimate_volume_noise(fit_input: FitInput, operator: Operator, dark_level: 
 
 
 def _measure_model_error(
-    fit_input: FitInput, operator: Operator, dark_level: Tensor, noise: Tensor
+    fit_input: FitInput, operator: Operator, signal: Tensor, background: Tensor, noise: Tensor
 ) -> float:
     """Return the mean squared validation error beyond the noise variance; 0 if there is none.
 
@@ -212,8 +208,6 @@ def _measure_model_error(
 
     from napari_dip.engine.deconvolution.richardson_lucy import iterate_smooth_deconvolution
 
-    signal = fit_input.measurement - dark_level
-    background = _compute_background(fit_input, dark_level)
     valid = fit_input.masks.visible
     count = float(fit_input.masks.validation.sum()) * signal.shape[1]
     errors = []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.noise import predict_variance
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.tasks.base import GridLocation, Inspection
+from napari_dip.tasks.shared_settings import multiply_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -321,4 +322,4 @@ class CalibratedImage:
     def result_shape(self) -> tuple[int, ...]:
         """Shape of the result, in the axes of `header`."""
         factors = self.run_plan.task_plan.get_factors(self.header.axes)
-        return tuple(n * finer for n, finer in zip(self.header.shape, factors, strict=True))
+        return multiply_sizes(self.header.shape, factors)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_dip.errors.templates import format_bytes, format_duration
 from napari_dip.pipeline.plan.layout import ITEM_NAMES, Layout, get_stacked_axes
+from napari_dip.tasks.shared_settings import multiply_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
@@ -434,9 +435,7 @@ class Plan(ImagePlan):
     @property
     def result_shape(self) -> tuple[int, ...]:
         """Shape of the result, in the image's axes."""
-        return tuple(
-            count * finer for count, finer in zip(self.header.shape, self.factors, strict=True)
-        )
+        return multiply_sizes(self.header.shape, self.factors)
 
     @property
     def result_scale(self) -> tuple[float, ...] | None:
