@@ -72,9 +72,7 @@ def restore_file(
         Also if the file is refused for its pixels or its run fails; neither is raised.
     """
     hashes: dict[str, str] = {}
-    state: FileState = "failed"
-    fault: Fault
-    log = ""
+    record_fault = partial(record_failure, job, plan, hashes)
     try:
         if resume:
             yield Event(message="Checking what was done before")
@@ -87,15 +85,13 @@ def restore_file(
     except BatchInterruptedError:
         return FileOutcome(source=job.source, state="waiting")
     except RefusedError as error:
-        state, fault = "refused", error.reason
+        return record_fault("refused", error.reason)
     except FailedError as error:
-        fault = error.reason
-        if fault.code == "save-unexpected":
-            log = "".join(traceback.format_exception(error))
+        log = traceback.format_exception(error) if error.reason.code == "save-unexpected" else ()
+        return record_fault("failed", error.reason, "".join(log))
     except Exception as error:
         fault = make_unexpected_fault(error, plan.header.name)
-        log = "".join(traceback.format_exception(error))
-    return record_failure(job, plan, hashes, state, fault, log)
+        return record_fault("failed", fault, "".join(traceback.format_exception(error)))
 
 
 def _rename_modified_result(result: Path) -> Path | None:
