@@ -391,17 +391,16 @@ def make_noise_notes(
     constant_channels : collection of int
         Channels that hold one value only, which get no note.
     """
-    notes = []
+    notes: list[Note] = []
     for channel, estimate in enumerate(noise_estimates):
-        if estimate.gain < 0 and channel not in constant_channels:
-            notes.append(make_note("noise-inverted", **name_channel(channel, len(noise_estimates))))
-        code = ""
+        if channel in constant_channels:
+            continue
+        codes = ["noise-inverted"] if estimate.gain < 0 else []
         if estimate.unreliable_reason:
-            code = f"noise-unreliable-{estimate.unreliable_reason}"
+            codes.append(f"noise-unreliable-{estimate.unreliable_reason}")
         elif estimate.caution and estimate.caution not in SEPARATELY_NOTED_CAUTIONS:
-            code = f"noise-caution-{estimate.caution}"
-        if code and channel not in constant_channels:
-            notes.append(make_note(code, **name_channel(channel, len(noise_estimates))))
+            codes.append(f"noise-caution-{estimate.caution}")
+        notes += [make_note(code, **name_channel(channel, len(noise_estimates))) for code in codes]
     return tuple(notes)
 
 

@@ -251,7 +251,7 @@ def correct_clipping(
         table = _make_clipping_table(noise, image[position])
         slopes = np.diff(table.signals) / np.maximum(np.diff(table.means), 1e-300)
         mean_centres = (table.means[1:] + table.means[:-1]) / 2
-        signal[position] = _interpolate_table(image[position], table.means, table.signals)
+        signal[position] = np.interp(image[position], table.means, table.signals)
         growth[position] = np.interp(
             image[position], mean_centres, slopes.clip(1.0, MAX_DEVIATION_GROWTH)
         )
@@ -264,7 +264,7 @@ def apply_clipping(plan: Plan, calibration: Calibration, stack: Float32Array) ->
     for position, noise in _iter_clipped_channels(plan, calibration, range(stack.shape[1])):
         measured = stack.copy() if measured is stack else measured
         table = _make_clipping_table(noise, stack[:, position])
-        measured[:, position] = _interpolate_table(stack[:, position], table.signals, table.means)
+        measured[:, position] = np.interp(stack[:, position], table.signals, table.means)
     return measured
 
 
@@ -328,10 +328,3 @@ def _find_clipping_distance(
         else:
             upper = middle
     return upper
-
-
-def _interpolate_table(
-    values: Float32Array, inputs: FloatArray, outputs: FloatArray
-) -> Float32Array:
-    """Interpolate linearly from `inputs` to `outputs`; values beyond map to the ends."""
-    return np.asarray(np.interp(values, inputs, outputs), np.float32)

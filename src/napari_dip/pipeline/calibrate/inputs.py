@@ -262,27 +262,25 @@ def refuse_exposure_pixels(
     """
     if np.array_equal(first, second):
         return make_refusal("repeated-exposure-same", name=name, image=other)
-    correlations = [
-        correlation
+    correlation = min(
+        _correlate_block_means(first[:, channel], second[:, channel])
         for channel in range(first.shape[1])
-        if (correlation := _correlate_block_means(first[:, channel], second[:, channel]))
-        is not None
-    ]
-    if correlations and min(correlations) < MIN_BLOCK_CORRELATION:
+    )
+    if correlation < MIN_BLOCK_CORRELATION:
         facts = {
             "name": name,
             "image": other,
-            "correlation": f"{min(correlations):.2f}",
+            "correlation": f"{correlation:.2f}",
             "least": f"{MIN_BLOCK_CORRELATION}",
         }
         return make_refusal("repeated-exposure-unlike", **facts)
     return None
 
 
-def _correlate_block_means(first: Float32Array, second: Float32Array) -> float | None:
-    """Return the correlation of block means; None if the first image is constant."""
+def _correlate_block_means(first: Float32Array, second: Float32Array) -> float:
+    """Return the correlation of block means; 1 if the first image is constant."""
     if first.min() == first.max():  # constant channels are not fitted
-        return None
+        return 1.0
     x, y = (_compute_block_means(volume) for volume in (first, second))
     x, y = x - x.mean(), y - y.mean()
     power = float((x**2).sum() * (y**2).sum())

@@ -144,17 +144,15 @@ class NoiseReport:
     def sentences(self) -> tuple[str, ...]:
         """Sentences of the report, for the user."""
         has_channels = len(self.channels) > 1
-        lines = []
+        lines: list[str] = []
         for number, channel in enumerate(self.channels, 1):
             prefix = f"Channel {number}: " if has_channels else ""
-            lines.append(prefix + describe_noise_strength(channel))
-            lines.append(prefix + describe_detector_offset(channel))
+            sentences = [describe_noise_strength(channel), describe_detector_offset(channel)]
             if channel.unreliable_reason:
-                lines.append(
-                    prefix + render_text("noise-guessed", reason=channel.unreliable_reason)
-                )
+                sentences.append(render_text("noise-guessed", reason=channel.unreliable_reason))
             if channel.caution:
-                lines.append(prefix + channel.caution)
+                sentences.append(channel.caution)
+            lines += [prefix + sentence for sentence in sentences]
         return (
             *lines,
             self.correlation_sentence,
