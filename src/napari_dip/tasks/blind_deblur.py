@@ -216,11 +216,8 @@ class BlindDeblur(Task):
         """Set up as for a known PSF, with an operator that holds the estimated one."""
         task = Deblur(noise=self.noise, read_noise=self.read_noise, gain=self.gain)
         extra_inputs = {**fit_input.extra_inputs, "psf": kernel}
-        return task.setup(
-            replace(fit_input, extra_inputs=extra_inputs),
-            rng,
-            operator.to(fit_input.measurement.device),
-        )
+        fit_input = replace(fit_input, extra_inputs=extra_inputs)
+        return task.setup(fit_input, rng, operator.to(fit_input.measurement.device))
 
     def _estimate_free_kernel(self, fit_input: FitInput) -> tuple[Tensor, nn.Module]:
         """Estimate a kernel of any shape, and build a network that refines it during the fit."""

@@ -279,10 +279,8 @@ class Deblur(Task):
         `operator` replaces that of the settings by one whose PSF was estimated from the image. The
         PSF among the extra inputs is then its PSF at the start.
         """
-        initial_operator, dark_level = (
-            self._make_operator(fit_input),
-            self._compute_dark_level(fit_input),
-        )
+        initial_operator = self._make_operator(fit_input)
+        dark_level = self._compute_dark_level(fit_input)
         random_input = RandomInputOptions(grid=initial_operator.compute_object_grid(fit_input.grid))
         initial = None
         if self.initial_estimate != "none":

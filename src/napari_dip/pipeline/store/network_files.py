@@ -424,9 +424,8 @@ class RunNetwork:
             {"type": "channel", "channel_names": names},
         ]
         for letter, size in zip(grid_axes, shape[2:], strict=True):
-            axis: dict[str, Any] = {"size": size}
-            axis |= {"type": "time"} if letter == "T" else {"type": "space", "id": letter.lower()}
-            axes.append(axis)
+            kind = {"type": "time"} if letter == "T" else {"type": "space", "id": letter.lower()}
+            axes.append({"size": size, **kind})
         return axes
 
 

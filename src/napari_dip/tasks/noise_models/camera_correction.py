@@ -28,11 +28,7 @@ if TYPE_CHECKING:
     from napari_dip.io.header import Headers
 
 #: Camera maps as optional inputs.
-CAMERA_MAP_INPUTS = (
-    load_input("offset_map"),
-    load_input("gain_map"),
-    load_input("noise_map"),
-)
+CAMERA_MAP_INPUTS = tuple(map(load_input, ("offset_map", "gain_map", "noise_map")))
 #: Side of the local mean that estimates the signal of a pixel, in pixels.
 LOCAL_MEAN_SIDE = 5
 #: Ratio of variance to usual variance above which a hot pixel is drawn to its neighbours: with 4,
