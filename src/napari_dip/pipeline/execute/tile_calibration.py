@@ -23,7 +23,7 @@ from napari_dip.pipeline.plan.tiling import (
 from napari_dip.tasks.shared_settings import refuse_content
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Mapping
 
     from napari_dip.io import AnyArray, FloatArray
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
@@ -97,9 +97,12 @@ def select_sample_regions(plan: Plan, tile_std: FloatArray) -> tuple[Tile, ...]:
         From `measure_tiles`.
     """
     grid, depth = plan.header.grid, _count_tiled_planes(plan.tiles)
-    planes: Sequence[int | None] = range(depth) if depth else [None]
+    dims = 3 if depth else 2
     if prod(grid) * max(1, depth) <= MAX_MEASURED_PIXELS:
-        return tuple(_make_plane_region(number, z, (0, 0), grid) for number, z in enumerate(planes))
+        return tuple(
+            make_tile_without_halo((z, 0, 0)[-dims:], (1, *grid)[-dims:], z)
+            for z in range(max(1, depth))
+        )
     size = min(SAMPLE_REGION_SIDE, grid[0]), min(SAMPLE_REGION_SIDE, grid[1])
     count = SAMPLE_REGION_COUNT
     if depth:  # small planes need more regions
@@ -120,13 +123,10 @@ def select_sample_regions(plan: Plan, tile_std: FloatArray) -> tuple[Tile, ...]:
         )
         centres[index] = z, y, x
     return tuple(
-        _make_plane_region(
-            number,
-            int(centre[0]) if depth else None,
-            _compute_region_start(centre[1:], size, grid),
-            size,
+        make_tile_without_halo(
+            (int(z), *_compute_region_start((y, x), size, grid))[-dims:], (1, *size)[-dims:], number
         )
-        for number, centre in enumerate(centres)
+        for number, (z, y, x) in enumerate(centres)
     )
 
 
@@ -158,16 +158,6 @@ def read_sample_regions(
         layout=plan.layout,
         inspection=inspection,
     ), array
-
-
-def _make_plane_region(
-    number: int, z: int | None, start: tuple[int, ...], size: tuple[int, ...]
-) -> Tile:
-    return (
-        make_tile_without_halo(start, size, number)
-        if z is None
-        else make_tile_without_halo((z, *start), (1, *size), number)
-    )
 
 
 def _compute_region_start(
