@@ -197,8 +197,7 @@ class ResultMerger:
         has_file = self._run_plan.network is not None  # its outcomes are not those of this run
         own_outcomes = [
             outcome for outcome in self.outcomes if outcome.has_estimate or not has_file
-        ]
-        own_outcomes = own_outcomes or self.outcomes
+        ] or self.outcomes
         first_outcome, last_outcome = own_outcomes[0], own_outcomes[-1]
         stop = (last_outcome if last_outcome.is_ended_by_user else first_outcome).stop
         if is_timed_out:

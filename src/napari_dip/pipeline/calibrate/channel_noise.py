@@ -587,8 +587,3 @@ def measure_colour_noise(
         return camera, replace_channel_noise(camera, noise_estimates)
     height, width = stack.shape[-2:]
     return None, flag_correlated_colours(noise_estimates, (height, width))
-
-
-def make_camera_note(camera: CameraNoise) -> Note:
-    """Return a note on the camera's noise."""
-    return make_note("camera-noise", std=camera.std[0])

@@ -16,7 +16,6 @@ from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.channel_noise import (
     compute_noise_variance,
     identify_noise_model,
-    make_camera_note,
     make_noise_notes,
     measure_channel_noise,
     measure_colour_noise,
@@ -152,7 +151,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
         notes += make_noise_notes(noise, constant_channels)
     notes += (*inputs.inspection.notes, *input_notes)
     if camera_noise:
-        notes.append(make_camera_note(camera_noise))
+        notes.append(make_note("camera-noise", std=camera_noise.std[0]))
     elif half_resolution:
         notes.append(make_note("half-resolution"))
     calibration = Calibration(

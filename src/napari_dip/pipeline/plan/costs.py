@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 from importlib import resources
 from itertools import pairwise, product
-from math import ceil, prod
+from math import ceil, log2, prod
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.constants import count_max_tile_pixels
@@ -189,11 +189,7 @@ def count_max_scales(side: int) -> int:
     Each scale halves the grid, rounding up. The coarsest scale needs two pixels, since its border
     is padded by reflection.
     """
-    scales = 1
-    while ceil(side / 2) >= 2:
-        side = ceil(side / 2)
-        scales += 1
-    return scales
+    return max(1, ceil(log2(side)))
 
 
 def _count_multiplications(widths: tuple[int, ...], dims: int, *, sums_branches: bool) -> float:

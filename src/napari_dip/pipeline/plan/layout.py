@@ -233,12 +233,6 @@ def _make_channels_hint(shape: tuple[int, ...], axes: str) -> str:
     )
 
 
-def make_assumed_depth_note(header: ImageHeader) -> Note:
-    """Return a note that an unnamed axis was read as depth, with the axes for other meanings."""
-    count = header.get_sizes("Z")[0]
-    return make_note("depth-assumed", count=count, others=list_other_axes(header))
-
-
 def list_other_axes(header: ImageHeader) -> str:
     """Return the axes of an image for other meanings of Z, for the user: "CYX for channels"."""
     may_be_colours = header.get_sizes("Z")[0] == 3 and "C" not in header.axes

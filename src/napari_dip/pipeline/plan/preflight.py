@@ -19,7 +19,7 @@ from napari_dip.pipeline.plan.costs import (
 from napari_dip.pipeline.plan.joint_training import reuse_network
 from napari_dip.pipeline.plan.layout import (
     Layout,
-    make_assumed_depth_note,
+    list_other_axes,
     make_layout,
     plan_task,
     refuse_extra_headers,
@@ -228,7 +228,8 @@ def _choose_volume(
         return False, ()
     notes: tuple[Note, ...] = ()
     if volume_layout.grid_axes[0] == "Z" and header.has_guessed_axes:
-        notes = (make_assumed_depth_note(header),)
+        others = list_other_axes(header)
+        notes = (make_note("depth-assumed", count=depth[0], others=others),)
     if stacks == "auto":
         stacks = planes_plan.stacks
     if depth[0] < recipe.task.spec.min_depth:
