@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -579,10 +579,7 @@ def make_unit_outcome(
         is_ended_by_user=result.is_ended_by_user,
         best_iteration=result.best_iteration,
         iterations=result.iterations,
-        history=tuple(
-            (record.iteration, record.training_loss, record.validation_loss)
-            for record in result.history
-        ),
+        history=tuple(map(astuple, result.history)),
         notes=notes,
         prior_key=fit_input.prior_key,
         evidence=compute_validation_evidence(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Fault, Refusal, RefusedError
@@ -279,10 +280,7 @@ class CheckpointStore:
                 "best_iteration": checkpoint.best_iteration,
                 "rollback_count": checkpoint.rollback_count,
                 "notes": [note.to_dict() for note in checkpoint.notes],
-                "history": [
-                    [record.iteration, record.training_loss, record.validation_loss]
-                    for record in checkpoint.history
-                ],
+                "history": list(map(astuple, checkpoint.history)),
             }
         return tensors, metadata
 
