@@ -52,9 +52,9 @@ from napari_dip.tasks.shared_settings import (
     add_temporal_smoothing,
     choose_series_training,
     count_planes,
+    get_stacked_axes,
     has_distant_planes,
     has_series,
-    is_movie,
     make_distant_planes_note,
     make_noise_settings,
     make_total_variation_penalty,
@@ -219,7 +219,8 @@ class Denoise(Task):
         """
         count = count_planes(header)  # for planes along Z the blind spot is better: ADR 0012
         series_training = choose_series_training(self.series_training, count, can_be_joint=True)
-        is_joint_movie = not is_volume and is_movie(header) and series_training == "joint"
+        is_joint = not is_volume and series_training == "joint"
+        is_joint_movie = is_joint and "T" in get_stacked_axes(header)
         can_draw = self._noise_model.allows_added_noise and "0" not in self.blind_spot_shape
         return can_draw and (count == 1 or is_joint_movie)
 

@@ -40,6 +40,7 @@ from napari_dip.tasks.shared_settings import (
     TotalVariationWeight,
     UseNeighbouringFrames,
     add_temporal_smoothing,
+    get_stacked_axes,
     has_distant_planes,
     make_distant_planes_note,
     make_noise_settings,
@@ -219,8 +220,7 @@ class Guide(Task):
 
 def _get_planes(header: ImageHeader) -> dict[str, int]:
     """Return the axes along frames and planes, if there are several, with their sizes."""
-    sizes = dict(zip(header.axes, header.shape, strict=True))
-    return {axis: sizes[axis] for axis in "TZ" if sizes.get(axis, 1) > 1}
+    return {axis: header.get_sizes(axis)[0] for axis in get_stacked_axes(header)}
 
 
 def _arrange_guide(

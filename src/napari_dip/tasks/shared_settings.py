@@ -253,15 +253,14 @@ def get_series_training(
     )
 
 
+def get_stacked_axes(header: ImageHeader) -> str:
+    """Return the axes T and Z with more than one plane, time first."""
+    return "".join(axis for axis in "TZ" if axis in header.axes and header.get_sizes(axis)[0] > 1)
+
+
 def count_planes(header: ImageHeader) -> int:
     """Return the number of frames times the number of planes."""
-    sizes = zip(header.axes, header.shape, strict=True)
-    return prod(count for axis, count in sizes if axis in "TZ")
-
-
-def is_movie(header: ImageHeader) -> bool:
-    """Return whether there are several frames."""
-    return "T" in header.axes and header.shape[header.axes.index("T")] > 1
+    return prod(header.get_sizes(get_stacked_axes(header)))
 
 
 def compute_plane_distance(header: ImageHeader) -> float:

@@ -20,13 +20,12 @@ from napari_dip.io.header import match_axes
 from napari_dip.pipeline.calibrate.types import RunInputs, get_grey_level_step
 from napari_dip.pipeline.plan.layout import (
     cut_into_blocks,
-    get_stacked_axes,
     make_layout,
     to_stack,
 )
 from napari_dip.tasks.base import InspectedPixels
 from napari_dip.tasks.noise_models.camera_correction import build_camera_correction
-from napari_dip.tasks.shared_settings import refuse_content
+from napari_dip.tasks.shared_settings import get_stacked_axes, refuse_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

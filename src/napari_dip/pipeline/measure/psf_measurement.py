@@ -39,6 +39,7 @@ from napari_dip.pipeline.torch_state import load_torch, use_default_torch_state
 from napari_dip.tasks.deblur import get_psf_source
 from napari_dip.tasks.psf.psf_checks import MAX_WIDTH_RATIO, estimate_widths, make_border_mask
 from napari_dip.tasks.psf.psf_settings import PSF_PROVENANCE_KEY, OpticsSettings, PsfSource
+from napari_dip.tasks.shared_settings import get_stacked_axes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -490,7 +491,7 @@ def _choose_fit_axes(header: ImageHeader, psf_source: PsfSource, bead_diameter: 
         count > 1 for axis, count in zip(header.axes, header.shape, strict=True) if axis in "TCS"
     ):
         raise RefusedError("beads-axes", name=header.name, axes=header.axes)
-    axes = "ZYX" if "Z" in header.axes and header.get_sizes("Z") > (1,) else "YX"
+    axes = "ZYX" if "Z" in get_stacked_axes(header) else "YX"
     if not 0 <= bead_diameter < np.inf:
         raise RefusedError("beads-diameter", diameter=bead_diameter)
     optics = psf_source.optics

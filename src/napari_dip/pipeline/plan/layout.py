@@ -12,6 +12,7 @@ from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import format_sizes
 from napari_dip.io.header import MAX_IMAGE_PLANES
+from napari_dip.tasks.shared_settings import get_stacked_axes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,11 +85,6 @@ class Layout:
             return 0
         # of the items' axes, time comes first and depth last
         return self.count_items(header) // header.get_sizes("T")[0] if axis == "T" else 1
-
-
-def get_stacked_axes(header: ImageHeader) -> str:
-    """Return the axes T and Z with more than one plane, time first."""
-    return "".join(axis for axis in "TZ" if axis in header.axes and header.get_sizes(axis)[0] > 1)
 
 
 def make_layout(header: ImageHeader, *, is_volume: bool, depth_axis: str = "") -> Layout:

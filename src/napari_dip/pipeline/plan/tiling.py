@@ -17,8 +17,8 @@ from napari_dip.pipeline.plan.costs import (
     estimate_image_memory,
 )
 from napari_dip.pipeline.plan.joint_training import estimate_training_memory
-from napari_dip.pipeline.plan.layout import Span, Tile, get_stacked_axes, plan_task
-from napari_dip.tasks.shared_settings import CONTEXT_RADIUS, get_series_training
+from napari_dip.pipeline.plan.layout import Span, Tile, plan_task
+from napari_dip.tasks.shared_settings import CONTEXT_RADIUS, get_series_training, get_stacked_axes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

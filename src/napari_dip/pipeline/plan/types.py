@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_dip.errors.templates import format_bytes, format_duration
-from napari_dip.pipeline.plan.layout import ITEM_NAMES, Layout, get_stacked_axes
-from napari_dip.tasks.shared_settings import multiply_sizes
+from napari_dip.pipeline.plan.layout import ITEM_NAMES, Layout
+from napari_dip.tasks.shared_settings import get_stacked_axes, multiply_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping

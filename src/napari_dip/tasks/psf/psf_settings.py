@@ -16,6 +16,7 @@ from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import format_sizes
 from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, UNSIZED_AXES, load_input, load_setting
+from napari_dip.tasks.shared_settings import get_stacked_axes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -182,7 +183,7 @@ class PsfSource:
         if psf_header is not None:
             if not is_psf_volume(psf_header) or is_volume:
                 return None
-            has_depth = "Z" in image_header.axes and image_header.get_sizes("Z") > (1,)
+            has_depth = "Z" in get_stacked_axes(image_header)
             facts = {"name": psf_header.name, "shape": format_sizes(psf_header.shape)}
             return make_refusal("psf-axes", hint=_VOLUME_HINT if has_depth else "", **facts)
         if self.sigma_z is not None and not is_volume:
@@ -370,7 +371,7 @@ def get_fit_axes(header: ImageHeader, dims: int) -> str:
     """Return the axes of a fit with `dims` dimensions; Z takes precedence over T."""
     if dims == 2:
         return "YX"
-    return "ZYX" if "Z" in header.axes and header.get_sizes("Z") > (1,) else "TYX"
+    return "ZYX" if "Z" in get_stacked_axes(header) else "TYX"
 
 
 def get_psf_cells(psf_header: ImageHeader) -> tuple[int, int] | None:
