@@ -75,15 +75,13 @@ def _load_prior(
     return register_prior(PriorSpec(key=key, **row))
 
 
-R2R_PRIOR = _load_prior("r2r", build_r2r_prior, build_r2r_problem)
+_load_prior("r2r", build_r2r_prior, build_r2r_problem)
 BLIND_SPOT_PRIOR = _load_prior("blind-spot", build_blind_spot_prior, build_blind_spot_problem)
-GUIDED_PRIOR = _load_prior("guided", build_guided_prior, build_guided_problem)
+_load_prior("guided", build_guided_prior, build_guided_problem)
 MASKED_INPUT_PRIOR = _load_prior(
     "masked-input", build_masked_input_prior, build_masked_input_problem
 )
-MASKED_INPUT_SHAPES_PRIOR = _load_prior(
-    "masked-input-shapes", build_masked_input_prior, build_masked_input_problem
-)
+_load_prior("masked-input-shapes", build_masked_input_prior, build_masked_input_problem)
 RECOMPRESSION_PRIOR = _load_prior(
     "recompression", build_recompression_prior, build_recompression_problem
 )
@@ -91,14 +89,10 @@ ZSSR_PRIOR = _load_prior("zssr", build_zssr_prior, build_zssr_problem)
 RANDOM_INPUT_PRIOR = _load_prior(
     DEFAULT_PRIOR, build_random_input_prior, build_random_input_problem
 )
-RANDOM_INPUT_NO_SKIPS_PRIOR = _load_prior(
-    "random-input-no-skips", build_no_skip_prior, build_random_input_problem
-)
-GUIDED_RANDOM_INPUT_PRIOR = _load_prior(
-    "guided-random-input", build_random_input_prior, build_random_input_problem
-)
-TOTAL_VARIATION_PRIOR = _load_prior("total-variation", build_pixel_prior, None)
-PIXELS_PRIOR = _load_prior("pixels", build_pixel_prior, None)
+_load_prior("random-input-no-skips", build_no_skip_prior, build_random_input_problem)
+_load_prior("guided-random-input", build_random_input_prior, build_random_input_problem)
+_load_prior("total-variation", build_pixel_prior, None)
+_load_prior("pixels", build_pixel_prior, None)
 
 #: Whether the input is random noise -> key of the prior whose rows of the presets others take.
 SHARED_PRESET_KEYS = {True: DEFAULT_PRIOR, False: BLIND_SPOT_PRIOR.key}
