@@ -199,9 +199,8 @@ def join_cluster(address: str) -> Iterator[DaskWorkerPool]:
         stack.callback(loop_runner.stop)
         stack.enter_context(client)
         machine = find_shared_machine(_query_workers(client, address), address)
-        options = {"fixed_count": 0, "machine": machine}
-        with _open_pool(client, address, root=os.getcwd(), **options) as pool:
-            yield pool
+        pool = _open_pool(client, address, root=os.getcwd(), fixed_count=0, machine=machine)
+        yield stack.enter_context(pool)
 
 
 def _wait_for_file(path: Path) -> bool:
@@ -241,6 +240,7 @@ def start_workers(plan: BatchPlan, requested_count: int) -> Iterator[DaskWorkerP
         "allowed_failures": ALLOWED_FAILURES,
     }
     scheduler = {"cls": distributed.Scheduler, "options": scheduler_options}
+    options = {"fixed_count": worker_count, "machine": plan.machine, "notes": notes}
     memory_bytes = plan.machine.memory_bytes // worker_count
     workers = {
         index: _make_worker_spec(distributed, memory_bytes, gpus, index)
@@ -250,10 +250,9 @@ def start_workers(plan: BatchPlan, requested_count: int) -> Iterator[DaskWorkerP
         dask.config.set(LOCAL_CLUSTER_CONFIG),
         distributed.SpecCluster(workers, scheduler, silence_logs=logging.CRITICAL) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
+        _open_pool(client, cluster.scheduler_address, root="", **options) as pool,
     ):
-        options = {"fixed_count": worker_count, "machine": plan.machine, "notes": notes}
-        with _open_pool(client, cluster.scheduler_address, root="", **options) as pool:
-            yield pool
+        yield pool
 
 
 def run_on_cluster(
