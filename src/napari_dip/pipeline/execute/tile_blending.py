@@ -259,7 +259,6 @@ def compute_overlap(
 def assemble_restoration(
     regions_image: CalibratedImage,
     blender: TileBlender,
-    unit_results: ResultStore,
     images: tuple[MemoryMappedImage | Float32Array, ...],
     input_sha256: str,
     monitor: RunMonitor,
@@ -271,13 +270,12 @@ def assemble_restoration(
     regions_image : CalibratedImage
         The sample regions.
     blender : TileBlender
-    unit_results : ResultStore
     images : tuple of MemoryMappedImage or ndarray
         Restored image, uncertainty and residual.
     input_sha256 : str
     monitor : RunMonitor
     """
-    run_plan = regions_image.run_plan
+    run_plan, unit_results = regions_image.run_plan, blender.unit_results
     tile_order = list(dict.fromkeys(unit.tile or 0 for unit in run_plan.units if unit.has_estimate))
     names = (JOINT_NAME, *map(make_tile_name, tile_order))
     outcomes = list(chain.from_iterable(map(unit_results.read_outcomes, names)))

@@ -290,9 +290,7 @@ def restore_tiles(
         yield monitor.make_message_event("Putting the tiles together")
         blender = TileBlender(run_plan, regions_image.calibration, unit_results, image)
         images = blender.write_images(_compute_mean_shift(run_plan, unit_results))
-        return assemble_restoration(
-            regions_image, blender, unit_results, images, hashes["image"], monitor
-        )
+        return assemble_restoration(regions_image, blender, images, hashes["image"], monitor)
 
 
 def _compute_mean_shift(run_plan: RunPlan, unit_results: ResultStore) -> Any:

@@ -201,10 +201,9 @@ class PsfReport:
     def list_profiles(self) -> list[PsfProfile]:
         """Return the profiles through the middle along each axis, measured and computed."""
         profiles = []
+        psfs = [psf for psf in (self.psf, self.computed_psf) if psf is not None]
         for axis, (name, step) in enumerate(zip(self.axes, self._profile_steps, strict=True)):
-            for psf in (self.psf, self.computed_psf):
-                if psf is None:
-                    continue
+            for psf in psfs:
                 middle = np.array(psf.shape) // 2
                 values = np.moveaxis(psf, axis, -1)[*np.delete(middle, axis)] / psf.max()
                 profiles.append(
@@ -293,7 +292,6 @@ class PsfReport:
         """
         target, figure = resolve_psf_outputs(path, overwrite=overwrite)
         sizes = [size for size in self.pixel_nm if size]
-        has_sizes = len(sizes) == len(self.axes)
         leading = "" if self.field is None else "TZ" if self.axes == "YX" else "TC"
         scale = (1.0,) * len(leading) + tuple(size / 1000 for size in sizes)
         units = ("pixel",) * len(leading) + ("micrometer",) * len(sizes)
@@ -301,8 +299,8 @@ class PsfReport:
             target,
             self.psf if self.field is None else self.field.psfs,
             axes=leading + self.axes,
-            scale=scale if has_sizes else None,
-            units=units if has_sizes else None,
+            scale=scale if self.has_pixel_sizes else None,
+            units=units if self.has_pixel_sizes else None,
             provenance={PSF_PROVENANCE_KEY: self.to_dict()},
             overwrite=overwrite,
         )
