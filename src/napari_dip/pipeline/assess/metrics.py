@@ -361,12 +361,8 @@ def measure_result(
     from napari_dip.pipeline.assess.validation_evidence import combine_validation_evidence
     from napari_dip.pipeline.calibrate.clipping import list_corrected_limits
 
-    run_plan, calibration, stack = (
-        calibrated_image.run_plan,
-        calibrated_image.calibration,
-        calibrated_image.stack,
-    )
-    measured_mask = calibration.measured_mask
+    run_plan, calibration = calibrated_image.run_plan, calibrated_image.calibration
+    stack, measured_mask = calibrated_image.stack, calibration.measured_mask
     assessed = select_assessed_items(stack)
     assessed_residual = residual[assessed]
     assessed_prediction = prediction[assessed]
