@@ -82,6 +82,20 @@ def test_a_part_of_an_image_from_a_file_asks_for_no_further_file(driver, noisy, 
     assert all("has no file" in describe_unsaved_inputs(record) for record in records)
 
 
+def test_an_opened_result_proposes_its_own_file_name(driver, monkeypatch):
+    layer, proposed = restore(driver), []
+    layer.name = "cells denoised.ome"  # as napari names the layer of an OME-TIFF
+
+    def cancel(_parent, _title, path, _filters):
+        proposed.append(path)
+        return "", ""
+
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", cancel)
+    choose(driver, driver.dock.result_view.save_menu.result_action)
+    driver.wait_until(lambda: bool(proposed))
+    assert proposed == ["cells denoised.ome.tif"]
+
+
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("suffix", [".ome.tif", ".ome.zarr"])
 def test_a_saved_result_opens_as_it_was_is_judged_and_runs_again(

@@ -459,9 +459,12 @@ class SaveMenu(QPushButton):
         input_path = read_recorded_inputs(read_layer_provenance(layer))["image"].get("path")
         folder = Path(input_path).parent if input_path else Path()
         filters = {f"{kind} (*{suffix})": suffix for suffix, kind in kinds.items()}
-        suggested = folder / (name.replace("/", "-") + next(iter(kinds)))
+        ending = next(iter(kinds))
+        # napari names the layer of "cells.ome.tif" "cells.ome"
+        stem = name.replace("/", "-").removesuffix(Path(ending).stem)
+        suggested = folder / (stem + ending)
         text, chosen = QFileDialog.getSaveFileName(self, title, str(suggested), ";;".join(filters))
         last_suffixes = tuple(suffix[suffix.rindex(".") :] for suffix in kinds)
         has_suffix = text.lower().endswith(last_suffixes)
-        suffix = "" if has_suffix else filters.get(chosen, next(iter(kinds)))
+        suffix = "" if has_suffix else filters.get(chosen, ending)
         return (Path(text + suffix) if text else None), has_suffix
