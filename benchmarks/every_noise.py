@@ -5,8 +5,8 @@ The middle 160 x 160 pixels of each true image, with normal noise of 15, 25 and 
 noise of 2, 10 and 50 photons at white, `fast`, blind, seed 0 and the image's name. BM3D is told
 its own blind estimate; with photon noise it works between a variance-stabilising transform and its
 inverse, each channel by itself. With `--off-model`, noise whose variance is no line in brightness:
-speckle of 16 looks, and normal noise of 25 saved as JPEG of quality 75. Resumable: one line for
-each result in benchmarks/out/every_noise.jsonl, or off_model_noise.jsonl.
+speckle of 16 looks, and normal noise of 25 and of 10 saved as JPEG of quality 75 and 85. Resumable:
+one line for each result in benchmarks/out/every_noise.jsonl, or off_model_noise.jsonl.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ SIDE = 160
 #: Standard deviations of 255, and photons at 255.
 NORMAL, PHOTONS = (15, 25, 50), (2, 10, 50)
 #: Noises off the variance model: looks of speckle, and quality of JPEG after normal noise.
-OFF_MODEL = (("speckle", 16), ("jpeg", 75))
-JPEG_SIGMA = 25
+OFF_MODEL = (("speckle", 16), ("jpeg", 75), ("jpeg", 85))
+#: Standard deviation of the noise by quality of JPEG.
+JPEG_SIGMA = {75: 25, 85: 10}
 #: Where true images lie.
 TRUTHS = (
     "set5/*_gt.png",
@@ -77,7 +78,7 @@ def add_noise(truth: Image, kind: str, strength: int, seed: int) -> Image:
     if kind == "speckle":
         return truth * rng.gamma(strength, 1 / strength, truth.shape)
     if kind == "jpeg":
-        noisy = np.clip(np.rint(truth + rng.normal(0, JPEG_SIGMA, truth.shape)), 0, 255)
+        noisy = np.clip(np.rint(truth + rng.normal(0, JPEG_SIGMA[strength], truth.shape)), 0, 255)
         buffer = BytesIO()
         PillowImage.fromarray(noisy.astype(np.uint8)).save(buffer, "JPEG", quality=strength)
         return np.asarray(PillowImage.open(buffer), np.float64)

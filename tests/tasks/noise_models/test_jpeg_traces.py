@@ -12,7 +12,10 @@ from skimage.transform import resize
 
 import napari_dip as dip
 from napari_dip.errors import RefusedError
-from napari_dip.tasks.noise_models.jpeg_traces import find_jpeg_parameters
+from napari_dip.tasks.noise_models.jpeg_traces import (
+    find_jpeg_parameters,
+    measure_compressed_noise,
+)
 
 SIDE = 96
 QUICK = {"preset": "fast", "noise": "jpeg", "max_iterations": 3}
@@ -148,3 +151,55 @@ def test_compression_that_cannot_be_undone_is_refused_with_a_message(
     with pytest.raises(RefusedError) as caught:
         dip.denoise(image, **QUICK, **options)
     assert caught.value.reason.code == code
+
+
+#: Crops without noise, in grey and in colour, whose parts are flat or textured.
+CLEAN_CROPS = {
+    "camera": data.camera()[128:384, 128:384],
+    "cell": data.cell()[200:392, 150:342],
+    "astronaut": data.astronaut()[:256, 128:384],
+    "coffee": data.coffee()[60:252, 100:292],
+}
+#: Share of the standard deviation of red, green and blue that luma has.
+LUMA_NOISE = (0.299**2 + 0.587**2 + 0.114**2) ** 0.5
+
+
+def add_noise(image: np.ndarray, std: float) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, std, image.shape)
+    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("std", "quality"), [(5, 85), (10, 75), (25, 75), (25, 95)])
+@pytest.mark.parametrize("name", CLEAN_CROPS)
+def test_noise_is_measured_as_it_was_before_compression(name, std, quality) -> None:
+    image = CLEAN_CROPS[name]
+    noise = measure_compressed_noise(split_channels(save_as_jpeg(add_noise(image, std), quality)))
+    assert noise is not None
+    wanted = std * (LUMA_NOISE if image.ndim == 3 else 1)
+    assert noise.variance**0.5 == pytest.approx(wanted, rel=0.12)
+
+
+def test_photon_noise_before_compression_is_measured_at_each_brightness() -> None:
+    brightness = np.linspace(30, 200, 256)[None].repeat(256, 0)
+    counts = np.random.default_rng(0).poisson(brightness / 2)
+    noise = measure_compressed_noise(split_channels(save_as_jpeg((2 * counts).astype("u1"), 80)))
+    assert noise is not None
+    assert noise.gain == pytest.approx(2, rel=0.1)
+    assert noise.intercept == pytest.approx(0, abs=10)
+
+
+@pytest.mark.parametrize("quality", [75, 90])
+@pytest.mark.parametrize("name", ["brick", "grass", "gravel", *CLEAN_CROPS])
+def test_compressed_images_without_noise_have_none(name, quality) -> None:
+    image = CLEAN_CROPS[name] if name in CLEAN_CROPS else getattr(data, name)()[:192, :192]
+    assert measure_compressed_noise(split_channels(save_as_jpeg(image, quality))) is None
+
+
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_noise_that_compression_leaves_in_the_colours_is_told(subsampling) -> None:
+    flat = np.full((192, 192, 3), 120)
+    image = save_as_jpeg(add_noise(flat, 10), 85, subsampling=subsampling)
+    noise = measure_compressed_noise(split_channels(image))
+    assert noise is not None
+    difference = (image[..., 0].astype(float) - image[..., 2]) / 2**0.5
+    assert noise.colour_std == pytest.approx(difference.std(), rel=0.3)

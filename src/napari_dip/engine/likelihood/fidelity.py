@@ -366,7 +366,7 @@ def measure_noise_again(
         classes = _measure_calm_classes(*planes, measured_mask[0, 0] > 0)
         if classes is None:
             continue
-        gain[0, c], intercept[0, c], floor[0, c] = _fit_noise_line(*classes)
+        gain[0, c], intercept[0, c], floor[0, c] = fit_noise_line(*classes)
         is_changed = True
     if not is_changed:
         return noise_variance
@@ -428,7 +428,7 @@ def _correlate_neighbours(residual: Tensor, mask: Tensor) -> float:
     return max(correlations)
 
 
-def _fit_noise_line(means: Tensor, variances: Tensor) -> tuple[float, float, float]:
+def fit_noise_line(means: Tensor, variances: Tensor) -> tuple[float, float, float]:
     """Return gain, intercept and floor of the variance over brightness.
 
     A line through the brighter classes, and the mean of the darker ones as its floor. The number of

@@ -37,6 +37,7 @@ class NoiseCaution(StrEnum):
     COLOUR_CAMERA = "colour-camera"
     CORRELATED_COLOURS = "correlated-colours"  # correlated noise in a colour image
     EVERY_SECOND_PIXEL = "every-second-pixel"  # measured there, since neighbours share noise
+    COMPRESSED = "compressed"  # measured as it was before JPEG compression, which hides it
     PHOTON_COUNTS = "photon-counts"  # each grey value is a number of photons
 
 

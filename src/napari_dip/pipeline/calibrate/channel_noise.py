@@ -18,6 +18,7 @@ from napari_dip.engine.noise import (
 )
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.types import RepeatedExposure
+from napari_dip.tasks.noise_models.jpeg_traces import measure_compressed_noise
 from napari_dip.tasks.noise_models.registry import (
     GAUSSIAN,
     NOISE_MODELS,
@@ -85,8 +86,18 @@ STRUCTURED_FINE_RATIOS = (1.18, 5.0)
 #: Maximum variance of white noise in every second pixel, in units of that in all: noise that
 #: correlates by 0.2 between neighbours has 1.4.
 MAX_WHITE_SPARSE_RATIO = 1.5
-#: Maximum number of points of variance against mean, so that a plot shows them apart.
-MAX_VARIANCE_POINTS = 400
+
+
+#: Brightest grey value of a JPEG image.
+MAX_JPEG_LEVEL = 255
+#: Minimum variance before compression, in units of the measured one, for it to be used: at most
+#: 1.1 where compression at quality 95 hid nothing, at least 1.5 at 85.
+MIN_HIDDEN_RATIO = 1.5
+#: Correlation of neighbouring pixels in the luminance of compressed noise: -0.04 to 0.15.
+COMPRESSED_CORRELATION = 0.05
+#: Correlation of neighbouring pixels in the colours of compressed noise, by whether chroma was
+#: stored at half the size: 0 to 0.5, and 0.4 to 0.84.
+COMPRESSED_COLOUR_CORRELATION = {False: 0.2, True: 0.75}
 
 
 def compute_noise_variance(
@@ -215,6 +226,7 @@ def measure_single_exposure(
     if plane_masks is None and is_checked:
         plane = planes[plane_indices[len(plane_indices) // 2]]
         measured = correct_by_prediction(measured, torch.from_numpy(plane), grey_level_step)
+        measured = _measure_before_compression(measured, plane, grey_level_step)
         measured = _measure_every_second_pixel(measured, planes[plane_indices], grey_level_step)
         if not measured.unreliable_reason and find_clear_stripes(plane) is not None:
             measured = replace(measured, caution=NoiseCaution.LINE_OFFSETS)
@@ -223,6 +235,23 @@ def measure_single_exposure(
     if noise_settings.is_white:
         measured = extract_white_variance(measured)
     return _apply_user_noise(measured, planes, noise_settings)
+
+
+def _measure_before_compression(
+    measured: NoiseEstimate, plane: Float32Array, grey_level_step: float
+) -> NoiseEstimate:
+    """Measure noise that JPEG compression may have hidden in (Y, X) as it was before."""
+    has_doubt = measured.unreliable_reason or measured.caution
+    if not (has_doubt and grey_level_step and plane.max() <= MAX_JPEG_LEVEL):
+        return measured
+    noise = measure_compressed_noise(plane[None])
+    if noise is None:
+        return measured
+    if noise.variance < MIN_HIDDEN_RATIO * compute_noise_variance(measured, noise.level):
+        return measured
+    white = (0.0,) * len(measured.along_y)
+    line = noise.gain, noise.intercept, noise.floor
+    return _replace_noise(measured, NoiseCaution.COMPRESSED, *line, white)
 
 
 def _measure_every_second_pixel(
@@ -409,62 +438,6 @@ def name_channel(channel: int, count: int) -> dict[str, int]:
     return {} if count == 1 else {"channel_number": channel + 1}
 
 
-def measure_flat_blocks(
-    planes: Float32Array, measured_mask: BoolArray | None
-) -> tuple[tuple[tuple[float, float], ...], FloatArray]:
-    """Measure the flattest blocks, as used for the variance model.
-
-    Parameters
-    ----------
-    planes : ndarray
-        (P, Y, X).
-    measured_mask : ndarray of bool or None
-        (P, Y, X), True where there is a measurement; blocks with holes are omitted.
-
-    Returns
-    -------
-    points : tuple of (mean, variance)
-        Of each block.
-    correlation : ndarray
-        (2 MAX_LAG + 1, 2 MAX_LAG + 1), autocorrelation by lag along Y and X; lag 0 in the middle.
-    """
-    import torch
-
-    from napari_dip.engine.noise.correlation import measure_correlation_plane
-    from napari_dip.engine.noise.flat_blocks import (
-        MAX_LAG,
-        NO_CLIPPING,
-        choose_block_side,
-        cut_blocks,
-        estimate_autocorrelation,
-        find_clipping_limits,
-        select_flat_blocks,
-        select_informative_blocks,
-    )
-
-    plane_indices = select_spread_planes(len(planes))
-    pixels = torch.from_numpy(planes[plane_indices]).to(torch.float64)
-    sample_mask = None if measured_mask is None else torch.from_numpy(measured_mask[plane_indices])
-    side = choose_block_side(planes.shape[1:])
-    means, residuals = cut_blocks(pixels, side)
-    is_usable = select_informative_blocks(
-        pixels, side, side // 2, sample_mask, find_clipping_limits(pixels)
-    )
-    if not bool(is_usable.any()):  # use clipped blocks rather than none
-        is_usable = select_informative_blocks(pixels, side, side // 2, sample_mask, NO_CLIPPING)
-    means, residuals = means[is_usable], residuals[is_usable]
-    if not len(means):
-        white = np.zeros((2 * MAX_LAG + 1,) * 2)
-        white[MAX_LAG, MAX_LAG] = 1
-        return (), white
-    flat_indices = select_flat_blocks(means, residuals)
-    means, residuals = means[flat_indices], residuals[flat_indices]
-    variances = residuals.square().mean((1, 2)) / (1 - estimate_autocorrelation(residuals)[2])
-    stride = max(1, -(-len(means) // MAX_VARIANCE_POINTS))
-    pairs = zip(means[::stride].tolist(), variances[::stride].tolist(), strict=True)
-    return tuple(pairs), measure_correlation_plane(residuals).numpy()
-
-
 def detect_camera_noise(
     stack: Float32Array, noise_estimates: Sequence[NoiseEstimate], grey_level_step: float
 ) -> CameraNoise | None:
@@ -491,6 +464,27 @@ def detect_camera_noise(
     ]
     camera = identify_camera_noise(planes, float(np.mean(deviations)), grey_level_step)
     return None if camera is None else _confirm_camera_noise(planes, camera)
+
+
+def _detect_compressed_noise(stack: Float32Array) -> CameraNoise | None:
+    """Measure the noise of (N, 3, Y, X) before JPEG compression; None without compression.
+
+    Compression takes most noise from the colours, and leaves red, green and blue the same noise.
+    """
+    import torch
+
+    from napari_dip.engine.noise.camera_noise import CameraNoise
+
+    noise = measure_compressed_noise(stack[len(stack) // 2])
+    if noise is None:
+        return None
+    luminance_std = (stack.shape[1] * noise.variance) ** 0.5
+    colour_correlation = COMPRESSED_COLOUR_CORRELATION[noise.has_half_chroma]
+    camera = CameraNoise(
+        std=(luminance_std, noise.colour_std, noise.colour_std),
+        correlations=(COMPRESSED_CORRELATION, colour_correlation, colour_correlation),
+    )
+    return _confirm_camera_noise(torch.from_numpy(np.ascontiguousarray(stack)), camera)
 
 
 def _confirm_camera_noise(planes: torch.Tensor, camera: CameraNoise) -> CameraNoise | None:
@@ -529,25 +523,37 @@ def compute_distant_correlation(residual: torch.Tensor) -> float:
 
 
 def replace_channel_noise(
-    camera: CameraNoise, noise_estimates: Sequence[NoiseEstimate]
+    camera: CameraNoise, noise_estimates: Sequence[NoiseEstimate], caution: NoiseCaution
 ) -> tuple[NoiseEstimate, ...]:
     """Return the noise of each channel with variance and correlation of the camera's noise."""
     variances, autocorrelation = camera.compute_channel_noise()
     along = autocorrelation[: len(noise_estimates[0].along_y)]
     return tuple(
-        replace(
-            estimate,
-            gain=0.0,
-            intercept=variance,
-            floor=variance / 2,
-            along_y=along,
-            along_x=along,
-            unreliable_reason=None,
-            caution=NoiseCaution.COLOUR_CAMERA,
-            offset=None,
-            read_noise=None,
-        )
+        _replace_noise(estimate, caution, 0.0, variance, variance / 2, along)
         for estimate, variance in zip(noise_estimates, variances, strict=True)
+    )
+
+
+def _replace_noise(
+    estimate: NoiseEstimate,
+    caution: NoiseCaution,
+    gain: float,
+    intercept: float,
+    floor: float,
+    along: tuple[float, ...],
+) -> NoiseEstimate:
+    """Return noise that was measured in another way, of which offset and read noise are unknown."""
+    return replace(
+        estimate,
+        gain=gain,
+        intercept=intercept,
+        floor=floor,
+        along_y=along,
+        along_x=along,
+        unreliable_reason=None,
+        caution=caution,
+        offset=None,
+        read_noise=None,
     )
 
 
@@ -583,7 +589,10 @@ def measure_colour_noise(
         Noise of red, green and blue.
     """
     camera = detect_camera_noise(stack, noise_estimates, grey_level_step)
+    caution = NoiseCaution.COLOUR_CAMERA
+    if camera is None and grey_level_step:
+        camera, caution = _detect_compressed_noise(stack), NoiseCaution.COMPRESSED
     if camera is not None:
-        return camera, replace_channel_noise(camera, noise_estimates)
+        return camera, replace_channel_noise(camera, noise_estimates, caution)
     height, width = stack.shape[-2:]
     return None, flag_correlated_colours(noise_estimates, (height, width))

@@ -19,7 +19,7 @@ from napari_dip.pipeline.calibrate.channel_noise import (
     compute_noise_variance,
     find_dark_level,
     measure_channel_noise,
-    measure_flat_blocks,
+    select_spread_planes,
 )
 from napari_dip.pipeline.calibrate.inputs import fill_empty_areas
 from napari_dip.pipeline.calibrate.types import RunInputs, get_grey_level_step
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray, ImageHeader
     from napari_dip.public_types import AxisLetters, ImageLike
 
+#: Maximum number of points of variance against mean, so that a plot shows them apart.
+MAX_VARIANCE_POINTS = 400
 #: Correlation of neighbours from which on it is stated although it does not widen the blind spot:
 #: three standard errors of independent noise in 64 x 64 pixels.
 MIN_STATED = 0.05
@@ -371,7 +373,7 @@ def _make_channel_noise(
     plane_stack = planes.reshape(-1, *planes.shape[-2:])
     pixels = plane_stack if measured_mask is None else planes[measured_mask]
     dark_level = find_dark_level(noise_estimate, pixels)
-    points, correlation = measure_flat_blocks(
+    points, correlation = _measure_flat_blocks(
         plane_stack, None if measured_mask is None else measured_mask.reshape(plane_stack.shape)
     )
     return ChannelNoise(
@@ -484,3 +486,59 @@ def _stack_frames(frames: DetectorFrames, min_count: int) -> FloatArray:
     if not np.isfinite(planes).all() or planes.min() == planes.max():
         raise RefusedError("frames-constant", name=header.name)
     return planes
+
+
+def _measure_flat_blocks(
+    planes: Float32Array, measured_mask: BoolArray | None
+) -> tuple[tuple[tuple[float, float], ...], FloatArray]:
+    """Measure the flattest blocks, as used for the variance model.
+
+    Parameters
+    ----------
+    planes : ndarray
+        (P, Y, X).
+    measured_mask : ndarray of bool or None
+        (P, Y, X), True where there is a measurement; blocks with holes are omitted.
+
+    Returns
+    -------
+    points : tuple of (mean, variance)
+        Of each block.
+    correlation : ndarray
+        (2 MAX_LAG + 1, 2 MAX_LAG + 1), autocorrelation by lag along Y and X; lag 0 in the middle.
+    """
+    import torch
+
+    from napari_dip.engine.noise.correlation import measure_correlation_plane
+    from napari_dip.engine.noise.flat_blocks import (
+        MAX_LAG,
+        NO_CLIPPING,
+        choose_block_side,
+        cut_blocks,
+        estimate_autocorrelation,
+        find_clipping_limits,
+        select_flat_blocks,
+        select_informative_blocks,
+    )
+
+    plane_indices = select_spread_planes(len(planes))
+    pixels = torch.from_numpy(planes[plane_indices]).to(torch.float64)
+    sample_mask = None if measured_mask is None else torch.from_numpy(measured_mask[plane_indices])
+    side = choose_block_side(planes.shape[1:])
+    means, residuals = cut_blocks(pixels, side)
+    is_usable = select_informative_blocks(
+        pixels, side, side // 2, sample_mask, find_clipping_limits(pixels)
+    )
+    if not bool(is_usable.any()):  # use clipped blocks rather than none
+        is_usable = select_informative_blocks(pixels, side, side // 2, sample_mask, NO_CLIPPING)
+    means, residuals = means[is_usable], residuals[is_usable]
+    if not len(means):
+        white = np.zeros((2 * MAX_LAG + 1,) * 2)
+        white[MAX_LAG, MAX_LAG] = 1
+        return (), white
+    flat_indices = select_flat_blocks(means, residuals)
+    means, residuals = means[flat_indices], residuals[flat_indices]
+    variances = residuals.square().mean((1, 2)) / (1 - estimate_autocorrelation(residuals)[2])
+    stride = max(1, -(-len(means) // MAX_VARIANCE_POINTS))
+    pairs = zip(means[::stride].tolist(), variances[::stride].tolist(), strict=True)
+    return tuple(pairs), measure_correlation_plane(residuals).numpy()

@@ -1,0 +1,59 @@
+"""Noise that JPEG compression hides is measured as it was before, and the image denoised."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+import napari_dip as dip
+
+QUICK = {"preset": "fast", "device": "cpu", "max_iterations": 20}
+GREY = data.cell()[200:328, 150:278]
+COLOURS = data.astronaut()[:160, 224:384]
+
+
+def make_noisy_jpeg(truth: np.ndarray, quality: int) -> np.ndarray:
+    """Add normal noise of 10, and save in memory; the finest frequencies are all 0 then."""
+    noisy = truth + np.random.default_rng(0).normal(0, 10, truth.shape)
+    file = io.BytesIO()
+    Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8)).save(
+        file, "JPEG", quality=quality
+    )
+    return np.asarray(Image.open(file))
+
+
+def measure_error(image: np.ndarray, truth: np.ndarray) -> float:
+    return float(((image.astype(np.float64) - truth) ** 2).mean())
+
+
+@pytest.mark.parametrize(("truth", "axes"), [(GREY, "YX"), (COLOURS, "YXS")])
+def test_a_noisy_jpeg_does_not_come_back_as_it_was(truth, axes) -> None:
+    noisy = make_noisy_jpeg(truth, 75)
+    result = dip.denoise(noisy, axes=axes, **QUICK)
+    assert set(result.report["noise"]["caution"]) == {"compressed"}
+    assert set(result.report["noise"]["unreliable_reason"]) == {None}
+    assert measure_error(result.image, truth) < 0.5 * measure_error(noisy, truth)
+    assert any("JPEG compression hides" in note for note in result.report["notes"])
+
+
+def test_noise_that_the_user_entered_is_kept() -> None:
+    result = dip.denoise(make_noisy_jpeg(GREY, 75), axes="YX", read_noise=3, gain=0, **QUICK)
+    assert result.report["noise"]["intercept"] == [pytest.approx(9)]
+
+
+def test_measure_tells_the_noise_before_compression() -> None:
+    (channel,) = dip.measure_noise(make_noisy_jpeg(GREY, 75)).channels
+    variance = channel.gain * GREY.mean() + channel.intercept
+    assert variance**0.5 == pytest.approx(10, rel=0.15)
+    assert not channel.unreliable_reason
+    assert "JPEG compression hides" in channel.caution
+
+
+def test_noise_that_compression_left_is_measured_in_the_pixels() -> None:
+    (channel,) = dip.measure_noise(make_noisy_jpeg(GREY, 97)).channels
+    assert channel.darkest_std == pytest.approx(10, rel=0.15)
+    assert "JPEG" not in (channel.caution or "")
