@@ -53,6 +53,15 @@ def test_measure_tells_the_noise_before_compression() -> None:
     assert "JPEG compression hides" in channel.caution
 
 
+@pytest.mark.parametrize("factor", [1, 1 / 255, 257])
+def test_a_jpeg_is_recognised_in_other_types_and_units(factor) -> None:
+    noisy = make_noisy_jpeg(GREY, 75).astype(np.float32) * np.float32(factor)
+    (channel,) = dip.measure_noise(noisy).channels
+    assert (channel.gain * GREY.mean() * factor + channel.intercept) ** 0.5 == pytest.approx(
+        10 * factor, rel=0.15
+    )
+
+
 def test_noise_that_compression_left_is_measured_in_the_pixels() -> None:
     (channel,) = dip.measure_noise(make_noisy_jpeg(GREY, 97)).channels
     assert channel.darkest_std == pytest.approx(10, rel=0.15)

@@ -88,8 +88,6 @@ STRUCTURED_FINE_RATIOS = (1.18, 5.0)
 MAX_WHITE_SPARSE_RATIO = 1.5
 
 
-#: Brightest grey value of a JPEG image.
-MAX_JPEG_LEVEL = 255
 #: Minimum variance before compression, in units of the measured one, for it to be used: at most
 #: 1.1 where compression at quality 95 hid nothing, at least 1.5 at 85.
 MIN_HIDDEN_RATIO = 1.5
@@ -226,7 +224,7 @@ def measure_single_exposure(
     if plane_masks is None and is_checked:
         plane = planes[plane_indices[len(plane_indices) // 2]]
         measured = correct_by_prediction(measured, torch.from_numpy(plane), grey_level_step)
-        measured = _measure_before_compression(measured, plane, grey_level_step)
+        measured = _measure_before_compression(measured, plane)
         measured = _measure_every_second_pixel(measured, planes[plane_indices], grey_level_step)
         if not measured.unreliable_reason and find_clear_stripes(plane) is not None:
             measured = replace(measured, caution=NoiseCaution.LINE_OFFSETS)
@@ -237,14 +235,10 @@ def measure_single_exposure(
     return _apply_user_noise(measured, planes, noise_settings)
 
 
-def _measure_before_compression(
-    measured: NoiseEstimate, plane: Float32Array, grey_level_step: float
-) -> NoiseEstimate:
+def _measure_before_compression(measured: NoiseEstimate, plane: Float32Array) -> NoiseEstimate:
     """Measure noise that JPEG compression may have hidden in (Y, X) as it was before."""
     has_doubt = measured.unreliable_reason or measured.caution
-    if not (has_doubt and grey_level_step and plane.max() <= MAX_JPEG_LEVEL):
-        return measured
-    noise = measure_compressed_noise(plane[None])
+    noise = measure_compressed_noise(plane[None]) if has_doubt else None
     if noise is None:
         return measured
     if noise.variance < MIN_HIDDEN_RATIO * compute_noise_variance(measured, noise.level):
@@ -590,7 +584,7 @@ def measure_colour_noise(
     """
     camera = detect_camera_noise(stack, noise_estimates, grey_level_step)
     caution = NoiseCaution.COLOUR_CAMERA
-    if camera is None and grey_level_step:
+    if camera is None:
         camera, caution = _detect_compressed_noise(stack), NoiseCaution.COMPRESSED
     if camera is not None:
         return camera, replace_channel_noise(camera, noise_estimates, caution)

@@ -56,6 +56,8 @@ MAX_STEP_SEARCH_BLOCKS = 4096
 #: Minimum share of the estimated steps that match the standard table within one, for it to be used
 #: as a whole.
 STANDARD_FRACTION = 0.8
+#: Maximum distance of a decoded pixel from a whole grey level, by single precision.
+MAX_LEVEL_ERROR = 0.01
 #: Blocks in a class of brightness whose noise is measured, and largest number of classes: 20 of
 #: them are flat, and tell white noise to 2 %.
 NOISE_CLASS_BLOCKS = 60
@@ -148,10 +150,15 @@ def read_jpeg_traces(
 
 def _find_scaled_traces(image: Float32Array) -> tuple[JpegParameters | None, float]:
     """Return the traces, and the factor from units of the image to 8-bit grey levels."""
+    scale = _find_level_scale(image)
+    return find_jpeg_parameters(image * scale), scale
+
+
+def _find_level_scale(image: Float32Array) -> float:
+    """Return the factor from units of an image to 8-bit grey levels."""
     maximum = float(image.max())
     # common scales of images: up to 1, 8 bits, or 16 bits with 65535 for 255
-    scale = 255.0 if maximum <= 1 else 1.0 if maximum <= 255 else 1 / 257
-    return find_jpeg_parameters(image * scale), scale
+    return 255.0 if maximum <= 1 else 1.0 if maximum <= 255 else 1 / 257
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -228,7 +235,7 @@ def _find_clipped(levels: npt.NDArray[np.floating]) -> Plane:
 
 
 class CompressedNoise(NamedTuple):
-    """Noise of an image before it was compressed, in 8-bit grey levels.
+    """Noise of an image before it was compressed, in units of the image.
 
     Attributes
     ----------
@@ -252,14 +259,18 @@ class CompressedNoise(NamedTuple):
     has_half_chroma: bool
 
 
-def measure_compressed_noise(levels: npt.NDArray[np.floating]) -> CompressedNoise | None:
+def measure_compressed_noise(image: Float32Array) -> CompressedNoise | None:
     """Measure white noise that was compressed; None without compression, or if it cannot tell.
 
     Parameters
     ----------
-    levels : ndarray
-        (C, Y, X), one or three channels, in 8-bit grey levels.
+    image : ndarray
+        (C, Y, X), one or three channels, in its own units.
     """
+    scale = _find_level_scale(image)
+    levels = np.rint(image * scale)
+    if np.abs(image * scale - levels).max() > MAX_LEVEL_ERROR:  # no decoder has written that
+        return None
     traces = find_jpeg_parameters(levels)
     if traces is None:
         return None
@@ -279,12 +290,12 @@ def measure_compressed_noise(levels: npt.NDArray[np.floating]) -> CompressedNois
     chroma_std /= 2 ** (sum(traces.has_half_chroma) / 2)  # the mean of two pixels is stored
     rounded_variance = _compute_rounded_variance(chroma_std, traces.quantisation_tables[-1])
     return CompressedNoise(
-        gain=gain,
-        intercept=intercept,
-        floor=floor,
-        level=float(means[middle]),
-        variance=float(predicted[middle]),
-        colour_std=COLOUR_TO_CHROMA_RATIO * rounded_variance**0.5,
+        gain=gain / scale,
+        intercept=intercept / scale**2,
+        floor=floor / scale**2,
+        level=float(means[middle]) / scale,
+        variance=float(predicted[middle]) / scale**2,
+        colour_std=COLOUR_TO_CHROMA_RATIO * rounded_variance**0.5 / scale,
         has_half_chroma=any(traces.has_half_chroma),
     )
 
