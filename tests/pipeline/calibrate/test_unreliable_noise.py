@@ -51,6 +51,11 @@ def test_a_channel_is_named_where_there_are_more() -> None:
     assert str(note).startswith("Channel 2: ")
 
 
+def test_what_holds_for_all_channels_is_said_once() -> None:
+    (note,) = make_noise_notes([make_estimate("texture")] * 3, ())
+    assert not str(note).startswith("Channel")
+
+
 def test_constant_channels_are_no_doubt() -> None:
     assert make_noise_notes([make_estimate("blocks"), make_estimate(None)], (0,)) == ()
 

@@ -405,7 +405,7 @@ def _apply_user_noise(
 def make_noise_notes(
     noise_estimates: Sequence[NoiseEstimate], constant_channels: Collection[int]
 ) -> tuple[Note, ...]:
-    """Return a note for each channel whose noise is unreliable or needs a caution.
+    """Return notes on unreliable noise and cautions; what all channels share is said once.
 
     Parameters
     ----------
@@ -414,7 +414,7 @@ def make_noise_notes(
     constant_channels : collection of int
         Channels that hold one value only, which get no note.
     """
-    notes: list[Note] = []
+    channels: dict[str, list[int]] = {}
     for channel, estimate in enumerate(noise_estimates):
         if channel in constant_channels:
             continue
@@ -423,7 +423,14 @@ def make_noise_notes(
             codes.append(f"noise-unreliable-{estimate.unreliable_reason}")
         elif estimate.caution and estimate.caution not in SEPARATELY_NOTED_CAUTIONS:
             codes.append(f"noise-caution-{estimate.caution}")
-        notes += [make_note(code, **name_channel(channel, len(noise_estimates))) for code in codes]
+        for code in codes:
+            channels.setdefault(code, []).append(channel)
+    count = len(noise_estimates)
+    notes: list[Note] = []
+    for code, named in channels.items():
+        is_shared = len(named) == count
+        facts = [{}] if is_shared else [name_channel(channel, count) for channel in named]
+        notes += [make_note(code, **names) for names in facts]
     return tuple(notes)
 
 
