@@ -45,7 +45,7 @@ MAX_BRIGHTNESS_CLASSES = 10
 #: fewer; in a smooth one with white noise, the check gave a false contradiction.
 MIN_CHECKED_BLOCKS = 400
 #: Fewest independent blocks for checks of correlated noise: 64 x 64 pixels have 56. Without checks,
-#: normal noise of 5 was measured wrongly and without a word in 21 of 137 crops of 96 x 96 pixels.
+#: normal noise of 5 was measured wrongly and without a word in 17 of 137 crops of 96 x 96 pixels.
 MIN_CHECKED_CORRELATED_BLOCKS = 50
 #: Share of the blocks, those with least coarse structure, that are treated as flat.
 FLAT_BLOCK_FRACTION = 0.25
