@@ -10,6 +10,7 @@ from PIL import Image
 from skimage import data
 
 import napari_dip as dip
+from napari_dip.pipeline.assess.methods_section import write_methods_section
 
 QUICK = {"preset": "fast", "device": "cpu", "max_iterations": 20}
 GREY = data.cell()[200:328, 150:278]
@@ -38,6 +39,7 @@ def test_a_noisy_jpeg_does_not_come_back_as_it_was(truth, axes) -> None:
     assert set(result.report["noise"]["unreliable_reason"]) == {None}
     assert measure_error(result.image, truth) < 0.5 * measure_error(noisy, truth)
     assert any("JPEG compression hides" in note for note in result.report["notes"])
+    assert "as it was before JPEG compression " in write_methods_section(result.report)
 
 
 def test_noise_that_the_user_entered_is_kept() -> None:

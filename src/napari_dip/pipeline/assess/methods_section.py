@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_dip.engine.noise import NoiseCaution
 from napari_dip.errors.notes import StopReason, parse_report_notes, read_report_stop
 from napari_dip.errors.templates import METHODS, make_printable, render
 from napari_dip.pipeline.recipe import RunSettings, list_settings, recipe_from_dict
@@ -87,6 +88,11 @@ def _uses_measured_noise(report: Report) -> bool:
         return False
     user_noise = [get_task_setting(report, name) for name in ("gain", "read_noise")]
     return get_noise_model(report["noise"]["model"]).has_variance_model and None in user_noise
+
+
+def _is_measured_before_compression(report: Report) -> bool:
+    """Return whether JPEG compression hid the noise of a channel."""
+    return NoiseCaution.COMPRESSED in report["noise"].get("caution", ())
 
 
 def _uses_input(*names: str) -> Callable[[Report], bool]:
@@ -187,6 +193,9 @@ _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "stacking": _uses_blending,
     "colour camera": lambda report: bool(report["noise"].get("camera")) and uses_refinement(report),
     "noise estimation": _uses_measured_noise,
+    "jpeg traces": lambda report: (
+        _is_measured_before_compression(report) or _is_cited_by_method("jpeg traces")(report)
+    ),
     "sure": _uses_sure_term,
     "total variation": lambda report: (
         _uses_smoothing("isotropic")(report) or _is_cited_by_method("total variation")(report)
@@ -327,6 +336,8 @@ def _describe_noise_model(report: Report) -> str:
     for key, template_key in _ORIGINS.items():
         if key in cited:
             origin = _write(template_key)
+    if _is_measured_before_compression(report):
+        origin = _write("origin-compressed", origin=origin)
     if any(note["code"] == "noise-measured-again" for note in report.get("note_codes", ())):
         origin = _write("origin-residual", origin=origin)
     figures = {
