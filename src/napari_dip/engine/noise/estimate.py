@@ -181,6 +181,11 @@ class NoiseEstimate:
         )
 
     @property
+    def is_before_compression(self) -> bool:
+        """Whether it is the noise before JPEG compression, of which the pixels hold less."""
+        return self.caution is NoiseCaution.COMPRESSED
+
+    @property
     def counts_photons(self) -> bool:
         """Whether each grey value is a number of photons, so that the noise is known exactly."""
         return self.caution is NoiseCaution.PHOTON_COUNTS

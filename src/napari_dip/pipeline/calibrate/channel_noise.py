@@ -5,6 +5,7 @@ The user's own figures take precedence.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -91,11 +92,6 @@ MAX_WHITE_SPARSE_RATIO = 1.5
 #: Minimum variance before compression, in units of the measured one, for it to be used: at most
 #: 1.1 where compression at quality 95 hid nothing, at least 1.5 at 85.
 MIN_HIDDEN_RATIO = 1.5
-#: Correlation of neighbouring pixels in the luminance of compressed noise: -0.04 to 0.15.
-COMPRESSED_CORRELATION = 0.05
-#: Correlation of neighbouring pixels in the colours of compressed noise, by whether chroma was
-#: stored at half the size: 0 to 0.5, and 0.4 to 0.84.
-COMPRESSED_COLOUR_CORRELATION = {False: 0.2, True: 0.75}
 
 
 def compute_noise_variance(
@@ -224,9 +220,11 @@ def measure_single_exposure(
     if plane_masks is None and is_checked:
         plane = planes[plane_indices[len(plane_indices) // 2]]
         measured = correct_by_prediction(measured, torch.from_numpy(plane), grey_level_step)
-        measured = _measure_before_compression(measured, plane)
+        if not noise_settings.has_entered_noise:
+            measured = _measure_before_compression(measured, plane)
         measured = _measure_every_second_pixel(measured, planes[plane_indices], grey_level_step)
-        if not measured.unreliable_reason and find_clear_stripes(plane) is not None:
+        is_replaceable = not (measured.unreliable_reason or measured.is_before_compression)
+        if is_replaceable and find_clear_stripes(plane) is not None:
             measured = replace(measured, caution=NoiseCaution.LINE_OFFSETS)
     if noise_model.convert_noise:
         return noise_model.convert_noise(measured, planes)
@@ -467,25 +465,24 @@ def detect_camera_noise(
     return None if camera is None else _confirm_camera_noise(planes, camera)
 
 
-def _detect_compressed_noise(stack: Float32Array) -> CameraNoise | None:
-    """Measure the noise of (N, 3, Y, X) before JPEG compression; None without compression.
-
-    Compression takes most noise from the colours, and leaves red, green and blue the same noise.
-    """
+def _detect_compressed_noise(
+    stack: Float32Array, noise_estimates: Sequence[NoiseEstimate]
+) -> CameraNoise | None:
+    """Measure the noise of (N, 3, Y, X) before JPEG compression; None if it hid nothing."""
     import torch
-
-    from napari_dip.engine.noise.camera_noise import CameraNoise
 
     noise = measure_compressed_noise(stack[len(stack) // 2])
     if noise is None:
         return None
-    luminance_std = (stack.shape[1] * noise.variance) ** 0.5
-    colour_correlation = COMPRESSED_COLOUR_CORRELATION[noise.has_half_chroma]
-    camera = CameraNoise(
-        std=(luminance_std, noise.colour_std, noise.colour_std),
-        correlations=(COMPRESSED_CORRELATION, colour_correlation, colour_correlation),
-    )
-    return _confirm_camera_noise(torch.from_numpy(np.ascontiguousarray(stack)), camera)
+    hidden = [
+        item.is_before_compression
+        or noise.variance >= MIN_HIDDEN_RATIO * compute_noise_variance(item, noise.level)
+        for item in noise_estimates
+    ]
+    if not (noise.has_half_chroma or any(hidden)):  # half chroma leaves colours the same noise
+        return None
+    planes = torch.from_numpy(np.ascontiguousarray(stack))
+    return _confirm_camera_noise(planes, noise.to_camera_noise())
 
 
 def _confirm_camera_noise(planes: torch.Tensor, camera: CameraNoise) -> CameraNoise | None:
@@ -555,6 +552,9 @@ def _replace_noise(
         caution=caution,
         offset=None,
         read_noise=None,
+        gain_error=math.inf,
+        offset_error=0.0,
+        read_noise_error=0.0,
     )
 
 
@@ -592,7 +592,7 @@ def measure_colour_noise(
     camera = detect_camera_noise(stack, noise_estimates, grey_level_step)
     caution = NoiseCaution.COLOUR_CAMERA
     if camera is None:
-        camera, caution = _detect_compressed_noise(stack), NoiseCaution.COMPRESSED
+        camera, caution = _detect_compressed_noise(stack, noise_estimates), NoiseCaution.COMPRESSED
     if camera is not None:
         return camera, replace_channel_noise(camera, noise_estimates, caution)
     height, width = stack.shape[-2:]

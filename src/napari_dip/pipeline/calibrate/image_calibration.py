@@ -150,9 +150,9 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
     if task_spec.reports_unreliable_noise:
         notes += make_noise_notes(noise, constant_channels)
     notes += (*inputs.inspection.notes, *input_notes)
-    if camera_noise:
+    if camera_noise and not noise[0].is_before_compression:
         notes.append(make_note("camera-noise", std=camera_noise.std[0]))
-    elif half_resolution:
+    elif half_resolution and not camera_noise:
         notes.append(make_note("half-resolution"))
     calibration = Calibration(
         intensity_offset=offset,

@@ -319,8 +319,9 @@ def make_repeatability_images(
     run_settings = calibrated_image.run_plan.recipe.run_settings
     calibration = calibrated_image.calibration
     rng = np.random.default_rng(run_settings.seed)
+    noise = [calibration.noise[channel] for channel in calibration.varied_channels]
     can_draw = calibration.camera_noise is None and not any(
-        calibration.noise[channel].unreliable_reason for channel in calibration.varied_channels
+        estimate.unreliable_reason or estimate.is_before_compression for estimate in noise
     )
     check_images: dict[str, CalibratedImage] = {}
     if run_settings.halves and (can_draw or calibration.repeated_exposure is not None):

@@ -22,6 +22,7 @@ from napari_dip.errors.notes import make_note
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.errors import Refusal
     from napari_dip.io import Float32Array, FloatArray, ImageHeader
     from napari_dip.io.header import Headers
@@ -58,6 +59,8 @@ MAX_STEP_SEARCH_BLOCKS = 4096
 STANDARD_FRACTION = 0.8
 #: Maximum distance of a decoded pixel from a whole grey level, by single precision.
 MAX_LEVEL_ERROR = 0.01
+#: Side of the middle that is examined, in pixels: it has 16,384 blocks, more than are used.
+MAX_NOISE_SIDE = 1024
 #: Blocks in a class of brightness whose noise is measured, and largest number of classes: 20 of
 #: them are flat, and tell white noise to 2 %.
 NOISE_CLASS_BLOCKS = 60
@@ -90,6 +93,11 @@ CHROMA_NOISE_RATIO = 0.93
 #: Standard deviation of orthonormal colour differences, in units of that of chroma: 1.60 and 1.53
 #: by the conversion of JFIF.
 COLOUR_TO_CHROMA_RATIO = 1.57
+#: Correlation of neighbouring pixels in the luminance of compressed noise: -0.04 to 0.15.
+COMPRESSED_CORRELATION = 0.05
+#: Correlation of neighbouring pixels in the colours of compressed noise, by whether chroma was
+#: stored at half the size: 0 to 0.5, and 0.4 to 0.84.
+COMPRESSED_COLOUR_CORRELATION = {False: 0.2, True: 0.75}
 #: Standard tables for luma and chroma, at quality 50 (ITU-T T.81, annex K).
 STANDARD_QUANTISATION_TABLES = tuple(
     np.array(table.split(), np.float64).reshape(JPEG_BLOCK_SIDE, JPEG_BLOCK_SIDE)
@@ -258,6 +266,16 @@ class CompressedNoise(NamedTuple):
     colour_std: float
     has_half_chroma: bool
 
+    def to_camera_noise(self) -> CameraNoise:
+        """Return the noise of a colour image, at its middle brightness everywhere."""
+        from napari_dip.engine.noise.camera_noise import CameraNoise
+
+        colour_correlation = COMPRESSED_COLOUR_CORRELATION[self.has_half_chroma]
+        return CameraNoise(
+            std=((3 * self.variance) ** 0.5, self.colour_std, self.colour_std),
+            correlations=(COMPRESSED_CORRELATION, colour_correlation, colour_correlation),
+        )
+
 
 def measure_compressed_noise(image: Float32Array) -> CompressedNoise | None:
     """Measure white noise that was compressed; None without compression, or if it cannot tell.
@@ -268,8 +286,12 @@ def measure_compressed_noise(image: Float32Array) -> CompressedNoise | None:
         (C, Y, X), one or three channels, in its own units.
     """
     scale = _find_level_scale(image)
+    sides = [slice(max(0, side - MAX_NOISE_SIDE) // 2, None) for side in image.shape[1:]]
+    image = image[:, *sides][:, :MAX_NOISE_SIDE, :MAX_NOISE_SIDE]
     levels = np.rint(image * scale)
-    if np.abs(image * scale - levels).max() > MAX_LEVEL_ERROR:  # no decoder has written that
+    # no decoder writes anything between grey levels, or leaves them out
+    is_decoded = np.abs(image * scale - levels).max() <= MAX_LEVEL_ERROR
+    if not is_decoded or np.diff(np.unique(levels), prepend=-np.inf).min() > 1:
         return None
     traces = find_jpeg_parameters(levels)
     if traces is None:
