@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dip.engine.noise import crop_centre
 from napari_dip.errors import Refusal, RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import format_plane_size, make_printable, render_text
@@ -36,8 +37,6 @@ from napari_dip.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    import numpy.typing as npt
-
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, Float32Array, ImageHeader
     from napari_dip.pipeline.machine import Machine
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
 
     ImageArray = Float32Array
-
-ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 #: Modifiers of an architecture by a number: minimum, maximum and effect. Initial spectral norms are
 #: 0.45 to 2.1; the learning rates of the authors and of the presets are 0.001 and 0.01.
@@ -302,7 +299,7 @@ def make_experiment_setup(
     recipe = make_experiment_recipe(architecture=architecture, **settings)
     side = parse_crop(crop, DEFAULT_CROP)
     grey, header, notes, stored_pixels = _read_grey(name, image, axes)
-    cropped = crop_centre(grey, side)
+    cropped = np.ascontiguousarray(crop_centre(grey, side))
     if cropped.shape != grey.shape:
         notes += (make_note("experiment-crop", size=format_plane_size(cropped.shape)),)
     raise_if_refused(refuse_content(cropped, header.name))
@@ -405,16 +402,7 @@ def read_truth(truth: Any, setup: ExperimentSetup) -> ImageArray | None:
     if grey.shape != setup.full_size:
         facts = {"name": header.name, "size": format_plane_size(grey.shape), "image": setup.name}
         raise RefusedError("truth-size", other=format_plane_size(setup.full_size), **facts)
-    return crop_centre(grey, int(setup.recipe["crop"]))
-
-
-def crop_centre(image: npt.NDArray[ScalarT], side: int, axes: str = "YX") -> npt.NDArray[ScalarT]:
-    """Crop an image of these axes to its centre if it is larger than `side` pixels in Y or X."""
-    slices = []
-    for axis, length in zip(axes, image.shape, strict=True):
-        size = min(side, length) if axis in "YX" else length
-        slices.append(slice((length - size) // 2, (length + size) // 2))
-    return np.ascontiguousarray(image[tuple(slices)])
+    return np.ascontiguousarray(crop_centre(grey, int(setup.recipe["crop"])))
 
 
 def standardise(image: AnyArray) -> ImageArray:

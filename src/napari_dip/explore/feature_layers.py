@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from napari_dip.engine.fit.stopping import Control
+from napari_dip.engine.noise import crop_centre
 from napari_dip.errors import raise_if_refused
 from napari_dip.errors.notes import StopReason
 from napari_dip.errors.templates import TEXTS, render_text
@@ -21,7 +22,7 @@ from napari_dip.explore.experiment_results import (
     ReportTable,
     format_rows,
 )
-from napari_dip.explore.experiment_setup import crop_centre, parse_crop
+from napari_dip.explore.experiment_setup import parse_crop
 from napari_dip.pipeline.assess.report_figures import (
     compute_contrast_limits,
     draw_titled_image,
@@ -204,7 +205,7 @@ def plan_features(
     header, load_pixels = open_input("image", image, axes)
     side, pixels = parse_crop(crop, FEATURE_CROP), np.asarray(load_pixels())
     if len(header.axes) == pixels.ndim:  # else the header check reports the error
-        pixels = crop_centre(pixels, side, header.axes)
+        pixels = np.ascontiguousarray(crop_centre(pixels, side, header.axes))
         header = replace(header, shape=pixels.shape)
     weights = settings.get("weights") or None
     network_file = NetworkSource(network=str(network).strip(), weights=weights)

@@ -59,3 +59,14 @@ def predict_variance(signal: Signal, gain: Any, intercept: Any) -> Signal:
 def compute_intercept(gain: float, dark_signal: float, dark_variance: float) -> float:
     """Return the variance at grey value 0 from that of another grey value, such as the offset."""
     return dark_variance - gain * dark_signal
+
+
+def crop_centre(image: Signal, side: int, axes: str = "YX") -> Signal:
+    """Crop an array or tensor of these axes to at most `side` pixels along Y and X; a view."""
+    pixels: Any = image
+    slices = []
+    for axis, length in zip(axes, pixels.shape, strict=True):
+        size = min(side, length) if axis in "YX" else length
+        slices.append(slice((length - size) // 2, (length + size) // 2))
+    cropped: Signal = pixels[tuple(slices)]
+    return cropped

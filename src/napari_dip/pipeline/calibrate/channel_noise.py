@@ -15,6 +15,7 @@ from napari_dip.engine.noise import (
     NoiseCaution,
     UnreliableReason,
     compute_intercept,
+    crop_centre,
     predict_variance,
 )
 from napari_dip.errors.notes import make_note
@@ -489,9 +490,7 @@ def _confirm_camera_noise(planes: torch.Tensor, camera: CameraNoise) -> CameraNo
     """Filter a central crop, and accept the noise if the residual has no texture."""
     from napari_dip.engine.refinement import filter_camera_noise
 
-    sizes = [(side, min(side, RESIDUAL_CROP_SIDE)) for side in planes.shape[-2:]]
-    y, x = (slice((side - size) // 2, (side + size) // 2) for side, size in sizes)
-    crop = planes[len(planes) // 2, :, y, x][None].float()
+    crop = crop_centre(planes[len(planes) // 2], RESIDUAL_CROP_SIDE, "CYX")[None].float()
     for _ in range(1 + MAX_NOISE_RETRIES):
         residual = (crop - filter_camera_noise(crop, camera).mean).mean((0, 1))
         max_correlation = MAX_DISTANT_CORRELATION * RESIDUAL_CROP_SIDE / min(residual.shape)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_dip.engine.constants import JPEG_BLOCK_SIDE, YCBCR_WEIGHTS
-from napari_dip.engine.noise import predict_variance
+from napari_dip.engine.noise import crop_centre, predict_variance
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 
@@ -286,11 +286,10 @@ def measure_compressed_noise(image: Float32Array) -> CompressedNoise | None:
         (C, Y, X), one or three channels, in its own units.
     """
     scale = _find_level_scale(image)
-    sides = [slice(max(0, side - MAX_NOISE_SIDE) // 2, None) for side in image.shape[1:]]
-    image = image[:, *sides][:, :MAX_NOISE_SIDE, :MAX_NOISE_SIDE]
-    levels = np.rint(image * scale)
+    scaled = crop_centre(image, MAX_NOISE_SIDE, "CYX") * scale
+    levels = np.rint(scaled)
     # no decoder writes anything between grey levels, or leaves them out
-    is_decoded = np.abs(image * scale - levels).max() <= MAX_LEVEL_ERROR
+    is_decoded = np.abs(scaled - levels).max() <= MAX_LEVEL_ERROR
     if not is_decoded or np.diff(np.unique(levels), prepend=-np.inf).min() > 1:
         return None
     traces = find_jpeg_parameters(levels)
@@ -345,7 +344,7 @@ def _measure_luma_noise(
     luma, clipped = _split_luma(levels)[0] - 128, _find_clipped(levels)
     blocks = compute_dct_coefficients(luma, clipped, traces.block_offset, MAX_STEP_SEARCH_BLOCKS)
     steps = traces.quantisation_tables[0]
-    frequency = _FREQUENCY + _POSITION  # of rows and of columns
+    frequency = np.indices(steps.shape).sum(0)
     is_noise, is_fine = frequency >= MIN_FLAT_FREQUENCY, frequency >= MIN_FINE_FREQUENCY
     coarse = (blocks**2)[:, (frequency > 0) & ~is_noise].sum(1)
     rows, white_count = [], 0

@@ -11,7 +11,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.engine.noise import predict_variance
+from napari_dip.engine.noise import crop_centre, predict_variance
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import keep_extra_inputs
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import AnyArray, BoolArray, Float32Array, ImageHeader
+    from napari_dip.io import BoolArray, Float32Array, ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.tasks.base import ConvertedInputs, ConvertInputs, FitInput
     from napari_dip.tasks.noise_models.stripes import StripeOffsets
@@ -160,7 +160,7 @@ def _replace_impulses(
 
 def list_noise_hints(image: Float32Array) -> tuple[Note, ...]:
     """Return notes on artefacts that an image (C, *grid) clearly shows."""
-    planes = [_crop_centre(plane) for plane in image.reshape(-1, *image.shape[-2:])]
+    planes = [crop_centre(plane, HINT_CROP_SIDE) for plane in image.reshape(-1, *image.shape[-2:])]
     plane = max(planes, key=lambda plane: float(plane.std()))
     notes = []
     if impulses := _measure_impulse_fraction(plane):
@@ -175,15 +175,10 @@ def find_clear_stripes(plane: npt.NDArray[np.floating]) -> StripeOffsets | None:
     """Find clear stripes in the centre of a plane (Y, X); None if there are none."""
     from napari_dip.tasks.noise_models.stripes import find_line_offsets
 
-    stripes = find_line_offsets(_crop_centre(plane))
+    stripes = find_line_offsets(crop_centre(plane, HINT_CROP_SIDE))
     if stripes is None or stripes.variance_ratio <= MIN_STRIPE_VARIANCE_RATIO:
         return None
     return stripes
-
-
-def _crop_centre(plane: AnyArray) -> AnyArray:
-    starts = [max(0, (side - HINT_CROP_SIDE) // 2) for side in plane.shape]
-    return plane[starts[0] : starts[0] + HINT_CROP_SIDE, starts[1] : starts[1] + HINT_CROP_SIDE]
 
 
 def _measure_impulse_fraction(plane: Float32Array) -> float:
