@@ -1,12 +1,14 @@
 """Count results below input or BM3D, on every shared image with ground truth and six noises.
 
-Usage: python benchmarks/every_noise.py [--every 8] [--first 0] [--off-model]
+Usage: python benchmarks/every_noise.py [--every 8] [--first 0] [--off-model | --saved]
 The middle 160 x 160 pixels of each true image, with normal noise of 15, 25 and 50 and with photon
 noise of 2, 10 and 50 photons at white, `fast`, blind, seed 0 and the image's name. BM3D is told
 its own blind estimate; with photon noise it works between a variance-stabilising transform and its
 inverse, each channel by itself. With `--off-model`, noise whose variance is no line in brightness:
-speckle of 16 looks, and normal noise of 25 and of 10 saved as JPEG of quality 75 and 85. Resumable:
-one line for each result in benchmarks/out/every_noise.jsonl, or off_model_noise.jsonl.
+speckle of 16 looks, and normal noise of 25 and of 10 saved as JPEG of quality 75 and 85. With
+`--saved`, normal noise of 10, 25 and 50 saved with 8 bits: whole grey values, cut off at 0 and 255.
+Resumable: one line for each result in benchmarks/out/every_noise.jsonl, off_model_noise.jsonl or
+saved_noise.jsonl.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ SIDE = 160
 NORMAL, PHOTONS = (15, 25, 50), (2, 10, 50)
 #: Noises off the variance model: looks of speckle, and quality of JPEG after normal noise.
 OFF_MODEL = (("speckle", 16), ("jpeg", 75), ("jpeg", 85))
+#: Standard deviations of 255 of noise that is saved with 8 bits.
+SAVED = (10, 25, 50)
 #: Standard deviation of the noise by quality of JPEG.
 JPEG_SIGMA = {75: 25, 85: 10}
 #: Where true images lie.
@@ -73,12 +77,15 @@ def crop_middle(path: Path) -> Image:
 
 
 def add_noise(truth: Image, kind: str, strength: int, seed: int) -> Image:
-    """Add noise, neither cut off nor rounded unless it is saved as JPEG."""
+    """Add noise, neither cut off nor rounded unless it is saved as JPEG or with 8 bits."""
     rng = np.random.default_rng(seed)
     if kind == "speckle":
         return truth * rng.gamma(strength, 1 / strength, truth.shape)
-    if kind == "jpeg":
-        noisy = np.clip(np.rint(truth + rng.normal(0, JPEG_SIGMA[strength], truth.shape)), 0, 255)
+    if kind in ("jpeg", "saved"):
+        deviation = JPEG_SIGMA[strength] if kind == "jpeg" else strength
+        noisy = np.clip(np.rint(truth + rng.normal(0, deviation, truth.shape)), 0, 255)
+        if kind == "saved":
+            return noisy
         buffer = BytesIO()
         PillowImage.fromarray(noisy.astype(np.uint8)).save(buffer, "JPEG", quality=strength)
         return np.asarray(PillowImage.open(buffer), np.float64)
@@ -90,7 +97,7 @@ def add_noise(truth: Image, kind: str, strength: int, seed: int) -> Image:
 def denoise_bm3d(noisy: Image, kind: str) -> Image:
     """Denoise by BM3D, blind."""
     planes = split_channels(noisy)
-    if kind in ("normal", "jpeg"):
+    if kind in ("normal", "jpeg", "saved"):
         return run_bm3d(noisy, [max(estimate_white_sigma(plane), 0.1) for plane in planes])
     clean = [run_stabilised_bm3d(plane, estimate_variance_line(plane)) for plane in planes]
     return clean[0] if noisy.ndim == 2 else np.stack(clean, -1)
@@ -102,7 +109,8 @@ def evaluate(path: Path, kind: str, strength: int) -> dict[str, Any]:
     name = f"{path.parent.name}/{path.stem}"
     noisy = add_noise(truth, kind, strength, zlib.crc32(f"{name} {kind} {strength}".encode()))
     axes = "YX" if truth.ndim == 2 else "YXS"
-    result = dip.denoise(noisy.astype(np.float32), axes=axes, preset="fast", device="cpu")
+    measured = noisy.astype(np.uint8 if kind == "saved" else np.float32)
+    result = dip.denoise(measured, axes=axes, preset="fast", device="cpu")
     noise_record = result.report["noise"]
     figures = [
         psnr(image, truth) for image in (noisy, np.asarray(result.image), denoise_bm3d(noisy, kind))
@@ -149,11 +157,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--off-model", action="store_true")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--off-model", action="store_true")
+    choice.add_argument("--saved", action="store_true")
     options = parser.parse_args()
-    name = "off_model_noise" if options.off_model else "every_noise"
-    usual = [*(("normal", s) for s in NORMAL), *(("photons", s) for s in PHOTONS)]
-    noises = OFF_MODEL if options.off_model else usual
+    name, noises = (
+        "every_noise",
+        [
+            *(("normal", deviation) for deviation in NORMAL),
+            *(("photons", photons) for photons in PHOTONS),
+        ],
+    )
+    if options.off_model:
+        name, noises = "off_model_noise", list(OFF_MODEL)
+    elif options.saved:
+        name, noises = "saved_noise", [("saved", deviation) for deviation in SAVED]
     pairs = [(path, *noise) for path in list_truths() for noise in noises]
     order = np.random.default_rng(0).permutation(len(pairs))  # each Nth stands for all
     rows = list(read_results(name))

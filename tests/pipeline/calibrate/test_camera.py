@@ -56,6 +56,20 @@ def test_white_noise_is_not_taken_for_a_cameras() -> None:
     assert find_camera(draw_scene() + 12 * torch.randn(draw_scene().shape, generator=rng)) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "column", "noise"),
+    [("immunohistochemistry", 200, 200, 5), ("chelsea", 40, 60, 3), ("gravel", 40, 60, 10)],
+)
+def test_texture_under_white_noise_is_not_taken_for_noise_of_a_camera(
+    name: str, row: int, column: int, noise: int
+) -> None:
+    picture = np.asarray(getattr(data, name)(), np.float32)
+    picture = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, 2)
+    crop = torch.from_numpy(picture[row : row + 160, column : column + 160]).permute(2, 0, 1)[None]
+    rng = torch.Generator().manual_seed(0)
+    assert find_camera(crop + noise * torch.randn(crop.shape, generator=rng)) is None
+
+
 def test_texture_in_the_flattest_blocks_counts_less_as_noise() -> None:
     pebbles = zoom(data.gravel()[100:180, 60:140].astype(float), 2)
     pebbles = 130 + 20 * (pebbles - pebbles.mean()) / pebbles.std()

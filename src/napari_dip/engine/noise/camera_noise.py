@@ -58,6 +58,9 @@ MAX_COLOUR_RATIO = 4.5
 #: Maximum ratio of the noise of both colours: at most 1.71 in 207 crops of cc15 and PolyU, 1.77 or
 #: more in fur (baboon).
 MAX_COLOUR_IMBALANCE = 1.75
+#: Maximum share of the finest frequencies in the noise of colour: at most 0.45 in 350 crops of cc15
+#: and PolyU, 0.72 or more in photographs with white noise that were taken for camera noise.
+MAX_FINE_COLOUR_SHARE = 0.55
 #: Limits of the ratio of luminance to the finest frequencies (docs/constants.md).
 FINE_NOISE_RATIO_RANGE = (3.0, 13.0)
 #: Standard deviation of second differences along both axes, per unit of white noise: 1² + 2² + 1².
@@ -156,12 +159,15 @@ class TextureStatistics(NamedTuple):
         Correlation of neighbouring pixels in luminance, as measured.
     fine_std : float
         Standard deviation of luminance at the finest frequencies, per unit of white noise.
+    fine_colour_share : float
+        As `fine_std` for the colours, over their standard deviation; 1 for white noise.
     """
 
     block_ratio: float
     brightness_ratio: float
     correlation: float
     fine_std: float
+    fine_colour_share: float
 
 
 def make_opponent_matrix() -> Tensor:
@@ -200,6 +206,7 @@ def identify_camera_noise(
     is_camera = (
         camera.std[0] >= min_std
         and first_colour <= MAX_COLOUR_IMBALANCE * second_colour
+        and texture.fine_colour_share <= MAX_FINE_COLOUR_SHARE
         and _is_homogeneous(texture, has_strong_colours=has_strong_colours)
         and (
             has_strong_colours
@@ -276,23 +283,25 @@ def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics
     class_count = min(CAMERA_BRIGHTNESS_CLASSES, len(usable) // MIN_CAMERA_CLASS_BLOCKS)
     classes = usable[means[usable].argsort(stable=True)].tensor_split(class_count)
     luminance, flat = _measure_flat_energy(energies[0], classes, FLAT_LUMINANCE_FRACTION)
-    first_colour_std, second_colour_std = (
-        (COLOUR_VARIANCE_FACTOR * _measure_flat_energy(energy, classes, FLAT_COLOUR_FRACTION)[0])
-        ** 0.5
-        for energy in energies[1:]
-    )
+    colour_stds, fine_shares = [], []
+    for energy, residual in zip(energies[1:], residuals[1:], strict=True):
+        colour, flat_in_colour = _measure_flat_energy(energy, classes, FLAT_COLOUR_FRACTION)
+        colour_stds.append((COLOUR_VARIANCE_FACTOR * colour) ** 0.5)
+        fine_shares.append(_measure_fine_std(residual[flat_in_colour]) / colour**0.5)
     correlation = _estimate_neighbour_correlation(residuals[0][flat])
     lowest, highest = LUMINANCE_CORRELATION_RANGE
     luminance_std = (LUMINANCE_VARIANCE_FACTOR * luminance) ** 0.5
     luminance_correlation = min(max(correlation, lowest), highest)
     camera_noise = CameraNoise(
-        (luminance_std, first_colour_std, second_colour_std),
+        (luminance_std, *colour_stds),
         (luminance_correlation, COLOUR_CORRELATION, COLOUR_CORRELATION),
     )
-    second_differences = residuals[0][flat].diff(n=2, dim=1).diff(n=2, dim=2)
-    fine_std = float(second_differences.std(correction=0)) / SECOND_DIFFERENCE_STD
-    block_ratio, brightness_ratio = _compare_flat_blocks(energies[0], classes)
-    return camera_noise, TextureStatistics(block_ratio, brightness_ratio, correlation, fine_std)
+    return camera_noise, TextureStatistics(
+        *_compare_flat_blocks(energies[0], classes),
+        correlation,
+        _measure_fine_std(residuals[0][flat]),
+        sum(fine_shares) / len(fine_shares),
+    )
 
 
 def draw_noise_sample(
@@ -328,6 +337,12 @@ def _measure_flat_energy(
     flatter_half = torch.cat([blocks for _, blocks in class_energies[: len(class_energies) // 2]])
     middle = len(class_energies) // 2
     return (class_energies[middle - 1][0] + class_energies[middle][0]) / 2, flatter_half
+
+
+def _measure_fine_std(residuals: Tensor) -> float:
+    """Return the standard deviation at the finest frequencies, per unit of white noise."""
+    second_differences = residuals.diff(n=2, dim=1).diff(n=2, dim=2)
+    return float(second_differences.std(correction=0)) / SECOND_DIFFERENCE_STD
 
 
 def _estimate_neighbour_correlation(residuals: Tensor) -> float:
