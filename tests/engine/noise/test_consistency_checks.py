@@ -193,11 +193,12 @@ def test_a_gamma_curve_that_a_line_follows_badly_is_reported() -> None:
     assert find_caution(stored, 1) or find_unreliable_reason(stored)
 
 
-def test_noise_that_is_mostly_cut_off_is_reported() -> None:
+def test_noise_that_is_mostly_cut_off_is_measured() -> None:
     light = 4095 + 6 * 4 * 40 * (0.6 - COLUMNS) / 0.6
     gained = light + rng().normal(0, 40, light.shape)
     estimate = estimate_noise(torch.from_numpy(np.clip(np.rint(gained), 0, 4095))[None], 1)
-    assert estimate.caution == "mostly-clipped"
+    assert estimate.unreliable_reason is None and estimate.caution is None
+    assert float(estimate.compute_variance(torch.tensor(4095.0))) == pytest.approx(1600, rel=0.1)
 
 
 def test_texture_is_no_noisier_than_its_finest_frequencies() -> None:

@@ -6,8 +6,8 @@ camera with photon noise and read noise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,11 +50,35 @@ MAX_CALM_CORRELATION = 0.35
 MIN_LINE_GAIN = 0.05
 #: Floor of a line through all classes, in units of the least variance.
 LINE_FLOOR_FRACTION = 0.25
+#: Coefficients c of tanh(c0 d + c1 d²), the variance of clipped normal noise whose mean is d
+#: standard deviations from the limit: off by at most 2 % for d above 0.2.
+CLIPPED_VARIANCE_COEFFICIENTS = (0.85, 0.0555)
+#: Range of distances from a limit: the mean of a signal there is 0.4 deviations from it, and at 10
+#: nothing is clipped. With 0.1 noise was left in colours that touch both limits.
+CLIPPED_DISTANCE_RANGE = (0.4, 10.0)
+#: Limit of noise that is not clipped, in network units, where images span about 1. Gradients of an
+#: infinite one would be undefined.
+UNLIMITED = 1e6
 #: Least noise variance, in squared network units.
 MIN_VARIANCE = 1e-10
 #: Size, in voxels, of the window whose residuals correct the variance of a volume's voxel. Larger
 #: ones miss thin structure, smaller ones take in noise (docs/constants.md).
 RESIDUAL_WINDOW = (3, 9, 9)
+
+
+class ClippingLimit(NamedTuple):
+    """A limit at which noise is clipped, (B, C, 1, ...) in network units.
+
+    Attributes
+    ----------
+    value : Tensor
+        The limit; `UNLIMITED` where nothing is clipped.
+    std : Tensor
+        > 0, standard deviation there before clipping.
+    """
+
+    value: Tensor
+    std: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -69,16 +93,20 @@ class NoiseVariance:
         (B, C, 1, ...), > 0, lower bound of the variance.
     square : Tensor or None
         (B, C, 1, ...), coefficient of the squared signal for multiplicative noise; None: 0.
+    limits : tuple of ClippingLimit
+        Where noise is clipped: black and white, or nothing. A signal is then the mean of clipped
+        measurements.
     """
 
     gain: Tensor
     intercept: Tensor
     floor: Tensor
     square: Tensor | None = None
+    limits: tuple[ClippingLimit, ...] = ()
 
     def scale(self, factor: float) -> NoiseVariance:
         """Return the variance times a factor."""
-        return self._map(lambda coefficient: factor * coefficient)
+        return replace(self._map(lambda coefficient: factor * coefficient), limits=self.limits)
 
     def select(self, index: int) -> NoiseVariance:
         """Return the variance of one measurement, by its index."""
@@ -89,12 +117,13 @@ class NoiseVariance:
         return self._map(lambda coefficient: coefficient.mean(0, keepdim=True))
 
     def _map(self, convert: Callable[[Tensor], Tensor]) -> NoiseVariance:
-        """Return the variance with each coefficient changed."""
+        """Return the variance with each tensor changed."""
         return NoiseVariance(
             gain=convert(self.gain),
             intercept=convert(self.intercept),
             floor=convert(self.floor),
             square=None if self.square is None else convert(self.square),
+            limits=tuple(ClippingLimit(*map(convert, limit)) for limit in self.limits),
         )
 
     @classmethod
@@ -104,20 +133,47 @@ class NoiseVariance:
             torch.cat([getattr(variance, name) for variance in variances])
             for name in ("gain", "intercept", "floor")
         )
-        if all(variance.square is None for variance in variances):
-            return cls(gain=gain, intercept=intercept, floor=floor)
         squares = [
             torch.zeros_like(variance.gain) if variance.square is None else variance.square
             for variance in variances
         ]
-        return cls(gain=gain, intercept=intercept, floor=floor, square=torch.cat(squares))
+        has_square = any(variance.square is not None for variance in variances)
+        nowhere = (ClippingLimit(torch.full_like(gain[:1], UNLIMITED), torch.ones_like(gain[:1])),)
+        ends = zip(*(variance.limits or 2 * nowhere for variance in variances), strict=True)
+        is_clipped = any(variance.limits for variance in variances)
+        return cls(
+            gain=gain,
+            intercept=intercept,
+            floor=floor,
+            square=torch.cat(squares) if has_square else None,
+            limits=tuple(ClippingLimit(*map(torch.cat, zip(*end, strict=True))) for end in ends)
+            if is_clipped
+            else (),
+        )
 
     def compute_variance(self, signal: Tensor) -> Tensor:
         """Return the variance at each pixel of `signal` (B, C, *grid)."""
         variance = predict_variance(signal, self.gain, self.intercept)
         if self.square is not None:
             variance = variance + self.square * signal**2
-        return variance.maximum(self.floor)
+        variance = variance.maximum(self.floor)
+        for limit in self.limits:
+            distance = (signal - limit.value).abs() / limit.std
+            variance = variance * _compute_clipped_variance(distance)
+        return variance
+
+
+def _compute_clipped_variance(distance: Tensor) -> Tensor:
+    """Return the variance of clipped normal noise, in units of that before clipping.
+
+    Parameters
+    ----------
+    distance : Tensor
+        Of the mean after clipping from the limit, in standard deviations there before clipping.
+    """
+    distance = distance.clamp(*CLIPPED_DISTANCE_RANGE)
+    first, second = CLIPPED_VARIANCE_COEFFICIENTS
+    return torch.tanh(distance * (first + second * distance))
 
 
 def make_gaussian_deviance(
@@ -360,6 +416,7 @@ def measure_noise_again(
     gain, intercept, floor = (
         getattr(noise_variance, name).clone() for name in ("gain", "intercept", "floor")
     )
+    limits = tuple(limit._replace(value=limit.value.clone()) for limit in noise_variance.limits)
     claimed, is_changed = noise_variance.compute_variance(mean), False
     for c in channels:
         planes = (measurement[0, c] - mean[0, c], mean[0, c], claimed[0, c])
@@ -367,10 +424,12 @@ def measure_noise_again(
         if classes is None:
             continue
         gain[0, c], intercept[0, c], floor[0, c] = fit_noise_line(*classes)
+        for limit in limits:  # it was measured after clipping
+            limit.value[0, c] = UNLIMITED
         is_changed = True
     if not is_changed:
         return noise_variance
-    return NoiseVariance(gain=gain, intercept=intercept, floor=floor, square=noise_variance.square)
+    return replace(noise_variance, gain=gain, intercept=intercept, floor=floor, limits=limits)
 
 
 def _measure_calm_classes(

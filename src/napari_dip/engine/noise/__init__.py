@@ -3,10 +3,21 @@
 All functions depend on pixels alone. Refinement, likelihoods, tasks and the pipeline import it.
 """
 
+from __future__ import annotations
+
 from enum import StrEnum
-from typing import Any, TypeVar
+from math import ceil, pi, sqrt
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Signal = TypeVar("Signal")
+#: Distance from the limit, in standard deviations, beyond which clipping is negligible: 1e-9 of the
+#: noise.
+CLIPPING_SIGMAS = 6.0
+#: Maximum photon count of the Poisson distribution; beyond, a normal one is as accurate.
+MAX_PHOTON_COUNTS = 1000
 
 
 class UnreliableReason(StrEnum):
@@ -59,6 +70,55 @@ def predict_variance(signal: Signal, gain: Any, intercept: Any) -> Signal:
 def compute_intercept(gain: float, dark_signal: float, dark_variance: float) -> float:
     """Return the variance at grey value 0 from that of another grey value, such as the offset."""
     return dark_variance - gain * dark_signal
+
+
+def compute_excess(above: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean and mean square of what normal values exceed a limit by, and how many do.
+
+    Parameters
+    ----------
+    above : Tensor
+        Distance of their means above the limit.
+    std : Tensor
+        Their standard deviations.
+    """
+    import torch
+
+    distance = above / std
+    density, fraction = (-(distance**2) / 2).exp() / sqrt(2 * pi), torch.special.ndtr(distance)
+    square = (1 + distance**2) * fraction + distance * density
+    return std * (density + distance * fraction), std**2 * square, fraction
+
+
+def compute_dark_excess(
+    light: Tensor, gain: float, dark_std: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `compute_excess` does for values that are clipped at black.
+
+    Counts of photons are not negative, so only the noise in the dark is clipped. Its excess is
+    averaged over the Poisson distribution of the count.
+
+    Parameters
+    ----------
+    light : Tensor
+        (K,), signals above black, not negative.
+    gain : float
+        Grey values of one photon.
+    dark_std : float
+        Standard deviation of the noise without light.
+    """
+    import torch
+
+    if not dark_std:
+        return (torch.zeros_like(light),) * 3
+    if gain * MAX_PHOTON_COUNTS < CLIPPING_SIGMAS * dark_std:  # photon noise is normal near black
+        return compute_excess(-light, (dark_std**2 + gain * light).sqrt())
+    counts = torch.arange(ceil(CLIPPING_SIGMAS * dark_std / gain) + 1).to(light)
+    photons = (light / gain).clamp(min=1e-300)[:, None]
+    probabilities = (counts * photons.log() - photons - (counts + 1).lgamma()).exp()
+    excess = compute_excess(-gain * counts, torch.full_like(counts, dark_std))
+    first, square, fraction = (probabilities @ part for part in excess)
+    return first, square, fraction
 
 
 def crop_centre(image: Signal, side: int, axes: str = "YX") -> Signal:

@@ -21,6 +21,7 @@ from napari_dip.engine.noise.consistency_checks import (
     find_contradiction,
     is_textured,
     measure_finest_level,
+    restore_clipped_spectra,
 )
 from napari_dip.engine.noise.correlation import (
     MIN_LAG_1_CORRELATION,
@@ -37,6 +38,7 @@ from napari_dip.engine.noise.correlation import (
 )
 from napari_dip.engine.noise.flat_blocks import (
     DCT_SIDE,
+    MIN_CLIPPED_VARIANCE,
     NO_CLIPPING,
     BlockSpectra,
     NoiseSample,
@@ -45,6 +47,7 @@ from napari_dip.engine.noise.flat_blocks import (
     find_dark_plateau,
     make_frequency_grids,
     measure_robust_range,
+    relate_to_signals,
     select_finest_bands,
 )
 from napari_dip.engine.noise.variance_model import (
@@ -55,6 +58,9 @@ from napari_dip.engine.noise.variance_model import (
     merge_dark_blocks,
 )
 
+#: Share of informative blocks of a clipped image below which all blocks are used, as they were
+#: before clipping: with 0.4 the RMS error of noise of 25 was 4.5 % in 46 images, now 3.0 %.
+MAX_CLIPPED_INFORMATIVE_FRACTION = 0.95
 #: Up to this correlation at lag 1, the variance is measured at the finest frequencies, since image
 #: structure that remains in flat blocks may cause as much (docs/constants.md).
 MAX_DOUBTFUL_CORRELATION = 0.12
@@ -256,6 +262,7 @@ def estimate_noise(
     planes = planes.to(torch.float64)
     value_range = measure_robust_range(planes)
     rounding_variance = grey_level_step**2 / 12
+    min_variance = max(rounding_variance, (1e-4 * value_range) ** 2)
     clipping_limits = limits = find_clipping_limits(planes)
     spectra = compute_block_spectra(planes, measured_mask, limits)
     all_spectra = spectra if limits == NO_CLIPPING else None
@@ -263,11 +270,14 @@ def estimate_noise(
     if photon_gain is not None:
         return _make_count_estimate(photon_gain, clipping_limits[1])
     reason: UnreliableReason | None = None
-    if len(spectra.means) < MIN_NOISE_BLOCKS and limits != NO_CLIPPING:
-        # clipped blocks are better than none
-        reason, limits = UnreliableReason.CLIPPED, NO_CLIPPING
-        spectra = compute_block_spectra(planes, measured_mask, limits)
-    if len(spectra.means) < MIN_NOISE_BLOCKS:
+    restored = None
+    if limits != NO_CLIPPING and spectra.informative_fraction < MAX_CLIPPED_INFORMATIVE_FRACTION:
+        restored = restore_clipped_spectra(planes, measured_mask, limits, min_variance)
+        if restored is None and len(spectra.means) < MIN_NOISE_BLOCKS:
+            # clipped blocks are better than none
+            reason, limits = UnreliableReason.CLIPPED, NO_CLIPPING
+            spectra = compute_block_spectra(planes, measured_mask, limits)
+    if restored is None and len(spectra.means) < MIN_NOISE_BLOCKS:
         return _make_fallback_estimate(
             max((FALLBACK_NOISE_FRACTION * value_range) ** 2, rounding_variance),
             reason or UnreliableReason.TOO_FEW_BLOCKS,
@@ -279,9 +289,12 @@ def estimate_noise(
         measured_mask=measured_mask,
         clipping_limits=limits,
         grey_level_step=grey_level_step,
-        min_variance=max(rounding_variance, (1e-4 * value_range) ** 2),
+        min_variance=min_variance,
     )
-    noise_fit = _fit_noise_sample(sample, spectra, reason)
+    if restored is None:
+        noise_fit = _fit_noise_sample(sample, spectra, reason)
+    else:
+        sample, noise_fit = _fit_clipped_sample(sample, spectra, restored, reason)
     if (inverted := _estimate_inverted(sample, noise_fit)) is not None:
         return replace(inverted, clipping_limits=clipping_limits)
     if noise_fit.reason is UnreliableReason.OFF_VARIANCE_MODEL or noise_fit.variance_model.floor:
@@ -319,6 +332,25 @@ def _fit_noise_sample(
         # what is correlated is texture; white noise is no stronger than the finest frequencies
         model, correlation = white_model, WHITE_NOISE
     return _NoiseFit(spectra, model, correlation, reason)
+
+
+def _fit_clipped_sample(
+    sample: NoiseSample,
+    spectra: BlockSpectra,
+    restored: BlockSpectra,
+    reason: UnreliableReason | None,
+) -> tuple[NoiseSample, _NoiseFit]:
+    """Fit the blocks as they were before clipping, or those without clipped pixels.
+
+    Restored blocks at the edges of saturated structure may look like correlated noise.
+    """
+    unclipped = sample._replace(clipping_limits=NO_CLIPPING)
+    noise_fit = _fit_noise_sample(unclipped, restored, reason)
+    if noise_fit.reason and len(spectra.means) >= MIN_NOISE_BLOCKS:
+        whole_fit = _fit_noise_sample(sample, spectra, reason)
+        if not whole_fit.reason:
+            return sample, whole_fit
+    return unclipped, noise_fit
 
 
 def _compute_variance_floor(
@@ -532,6 +564,11 @@ def correct_by_prediction(
         return noise_estimate
     levels, remaining = measure_prediction_residual(plane)
     measured_variance = noise_estimate.compute_variance(levels)
+    if noise_estimate.clipping_limits != NO_CLIPPING:
+        line = noise_estimate.gain, noise_estimate.intercept, max(noise_estimate.floor, 1e-30)
+        clipped = relate_to_signals(levels, line, noise_estimate.clipping_limits)
+        ratio = clipped.variance_ratio.clamp(min=MIN_CLIPPED_VARIANCE)
+        measured_variance = measured_variance * ratio
     fraction = float((remaining / measured_variance).median())
     white = compute_residual_fraction((), ())
     if compute_blind_spot_size([noise_estimate], (plane.shape[0], plane.shape[1])) == (1, 1):

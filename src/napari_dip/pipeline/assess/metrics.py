@@ -213,9 +213,11 @@ def measure_residual(
     pixel_variance : ndarray or float
         (Y, X): additional variance from the read noise of single pixels.
     """
+    from napari_dip.pipeline.calibrate.clipping import compute_clipped_variance
+
     valid = np.ones(residual.shape) if measured_mask is None else measured_mask.astype(np.float64)
     total = max(float(valid.sum()), 1.0)
-    variance = compute_noise_variance(noise_estimate, prediction, pixel_variance)
+    variance = compute_clipped_variance(noise_estimate, prediction, pixel_variance)
     is_tested = valid > 0
     is_lit = variance >= MIN_COUNT_VARIANCE * noise_estimate.floor
     if noise_estimate.counts_photons and bool((is_tested & is_lit).any()):

@@ -257,8 +257,8 @@ def _measure_every_second_pixel(
     """
     import torch
 
+    from napari_dip.engine.noise.consistency_checks import measure_finest_variance
     from napari_dip.engine.noise.estimate import estimate_noise
-    from napari_dip.engine.noise.flat_blocks import measure_finest_variance
 
     height, width = (side // 2 * 2 for side in planes.shape[1:])
     is_shared = measured.unreliable_reason in SHARED_NOISE_REASONS

@@ -12,30 +12,35 @@ the same factor, so that overestimated noise cannot brighten an image.
 from __future__ import annotations
 
 from dataclasses import replace
-from math import ceil, isfinite, pi, sqrt
+from math import isfinite, pi, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from napari_dip.engine.noise import predict_variance
+from napari_dip.engine.noise import (
+    CLIPPING_SIGMAS,
+    compute_dark_excess,
+    compute_excess,
+    predict_variance,
+)
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.plan.layout import cut_into_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
     from napari_dip.pipeline.calibrate.types import Calibration
     from napari_dip.pipeline.plan.types import Plan, WorkUnit
 
-#: Distance from the limit, in standard deviations, beyond which clipping is negligible: 1e-9 of the
-#: noise.
-CLIPPING_SIGMAS = 6.0
+#: Minimum weight of the clipping correction at a limit for the noise to be weaker there: fewer
+#: clipped pixels than half of the predicted ones say that the noise there was not measured.
+MIN_EFFECTIVE_WEIGHT = 0.5
 #: Points of the table of clipped noise: linear interpolation errs by 2e-5 of the noise.
 CLIPPING_TABLE_POINTS = 512
-#: Maximum photon count of the Poisson distribution; beyond, a normal one is as accurate.
-MAX_PHOTON_COUNTS = 1000
 #: Halvings of an interval, down to the precision of a float.
 _BISECTION_STEPS = 60
 #: Side of the blocks, in pixels, whose means predict how many pixels are clipped.
@@ -77,18 +82,15 @@ def compute_clipped_mean(noise_estimate: NoiseEstimate, signals: FloatArray) -> 
     means = signals.astype(np.float64)
     for side, sign in enumerate((1, -1)):
         if isfinite(noise_estimate.clipping_limits[side]):
-            excess = _average_over_noise(noise_estimate, signals, side, _compute_mean_excess)
+            excess, _ = _compute_excess(noise_estimate, signals, side)
             means = means + sign * noise_estimate.clipping_weights[side] * excess
     return means
 
 
-def _average_over_noise(
-    noise_estimate: NoiseEstimate,
-    signals: FloatArray,
-    side: int,
-    compute: Callable[[FloatArray, FloatArray], FloatArray],
-) -> FloatArray:
-    """Return the mean of what normal noise beyond a limit gives, over the noise of each signal.
+def _compute_excess(
+    noise_estimate: NoiseEstimate, signals: FloatArray, side: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return by how much the noise exceeds a limit in the mean, and in how many pixels it does.
 
     Parameters
     ----------
@@ -96,55 +98,24 @@ def _average_over_noise(
         As for `compute_clipped_mean`.
     side : int
         0: black, 1: white.
-    compute : callable
-        Function of the distances of normal values beyond the limit, and of their standard
-        deviations.
     """
+    import torch
+
     limit, gain = noise_estimate.clipping_limits[side], noise_estimate.gain
     if side == 1 or gain < 0:  # many photons, or the noise of an inverted image
         std = np.sqrt(compute_noise_variance(noise_estimate, signals))
-        return compute(signals - limit if side == 1 else limit - signals, std)
-    light, dark_std = np.maximum(signals - limit, 0), _compute_black_std(noise_estimate, limit)
-    if not dark_std:
-        return np.zeros_like(light)
-    if gain * MAX_PHOTON_COUNTS < CLIPPING_SIGMAS * dark_std:  # photon noise is normal near black
-        return compute(-light, np.sqrt(dark_std**2 + gain * light))
-    probabilities, counts = _compute_poisson_probabilities(noise_estimate, dark_std, light)
-    return np.asarray(probabilities @ compute(-gain * counts, np.full(len(counts), dark_std)))
-
-
-def _compute_poisson_probabilities(
-    noise_estimate: NoiseEstimate, dark_std: float, light: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return the probability of each small photon count at each light, (K, N), and the counts."""
-    counts = np.arange(ceil(CLIPPING_SIGMAS * dark_std / noise_estimate.gain) + 1, dtype=np.float64)
-    photons = np.maximum(light / noise_estimate.gain, 1e-300)[:, None]
-    factorials = np.cumsum(np.log(np.maximum(counts, 1)))
-    return np.exp(counts * np.log(photons) - photons - factorials), counts
+        above = signals - limit if side == 1 else limit - signals
+        excess = compute_excess(torch.from_numpy(above), torch.from_numpy(std))
+    else:
+        light = torch.from_numpy(np.maximum(signals - limit, 0))
+        excess = compute_dark_excess(light, gain, _compute_black_std(noise_estimate, limit))
+    return excess[0].numpy(), excess[2].numpy()
 
 
 def _compute_black_std(noise_estimate: NoiseEstimate, low: float) -> float:
     """Return the standard deviation of the noise at black."""
     variance = predict_variance(low, noise_estimate.gain, noise_estimate.intercept)
     return sqrt(max(variance, 0.0))
-
-
-def _compute_mean_excess(above: FloatArray, std: FloatArray) -> FloatArray:
-    """Return the mean excess over a limit of normal values with means `above` the limit."""
-    import torch
-
-    distance = torch.from_numpy(above / std)
-    tail = torch.exp(-(distance**2) / 2) / sqrt(2 * pi)
-    excess: FloatArray = std * (tail + distance * torch.special.ndtr(distance)).numpy()
-    return excess
-
-
-def _compute_normal_tail(above: FloatArray, std: FloatArray) -> FloatArray:
-    """Return the fraction beyond a limit of normal values with means `above` the limit."""
-    import torch
-
-    fraction: FloatArray = torch.special.ndtr(torch.from_numpy(above / std)).numpy()
-    return fraction
 
 
 def estimate_clipping_weights(
@@ -175,9 +146,7 @@ def estimate_clipping_weights(
     for side, limit in enumerate(noise_estimate.clipping_limits):
         if isfinite(limit):
             is_clipped = pixels >= limit if side else pixels <= limit
-            fractions = _average_over_noise(
-                noise_estimate, table.signals, side, _compute_normal_tail
-            )
+            _, fractions = _compute_excess(noise_estimate, table.signals, side)
             predicted = np.interp(signals, table.signals, fractions)
             predicted_fraction = float(predicted.mean()) if len(predicted) else 0.0
             if predicted_fraction > 0:
@@ -278,6 +247,47 @@ def list_corrected_limits(plan: Plan, calibration: Calibration) -> tuple[float, 
         if isfinite(high):
             limits.add(high)
     return tuple(sorted(limits))
+
+
+def compute_clipped_variance(
+    noise_estimate: NoiseEstimate, means: AnyArray, excess: npt.ArrayLike = 0.0
+) -> FloatArray:
+    """Return what `compute_noise_variance` does at mean measurements, after clipping."""
+    import torch
+
+    from napari_dip.engine.noise.flat_blocks import MIN_CLIPPED_VARIANCE, relate_to_signals
+
+    variance = compute_noise_variance(noise_estimate, means, excess)
+    limits = noise_estimate.clipping_limits
+    if noise_estimate.unreliable_reason or not any(map(isfinite, limits)):
+        return variance
+    line = noise_estimate.gain, noise_estimate.intercept, max(noise_estimate.floor, 1e-30)
+    flat = torch.from_numpy(np.asarray(means, np.float64).ravel())
+    ratio = relate_to_signals(flat, line, limits).variance_ratio.clamp(min=MIN_CLIPPED_VARIANCE)
+    return np.asarray(variance * ratio.numpy().reshape(means.shape))
+
+
+def convert_limits_to_network_units(
+    noise_estimate: NoiseEstimate, offset: float, scale: float
+) -> list[float]:
+    """Return black limit, noise there, white limit, noise there, in network units.
+
+    A limit is `UNLIMITED` where nothing is clipped, or the noise is unreliable.
+    """
+    from napari_dip.engine.likelihood.fidelity import UNLIMITED
+
+    numbers = []
+    for side, limit in enumerate(noise_estimate.clipping_limits):
+        std = 0.0
+        if isfinite(limit) and noise_estimate.clipping_weights[side] >= MIN_EFFECTIVE_WEIGHT:
+            std = (
+                float(np.sqrt(compute_noise_variance(noise_estimate, limit)))
+                if side
+                else _compute_black_std(noise_estimate, limit)
+            )
+        is_clipped = std > 0 and not noise_estimate.unreliable_reason
+        numbers += [(limit - offset) / scale, std / abs(scale)] if is_clipped else [UNLIMITED, 1.0]
+    return numbers
 
 
 def _iter_clipped_channels(

@@ -21,7 +21,7 @@ from napari_dip.engine.fit.optimizers import (
     compute_output_decay,
 )
 from napari_dip.engine.fit.stopping import StopRule, compute_patience, make_validation_stop_rule
-from napari_dip.engine.likelihood.fidelity import NoiseVariance
+from napari_dip.engine.likelihood.fidelity import UNLIMITED, ClippingLimit, NoiseVariance
 from napari_dip.engine.likelihood.penalties import PreviousFrame
 from napari_dip.engine.noise.correlation import subtract_image_correlation
 from napari_dip.engine.noise.oversampling import HalfResolutionFit
@@ -32,7 +32,7 @@ from napari_dip.pipeline.assess.validation_evidence import (
     compute_validation_evidence,
     compute_variance_factor,
 )
-from napari_dip.pipeline.calibrate.clipping import correct_clipping
+from napari_dip.pipeline.calibrate.clipping import convert_limits_to_network_units, correct_clipping
 from napari_dip.pipeline.calibrate.image_calibration import select_validation_pixels
 from napari_dip.pipeline.execute.device_recovery import RecoveryState
 from napari_dip.pipeline.execute.neighbour_frames import NO_NEIGHBOUR_FRAMES, NeighbourFrames
@@ -127,12 +127,18 @@ def convert_noise_to_network_units(
             variance = (estimate.intercept + estimate.gain * offset) / scale**2
             variance += squared_deviation * relative_offset**2
             gain = estimate.gain / scale + 2 * squared_deviation * relative_offset
-            rows.append((gain, variance, estimate.floor / scale**2, squared_deviation))
+            limits = convert_limits_to_network_units(estimate, offset, scale)
+            rows.append((gain, variance, estimate.floor / scale**2, squared_deviation, *limits))
     table = torch.tensor(rows, dtype=torch.float32, device=device)
-    table = table.T.reshape(4, len(exposure_noises), -1, *[1] * dims)
-    squares = table[3] if bool(table[3].any()) else None
+    table = table.T.reshape(8, len(exposure_noises), -1, *[1] * dims)
     return NoiseVariance(
-        gain=table[0], intercept=table[1], floor=table[2].clamp(min=1e-10), square=squares
+        gain=table[0],
+        intercept=table[1],
+        floor=table[2].clamp(min=1e-10),
+        square=table[3] if bool(table[3].any()) else None,
+        limits=(ClippingLimit(*table[4:6]), ClippingLimit(*table[6:]))
+        if bool((table[4::2] != UNLIMITED).any())
+        else (),
     )
 
 
