@@ -49,7 +49,7 @@ def test_white_noise_is_measured_although_most_blocks_are_clipped(
 
 
 def test_gain_and_read_noise_are_measured_although_the_dark_is_clipped() -> None:
-    gain, read_noise, rng = 10.0, 8.0, np.random.default_rng(0)
+    gain, read_noise, rng = 1.0, 8.0, np.random.default_rng(0)
     truth = draw_nuclei(200)
     planes = save(gain * rng.poisson(truth / gain) + rng.normal(0, read_noise, truth.shape))
     estimate = estimate_noise(planes, 1.0)
@@ -57,6 +57,14 @@ def test_gain_and_read_noise_are_measured_although_the_dark_is_clipped() -> None
     assert estimate.unreliable_reason is None
     assert estimate.gain == pytest.approx(gain, rel=0.15)
     assert estimate.intercept**0.5 == pytest.approx(read_noise, rel=0.2)
+
+
+@pytest.mark.parametrize(("y", "x"), [(30, 50), (128, 128), (192, 128)])
+def test_black_pixels_without_a_photon_are_not_taken_for_clipped_noise(y: int, x: int) -> None:
+    crop = tifffile.imread(MITOCHONDRIA)[0, y : y + 128, x : x + 128]
+    estimate = estimate_noise(torch.from_numpy(crop.astype(float))[None], 1.0)
+    assert estimate.gain == pytest.approx(63, rel=0.15)
+    assert abs(estimate.intercept) < 0.15 * estimate.gain * crop.mean()
 
 
 def test_a_black_that_noise_does_not_explain_is_not_taken_for_clipping() -> None:
