@@ -15,7 +15,7 @@ import numpy as np
 
 import napari_dip as dip
 from napari_dip.pipeline.assess.report_figures import plot_before_after
-from napari_dip.samples.degraded import (
+from napari_dip.samples import (
     make_binned_sample,
     make_blurred_sample,
     make_movie_sample,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.pipeline.restoration import Restoration
-    from napari_dip.samples.degraded import DegradedSample
+    from napari_dip.samples import DegradedSample
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 #: Frame of the movie, and plane of the stack, that are shown.

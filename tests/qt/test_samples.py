@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels, Layer
 
+from napari_dip import samples as degraded_samples
 from napari_dip.qt import demo as samples
 from napari_dip.qt.task.task_dock import make_dock_class
-from napari_dip.samples import degraded
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Task, sample, and settings that make one run short.
@@ -36,7 +36,7 @@ def test_the_sample_is_a_noisy_shot_above_a_hidden_long_exposure():
 
 @pytest.mark.parametrize("kind", ["masked", "binned", "blurred", "weak_channel", "movie", "stack"])
 def test_a_sample_is_the_same_each_time_and_not_the_truth(kind):
-    first, again = (getattr(degraded, f"make_{kind}_sample")() for _ in range(2))
+    first, again = (getattr(degraded_samples, f"make_{kind}_sample")() for _ in range(2))
     np.testing.assert_array_equal(first.image, again.image)
     assert first.image.shape != first.truth.shape or np.abs(first.image - first.truth).max() > 1
 

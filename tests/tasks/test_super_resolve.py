@@ -257,7 +257,7 @@ def test_the_file_says_how_much_smaller_the_pixels_are(factor, tmp_path: Path) -
 def test_halved_pixels_are_never_further_off_than_by_cubic_interpolation():
     from scipy import ndimage
 
-    from napari_dip.samples.degraded import make_binned_sample
+    from napari_dip.samples import make_binned_sample
 
     sample = make_binned_sample()
     truth, few = sample.truth[64:128, 128:].astype(float), sample.image[32:64, 64:]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QTimer
 
 from napari_dip.qt.task.task_dock import DenoiseDock
-from napari_dip.samples import MITOCHONDRIA
-from napari_dip.samples.degraded import (
+from napari_dip.samples import (
+    MITOCHONDRIA,
     DegradedSample,
     make_binned_sample,
     make_blurred_sample,

@@ -13,13 +13,17 @@ from skimage.data import camera
 
 from napari_dip.engine.likelihood.fidelity import UNLIMITED, ClippingLimit, NoiseVariance
 from napari_dip.engine.noise import compute_dark_excess, compute_excess
-from napari_dip.engine.noise.consistency_checks import restore_clipped_spectra
+from napari_dip.engine.noise.clipped_noise import (
+    compute_variance_left,
+    relate_to_signals,
+    restore_clipped_spectra,
+)
 from napari_dip.engine.noise.estimate import (
     NoiseEstimate,
     correct_by_prediction,
     estimate_noise,
 )
-from napari_dip.engine.noise.flat_blocks import NO_CLIPPING, relate_to_signals
+from napari_dip.engine.noise.flat_blocks import NO_CLIPPING
 from napari_dip.samples import MITOCHONDRIA
 
 DRAWS = 400_000
@@ -148,6 +152,21 @@ def test_unmeasured_pixels_do_not_count_as_clipped() -> None:
 def clip_at(value: float, std: float) -> ClippingLimit:
     """Return a limit of one channel of one measurement."""
     return ClippingLimit(torch.full((1, 1, 1, 1), value), torch.full((1, 1, 1, 1), std))
+
+
+def test_the_fit_and_the_measurement_agree_on_the_noise_that_clipping_leaves() -> None:
+    std, limits = 20.0, (0.0, 255.0)
+    means = torch.linspace(10, 245, 48).double()
+    none = torch.zeros(1, 1, 1, 1)
+    fitted = NoiseVariance(
+        gain=none,
+        intercept=none + std**2,
+        floor=none + 1,
+        limits=tuple(clip_at(limit, std) for limit in limits),
+    )
+    actual = fitted.compute_variance(means[None, None, None]).flatten() / std**2
+    expected = compute_variance_left(means, (0.0, std**2, 1.0), limits)
+    assert actual.numpy() == pytest.approx(expected.numpy(), rel=0.02)
 
 
 @pytest.mark.parametrize("direction", [1, -1])

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 import napari_dip as dip
 from napari_dip.pipeline.assess.artefact_detection import SmoothFill, find_smooth_fill
-from napari_dip.samples.degraded import make_masked_sample
+from napari_dip.samples import make_masked_sample
 
 NOISE = 20.0
 

@@ -8,7 +8,6 @@ estimates from synthetic ones of `benchmarks/noise_matrix.py` with wrong estimat
 from __future__ import annotations
 
 from functools import partial
-from math import sqrt
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d, avg_pool2d
 
 from napari_dip.engine.constants import MAD_TO_STD
-from napari_dip.engine.noise import NoiseCaution, UnreliableReason, predict_variance
+from napari_dip.engine.noise import NoiseCaution, UnreliableReason
 from napari_dip.engine.noise.correlation import (
     compute_band_power,
     subtract_image_correlation,
@@ -24,15 +23,11 @@ from napari_dip.engine.noise.correlation import (
 from napari_dip.engine.noise.flat_blocks import (
     DCT_SIDE,
     NO_CLIPPING,
-    compute_block_spectra,
     cut_patches,
     make_dct_matrix,
     make_frequency_grids,
     select_finest_bands,
-    select_informative_blocks,
-    undo_clipping,
 )
-from napari_dip.engine.noise.variance_model import MIN_CLASS_BLOCKS, fit_variance_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,35 +149,6 @@ MIN_STD_STEPS_AT_ENDS = 0.6
 MAX_LAG_3_CORRELATION = 0.04
 #: Largest ratio of the correlation at lag 3 to an exponential decay from lag 1.
 MAX_SHORT_LAG_3_RATIO = 2.0
-#: Maximum number of fits to an image whose noise is clipped: 4 to 12 until it no longer changes.
-MAX_CLIPPING_ITERATIONS = 12
-#: Relative change of the variance at which these fits end.
-CLIPPING_TOLERANCE = 0.01
-#: Clipped pixels that the noise predicts, in units of those there are: 0.5 to 1.05 where it is
-#: known, since structure beyond a limit is clipped as well.
-CLIPPED_RATIO_RANGE = (0.5, 1.15)
-#: Least share of clipped pixels for them to be undone: fewer leave most blocks as they are.
-MIN_OBSERVED_FRACTION = 0.002
-#: Iterations after which the noise must predict `EARLY_RATIO` of the clipped pixels: without noise,
-#: as in a photograph, structure alone is clipped.
-EARLY_ITERATIONS = 2
-#: Least share of the clipped pixels that the noise predicts then: at least 0.5 where it is known.
-EARLY_RATIO = 0.25
-#: Maximum number of blocks that are fitted at each iteration: 2,000 tell a variance to 1 %.
-MAX_FITTED_BLOCKS = 2_000
-#: Maximum value of a photon, in standard deviations of the noise in the dark, for that noise to be
-#: clipped: at most 0.16 in clipped normal noise; 0.24 or more in 55 crops of two confocal scans,
-#: whose black pixels hold no photon and which lost up to 2.8 dB.
-MAX_PHOTON_STEP = 0.2
-#: Share of the blocks that are darker than the level that is compared with `MIN_DARK_LEVEL`.
-DARK_BLOCK_FRACTION = 0.05
-#: Minimum mean of dark blocks above black, in standard deviations of the noise there: clipped noise
-#: of a signal at black has 0.4, and 0.31 or more in 38 images; single photons of a confocal
-#: microscope have 0.06.
-MIN_DARK_LEVEL = 0.2
-#: Least share of the blocks that tell the noise before clipping: 0.88 and more where it is known,
-#: 0.08 in a grating that is saturated itself.
-MIN_TELLING_FRACTION = 0.5
 #: Standard normal quantile of 0.05.
 _NORMAL_QUANTILE_05 = -1.645
 #: Standard normal quantile of 0.2.
@@ -334,70 +300,6 @@ def measure_finest_level(power: Tensor) -> float:
         (K, DCT_SIDE, DCT_SIDE), in units of the power of noise.
     """
     return _compute_energy_quantile(power[:, select_finest_bands()], 0.2, _NORMAL_QUANTILE_20)
-
-
-def restore_clipped_spectra(
-    planes: Tensor, measured_mask: Tensor | None, limits: tuple[float, float], min_variance: float
-) -> BlockSpectra | None:
-    """Return the spectra of all blocks as they were before clipping.
-
-    None if the noise behind the limits does not predict how many pixels are clipped.
-
-    Parameters
-    ----------
-    planes, measured_mask, limits
-        As for `compute_block_spectra`; one limit is finite.
-    min_variance : float
-        Lower bound of the variance.
-
-    References
-    ----------
-    Foi, Clipped noisy images: heteroskedastic modeling and practical denoising, Signal Processing
-    89(12), 2009, doi:10.1016/j.sigpro.2009.04.035.
-    """
-    is_whole = select_informative_blocks(planes, DCT_SIDE, DCT_SIDE, measured_mask, NO_CLIPPING)
-    patches = cut_patches(planes, DCT_SIDE, DCT_SIDE)[is_whole]
-    at_black, at_white = (float((patches == limit).double().mean()) for limit in limits)
-    observed = at_black + at_white
-    clipped = compute_block_spectra(planes, measured_mask, NO_CLIPPING)
-    if observed < MIN_OBSERVED_FRACTION or len(clipped.means) < MIN_CLASS_BLOCKS:
-        return None
-    step = -(-len(clipped.means) // MAX_FITTED_BLOCKS)
-    fitted = clipped._replace(means=clipped.means[::step], power=clipped.power[::step])
-    least_count = max(MIN_CLASS_BLOCKS, MIN_TELLING_FRACTION * len(fitted.means))
-    low, high = (ratio * observed for ratio in CLIPPED_RATIO_RANGE)
-    restored, best, least_error = fitted, None, high - observed
-    for counts_photons in (False, True):  # that of counts converges from larger variances alone
-        variance = torch.zeros_like(fitted.means)
-        for iteration in range(MAX_CLIPPING_ITERATIONS):
-            if len(restored.means) < least_count:
-                return None
-            model = fit_variance_model(restored, select_finest_bands(), 1.0, min_variance)
-            line = (model.gain, model.intercept, min_variance)
-            restored, predicted = undo_clipping(fitted, line, limits, counts_photons=counts_photons)
-            if iteration == EARLY_ITERATIONS and predicted < EARLY_RATIO * observed:
-                return None
-            if abs(predicted - observed) <= least_error:
-                best, least_error = (line, counts_photons), abs(predicted - observed)
-            previous, variance = variance, model.compute_variance(fitted.means, min_variance)
-            if bool(((variance - previous).abs() <= CLIPPING_TOLERANCE * variance).all()):
-                break
-    if low <= predicted <= high:
-        best = line, counts_photons
-    if best and at_black > at_white and not _is_clipped_noise(best[0], limits[0], fitted.means):
-        return None
-    return undo_clipping(clipped, best[0], limits, counts_photons=best[1])[0] if best else None
-
-
-def _is_clipped_noise(line: tuple[float, float, float], black: float, means: Tensor) -> bool:
-    """Return whether noise is clipped at black, rather than that black pixels hold no photon.
-
-    Clipped noise never has a mean near black, since half of it is above a signal there.
-    """
-    gain, intercept, _ = line
-    level = float(means.quantile(DARK_BLOCK_FRACTION)) - black
-    dark_std = sqrt(max(predict_variance(black, gain, intercept), 0.0))
-    return gain <= MAX_PHOTON_STEP * dark_std and level >= MIN_DARK_LEVEL * dark_std
 
 
 def measure_finest_variance(planes: Tensor) -> float:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from napari_dip.engine.noise import NoiseCaution, UnreliableReason, predict_variance
+from napari_dip.engine.noise.clipped_noise import compute_variance_left, restore_clipped_spectra
 from napari_dip.engine.noise.consistency_checks import (
     find_caution,
     find_contradiction,
     is_textured,
     measure_finest_level,
-    restore_clipped_spectra,
 )
 from napari_dip.engine.noise.correlation import (
     MIN_LAG_1_CORRELATION,
@@ -38,7 +38,6 @@ from napari_dip.engine.noise.correlation import (
 )
 from napari_dip.engine.noise.flat_blocks import (
     DCT_SIDE,
-    MIN_CLIPPED_VARIANCE,
     NO_CLIPPING,
     BlockSpectra,
     NoiseSample,
@@ -47,7 +46,6 @@ from napari_dip.engine.noise.flat_blocks import (
     find_dark_plateau,
     make_frequency_grids,
     measure_robust_range,
-    relate_to_signals,
     select_finest_bands,
 )
 from napari_dip.engine.noise.variance_model import (
@@ -199,6 +197,11 @@ class NoiseEstimate:
     def compute_variance(self, means: Tensor) -> Tensor:
         """Return the variance at these brightnesses, without multiplicative noise."""
         return predict_variance(means, self.gain, self.intercept).clamp(min=self.floor)
+
+    def compute_clipping_ratio(self, means: Tensor) -> Tensor:
+        """Return the variance after clipping, in units of that before, at mean measurements."""
+        line = self.gain, self.intercept, max(self.floor, 1e-30)
+        return compute_variance_left(means, line, self.clipping_limits)
 
     def scale(self, factor: float) -> NoiseEstimate:
         """Return noise with a multiple of the variance; multiplicative noise stays as it is."""
@@ -563,12 +566,8 @@ def correct_by_prediction(
     if plane.numel() < MIN_PLANE_PIXELS:
         return noise_estimate
     levels, remaining = measure_prediction_residual(plane)
-    measured_variance = noise_estimate.compute_variance(levels)
-    if noise_estimate.clipping_limits != NO_CLIPPING:
-        line = noise_estimate.gain, noise_estimate.intercept, max(noise_estimate.floor, 1e-30)
-        clipped = relate_to_signals(levels, line, noise_estimate.clipping_limits)
-        ratio = clipped.variance_ratio.clamp(min=MIN_CLIPPED_VARIANCE)
-        measured_variance = measured_variance * ratio
+    clipping_ratio = noise_estimate.compute_clipping_ratio(levels)
+    measured_variance = noise_estimate.compute_variance(levels) * clipping_ratio
     fraction = float((remaining / measured_variance).median())
     white = compute_residual_fraction((), ())
     if compute_blind_spot_size([noise_estimate], (plane.shape[0], plane.shape[1])) == (1, 1):

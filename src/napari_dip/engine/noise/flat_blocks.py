@@ -9,12 +9,7 @@ import torch
 from torch import Tensor
 
 from napari_dip.engine.constants import MAD_TO_STD
-from napari_dip.engine.noise import (
-    CLIPPING_SIGMAS,
-    compute_dark_excess,
-    compute_excess,
-    predict_variance,
-)
+from napari_dip.engine.noise import predict_variance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,15 +46,6 @@ FLAT_GROUP_FRACTION = 0.25
 _BRIGHTNESS_GROUP_COUNT = 64
 #: Limits of an image without clipping.
 NO_CLIPPING = (-inf, inf)
-#: Least value of a photon, in standard deviations of the noise in the dark, for counts to be told
-#: from normal noise at black: below 0.3 in normal noise, 0.8 to 2.5 in counts.
-MIN_PHOTON_STEP = 0.5
-#: Least variance of clipped noise, in units of that before clipping, of blocks that tell it: half
-#: of the noise is clipped at 0.34.
-MIN_CLIPPED_VARIANCE = 0.3
-#: Signals at which the moments of clipped noise are computed, over the range and near each limit:
-#: a hundredth of the noise apart there.
-CLIPPED_MOMENT_POINTS = 1201
 #: Least share of the blocks in a dark plateau.
 MIN_DARK_BLOCK_FRACTION = 0.05
 #: Fewest blocks in a dark plateau.
@@ -460,111 +446,6 @@ def compute_block_spectra(
     power = (basis @ blocks @ basis.T).square()
     independent_fraction = 1.0 if stride == DCT_SIDE else OVERLAP_INFORMATION_FRACTION
     return BlockSpectra(blocks.mean((1, 2)), power, independent_fraction, fraction)
-
-
-class ClippedNoise(NamedTuple):
-    """Noise behind mean measurements that clipping has changed, (K,) each.
-
-    Attributes
-    ----------
-    signals : Tensor
-        Means before clipping.
-    variance_ratio : Tensor
-        Variance after clipping, in units of that before.
-    fraction : Tensor
-        Share of the values that is clipped.
-    """
-
-    signals: Tensor
-    variance_ratio: Tensor
-    fraction: Tensor
-
-
-def relate_to_signals(
-    means: Tensor,
-    line: tuple[float, float, float],
-    limits: tuple[float, float],
-    *,
-    counts_photons: bool = True,
-) -> ClippedNoise:
-    """Return the signals behind mean measurements that are clipped, and their noise.
-
-    Parameters
-    ----------
-    means : Tensor
-        (K,), of clipped measurements.
-    line : (float, float, float)
-        Gain, intercept and least value, > 0, of the variance before clipping.
-    limits : (float, float)
-        From `find_clipping_limits`.
-    counts_photons : bool
-        Whether the noise at black may be that of counts, not normal.
-    """
-    gain, intercept, floor = line
-    ends = float(means.min()), float(means.max())
-    low, high = (limit if isfinite(limit) else end for limit, end in zip(limits, ends, strict=True))
-    margin = (high - low) / 2
-    dark_std = sqrt(max(predict_variance(low, gain, intercept), 0.0))
-    counts_photons = counts_photons and gain >= MIN_PHOTON_STEP * dark_std
-    start = low if counts_photons else low - margin  # no light is below black
-    grids = [torch.linspace(start, high + margin, CLIPPED_MOMENT_POINTS)]
-    for end in (low, high):
-        width = CLIPPING_SIGMAS * sqrt(max(predict_variance(end, gain, intercept), floor))
-        grids.append(torch.linspace(end - width, end + width, CLIPPED_MOMENT_POINTS))
-    signals = torch.cat(grids).to(means).clamp(start, high + margin).unique()
-    variance = predict_variance(signals.clamp(low, high), gain, intercept).clamp(min=floor)
-    mean, square, fraction = signals - low, variance + (signals - low) ** 2, signals * 0
-    if isfinite(limits[0]):
-        raised, raised_square, below = (
-            compute_dark_excess(signals - low, gain, dark_std)
-            if counts_photons
-            else compute_excess(low - signals, variance.sqrt())
-        )
-        mean, square, fraction = mean + raised, square - raised_square, below
-    if isfinite(limits[1]):
-        lowered, lowered_square, above = compute_excess(signals - high, variance.sqrt())
-        square = square - lowered_square - 2 * (high - low) * lowered
-        mean, fraction = mean - lowered, fraction + above
-    ratio = ((square - mean**2) / variance).clamp(min=0, max=1)
-    increasing = (mean + low).cummax(0).values
-    return ClippedNoise(
-        *(_interpolate(means, increasing, values) for values in (signals, ratio, fraction))
-    )
-
-
-def _interpolate(positions: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """Interpolate values at ascending knots linearly."""
-    upper = torch.searchsorted(knots, positions.contiguous()).clamp(1, len(knots) - 1)
-    gap = (knots[upper] - knots[upper - 1]).clamp(min=1e-30)
-    weight = ((positions - knots[upper - 1]) / gap).clamp(0, 1)
-    return values[upper - 1] + weight * (values[upper] - values[upper - 1])
-
-
-def undo_clipping(
-    blocks: BlockSpectra,
-    line: tuple[float, float, float],
-    limits: tuple[float, float],
-    *,
-    counts_photons: bool,
-) -> tuple[BlockSpectra, float]:
-    """Return means and spectra as they were before clipping, and the share that it should clip.
-
-    Blocks that clipping has left too little noise are left out.
-
-    Parameters
-    ----------
-    blocks : BlockSpectra
-        Of the clipped image.
-    line, limits, counts_photons
-        As for `relate_to_signals`.
-    """
-    noise = relate_to_signals(blocks.means, line, limits, counts_photons=counts_photons)
-    tells = noise.variance_ratio >= MIN_CLIPPED_VARIANCE
-    restored = blocks._replace(
-        means=noise.signals[tells],
-        power=blocks.power[tells] / noise.variance_ratio[tells, None, None],
-    )
-    return restored, float(noise.fraction.mean())
 
 
 def make_dct_matrix() -> Tensor:

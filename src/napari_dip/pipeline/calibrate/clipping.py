@@ -255,16 +255,12 @@ def compute_clipped_variance(
     """Return what `compute_noise_variance` does at mean measurements, after clipping."""
     import torch
 
-    from napari_dip.engine.noise.flat_blocks import MIN_CLIPPED_VARIANCE, relate_to_signals
-
     variance = compute_noise_variance(noise_estimate, means, excess)
-    limits = noise_estimate.clipping_limits
-    if noise_estimate.unreliable_reason or not any(map(isfinite, limits)):
+    if noise_estimate.unreliable_reason:
         return variance
-    line = noise_estimate.gain, noise_estimate.intercept, max(noise_estimate.floor, 1e-30)
     flat = torch.from_numpy(np.asarray(means, np.float64).ravel())
-    ratio = relate_to_signals(flat, line, limits).variance_ratio.clamp(min=MIN_CLIPPED_VARIANCE)
-    return np.asarray(variance * ratio.numpy().reshape(means.shape))
+    ratio = noise_estimate.compute_clipping_ratio(flat).numpy()
+    return np.asarray(variance * ratio.reshape(means.shape))
 
 
 def convert_limits_to_network_units(
