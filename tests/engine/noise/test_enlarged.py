@@ -139,3 +139,22 @@ def test_the_read_noise_of_doubled_noise_is_scaled_as_its_variance_is():
         torch.tensor(100.0)
     )
     assert doubled.read_noise == pytest.approx(2 * float(factor) ** 0.5)
+
+
+def test_structure_that_halving_makes_as_fine_as_the_noise_is_not_measured_as_noise():
+    tissue = data.immunohistochemistry()[100:152, 100:152, 1].astype(float)
+    noisy = tissue + np.random.default_rng(1).normal(0, 20, tissue.shape)
+    image, truth = (ENLARGED["linear"](item)[:96, :96] for item in (noisy, tissue))
+    result = dip.denoise(image.astype(np.float32), preset="fast", max_iterations=2)
+    noise = result.report["noise"]
+    measured = noise["gain"][0] * truth.mean() + noise["intercept"][0]
+    assert measured == pytest.approx(np.var(image - truth), rel=0.3)
+    assert "half-resolution" in {note["code"] for note in result.report["note_codes"]}
+
+
+def test_noise_that_was_measured_at_half_size_alone_has_a_caution():
+    cell = data.cell()[200:252, 200:252].astype(float)
+    image = ENLARGED["nearest"](cell + np.random.default_rng(0).normal(0, 10, cell.shape))
+    result = dip.denoise(image.astype(np.float32), preset="instant", max_iterations=2)
+    assert result.report["noise"]["caution"] == ["half-size"]
+    assert any("measured at half the size" in note for note in result.report["notes"])

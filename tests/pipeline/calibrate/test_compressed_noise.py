@@ -60,6 +60,13 @@ def test_colours_whose_noise_compression_left_keep_their_own() -> None:
     assert "camera" not in result.report["noise"]
 
 
+def test_a_run_that_uses_no_noise_cites_nothing_on_its_compression() -> None:
+    result = dip.denoise(GREY[:32, :32], preset="instant", device="cpu", max_iterations=2)
+    report = {**result.report, "noise": {**result.report["noise"], "caution": ["compressed"]}}
+    report["task"] = report["recipe"]["task"] = "invert-features"
+    assert "JPEG" not in write_methods_section(report)
+
+
 def test_halves_are_not_drawn_from_noise_that_the_pixels_no_longer_hold() -> None:
     result = dip.denoise(make_noisy_jpeg(GREY, 75), axes="YX", halves=True, **QUICK)
     assert "halves" not in result.report

@@ -14,8 +14,8 @@ QUICK = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
 
 def draw_truth(height: int, width: int) -> np.ndarray:
     spots = np.random.default_rng(0).random((height, width))
-    smooth = gaussian_filter(spots, 4, mode="reflect")
-    return 100 + 1500 * (smooth - smooth.min())
+    smooth = gaussian_filter(spots, 8, mode="reflect")
+    return 100 + 3000 * (smooth - smooth.min())
 
 
 def make_noisy(height: int = 96, width: int = 97) -> np.ndarray:

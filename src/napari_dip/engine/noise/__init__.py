@@ -47,6 +47,7 @@ class NoiseCaution(StrEnum):
     UNCERTAIN_EXTREMES = "uncertain-extremes"  # variance at the darkest or brightest values
     COLOUR_CAMERA = "colour-camera"
     CORRELATED_COLOURS = "correlated-colours"  # correlated noise in a colour image
+    HALF_SIZE = "half-size"  # measured at half the size of an enlarged image
     EVERY_SECOND_PIXEL = "every-second-pixel"  # measured there, since neighbours share noise
     COMPRESSED = "compressed"  # measured as it was before JPEG compression, which hides it
     PHOTON_COUNTS = "photon-counts"  # each grey value is a number of photons

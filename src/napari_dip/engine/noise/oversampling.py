@@ -189,7 +189,7 @@ def is_enlarged(planes: Tensor) -> bool:
     """
     sides = [side // (2 * FINE_BLOCK_SIDE) * 2 * FINE_BLOCK_SIDE for side in planes.shape[1:]]
     planes = planes[:, : sides[0], : sides[1]].to(torch.float32)
-    if all(map(_repeats_pixels, planes)):
+    if all(map(repeats_pixels, planes)):
         return True
     halved = halve_resolution(planes)
     fine, coarse = (
@@ -214,7 +214,7 @@ def _subtract_halved(planes: Tensor) -> Tensor:
     return planes - double_resolution(halve_resolution(planes)[:, None], size)[:, 0]
 
 
-def _repeats_pixels(plane: Tensor) -> bool:
+def repeats_pixels(plane: Tensor) -> bool:
     """Return whether each pixel has the value of a neighbour, in pairs along both axes."""
     pairs = (
         [item[:, phase : item.shape[1] - 1 : 2] == item[:, phase + 1 :: 2] for phase in (0, 1)]

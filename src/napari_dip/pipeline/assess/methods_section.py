@@ -92,7 +92,8 @@ def _uses_measured_noise(report: Report) -> bool:
 
 def _is_measured_before_compression(report: Report) -> bool:
     """Return whether JPEG compression hid the noise of a channel."""
-    return NoiseCaution.COMPRESSED in report["noise"].get("caution", ())
+    explains_pixels = TASKS[report["task"]].spec.explains_pixels  # others use no noise
+    return explains_pixels and NoiseCaution.COMPRESSED in report["noise"].get("caution", ())
 
 
 def _uses_input(*names: str) -> Callable[[Report], bool]:

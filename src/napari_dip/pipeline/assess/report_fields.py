@@ -213,6 +213,7 @@ class _Noise(StrictModel):
     intercept: Annotated[list[NumberField], Field(min_length=1)]
     blind_spot_size: SizesField
     relative_deviation: list[NumberField] = Field(default_factory=list)
+    caution: list[TokenField | None] = Field(default_factory=list)
     camera: _Camera | None = None
 
 
