@@ -118,10 +118,15 @@ def test_images_without_visible_noise_are_not_guessed_at(
 def test_scattered_holes_are_a_doubt() -> None:
     image = 100 + np.random.default_rng(0).normal(0, 5, (128, 128))
     mask = torch.from_numpy(np.random.default_rng(1).random((1, 128, 128)) < 0.5)
-    assert (
-        estimate_noise(stack_planes(image), 0, mask).unreliable_reason
-        == UnreliableReason.TOO_FEW_BLOCKS
-    )
+    estimate = estimate_noise(stack_planes(image), 0, mask)
+    assert estimate.unreliable_reason is UnreliableReason.SCATTERED_HOLES
+    assert estimate.intercept**0.5 == pytest.approx(5, rel=0.1)
+
+
+def test_noise_between_few_pixels_is_not_guessed_at() -> None:
+    mask = torch.from_numpy(np.random.default_rng(1).random((1, 64, 64)) < 0.1)
+    estimate = estimate_noise(torch.rand(1, 64, 64, dtype=torch.float64), 0, mask)
+    assert estimate.unreliable_reason is UnreliableReason.TOO_FEW_BLOCKS
 
 
 def test_a_flat_image_has_a_noise_level_but_no_gain() -> None:

@@ -24,6 +24,7 @@ class UnreliableReason(StrEnum):
     """Why the noise of an image cannot be measured."""
 
     TOO_FEW_BLOCKS = "too-few-blocks"  # without unmeasured pixels
+    SCATTERED_HOLES = "scattered-holes"  # measured between them, structure may be in it
     CLIPPED = "clipped"  # almost all blocks hold clipped pixels
     COARSE_GREY_VALUES = "coarse-grey-values"  # noise weaker than the distance of grey values
     TEXTURE = "texture"  # structure at the finest frequencies everywhere

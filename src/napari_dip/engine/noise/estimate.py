@@ -9,7 +9,7 @@ unreliable. Correlated noise is then checked against how well neighbours predict
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import inf, isfinite
 from typing import NamedTuple
 
 import torch
@@ -46,6 +46,7 @@ from napari_dip.engine.noise.flat_blocks import (
     find_dark_plateau,
     make_frequency_grids,
     measure_robust_range,
+    pack_measured_pixels,
     select_finest_bands,
 )
 from napari_dip.engine.noise.variance_model import (
@@ -264,8 +265,7 @@ def estimate_noise(
     """
     planes = planes.to(torch.float64)
     value_range = measure_robust_range(planes)
-    rounding_variance = grey_level_step**2 / 12
-    min_variance = max(rounding_variance, (1e-4 * value_range) ** 2)
+    min_variance = max(grey_level_step**2 / 12, (1e-4 * value_range) ** 2)
     clipping_limits = limits = find_clipping_limits(planes)
     spectra = compute_block_spectra(planes, measured_mask, limits)
     all_spectra = spectra if limits == NO_CLIPPING else None
@@ -281,9 +281,13 @@ def estimate_noise(
             reason, limits = UnreliableReason.CLIPPED, NO_CLIPPING
             spectra = compute_block_spectra(planes, measured_mask, limits)
     if restored is None and len(spectra.means) < MIN_NOISE_BLOCKS:
-        return _make_fallback_estimate(
-            max((FALLBACK_NOISE_FRACTION * value_range) ** 2, rounding_variance),
-            reason or UnreliableReason.TOO_FEW_BLOCKS,
+        variance = max((FALLBACK_NOISE_FRACTION * value_range) ** 2, min_variance)
+        return _estimate_between_holes(planes, measured_mask, grey_level_step) or NoiseEstimate(
+            gain=0.0,
+            intercept=variance,
+            floor=variance,
+            unreliable_reason=reason or UnreliableReason.TOO_FEW_BLOCKS,
+            gain_error=inf,
         )
     if len(planes.unique()) < MIN_GREY_VALUES:
         reason = UnreliableReason.COARSE_GREY_VALUES
@@ -438,15 +442,16 @@ def _make_estimate(sample: NoiseSample, noise_fit: _NoiseFit) -> NoiseEstimate:
     )
 
 
-def _make_fallback_estimate(variance: float, unreliable_reason: UnreliableReason) -> NoiseEstimate:
-    """Return unreliable white noise of a given variance."""
-    return NoiseEstimate(
-        gain=0.0,
-        intercept=variance,
-        floor=variance,
-        unreliable_reason=unreliable_reason,
-        gain_error=float("inf"),
-    )
+def _estimate_between_holes(
+    planes: Tensor, measured_mask: Tensor | None, grey_level_step: float
+) -> NoiseEstimate | None:
+    """Estimate the noise of pixels between scattered holes; None if that is not possible."""
+    packed = None if measured_mask is None else pack_measured_pixels(planes, measured_mask)
+    estimate = None if packed is None else estimate_noise(packed, grey_level_step)
+    if estimate is None or estimate.gain_error == inf:
+        return None
+    white = estimate.scale_to_white(1.0)  # neighbours are others than in the image
+    return replace(white, unreliable_reason=UnreliableReason.SCATTERED_HOLES)
 
 
 def _make_count_estimate(gain: float, upper_limit: float) -> NoiseEstimate:

@@ -46,6 +46,13 @@ FLAT_GROUP_FRACTION = 0.25
 _BRIGHTNESS_GROUP_COUNT = 64
 #: Limits of an image without clipping.
 NO_CLIPPING = (-inf, inf)
+#: Measured pixels of a row that are moved together, on average: 16 blur structure more, and 4 leave
+#: strips narrower than a block.
+PACKED_PIXELS = 8
+#: Share of the rows of strips with fewer measured pixels than are kept.
+SHORT_ROW_FRACTION = 0.05
+#: Minimum side of an image of measured pixels: two blocks.
+MIN_PACKED_SIDE = 16
 #: Least share of the blocks in a dark plateau.
 MIN_DARK_BLOCK_FRACTION = 0.05
 #: Fewest blocks in a dark plateau.
@@ -331,6 +338,37 @@ def select_informative_blocks(
             elif not is_lower and group_means.min() > median:
                 is_informative &= means < group_means.min()
     return is_informative
+
+
+def pack_measured_pixels(planes: Tensor, measured_mask: Tensor) -> Tensor | None:
+    """Return the measured pixels of (P, Y, X) between scattered holes, moved together along rows.
+
+    Noise stays what it is, and structure moves by a few pixels. None if holes are wide.
+
+    Parameters
+    ----------
+    planes, measured_mask : Tensor
+        (P, Y, X); the mask is true where a pixel was measured.
+    """
+    strip = round(PACKED_PIXELS / max(float(measured_mask.double().mean()), 1e-6))
+    width = planes.shape[2] // strip * strip
+    if not width:
+        return None
+    strips, masks = (
+        item[..., :width].unflatten(2, (-1, strip)).transpose(1, 2)
+        for item in (planes, measured_mask)
+    )
+    counts = masks.sum(-1)
+    ordered_counts = counts.flatten().sort().values
+    kept = int(ordered_counts[int(SHORT_ROW_FRACTION * len(ordered_counts))])
+    is_long = counts >= kept
+    row_count = int(is_long.sum(-1).min())
+    if min(row_count, kept * (width // strip)) < MIN_PACKED_SIDE:
+        return None
+    columns = (~masks).to(torch.uint8).argsort(dim=-1, stable=True)[..., :kept]
+    rows = (~is_long).to(torch.uint8).argsort(dim=-1, stable=True)[..., :row_count, None]
+    packed: Tensor = strips.gather(-1, columns).gather(2, rows.expand(-1, -1, -1, kept))
+    return packed.transpose(1, 2).flatten(2)
 
 
 def _average_flattest_blocks(fraction: Tensor, variances: Tensor) -> float:

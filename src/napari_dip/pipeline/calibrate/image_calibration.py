@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from napari_dip.engine.noise import UnreliableReason
 from napari_dip.errors import raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.channel_noise import (
@@ -150,8 +151,10 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
         notes.append(make_empty_note(filled.empty_count, stack.size))
     notes += repeated_exposure.notes if repeated_exposure else ()
     notes += correction.notes if correction else ()
-    if task_spec.reports_unreliable_noise:
-        notes += make_noise_notes(noise, constant_channels)
+    unreported_channels = set(constant_channels)
+    if not task_spec.reports_unreliable_noise:
+        unreported_channels |= _list_unreported_channels(task_plan, noise)
+    notes += make_noise_notes(noise, unreported_channels)
     notes += (*inputs.inspection.notes, *input_notes)
     if camera_noise and not noise[0].is_before_compression:
         notes.append(make_note("camera-noise", std=camera_noise.std[0]))
@@ -176,6 +179,18 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
         camera_correction=correction,
     )
     return calibration, stack
+
+
+def _list_unreported_channels(
+    task_plan: TaskPlan, noise_estimates: Sequence[NoiseEstimate]
+) -> set[int]:
+    """Return the channels whose noise needs no note where only scattered holes deserve one."""
+    return {
+        channel
+        for channel, estimate in enumerate(noise_estimates)
+        if task_plan.keeps_measured_pixels
+        or estimate.unreliable_reason is not UnreliableReason.SCATTERED_HOLES
+    }
 
 
 def _choose_blind_spot_size(

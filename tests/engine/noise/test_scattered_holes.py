@@ -1,0 +1,66 @@
+"""Noise between scattered holes is measured in pixels that are moved together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from skimage import data
+
+import napari_dip as dip
+from napari_dip.engine.noise import UnreliableReason
+from napari_dip.engine.noise.estimate import estimate_noise
+from napari_dip.engine.noise.flat_blocks import pack_measured_pixels
+from napari_dip.samples import MITOCHONDRIA
+
+SCENES = {
+    "cell": data.cell()[100:260, 100:260].astype(float),
+    "camera": data.camera()[100:260, 100:260].astype(float),
+}
+
+
+def draw_mask(missing: float, shape: tuple[int, int] = (160, 160)) -> np.ndarray:
+    return np.random.default_rng(1).random(shape) > missing
+
+
+@pytest.mark.parametrize("missing", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("name", SCENES)
+def test_the_noise_of_measured_pixels_is_known_within_a_quarter(name: str, missing: float) -> None:
+    truth, mask = SCENES[name], draw_mask(missing)
+    noisy = truth + np.random.default_rng(0).normal(0, 15, truth.shape)
+    planes = torch.from_numpy(np.where(mask, noisy, 0))[None]
+    estimate = estimate_noise(planes, 0.0, torch.from_numpy(mask)[None])
+    assert estimate.unreliable_reason is UnreliableReason.SCATTERED_HOLES
+    variance = float(estimate.compute_variance(torch.tensor(truth.mean())))
+    assert variance == pytest.approx(225, rel=0.25)
+
+
+def test_measured_pixels_are_moved_together_in_their_order() -> None:
+    planes = torch.arange(64 * 64).reshape(1, 64, 64)
+    packed = pack_measured_pixels(planes, planes % 2 == 0)
+    assert packed is not None
+    torch.testing.assert_close(packed, planes[..., ::2])
+
+
+def test_nothing_is_moved_across_a_wide_hole() -> None:
+    mask = torch.from_numpy(draw_mask(0.5))[None]
+    mask[:, :, 60:110] = False
+    assert pack_measured_pixels(torch.zeros(1, 160, 160), mask) is None
+
+
+@pytest.mark.parametrize(("unmasked", "notes"), [("denoise", 1), ("keep", 0)])
+def test_unmasked_pixels_between_scattered_holes_are_denoised(unmasked: str, notes: int) -> None:
+    shot, truth = (plane[64:160, 64:160].astype(float) for plane in tifffile.imread(MITOCHONDRIA))
+    mask = draw_mask(0.5, shot.shape)
+    result = dip.inpaint(
+        np.where(mask, shot, 0).astype(np.float32),
+        mask=(~mask).astype(np.uint8),
+        preset="fast",
+        unmasked=unmasked,
+        max_iterations=200,
+    )
+    errors = [((image - truth)[mask] ** 2).mean() for image in (result.image, shot)]
+    assert (errors[0] < 0.6 * errors[1]) == (unmasked == "denoise")
+    codes = [note["code"] for note in result.report["note_codes"]]
+    assert codes.count("noise-unreliable-scattered-holes") == notes
