@@ -36,6 +36,13 @@ def test_the_noise_of_measured_pixels_is_known_within_a_quarter(name: str, missi
     assert variance == pytest.approx(225, rel=0.25)
 
 
+def test_noise_below_a_grey_level_is_not_called_uncertain_because_of_holes() -> None:
+    image = np.rint(100 + np.random.default_rng(0).normal(0, 0.2, (160, 160)))
+    mask = torch.from_numpy(draw_mask(0.5))[None]
+    estimate = estimate_noise(torch.from_numpy(image)[None], 1.0, mask)
+    assert estimate.unreliable_reason is UnreliableReason.COARSE_GREY_VALUES
+
+
 def test_measured_pixels_are_moved_together_in_their_order() -> None:
     planes = torch.arange(64 * 64).reshape(1, 64, 64)
     packed = pack_measured_pixels(planes, planes % 2 == 0)

@@ -282,12 +282,9 @@ def estimate_noise(
             spectra = compute_block_spectra(planes, measured_mask, limits)
     if restored is None and len(spectra.means) < MIN_NOISE_BLOCKS:
         variance = max((FALLBACK_NOISE_FRACTION * value_range) ** 2, min_variance)
+        reason = reason or UnreliableReason.TOO_FEW_BLOCKS
         return _estimate_between_holes(planes, measured_mask, grey_level_step) or NoiseEstimate(
-            gain=0.0,
-            intercept=variance,
-            floor=variance,
-            unreliable_reason=reason or UnreliableReason.TOO_FEW_BLOCKS,
-            gain_error=inf,
+            gain=0.0, intercept=variance, floor=variance, unreliable_reason=reason, gain_error=inf
         )
     if len(planes.unique()) < MIN_GREY_VALUES:
         reason = UnreliableReason.COARSE_GREY_VALUES
@@ -448,10 +445,12 @@ def _estimate_between_holes(
     """Estimate the noise of pixels between scattered holes; None if that is not possible."""
     packed = None if measured_mask is None else pack_measured_pixels(planes, measured_mask)
     estimate = None if packed is None else estimate_noise(packed, grey_level_step)
-    if estimate is None or estimate.gain_error == inf:
+    if estimate is None or estimate.unreliable_reason is UnreliableReason.TOO_FEW_BLOCKS:
         return None
-    white = estimate.scale_to_white(1.0)  # neighbours are others than in the image
-    return replace(white, unreliable_reason=UnreliableReason.SCATTERED_HOLES)
+    is_coarse = estimate.unreliable_reason is UnreliableReason.COARSE_GREY_VALUES
+    reason = estimate.unreliable_reason if is_coarse else UnreliableReason.SCATTERED_HOLES
+    # white, since neighbours are others than in the image
+    return replace(estimate.scale_to_white(1.0), unreliable_reason=reason, caution=None)
 
 
 def _make_count_estimate(gain: float, upper_limit: float) -> NoiseEstimate:

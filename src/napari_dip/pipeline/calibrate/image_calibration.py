@@ -366,7 +366,8 @@ def _measure_half_size(
     if measured.unreliable_reason is not None:
         return measured
     if noise_estimate.unreliable_reason is not None:
-        return replace(measured, caution=measured.caution or NoiseCaution.HALF_SIZE)
+        has_tails = not measured.has_bounded_tails  # that caution is the stronger one
+        return measured if has_tails else replace(measured, caution=NoiseCaution.HALF_SIZE)
     if all(map(repeats_pixels, torch.from_numpy(planes))):  # at full size it is half as strong
         return measured
     computed, level = halve_noise_estimate(noise_estimate), float(halved.mean(dtype=np.float64))
