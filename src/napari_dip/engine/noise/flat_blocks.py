@@ -46,12 +46,13 @@ FLAT_GROUP_FRACTION = 0.25
 _BRIGHTNESS_GROUP_COUNT = 64
 #: Limits of an image without clipping.
 NO_CLIPPING = (-inf, inf)
-#: Measured pixels of a row that are moved together, on average: 16 blur structure more, and 4 leave
-#: strips narrower than a block.
+#: Measured pixels of a row that are moved together, on average: the variance is off by a factor of
+#: 1.4 in the mean of 11 pictures without every second pixel.
 PACKED_PIXELS = 8
-#: Share of the rows of strips with fewer measured pixels than are kept.
+#: Share of the rows of strips with fewer measured pixels than are kept: without every second pixel
+#: 160 x 160 pixels leave 150 x 50, with 0.01 instead 158 x 30, with 0.2 139 x 60.
 SHORT_ROW_FRACTION = 0.05
-#: Minimum side of an image of measured pixels: two blocks.
+#: Minimum side of an image of measured pixels: two blocks of `DCT_SIDE`.
 MIN_PACKED_SIDE = 16
 #: Least share of the blocks in a dark plateau.
 MIN_DARK_BLOCK_FRACTION = 0.05

@@ -256,7 +256,8 @@ def compute_clipped_variance(
     import torch
 
     variance = compute_noise_variance(noise_estimate, means, excess)
-    if noise_estimate.unreliable_reason:
+    is_clipped = any(map(isfinite, noise_estimate.clipping_limits))
+    if noise_estimate.unreliable_reason or not is_clipped:
         return variance
     flat = torch.from_numpy(np.asarray(means, np.float64).ravel())
     ratio = noise_estimate.compute_clipping_ratio(flat).numpy()
