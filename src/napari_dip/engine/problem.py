@@ -204,7 +204,9 @@ class Problem:
         `postprocess`. It is not used for previews, nor when the user ends the fit. It yields where
         the user may end it, and returns the estimate.
     blends_filling : bool
-        Whether `full_postprocess` blends the filling of holes, in place of a refinement.
+        Whether `full_postprocess` blends the filling of holes.
+    refines_pixels : bool
+        Whether `full_postprocess` refines measured pixels.
     measures_noise_again : bool
         Whether postprocessing measures the noise in the residual of hidden pixels.
     """
@@ -216,6 +218,7 @@ class Problem:
     sure_term: Callable[[Estimate], Tensor] | None = None
     full_postprocess: Callable[[Estimate], PostprocessingSteps] | None = None
     blends_filling: bool = False
+    refines_pixels: bool = True
     measures_noise_again: bool = False
 
     @property

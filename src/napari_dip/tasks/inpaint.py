@@ -27,6 +27,7 @@ from napari_dip.tasks.base import (
     load_input,
     load_setting,
 )
+from napari_dip.tasks.noise_models.impulses import exclude_missing
 from napari_dip.tasks.priors.masked_input import (
     MAX_SMOOTH_PIXELS,
     blend_with_smooth_filling,
@@ -36,14 +37,14 @@ from napari_dip.tasks.priors.masked_input import (
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.random_input import validate_by_squared_error
-from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
+from napari_dip.tasks.priors.registry import AUTOMATIC, BLIND_SPOT_PRIOR, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.shared_settings import SINGLE_PIXEL, count_planes
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from napari_dip.engine.problem import Estimate
+    from napari_dip.engine.problem import Estimate, PostprocessingSteps
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, BoolArray, ImageHeader
     from napari_dip.io.header import Headers
@@ -104,11 +105,13 @@ class Inpaint(Task):
         else:
             may_hold_nan = header.dtype.startswith("float")
             refusal = None if may_hold_nan else make_refusal("holes-none", name=header.name)
+        keeps_noise = self.unmasked == "keep" or self.prior != AUTOMATIC or axes != "YX"
         return refusal or TaskPlan(
             stacks="volume",  # neighbouring planes show most of what is missing in a plane
             prior_key=INPAINTING_PRIORS.select(self.prior)[0].key,
+            fallback_prior_key="" if keeps_noise else BLIND_SPOT_PRIOR.key,
             # filling in needs the closest neighbours, even where they share noise
-            blind_spot_shape=SINGLE_PIXEL,
+            blind_spot_shape=SINGLE_PIXEL if keeps_noise else (),
             keeps_measured_pixels=self.unmasked == "keep",
             notes=_list_mask_notes(header, extra_headers.get("mask")),
         )
@@ -164,8 +167,6 @@ class Inpaint(Task):
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem of the measured pixels alone."""
-        from napari_dip.engine.problem import make_single_step
-
         if patches := choose_validation_patches(fit_input.masks.low_noise):
             masks = fit_input.masks.redraw_validation(*patches)
             fit_input = replace(fit_input, masks=masks)
@@ -175,27 +176,36 @@ class Inpaint(Task):
                 skip_channels=INPAINT_SKIP_CHANNELS, jitter=INPAINT_JITTER
             ),
         )
-        setup = PRIOR_SPECS[fit_input.prior_key].build_setup(fit_input, rng, options)
+        prior_spec, visible_input = PRIOR_SPECS[fit_input.prior_key], exclude_missing(fit_input)
+        setup = prior_spec.build_setup(visible_input, rng, options)
         is_small = float((1 - fit_input.masks.measured).sum()) <= MAX_SMOOTH_PIXELS
         can_blend = is_small and bool(setup.prior.list_hole_copies())
         problem = validate_by_squared_error(fit_input, setup.problem)
+        restores_pixels = self.unmasked == "denoise"
 
         def postprocess(estimate: Estimate) -> Estimate:
-            restored = problem.postprocess(estimate) if self.unmasked == "denoise" else None
+            restored = problem.postprocess(estimate) if restores_pixels else None
             return self._insert_measured_pixels(fit_input, estimate, restored)
 
-        def blend(estimate: Estimate) -> Estimate:
-            # listed here, so that the fit does not hold the masks
-            hole_copies = setup.prior.list_hole_copies()
-            return postprocess(blend_with_smooth_filling(fit_input, hole_copies, estimate))
+        def postprocess_fully(estimate: Estimate) -> PostprocessingSteps:
+            if can_blend:
+                # listed here, so that the fit does not hold the masks
+                hole_copies = setup.prior.list_hole_copies()
+                estimate = blend_with_smooth_filling(fit_input, hole_copies, estimate)
+            if not restores_pixels or problem.full_postprocess is None:
+                return postprocess(estimate)
+            restored = yield from problem.full_postprocess(estimate)
+            return self._insert_measured_pixels(fit_input, estimate, restored)
 
+        is_refined = restores_pixels and problem.full_postprocess is not None
         problem_with_holes = replace(
             problem,
             postprocess=postprocess,
-            full_postprocess=make_single_step(blend) if can_blend else None,
+            full_postprocess=postprocess_fully if can_blend or is_refined else None,
             blends_filling=can_blend,
+            refines_pixels=is_refined,
         )
-        return replace(setup, problem=problem_with_holes)
+        return replace(setup, problem=problem_with_holes, fit_input=fit_input)
 
     def _insert_measured_pixels(
         self, fit_input: FitInput, predicted: Estimate, restored: Estimate | None

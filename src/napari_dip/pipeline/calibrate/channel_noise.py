@@ -20,6 +20,7 @@ from napari_dip.engine.noise import (
 )
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.types import RepeatedExposure
+from napari_dip.tasks.noise_models.impulses import replace_single_pixels
 from napari_dip.tasks.noise_models.jpeg_traces import measure_compressed_noise
 from napari_dip.tasks.noise_models.registry import (
     GAUSSIAN,
@@ -210,7 +211,7 @@ def measure_single_exposure(
     plane_masks = None if measured_mask is None else measured_mask.reshape(planes.shape)
     if plane_masks is not None and plane_masks.any():  # planes without a measurement are constant
         has_pixels = plane_masks.any((1, 2))
-        planes, plane_masks = planes[has_pixels], plane_masks[has_pixels]
+        planes, plane_masks = replace_single_pixels(planes[has_pixels], plane_masks[has_pixels])
     if plane_masks is None:
         is_varied = planes.min((1, 2)) < planes.max((1, 2))
         planes = planes[is_varied] if is_varied.any() and not is_varied.all() else planes

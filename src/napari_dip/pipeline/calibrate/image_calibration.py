@@ -46,7 +46,8 @@ from napari_dip.tasks.noise_models.impulses import (
     MAX_CORRELATED_IMPULSE_FRACTION,
     MIN_IMPULSE_NOISE_CORRELATION,
 )
-from napari_dip.tasks.noise_models.registry import NOISE_MODELS
+from napari_dip.tasks.priors.masked_input import measure_widest_hole
+from napari_dip.tasks.shared_settings import MAX_BLIND_SPOT_SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,17 +207,18 @@ def _choose_blind_spot_size(
 
     if rows := task_plan.blind_spot_shape:
         return len(rows), len(rows[0])
-    noise_model = NOISE_MODELS[task_plan.noise_settings.model]
-    if noise_model.fills_missing_pixels and task_plan.fallback_prior_key:  # no prior was chosen
-        missing_fraction = 0.0 if measured_mask is None else 1 - float(measured_mask.mean())
+    size = compute_blind_spot_size(noise_estimates, grid)
+    if measured_mask is not None and task_plan.fallback_prior_key:  # no prior was chosen
         is_certain = all(
             estimate.unreliable_reason is None
             and max(estimate.along_y[0], estimate.along_x[0]) >= MIN_IMPULSE_NOISE_CORRELATION
             for estimate in noise_estimates
         )
-        if not is_certain or missing_fraction > MAX_CORRELATED_IMPULSE_FRACTION:
+        is_rare = 1 - float(measured_mask.mean()) <= MAX_CORRELATED_IMPULSE_FRACTION
+        widest = measure_widest_hole(measured_mask, MAX_BLIND_SPOT_SIDE)
+        if not (is_certain and is_rare) or widest > min(size):
             return 1, 1
-    return compute_blind_spot_size(noise_estimates, grid)
+    return size
 
 
 def get_task_plan(plan: Plan, layout: Layout) -> TaskPlan:

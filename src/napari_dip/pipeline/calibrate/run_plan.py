@@ -28,12 +28,12 @@ from napari_dip.pipeline.plan.tiling import (
 from napari_dip.pipeline.plan.types import TrainingRegion
 from napari_dip.pipeline.plan.units import make_tile_units, make_units
 from napari_dip.tasks.noise_models.impulses import CORRELATED_NOISE_REASON
-from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 from napari_dip.tasks.priors.r2r import (
     FEW_PHOTONS_REASON,
     UNRELIABLE_NOISE_REASON,
     WEAK_NOISE_REASON,
 )
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -226,7 +226,8 @@ def _choose_prior(
 ) -> tuple[str, str]:
     """Return the key of the prior that suits pixels and noise, and why; "" if it was planned."""
     prior_key = inspection.prior_key or plan.fit_config.prior_key
-    if task_plan.fallback_prior_key and prior_key == task_plan.prior_key and noise_reason:
+    is_planned = prior_key == task_plan.prior_key or PRIOR_SPECS[prior_key].suitable_holes
+    if task_plan.fallback_prior_key and is_planned and noise_reason:
         return task_plan.fallback_prior_key, noise_reason
     return prior_key, inspection.prior_reason
 
@@ -234,7 +235,7 @@ def _choose_prior(
 def find_fallback_reason(calibration: Calibration) -> str:
     """Return the reason for the fallback prior, given by the noise; "" if there is none."""
     varied_channels = calibration.varied_channels
-    if NOISE_MODELS[calibration.noise_model].fills_missing_pixels:
+    if calibration.measured_mask is not None:
         is_correlated = max(calibration.blind_spot_size[-2:]) > 1
         return CORRELATED_NOISE_REASON if is_correlated else ""
     channel_means = calibration.intensity_offset  # network units: (value - mean) / scale

@@ -591,7 +591,7 @@ def make_unit_outcome(
         evidence=compute_validation_evidence(
             prepared_fit.schedule, problem, noise_variance, result.network_estimate
         ),
-        is_refined=has_full_postprocess and not problem.blends_filling,
+        is_refined=has_full_postprocess and problem.refines_pixels,
         is_blended=has_full_postprocess and problem.blends_filling,
         role=unit.role,
         joint_network_name=unit.joint_network_name,

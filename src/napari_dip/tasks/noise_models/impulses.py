@@ -59,6 +59,11 @@ MIN_EXTREME_PIXELS = 4
 QUANTILE_SCALES = ((0.5, MAD_TO_STD), (0.7, 0.9648))
 #: Draws after which a missing pixel keeps its value: 1 in 10^15 if half of the pixels are missing.
 MAX_REPLACEMENT_DRAWS = 50
+#: Side in pixels of the squares that a hole has to contain for its pixels not to be replaced before
+#: noise is measured.
+WIDE_HOLE_SIDE = 3
+#: Maximum share of narrow holes for them to be replaced.
+MAX_REPLACED_FRACTION = 0.3
 #: Maximum share of impulses beside correlated noise. With blind spots as wide as the correlation,
 #: FMD WideField_BPAE_R gains 5 dB with impulses on 0.02 of its pixels, 1.5 on 0.1, and loses 0.6 on
 #: 0.3, where filling in needs the closest neighbours.
@@ -101,8 +106,8 @@ def build_impulse_problem(fit_input: FitInput, options: PriorOptions) -> Problem
     return append_postprocessing(problem, keep_prediction_at_impulses)
 
 
-def exclude_impulses(fit_input: FitInput) -> FitInput:
-    """Exclude impulses, so that they never enter the network input."""
+def exclude_missing(fit_input: FitInput) -> FitInput:
+    """Exclude missing pixels, such as impulses, so that they never enter the network input."""
     masks = fit_input.masks
     return replace(fit_input, masks=replace(masks, excluded=1 - masks.visible))
 
@@ -273,6 +278,34 @@ def _fill_impulses(values: Plane, impulses: BoolArray) -> Plane:
         filled[tuple(positions.T)] = np.nanmedian(neighbour_values[:, has_neighbours], 0)
         remaining = np.isnan(filled)
     return filled
+
+
+def replace_single_pixels(
+    planes: Float32Array, measured_mask: BoolArray
+) -> tuple[Float32Array, BoolArray | None]:
+    """Replace missing pixels by random neighbours where holes are narrow and few.
+
+    Without it, single missing pixels interrupt nearly all blocks in which correlation is measured.
+
+    Parameters
+    ----------
+    planes, measured_mask
+        As for `replace_by_random_neighbours`.
+
+    Returns
+    -------
+    planes, measured_mask : ndarray
+        The mask is of what is still missing; None if that is nothing.
+    """
+    from scipy import ndimage
+
+    missing = ~measured_mask
+    wide = ndimage.binary_opening(missing, np.ones((1, WIDE_HOLE_SIDE, WIDE_HOLE_SIDE)))
+    narrow = missing & ~wide
+    if not 0 < narrow.mean() <= MAX_REPLACED_FRACTION:
+        return planes, measured_mask
+    replaced = replace_by_random_neighbours(planes, measured_mask)
+    return replaced, None if not wide.any() else ~wide
 
 
 def replace_by_random_neighbours(planes: Float32Array, measured_mask: BoolArray) -> Float32Array:

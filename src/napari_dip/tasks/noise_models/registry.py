@@ -17,7 +17,7 @@ from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import keep_extra_inputs
 from napari_dip.tasks.noise_models.impulses import (
     build_impulse_problem,
-    exclude_impulses,
+    exclude_missing,
     find_stack_impulses,
     replace_by_random_neighbours,
 )
@@ -350,7 +350,7 @@ SALT_AND_PEPPER = NoiseModel(
     remove_artefact=_replace_impulses,
     refuse_header=partial(_refuse_exposures, "Salt and pepper"),
     find_missing=find_stack_impulses,
-    limit_network_input=exclude_impulses,
+    limit_network_input=exclude_missing,
     problem_factory=build_impulse_problem,
 )
 STRIPES = NoiseModel(
