@@ -39,7 +39,12 @@ from napari_dip.tasks.priors.random_input import (
     ArchitectureName,
     make_architecture_refusal,
 )
-from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
+from napari_dip.tasks.priors.registry import (
+    AUTOMATIC,
+    DENOISING_PRIORS,
+    PRIOR_SPECS,
+    get_denoising_prior,
+)
 from napari_dip.tasks.shared_settings import (
     CONTEXT_RADIUS,
     BlindSpotShape,
@@ -88,7 +93,6 @@ def append_upscaling(fit_input: FitInput, problem: Problem) -> Problem:
     return upscaled
 
 
-DENOISING_PRIORS = PriorChoices("denoise")
 #: Second measurement of the same object, as an optional input.
 REPEATED_EXPOSURE_INPUT = load_input("repeated_exposure")
 
@@ -160,7 +164,7 @@ class Denoise(Task):
         is_replaceable = self.prior == AUTOMATIC and (
             prior_spec.needs_noise_variance or model.fills_missing_pixels
         )
-        fallback_prior_key = _get_preferred_prior(knows_noise=False).key if is_replaceable else ""
+        fallback_prior_key = get_denoising_prior(knows_noise=False).key if is_replaceable else ""
         has_user_noise = (self.read_noise, self.gain, self.blind_spot_shape) != (None, None, "")
         return TaskPlan(
             axes_refusal=make_refusal(code, name=header.name) if code and axes != "YX" else None,
@@ -198,7 +202,7 @@ class Denoise(Task):
             return next(prior for prior in priors if prior.input_traits.is_random_noise)
         if self._noise_model.prior_key:
             return PRIOR_SPECS[self._noise_model.prior_key]
-        return _get_preferred_prior(knows_noise=self._allows_added_noise(header, is_volume))
+        return get_denoising_prior(knows_noise=self._allows_added_noise(header, is_volume))
 
     def _refuse_architecture(self) -> Refusal | None:
         """Refuse an architecture together with a prior or noise model that has its own network."""
@@ -258,7 +262,7 @@ class Denoise(Task):
             return replace(inspection, measured_mask=measured_mask, notes=notes)
         if not (model.fills_missing_pixels and plan.prior_key == model.prior_key):
             return inspection
-        key = _get_preferred_prior(knows_noise=False).key
+        key = get_denoising_prior(knows_noise=False).key
         reason = "no impulses were found, so there is nothing to fill in"
         return replace(inspection, prior_key=key, prior_reason=reason)
 
@@ -288,15 +292,6 @@ class Denoise(Task):
         problem = append_upscaling(fit_input, build_problem(fit_input, options))
         problem = add_temporal_smoothing(problem, fit_input, self.temporal_smoothing)
         return self._noise_model.wrap_problem(fit_input, problem)
-
-
-def _get_preferred_prior(*, knows_noise: bool) -> PriorSpec:
-    """Return the first prior of the table that denoises with or without known noise."""
-    return next(
-        prior_spec
-        for prior_spec in DENOISING_PRIORS.select()
-        if knows_noise or not prior_spec.needs_noise_variance
-    )
 
 
 def refuse_exposure_header(

@@ -27,7 +27,7 @@ from napari_dip.tasks.base import (
     load_input,
     load_setting,
 )
-from napari_dip.tasks.noise_models.impulses import exclude_missing
+from napari_dip.tasks.noise_models.impulses import exclude_missing, fill_missing
 from napari_dip.tasks.priors.masked_input import (
     MAX_SMOOTH_PIXELS,
     blend_with_smooth_filling,
@@ -37,7 +37,12 @@ from napari_dip.tasks.priors.masked_input import (
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.random_input import validate_by_squared_error
-from napari_dip.tasks.priors.registry import AUTOMATIC, BLIND_SPOT_PRIOR, PRIOR_SPECS, PriorChoices
+from napari_dip.tasks.priors.registry import (
+    AUTOMATIC,
+    PRIOR_SPECS,
+    PriorChoices,
+    get_denoising_prior,
+)
 from napari_dip.tasks.shared_settings import SINGLE_PIXEL, count_planes
 
 if TYPE_CHECKING:
@@ -109,7 +114,7 @@ class Inpaint(Task):
         return refusal or TaskPlan(
             stacks="volume",  # neighbouring planes show most of what is missing in a plane
             prior_key=INPAINTING_PRIORS.select(self.prior)[0].key,
-            fallback_prior_key="" if keeps_noise else BLIND_SPOT_PRIOR.key,
+            fallback_prior_key="" if keeps_noise else get_denoising_prior(knows_noise=False).key,
             # filling in needs the closest neighbours, even where they share noise
             blind_spot_shape=SINGLE_PIXEL if keeps_noise else (),
             keeps_measured_pixels=self.unmasked == "keep",
@@ -184,18 +189,22 @@ class Inpaint(Task):
         restores_pixels = self.unmasked == "denoise"
 
         def postprocess(estimate: Estimate) -> Estimate:
-            restored = problem.postprocess(estimate) if restores_pixels else None
-            return self._insert_measured_pixels(fit_input, estimate, restored)
+            restored = problem.postprocess if restores_pixels else keep_measurement
+            return fill_missing(fit_input, estimate, restored(estimate))
+
+        def keep_measurement(estimate: Estimate) -> Estimate:
+            noise_variance = fit_input.noise.noise_variance.compute_variance(fit_input.measurement)
+            return estimate._replace(mean=fit_input.measurement, log_variance=noise_variance.log())
 
         def postprocess_fully(estimate: Estimate) -> PostprocessingSteps:
             if can_blend:
                 # listed here, so that the fit does not hold the masks
                 hole_copies = setup.prior.list_hole_copies()
                 estimate = blend_with_smooth_filling(fit_input, hole_copies, estimate)
-            if not restores_pixels or problem.full_postprocess is None:
+            if not (restores_pixels and problem.full_postprocess):
                 return postprocess(estimate)
             restored = yield from problem.full_postprocess(estimate)
-            return self._insert_measured_pixels(fit_input, estimate, restored)
+            return fill_missing(fit_input, estimate, restored)
 
         is_refined = restores_pixels and problem.full_postprocess is not None
         problem_with_holes = replace(
@@ -206,20 +215,6 @@ class Inpaint(Task):
             refines_pixels=is_refined,
         )
         return replace(setup, problem=problem_with_holes, fit_input=fit_input)
-
-    def _insert_measured_pixels(
-        self, fit_input: FitInput, predicted: Estimate, restored: Estimate | None
-    ) -> Estimate:
-        """Insert the measurement, or its denoised values, where pixels were measured."""
-        from torch import where
-
-        mask, estimate_type = fit_input.masks.measured > 0, type(predicted)
-        noise_variance = fit_input.noise.noise_variance.compute_variance(fit_input.measurement)
-        measured = restored or estimate_type(fit_input.measurement, noise_variance.log())
-        mean = where(mask, measured.mean, predicted.mean)
-        if measured.log_variance is None or predicted.log_variance is None:
-            return estimate_type(mean)
-        return estimate_type(mean, where(mask, measured.log_variance, predicted.log_variance))
 
 
 def _get_suitable_prior(holes: str) -> str:

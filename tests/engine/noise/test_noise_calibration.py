@@ -124,7 +124,7 @@ def test_scattered_holes_are_a_doubt() -> None:
 
 
 def test_noise_between_few_pixels_is_not_guessed_at() -> None:
-    mask = torch.from_numpy(np.random.default_rng(1).random((1, 64, 64)) < 0.1)
+    mask = torch.from_numpy(np.random.default_rng(1).random((1, 64, 64)) < 0.03)
     estimate = estimate_noise(torch.rand(1, 64, 64, dtype=torch.float64), 0, mask)
     assert estimate.unreliable_reason is UnreliableReason.TOO_FEW_BLOCKS
 

@@ -46,8 +46,6 @@ from napari_dip.tasks.noise_models.impulses import (
     MAX_CORRELATED_IMPULSE_FRACTION,
     MIN_IMPULSE_NOISE_CORRELATION,
 )
-from napari_dip.tasks.priors.masked_input import measure_widest_hole
-from napari_dip.tasks.shared_settings import MAX_BLIND_SPOT_SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -215,8 +213,7 @@ def _choose_blind_spot_size(
             for estimate in noise_estimates
         )
         is_rare = 1 - float(measured_mask.mean()) <= MAX_CORRELATED_IMPULSE_FRACTION
-        widest = measure_widest_hole(measured_mask, MAX_BLIND_SPOT_SIDE)
-        if not (is_certain and is_rare) or widest > min(size):
+        if not (is_certain and is_rare):
             return 1, 1
     return size
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import numpy as np
 from napari_dip.engine.constants import MAD_TO_STD
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem
+from napari_dip.tasks.priors.masked_input import MAX_SMOOTH_PIXELS, fill_smoothly
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
@@ -63,11 +65,11 @@ MAX_REPLACEMENT_DRAWS = 50
 #: noise is measured.
 WIDE_HOLE_SIDE = 3
 #: Maximum share of narrow holes for them to be replaced.
-MAX_REPLACED_FRACTION = 0.3
+MAX_REPLACED_FRACTION = 0.4
 #: Maximum share of impulses beside correlated noise. With blind spots as wide as the correlation,
 #: FMD WideField_BPAE_R gains 5 dB with impulses on 0.02 of its pixels, 1.5 on 0.1, and loses 0.6 on
 #: 0.3, where filling in needs the closest neighbours.
-MAX_CORRELATED_IMPULSE_FRACTION = 0.15
+MAX_CORRELATED_IMPULSE_FRACTION = 0.4
 #: Minimum correlation at lag 1 of noise that is treated as correlated beside impulses: 0.68 in FMD
 #: WideField_BPAE_R, at most 0.28 in a nucleus whose structure was taken for noise.
 MIN_IMPULSE_NOISE_CORRELATION = 0.4
@@ -85,25 +87,44 @@ def make_impulses_note(measured_mask: BoolArray) -> Note:
 
 def build_impulse_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     """Build the problem of the measured pixels; impulses keep their prediction at the end."""
-    from torch import where
-
     from napari_dip.engine.problem import append_postprocessing
 
     prior_spec = PRIOR_SPECS[fit_input.prior_key]
     build_problem = prior_spec.problem_factory
     if prior_spec.needs_noise_variance or build_problem is None:  # such as R2R
         build_problem = build_blind_spot_problem
-    problem = build_problem(fit_input, options)
+    return append_postprocessing(
+        build_problem(fit_input, options), partial(fill_missing, fit_input)
+    )
 
-    def keep_prediction_at_impulses(estimate: Estimate, final: Estimate) -> Estimate:
-        """Return the prediction at impulses, and the final result elsewhere."""
-        is_measured = fit_input.masks.measured > 0
-        mean = where(is_measured, final.mean, estimate.mean)
-        if final.log_variance is None or estimate.log_variance is None:
-            return final._replace(mean=mean)
-        return type(final)(mean, where(is_measured, final.log_variance, estimate.log_variance))
 
-    return append_postprocessing(problem, keep_prediction_at_impulses)
+def fill_missing(fit_input: FitInput, predicted: Estimate, restored: Estimate) -> Estimate:
+    """Return the restored image, in which missing pixels are predicted ones.
+
+    Where blind spots are wide, since neighbours share noise, the network predicts no pixel from the
+    closest ones. Restored pixels have hardly any noise, and fill holes better: by 0.6 to 2.3 dB in
+    ten cases of FMD WideField. Their uncertainty remains that of the network.
+
+    Parameters
+    ----------
+    fit_input : FitInput
+    predicted : Estimate
+        By the network, at least at missing pixels.
+    restored : Estimate
+        At measured pixels.
+    """
+    from torch import where
+
+    is_measured = fit_input.masks.measured > 0
+    mean = where(is_measured, restored.mean, predicted.mean)
+    has_blind_spots = PRIOR_SPECS[fit_input.prior_key].input_traits.has_masked_pixels
+    is_small = len(fit_input.grid) == 2 and int((~is_measured).sum()) <= MAX_SMOOTH_PIXELS
+    if has_blind_spots and is_small and max(fit_input.masks.blind_spot_size) > 1:
+        mean = fill_smoothly(mean, ~is_measured)
+    if restored.log_variance is None or predicted.log_variance is None:
+        return restored._replace(mean=mean, log_variance=None)
+    log_variance = where(is_measured, restored.log_variance, predicted.log_variance)
+    return restored._replace(mean=mean, log_variance=log_variance)
 
 
 def exclude_missing(fit_input: FitInput) -> FitInput:

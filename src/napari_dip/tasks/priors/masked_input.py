@@ -210,26 +210,41 @@ def blend_with_smooth_filling(
     Wolpert, Stacked generalization, Neural Networks 5(2), 1992,
     doi:10.1016/S0893-6080(05)80023-1.
     """
-    from torch import from_numpy, where
+    from torch import where
 
     holes = 1 - fit_input.masks.measured
     measurement, covariance, power = fit_input.measurement, 0.0, 0.0
     remaining = fit_input.masks.measured
 
-    def fill(hidden: Tensor) -> Tensor:
-        from skimage.restoration import inpaint_biharmonic
-
-        image = (measurement * (1 - hidden))[0].cpu().numpy()
-        mask = hidden[0, 0].cpu().numpy() > 0
-        filled = inpaint_biharmonic(image, mask, channel_axis=0)
-        return from_numpy(filled.astype(np.float32))[None].to(measurement)
-
     for hidden in hole_copies:
         compared = hidden * remaining
-        change = (fill(((hidden + holes) > 0).to(holes)) - predicted.mean) * compared
+        smooth = fill_smoothly(measurement, (hidden + holes) > 0)
+        change = (smooth - predicted.mean) * compared
         covariance += float((change * (measurement - predicted.mean)).sum())
         power += float((change**2).sum())
         remaining = remaining * (1 - hidden)
     weight = min(max(covariance / power, 0.0), 1.0) if power else 0.0
-    mean = where(holes > 0, predicted.mean.lerp(fill(holes), weight), predicted.mean)
+    mean = where(
+        holes > 0,
+        predicted.mean.lerp(fill_smoothly(measurement, holes > 0), weight),
+        predicted.mean,
+    )
     return predicted._replace(mean=mean)
+
+
+def fill_smoothly(image: Tensor, hidden: Tensor) -> Tensor:
+    """Fill hidden pixels of (1, C, Y, X) by biharmonic inpainting.
+
+    Parameters
+    ----------
+    image : Tensor
+        (1, C, Y, X).
+    hidden : Tensor of bool
+        (1, 1, Y, X).
+    """
+    from skimage.restoration import inpaint_biharmonic
+    from torch import from_numpy
+
+    visible = image.masked_fill(hidden, 0)[0].cpu().numpy()
+    filled = inpaint_biharmonic(visible, hidden[0, 0].cpu().numpy(), channel_axis=0)
+    return from_numpy(filled.astype(np.float32))[None].to(image)

@@ -136,6 +136,18 @@ class PriorChoices(Mapping[str, str]):
         )
 
 
+DENOISING_PRIORS = PriorChoices("denoise")
+
+
+def get_denoising_prior(*, knows_noise: bool) -> PriorSpec:
+    """Return the first prior of the table that denoises with or without known noise."""
+    return next(
+        prior_spec
+        for prior_spec in DENOISING_PRIORS.select()
+        if knows_noise or not prior_spec.needs_noise_variance
+    )
+
+
 def get_prior_spec(key: str) -> PriorSpec:
     """Return the row of a prior; a bare row for a prior that only another version has."""
     return PRIOR_SPECS.get(key) or PriorSpec(key=key, methods_phrase=f"by the prior '{key}'")
