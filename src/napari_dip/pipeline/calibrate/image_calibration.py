@@ -43,8 +43,8 @@ from napari_dip.pipeline.calibrate.types import (
 from napari_dip.pipeline.plan.layout import plan_task
 from napari_dip.tasks.base import NoiseSettings
 from napari_dip.tasks.noise_models.impulses import (
-    MAX_CORRELATED_IMPULSE_FRACTION,
-    MIN_IMPULSE_NOISE_CORRELATION,
+    MAX_CORRELATED_MISSING_FRACTION,
+    MIN_CERTAIN_CORRELATION,
 )
 
 if TYPE_CHECKING:
@@ -209,10 +209,10 @@ def _choose_blind_spot_size(
     if measured_mask is not None and task_plan.fallback_prior_key:  # no prior was chosen
         is_certain = all(
             estimate.unreliable_reason is None
-            and max(estimate.along_y[0], estimate.along_x[0]) >= MIN_IMPULSE_NOISE_CORRELATION
+            and max(estimate.along_y[0], estimate.along_x[0]) >= MIN_CERTAIN_CORRELATION
             for estimate in noise_estimates
         )
-        is_rare = 1 - float(measured_mask.mean()) <= MAX_CORRELATED_IMPULSE_FRACTION
+        is_rare = 1 - float(measured_mask.mean()) <= MAX_CORRELATED_MISSING_FRACTION
         if not (is_certain and is_rare):
             return 1, 1
     return size

@@ -233,18 +233,20 @@ def blend_with_smooth_filling(
 
 
 def fill_smoothly(image: Tensor, hidden: Tensor) -> Tensor:
-    """Fill hidden pixels of (1, C, Y, X) by biharmonic inpainting.
+    """Fill hidden pixels by biharmonic inpainting.
 
     Parameters
     ----------
     image : Tensor
-        (1, C, Y, X).
+        (B, C, Y, X).
     hidden : Tensor of bool
-        (1, 1, Y, X).
+        (B, 1, Y, X).
     """
     from skimage.restoration import inpaint_biharmonic
     from torch import from_numpy
 
-    visible = image.masked_fill(hidden, 0)[0].cpu().numpy()
-    filled = inpaint_biharmonic(visible, hidden[0, 0].cpu().numpy(), channel_axis=0)
-    return from_numpy(filled.astype(np.float32))[None].to(image)
+    visible, masks = image.masked_fill(hidden, 0).cpu().numpy(), hidden[:, 0].cpu().numpy()
+    filled = [
+        inpaint_biharmonic(*pair, channel_axis=0) for pair in zip(visible, masks, strict=True)
+    ]
+    return from_numpy(np.stack(filled).astype(np.float32)).to(image)
