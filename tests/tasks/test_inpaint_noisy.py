@@ -13,13 +13,19 @@ import napari_dip as dip
 from fit_inputs import make_fit_input_from
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.problem import Estimate
+from napari_dip.errors import Refusal
+from napari_dip.io import ImageHeader
+from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.calibrate.channel_noise import (
     compute_noise_variance,
     measure_single_exposure,
 )
+from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.samples import MITOCHONDRIA
 from napari_dip.tasks.base import NoiseSettings
 from napari_dip.tasks.noise_models.impulses import fill_missing, replace_single_pixels
+from small_runs import MACHINE
 
 SIDE = 112
 
@@ -99,6 +105,14 @@ def test_dead_pixels_hardly_worsen_what_denoising_reaches() -> None:
     assert mean_square(filled.image, truth) < 1.2 * mean_square(denoised.image, truth)
 
 
+@pytest.mark.parametrize(("unmasked", "is_refined"), [("keep", False), ("denoise", True)])
+def test_the_plan_counts_the_refinement_of_measured_pixels(unmasked: str, is_refined: bool) -> None:
+    header = ImageHeader(name="cells", shape=(512, 512), dtype="float32", axes="YX")
+    plan = preflight(make_recipe("inpaint", unmasked=unmasked), header, MACHINE, {"mask": header})
+    assert not isinstance(plan, Refusal)
+    assert (plan.costs.refinement_seconds > 1) == is_refined
+
+
 def test_noise_that_neighbours_share_is_removed_around_holes_and_in_them() -> None:
     truth, noisy = load_cell_with_shared_noise()
     holes = draw_holes(0.05)
@@ -107,5 +121,6 @@ def test_noise_that_neighbours_share_is_removed_around_holes_and_in_them() -> No
     )
     assert result.report["prior"]["key"] == "blind-spot"
     assert "share noise" in result.report["prior"]["reason"]
+    assert "biharmonic" in write_methods_section(result.report)
     for pixels in (holes, ~holes):
         assert mean_square(result.image[pixels], truth[pixels]) < 0.1 * 225

@@ -115,7 +115,7 @@ class Inpaint(Task):
             stacks="volume",  # neighbouring planes show most of what is missing in a plane
             prior_key=INPAINTING_PRIORS.select(self.prior)[0].key,
             fallback_prior_key="" if keeps_noise else get_denoising_prior(knows_noise=False).key,
-            # filling in needs the closest neighbours, even where they share noise
+            # filling in needs the closest neighbours; noise that they share may be kept
             blind_spot_shape=SINGLE_PIXEL if keeps_noise else (),
             keeps_measured_pixels=self.unmasked == "keep",
             notes=_list_mask_notes(header, extra_headers.get("mask")),

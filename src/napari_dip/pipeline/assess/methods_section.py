@@ -61,6 +61,14 @@ def _uses_blending(report: Report) -> bool:
     return bool(report.get("fit", {}).get("blended"))
 
 
+def _fills_smoothly(report: Report) -> bool:
+    """Return whether holes were filled from restored pixels, as beside wide blind spots."""
+    figures, prior_spec = report["verdict"]["figures"], get_report_prior_spec(report)
+    has_holes = bool(figures.get("filled_fraction")) and uses_refinement(report)
+    is_wide = max(report["noise"].get("blind_spot_size", (1,))) > 1
+    return has_holes and is_wide and prior_spec.input_traits.has_masked_pixels
+
+
 def _uses_guided_deconvolution(report: Report) -> bool:
     return uses_refinement(report) and _is_task("deblur", "blind-deblur")(report)
 
@@ -190,7 +198,7 @@ _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "deep image prior": lambda _: True,
     "nl-bayes": uses_refinement,
     "bm3d": uses_refinement,
-    "biharmonic": _uses_blending,
+    "biharmonic": lambda report: _uses_blending(report) or _fills_smoothly(report),
     "stacking": _uses_blending,
     "colour camera": lambda report: bool(report["noise"].get("camera")) and uses_refinement(report),
     "noise estimation": _uses_measured_noise,
@@ -485,6 +493,7 @@ def _describe_refinement(report: Report) -> str:
     rows = {
         "half-resolution": _uses_half_resolution(report),
         "refinement": uses_refinement(report),
+        "filled-smoothly": _fills_smoothly(report),
         "blended": _uses_blending(report),
     }
     return " ".join(_write(key) for key, is_used in rows.items() if is_used)

@@ -192,7 +192,6 @@ def measure_single_exposure(
     grey_level_step : float
         Distance of neighbouring grey values; 0 for floating-point images.
     noise_settings : NoiseSettings
-        Figures of the user, which replace measured ones.
     """
     import torch
 
@@ -211,20 +210,22 @@ def measure_single_exposure(
     plane_masks = None if measured_mask is None else measured_mask.reshape(planes.shape)
     if plane_masks is not None and plane_masks.any():  # planes without a measurement are constant
         has_pixels = plane_masks.any((1, 2))
-        planes, plane_masks = replace_single_pixels(planes[has_pixels], plane_masks[has_pixels])
+        planes, plane_masks = planes[has_pixels], plane_masks[has_pixels]
     if plane_masks is None:
         is_varied = planes.min((1, 2)) < planes.max((1, 2))
         planes = planes[is_varied] if is_varied.any() and not is_varied.all() else planes
     plane_indices = select_spread_planes(len(planes))
-    sample_mask = None if plane_masks is None else torch.from_numpy(plane_masks[plane_indices])
-    measured = estimate_noise(torch.from_numpy(planes[plane_indices]), grey_level_step, sample_mask)
+    plane_masks = None if plane_masks is None else plane_masks[plane_indices]
+    sample, plane_masks = replace_single_pixels(planes[plane_indices], plane_masks)
+    sample_mask = None if plane_masks is None else torch.from_numpy(plane_masks)
+    measured = estimate_noise(torch.from_numpy(sample), grey_level_step, sample_mask)
     is_checked = not (noise_model.remove_artefact or measured.counts_photons)
     if plane_masks is None and is_checked:
-        plane = planes[plane_indices[len(plane_indices) // 2]]
+        plane = sample[len(sample) // 2]
         measured = correct_by_prediction(measured, torch.from_numpy(plane), grey_level_step)
         if not noise_settings.has_entered_noise:
             measured = _measure_before_compression(measured, plane)
-        measured = _measure_every_second_pixel(measured, planes[plane_indices], grey_level_step)
+        measured = _measure_every_second_pixel(measured, sample, grey_level_step)
         is_replaceable = not (measured.unreliable_reason or measured.is_before_compression)
         if is_replaceable and find_clear_stripes(plane) is not None:
             measured = replace(measured, caution=NoiseCaution.LINE_OFFSETS)

@@ -114,8 +114,8 @@ def make_run_plan(
     inspection : Inspection
         What the task decided from the pixels; it may choose another prior.
     calibration : Calibration
-        Unreliable or weak noise, or too few photons, lead to the task's fallback prior. With a
-        half-resolution input, tiles are larger.
+        Unreliable or weak noise, or too few photons, lead to the task's fallback prior; beside
+        missing pixels, correlated noise does. With a half-resolution input, tiles are larger.
     layout : Layout, optional
         Layout in which every item has measured pixels; that of the plan by default.
     network : JointNetwork, optional

@@ -310,7 +310,8 @@ def estimate_costs(
     channels = sum(len(unit.channels) for unit in units)
     candidates = 1 + len(fit_config.other_candidates)
     refinement_seconds = task_plan.ending_pixel_seconds * prod(grid) * channels / fits
-    if len(grid) == 2 and prior_spec.has_refinement:
+    is_refined = prior_spec.has_refinement and not task_plan.keeps_measured_pixels
+    if len(grid) == 2 and is_refined:
         further_channels = REFINEMENT_CHANNEL_SECONDS * (channels / fits - 1)
         refinement_seconds = (REFINEMENT_PIXEL_SECONDS + further_channels) * prod(grid)
         if fit_config.refines_sparse_groups:

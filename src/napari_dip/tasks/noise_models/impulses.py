@@ -306,7 +306,7 @@ def _fill_impulses(values: Plane, impulses: BoolArray) -> Plane:
 
 
 def replace_single_pixels(
-    planes: Float32Array, measured_mask: BoolArray
+    planes: Float32Array, measured_mask: BoolArray | None
 ) -> tuple[Float32Array, BoolArray | None]:
     """Replace missing pixels by random neighbours where holes are narrow and few.
 
@@ -315,13 +315,15 @@ def replace_single_pixels(
     Parameters
     ----------
     planes, measured_mask
-        As for `replace_by_random_neighbours`.
+        As for `replace_by_random_neighbours`; None: nothing is missing.
 
     Returns
     -------
     planes, measured_mask : ndarray
         The mask is of what is still missing; None if that is nothing.
     """
+    if measured_mask is None:
+        return planes, None
     from scipy import ndimage
 
     missing = ~measured_mask
@@ -329,12 +331,14 @@ def replace_single_pixels(
     narrow = missing & ~wide
     if not 0 < narrow.mean() <= MAX_REPLACED_FRACTION:
         return planes, measured_mask
-    replaced = replace_by_random_neighbours(planes, measured_mask)
+    replaced = replace_by_random_neighbours(planes, measured_mask, narrow)
     return replaced, None if not wide.any() else ~wide
 
 
-def replace_by_random_neighbours(planes: Float32Array, measured_mask: BoolArray) -> Float32Array:
-    """Replace each missing pixel by a measured one drawn from its surroundings.
+def replace_by_random_neighbours(
+    planes: Float32Array, measured_mask: BoolArray, selected: BoolArray | None = None
+) -> Float32Array:
+    """Replace missing pixels, or the selected ones, by measured ones drawn from around them.
 
     The noise can then be measured on all pixels: its variance does not change, as it would with a
     mean of neighbours, and its correlation hardly.
@@ -343,11 +347,11 @@ def replace_by_random_neighbours(planes: Float32Array, measured_mask: BoolArray)
     ----------
     planes : ndarray
         (planes, Y, X).
-    measured_mask : ndarray of bool
+    measured_mask, selected : ndarray of bool
         Of the same shape.
     """
     rng, radius = np.random.default_rng(0), MEDIAN_WINDOW_SIDE // 2
-    filled, missing = planes.copy(), ~measured_mask
+    filled, missing = planes.copy(), ~measured_mask if selected is None else selected.copy()
     height, width = planes.shape[1:]
     for _ in range(MAX_REPLACEMENT_DRAWS):
         positions = np.argwhere(missing)

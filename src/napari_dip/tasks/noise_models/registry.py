@@ -19,6 +19,7 @@ from napari_dip.tasks.noise_models.impulses import (
     build_impulse_problem,
     exclude_missing,
     find_stack_impulses,
+    replace_by_random_neighbours,
 )
 from napari_dip.tasks.noise_models.jpeg_traces import (
     read_jpeg_traces,
@@ -144,6 +145,17 @@ def convert_log_noise(noise_estimate: NoiseEstimate, logarithms: Float32Array) -
     return replace(
         noise_estimate, gain=0.0, intercept=0.0, floor=floor, relative_deviation=relative
     )
+
+
+def _replace_impulses(
+    volume: Float32Array, measured_mask: BoolArray | None, grey_level_step: float
+) -> NoiseSample:
+    """Replace the impulses of one channel (..., Y, X) by random neighbours, however many."""
+    if measured_mask is None:
+        return volume, measured_mask, grey_level_step
+    planes = volume.reshape(-1, *volume.shape[-2:])
+    replaced = replace_by_random_neighbours(planes, measured_mask.reshape(planes.shape))
+    return replaced.reshape(volume.shape), None, grey_level_step
 
 
 def list_noise_hints(image: Float32Array) -> tuple[Note, ...]:
@@ -335,6 +347,7 @@ SALT_AND_PEPPER = NoiseModel(
     prior_key=MASKED_INPUT_PRIOR.key,
     prior_reason="it learns to fill pixels in from those around, as the impulses need",
     fills_missing_pixels=True,
+    remove_artefact=_replace_impulses,
     refuse_header=partial(_refuse_exposures, "Salt and pepper"),
     find_missing=find_stack_impulses,
     limit_network_input=exclude_missing,

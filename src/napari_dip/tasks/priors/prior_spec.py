@@ -240,7 +240,7 @@ class PriorSpec:
     uses_total_variation : bool
         Whether a penalty on total variation is all that the prior consists of.
     has_refinement : bool
-        Whether NL-Bayes refinement follows.
+        Whether NL-Bayes refinement follows, unless the task keeps measured pixels.
     is_repeatable_after_stop : bool
         Whether a run that the user ended repeats to the pixel.
     """
