@@ -434,8 +434,7 @@ class TaskPlan:
     prior_reasons : mapping of str to str
         Why a prior runs, for the report, by prior; "{blind_spot}" stands for its size.
     fallback_prior_key : str
-        Prior that replaces `prior_key` where the noise is unreliable or weak, or correlated beside
-        missing pixels; "": none.
+        Prior that replaces `prior_key` where the noise does not suit it (`run_plan.py`); "": none.
     architecture : str
         Name of the architecture of priors with random input.
     factors : mapping of str to int
