@@ -460,12 +460,11 @@ def choose_fit_config(
 
 @cache
 def read_presets(task: str) -> dict[str, Any]:
-    """Return the presets of a task by prior and preset, as in its JSON file."""
+    """Return the presets of a task by prior and preset: its own, else those of denoising."""
     folder = resources.files("napari_dip.pipeline.plan").joinpath("presets")
-    path = folder.joinpath(f"{task}.json")
-    if not path.is_file():  # a task without presets has those of denoising
-        path = folder.joinpath("denoise.json")
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    paths = (folder.joinpath(f"{name}.json") for name in ("denoise", task))
+    files = (json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file())
+    return {prior_key: rows for presets in files for prior_key, rows in presets.items()}
 
 
 def list_candidates(task: Task) -> tuple[str, ...]:
