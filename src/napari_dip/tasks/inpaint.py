@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from napari_dip.engine.problem import Estimate, PostprocessingSteps
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.problem import Estimate, PostprocessingSteps, Problem
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, BoolArray, ImageHeader
     from napari_dip.io.header import Headers
@@ -172,49 +174,56 @@ class Inpaint(Task):
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem of the measured pixels alone."""
+        from napari_dip.engine.problem import append_postprocessing
+
         if patches := choose_validation_patches(fit_input.masks.low_noise):
             masks = fit_input.masks.redraw_validation(*patches)
             fit_input = replace(fit_input, masks=masks)
+        fit_input = exclude_missing(fit_input)
         options = PriorOptions(
             predicts_measured=self.unmasked == "denoise",
             random_input=RandomInputOptions(
                 skip_channels=INPAINT_SKIP_CHANNELS, jitter=INPAINT_JITTER
             ),
         )
-        prior_spec, visible_input = PRIOR_SPECS[fit_input.prior_key], exclude_missing(fit_input)
-        setup = prior_spec.build_setup(visible_input, rng, options)
-        is_small = float((1 - fit_input.masks.measured).sum()) <= MAX_SMOOTH_PIXELS
-        can_blend = is_small and bool(setup.prior.list_hole_copies())
+        setup = PRIOR_SPECS[fit_input.prior_key].build_setup(fit_input, rng, options)
         problem = validate_by_squared_error(fit_input, setup.problem)
-        restores_pixels = self.unmasked == "denoise"
+        if self.unmasked == "keep":
+            problem = _keep_measurement(fit_input, problem)
+        problem = append_postprocessing(problem, partial(fill_missing, fit_input))
+        is_small = float((1 - fit_input.masks.measured).sum()) <= MAX_SMOOTH_PIXELS
+        if is_small and setup.prior.list_hole_copies():
+            problem = _blend_filling(fit_input, problem, setup.prior)
+        return replace(setup, problem=problem)
 
-        def postprocess(estimate: Estimate) -> Estimate:
-            restored = problem.postprocess if restores_pixels else keep_measurement
-            return fill_missing(fit_input, estimate, restored(estimate))
 
-        def keep_measurement(estimate: Estimate) -> Estimate:
-            noise_variance = fit_input.noise.noise_variance.compute_variance(fit_input.measurement)
-            return estimate._replace(mean=fit_input.measurement, log_variance=noise_variance.log())
+def _keep_measurement(fit_input: FitInput, problem: Problem) -> Problem:
+    """Return the problem with the measurement and its noise as the image."""
 
-        def postprocess_fully(estimate: Estimate) -> PostprocessingSteps:
-            if can_blend:
-                # listed here, so that the fit does not hold the masks
-                hole_copies = setup.prior.list_hole_copies()
-                estimate = blend_with_smooth_filling(fit_input, hole_copies, estimate)
-            if not (restores_pixels and problem.full_postprocess):
-                return postprocess(estimate)
-            restored = yield from problem.full_postprocess(estimate)
-            return fill_missing(fit_input, estimate, restored)
+    def keep(estimate: Estimate) -> Estimate:
+        variance = fit_input.noise.noise_variance.compute_variance(fit_input.measurement)
+        return estimate._replace(mean=fit_input.measurement, log_variance=variance.log())
 
-        is_refined = restores_pixels and problem.full_postprocess is not None
-        problem_with_holes = replace(
-            problem,
-            postprocess=postprocess,
-            full_postprocess=postprocess_fully if can_blend or is_refined else None,
-            blends_filling=can_blend,
-            refines_pixels=is_refined,
-        )
-        return replace(setup, problem=problem_with_holes, fit_input=fit_input)
+    return replace(problem, postprocess=keep, full_postprocess=None)
+
+
+def _blend_filling(fit_input: FitInput, problem: Problem, prior: Prior) -> Problem:
+    """Return the problem whose fillings are blended with smooth ones before the other steps."""
+    from napari_dip.engine.problem import make_single_step
+
+    finish = problem.full_postprocess or make_single_step(problem.postprocess)
+
+    def blend(estimate: Estimate) -> PostprocessingSteps:
+        # listed here, so that the fit does not hold the masks
+        hole_copies = prior.list_hole_copies()
+        return (yield from finish(blend_with_smooth_filling(fit_input, hole_copies, estimate)))
+
+    return replace(
+        problem,
+        full_postprocess=blend,
+        blends_filling=True,
+        refines_pixels=problem.full_postprocess is not None,
+    )
 
 
 def _get_suitable_prior(holes: str) -> str:

@@ -227,6 +227,7 @@ def _choose_prior(
     """Return the key of the prior that suits pixels and noise, and why; "" if it was planned."""
     prior_key = inspection.prior_key or plan.fit_config.prior_key
     is_planned = prior_key == task_plan.prior_key
+    # the planned prior has another row for holes with a shape
     is_planned |= PRIOR_SPECS[prior_key].suitable_holes == "narrow"
     if task_plan.fallback_prior_key and is_planned and noise_reason:
         return task_plan.fallback_prior_key, noise_reason

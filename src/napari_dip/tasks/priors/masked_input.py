@@ -212,23 +212,19 @@ def blend_with_smooth_filling(
     """
     from torch import where
 
-    holes = 1 - fit_input.masks.measured
+    is_hole = fit_input.masks.measured == 0
     measurement, covariance, power = fit_input.measurement, 0.0, 0.0
     remaining = fit_input.masks.measured
-
     for hidden in hole_copies:
         compared = hidden * remaining
-        smooth = fill_smoothly(measurement, (hidden + holes) > 0)
+        smooth = fill_smoothly(measurement, (hidden > 0) | is_hole)
         change = (smooth - predicted.mean) * compared
         covariance += float((change * (measurement - predicted.mean)).sum())
         power += float((change**2).sum())
         remaining = remaining * (1 - hidden)
     weight = min(max(covariance / power, 0.0), 1.0) if power else 0.0
-    mean = where(
-        holes > 0,
-        predicted.mean.lerp(fill_smoothly(measurement, holes > 0), weight),
-        predicted.mean,
-    )
+    blended = predicted.mean.lerp(fill_smoothly(measurement, is_hole), weight)
+    mean = where(is_hole, blended, predicted.mean)
     return predicted._replace(mean=mean)
 
 
