@@ -62,6 +62,13 @@ def plan_image(
     )
 
 
+@pytest.mark.parametrize(("side", "iterations"), [(256, 40), (257, 20)])
+def test_small_images_take_more_iterations_with_instant(side: int, iterations: int) -> None:
+    plan = plan_image((side, side), "YX", preset="instant")
+    assert isinstance(plan, Plan)
+    assert plan.fit_config.iterations == iterations
+
+
 @pytest.mark.parametrize(
     ("shape", "axes", "fits"),
     [
