@@ -380,6 +380,7 @@ def runner(fit_input: FitInput, mean: torch.Tensor, *, kept: bool = False) -> Fi
         estimate=estimate,
         uncropped_estimate=estimate,
         network_estimate=estimate,
+        validated_estimate=estimate,
         stop="done",
         is_ended_by_user=kept,
         is_broken_down=False,

@@ -582,6 +582,31 @@ def test_released_pixels_pull_the_image_to_them() -> None:
     assert distances[1] < 0.9 * distances[0]
 
 
+def test_the_estimate_before_the_refit_knows_no_validation_pixel() -> None:
+    estimates = []
+    for added in (0.0, 5.0):
+        problem, prior, _ = make_problem((24, 24), "random-input")
+        term = problem.main_term
+        changed = replace(term, measurement=term.measurement + added * term.validation_mask)
+        schedule = make_single_phase_schedule(30, 0.01, refit_iterations=10)
+        loop = fit(replace(problem, terms=(changed,)), prior, schedule, never_stop, seed=0)
+        _, result = run_to_end(loop)
+        assert result is not None
+        estimates.append((result.validated_estimate.mean, result.network_estimate.mean))
+    (before, after), (other_before, other_after) = estimates
+    assert torch.equal(before, other_before)
+    assert not torch.equal(after, other_after)
+
+
+def test_without_a_refit_the_estimate_of_the_network_is_judged() -> None:
+    problem, prior, _ = make_problem((24, 24), "random-input")
+    _, result = run_to_end(
+        fit(problem, prior, make_single_phase_schedule(30, 0.01), never_stop, seed=0)
+    )
+    assert result is not None
+    assert result.validated_estimate is result.network_estimate
+
+
 def test_a_fit_that_overfits_gets_no_refit() -> None:
     problem, prior, _ = make_problem((24, 24), "random-input")
     looks = iter(range(100))

@@ -237,6 +237,21 @@ def test_without_validation_pixels_a_note_says_that_detail_was_not_checked():
     assert "not checked" not in list_warnings(detail=None, contrast=None)  # the headline says it
 
 
+@pytest.mark.parametrize("kind", ["detail", "contrast"])
+def test_what_was_doubtful_before_a_refit_is_not_checked(kind: str) -> None:
+    half = ConfirmedDetail(
+        regression_slope=0.3, slope_error=0.05, detail_std=0.1, signal_to_noise=1.0
+    )
+    doubt = {kind: half}
+    assert "may be invented" in list_warnings(**doubt)
+    assert "may be invented" not in list_sentences(**doubt, is_refitted=True)
+    assert "was not tested" in list_sentences(**doubt, is_refitted=True)
+
+
+def test_what_was_confirmed_before_a_refit_stays_confirmed() -> None:
+    assert "confirms about 97% of the fine detail" in list_sentences(is_refitted=True)
+
+
 def test_large_holes_warn_and_small_ones_are_called_a_guess():
     large = {"residual": None, "filled_fraction": 0.17, "distant_fraction": 0.16}
     assert "16% of the filled pixels lie far" in list_warnings(**large)

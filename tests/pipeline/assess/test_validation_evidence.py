@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -37,7 +35,7 @@ def scene():
 
 def compute_evidence(fit, image):
     return compute_validation_evidence(
-        fit.schedule, fit.problem, fit.fit_input.noise.noise_variance, Estimate(image)
+        fit.problem, fit.fit_input.noise.noise_variance, Estimate(image)
     )
 
 
@@ -76,12 +74,6 @@ def test_an_image_of_nothing_is_denied_as_a_whole(scene):
     made_up = torch.randn(image.shape, generator=torch.Generator().manual_seed(2))
     _, contrast = compute_detail(fit, 0.2 * made_up)
     assert is_doubtful(contrast)
-
-
-def test_pixels_of_the_refit_are_no_evidence(scene):
-    fit, image = scene
-    released = replace(fit, schedule=replace(fit.schedule, refit_iterations=10))
-    assert compute_evidence(released, image) == ()
 
 
 def test_the_error_of_a_volume_is_not_raised_twice():

@@ -126,6 +126,7 @@ def _refit_on_all_pixels(
     is_ended_by_user = stop is not None and stop.reason is StopReason.USER
     if is_ended_by_user or is_best_old or not schedule.refit_iterations:
         return Control.GO
+    state.validated_estimate = state.make_preview()
     trainer.uses_validation_pixels = True
     for _ in range(schedule.refit_iterations):
         control = _wait_while_paused(poll_control)
@@ -240,6 +241,7 @@ def _make_result(
         estimate=problem.crop(finished),
         uncropped_estimate=finished,
         network_estimate=best_estimate,
+        validated_estimate=state.validated_estimate or best_estimate,
         stop=stop,
         is_ended_by_user=is_ended_by_user,
         is_broken_down=state.rollback_count >= MAX_ROLLBACKS,

@@ -120,6 +120,8 @@ class FitResult:
         The same before `Problem.crop`.
     network_estimate : Estimate
         The network's own estimate, before postprocessing.
+    validated_estimate : Estimate
+        The same before the refit, without any knowledge of the validation pixels.
     stop : Stop
     is_ended_by_user, is_broken_down : bool
         Whether the user, or `MAX_ROLLBACKS` breakdowns in a row, ended the fit.
@@ -135,6 +137,7 @@ class FitResult:
     estimate: Estimate
     uncropped_estimate: Estimate
     network_estimate: Estimate
+    validated_estimate: Estimate
     stop: Stop
     is_ended_by_user: bool
     is_broken_down: bool
@@ -159,6 +162,7 @@ class FitState:
     rollback_count: int = 0
     notes: list[Note] = field(default_factory=list)
     last_prediction: tuple[int, Estimate] | None = None  # last prediction and its iteration
+    validated_estimate: Estimate | None = None  # estimate before the refit
 
     def make_checkpoint(self) -> Checkpoint:
         """Return a checkpoint of the current state."""

@@ -214,7 +214,7 @@ class ResultMerger:
             pixels.residual,
             pixels.prediction,
             pixels.result,
-            [outcome.evidence for outcome in self.outcomes],
+            self.outcomes,
         )
         assessed_items = select_assessed_items(pixels.residual)
         deviations = {}

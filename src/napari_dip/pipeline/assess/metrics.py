@@ -31,7 +31,7 @@ from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 from napari_dip.tasks.priors.masked_input import compute_hole_depths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     import numpy.typing as npt
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
     from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
-    from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.plan.types import Plan, UnitOutcome
     from napari_dip.public_types import TraceComparison
 
     RealArray = npt.NDArray[np.floating[Any]]
@@ -169,6 +169,8 @@ class ResultMetrics:
         Whether the user entered gain or read noise.
     is_instant : bool
         Whether it was made with the shortest preset.
+    is_refitted : bool
+        Whether validation pixels were fitted in the end, after `detail` and `contrast` were taken.
     """
 
     residual: ResidualMetrics | None
@@ -192,6 +194,7 @@ class ResultMetrics:
     has_traces: bool = False
     has_entered_noise: bool = False
     is_instant: bool = False
+    is_refitted: bool = False
 
 
 def measure_residual(
@@ -344,7 +347,7 @@ def measure_result(
     residual: FloatArray,
     prediction: FloatArray,
     result: AnyArray,
-    evidence: Iterable[tuple[float, ...]],
+    outcomes: Sequence[UnitOutcome],
 ) -> ResultMetrics:
     """Measure all metrics of a finished run.
 
@@ -357,8 +360,8 @@ def measure_result(
         measurement, both before the mean was corrected.
     result : ndarray
         (N, C, *grid), or finer: the final image.
-    evidence : iterable of tuple of float
-        For each unit, the sums from `compute_validation_evidence`.
+    outcomes : sequence of UnitOutcome
+        Their evidence tells which share of the detail is real.
     """
     from napari_dip.pipeline.assess.validation_evidence import combine_validation_evidence
     from napari_dip.pipeline.calibrate.clipping import list_corrected_limits
@@ -385,6 +388,7 @@ def measure_result(
         for c, noise in enumerate(calibration.noise)
         if has_comparable_noise and c not in calibration.constant_channels
     ]
+    evidence = [outcome.evidence for outcome in outcomes]
     detail, contrast = combine_validation_evidence(evidence) or (None, None)
     filled_fraction, distant_fraction = (
         (0.0, 0.0) if measured_mask is None else measure_distant_holes(measured_mask, MIN_DEEP_HOLE)
@@ -425,6 +429,7 @@ def measure_result(
         has_traces=has_traces,
         has_entered_noise=noise_settings.has_entered_noise,
         is_instant=run_plan.recipe.run_settings.preset == "instant",
+        is_refitted=any(outcome.refit_iterations for outcome in outcomes),
         traces=compare_grid_traces(
             calibrated_image,
             result if run_plan.recipe.task.spec.keeps_pixel_grid else prediction,

@@ -287,13 +287,13 @@ def _assess_contrast(metrics: ResultMetrics) -> Iterator[Note]:
     is_visible = detail.detail_std > MIN_VISIBLE_DETAIL * contrast.detail_std
     is_decided = detail.slope_error <= MAX_DECIDING_ERROR
     if _is_contrast_doubtful(contrast):
-        yield make_note("contrast-doubtful", **_make_doubt_facts(contrast))
+        yield _make_doubt(metrics, "contrast-doubtful", contrast)
         return
     if contrast.slope_error > MAX_DECIDING_ERROR:
         yield make_note("contrast-small")
         return
     if is_visible and is_decided and is_doubtful(detail):
-        yield make_note("detail-doubtful", **_make_doubt_facts(detail))
+        yield _make_doubt(metrics, "detail-doubtful", detail)
         return
     if is_visible and not is_decided:
         yield make_note("detail-small")
@@ -303,6 +303,13 @@ def _assess_contrast(metrics: ResultMetrics) -> Iterator[Note]:
     least_confirmed = min(kinds, key=lambda kind: kind.regression_slope)
     fraction_text = _describe_fraction(least_confirmed)
     yield make_note("detail-confirmed", share=fraction_text, fine=least_confirmed is detail)
+
+
+def _make_doubt(metrics: ResultMetrics, code: str, detail: ConfirmedDetail) -> Note:
+    """Return that detail is doubtful; unchecked, if a refit on these pixels may have mended it."""
+    if metrics.is_refitted:
+        return make_note("detail-unchecked")
+    return make_note(code, **_make_doubt_facts(detail))
 
 
 def _is_contrast_doubtful(contrast: ConfirmedDetail) -> bool:

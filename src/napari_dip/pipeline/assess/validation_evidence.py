@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_dip.engine.fit.optimizers import Schedule
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.engine.problem import Estimate, Operator, Problem
     from napari_dip.tasks.base import FitInput
@@ -59,30 +58,27 @@ class ConfirmedDetail:
 
 @torch.no_grad()
 def compute_validation_evidence(
-    schedule: Schedule, problem: Problem, noise_variance: NoiseVariance, network_estimate: Estimate
+    problem: Problem, noise_variance: NoiseVariance, validated_estimate: Estimate
 ) -> tuple[float, ...]:
     """Compute regression sums of an image at the validation pixels of its unit.
 
     Parameters
     ----------
-    schedule : Schedule
     problem : Problem
     noise_variance : NoiseVariance
         In network units.
-    network_estimate : Estimate
-        Network's own estimate, before the measured pixels enter it.
+    validated_estimate : Estimate
+        Network's own estimate, before measured pixels enter it and before a refit.
 
     Returns
     -------
     tuple of float
         Sums for `combine_validation_evidence`, for fine detail and for the whole contrast. Empty if
-        there are no validation pixels, or if they took part in a refit.
+        there are no validation pixels.
     """
-    if schedule.refit_iterations:
-        return ()
     sums = torch.zeros(2, _SUM_COUNT, dtype=torch.float64)
     for term in problem.terms:
-        prediction = term.operator(network_estimate.mean)
+        prediction = term.operator(validated_estimate.mean)
         has_same_grid = prediction.shape[1:] == term.measurement.shape[1:]
         if not has_same_grid or not bool(term.validation_mask.any()):
             continue

@@ -588,9 +588,7 @@ def make_unit_outcome(
         history=tuple(map(astuple, result.history)),
         notes=notes,
         prior_key=fit_input.prior_key,
-        evidence=compute_validation_evidence(
-            prepared_fit.schedule, problem, noise_variance, result.network_estimate
-        ),
+        evidence=compute_validation_evidence(problem, noise_variance, result.validated_estimate),
         is_refined=has_full_postprocess and problem.refines_pixels,
         is_blended=has_full_postprocess and problem.blends_filling,
         role=unit.role,
