@@ -67,6 +67,23 @@ def test_noise_that_grows_with_brightness_is_no_structure():
     assert measure_residual((shot - clean)[None], clean[None], None, flat).edge_variance_ratio < 1.1
 
 
+def test_noise_that_is_hardly_known_where_it_is_dark_makes_no_residual_strong():
+    light = np.full((SIDE, SIDE), 100.0)
+    light[:, :24] = 3.0  # an eighth
+    shot = light + np.random.default_rng(0).normal(0, 10, light.shape)
+    noise = NoiseEstimate(gain=100 / 97, intercept=-300 / 97, floor=0.2)
+    residual = measure_residual((shot - light)[None], light[None], None, noise)
+    assert residual.noise_ratio == pytest.approx(1, abs=0.05)
+
+
+def test_a_residual_stronger_than_the_noise_everywhere_has_its_own_ratio():
+    light = np.tile(np.linspace(50.0, 150.0, SIDE), (SIDE, 1))
+    shot = light + np.random.default_rng(0).normal(0, 20, light.shape)
+    noise = NoiseEstimate(gain=0.0, intercept=100.0, floor=1.0)
+    residual = measure_residual((shot - light)[None], light[None], None, noise)
+    assert residual.noise_ratio == pytest.approx(2, abs=0.1)
+
+
 def test_single_photons_beside_a_bright_square_are_no_structure():
     light = np.full((SIDE, SIDE), 0.004)
     light[20:60, 20:60] = 0.5

@@ -9,7 +9,7 @@ import numpy as np
 from napari_dip.engine.noise import NoiseCaution, UnreliableReason
 from napari_dip.engine.noise.estimate import NoiseEstimate
 from napari_dip.errors.templates import NOTES, UNRELIABLE_REASONS
-from napari_dip.pipeline.calibrate.channel_noise import SEPARATELY_NOTED_CAUTIONS, make_noise_notes
+from napari_dip.pipeline.calibrate.types import SEPARATELY_NOTED_CAUTIONS, make_noise_notes
 
 NONE = (0.0,) * 5
 

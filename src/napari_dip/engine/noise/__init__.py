@@ -52,6 +52,7 @@ class NoiseCaution(StrEnum):
     EVERY_SECOND_PIXEL = "every-second-pixel"  # measured there, since neighbours share noise
     COMPRESSED = "compressed"  # measured as it was before JPEG compression, which hides it
     PHOTON_COUNTS = "photon-counts"  # each grey value is a number of photons
+    CHOSEN = "chosen"  # by the user, and much stronger or weaker than the measured noise
 
 
 def predict_variance(signal: Signal, gain: Any, intercept: Any) -> Signal:

@@ -87,7 +87,7 @@ class ResidualMetrics:
         Maximum difference of its autocorrelation and the noise's, at lags 1 to `MAX_RESIDUAL_LAG`
         along Y and X.
     noise_ratio : float
-        Standard deviation, in units of the measured noise.
+        Standard deviation, in units of the noise: the median over classes of brightness.
     pixel_count : int
         Number of pixels that it was measured on.
     edge_variance_ratio : float
@@ -237,7 +237,7 @@ def measure_residual(
         for axis, autocorrelation in ((-2, noise_estimate.along_y), (-1, noise_estimate.along_x))
         for lag, expected in enumerate(autocorrelation[:MAX_RESIDUAL_LAG], 1)
     ]
-    edge_ratio = _compare_edge_variance(scaled, prediction, is_tested)
+    edge_ratio, noise_ratio = _compare_brightness_classes(scaled, prediction, is_tested)
     deviation = residual - (residual * valid).sum() / total
     biased_fraction, darker_fraction, area_count = measure_biased_areas(
         deviation, prediction, measured_mask
@@ -246,7 +246,7 @@ def measure_residual(
     relative_rms = float(np.sqrt((deviation**2 * valid).sum() / total)) / intensity_range
     return ResidualMetrics(
         excess=max(excess, default=0.0),
-        noise_ratio=float(np.sqrt(power)),
+        noise_ratio=noise_ratio,
         pixel_count=int(total),
         edge_variance_ratio=edge_ratio,
         is_noise_reliable=not noise_estimate.unreliable_reason,
@@ -264,15 +264,19 @@ def _compute_lag_correlation(scaled: FloatArray, valid: FloatArray, lag: int, ax
     return float((scaled[..., :-lag] * scaled[..., lag:]).sum()) / max(pairs, 1.0)
 
 
-def _compare_edge_variance(scaled: FloatArray, prediction: RealArray, valid: BoolArray) -> float:
-    """Return the ratio of the residual's variance at edges to that in flat areas.
+def _compare_brightness_classes(
+    scaled: FloatArray, prediction: RealArray, valid: BoolArray
+) -> tuple[float, float]:
+    """Return the ratio of the residual's variance at edges to that in flat areas, and its RMS.
 
-    The ratio is the median over classes of brightness, or 1 if it cannot be measured.
+    Both are medians over classes of brightness: in the darkest one, noise may be hardly known.
+    Without edges, the ratio is 1.
     """
     squared_gradient = _compute_squared_gradient(np.asarray(prediction, np.float64))[valid]
     squared_residual, signal = scaled[valid] ** 2, prediction[valid]
-    ratios = []
+    ratios, powers = [], []
     for indices in np.array_split(signal.argsort(kind="stable"), RESIDUAL_BRIGHTNESS_CLASSES):
+        powers += [float(squared_residual[indices].mean())] if len(indices) else []
         order = indices[squared_gradient[indices].argsort(kind="stable")]
         edges = order[len(order) - int(RESIDUAL_EDGE_FRACTION * len(order)) :]
         flat = order[: int(RESIDUAL_FLAT_FRACTION * len(order))]
@@ -280,7 +284,8 @@ def _compare_edge_variance(scaled: FloatArray, prediction: RealArray, valid: Boo
         if len(edges) and flat_variance > 0:
             ratios.append(float(squared_residual[edges].mean()) / flat_variance)
     # the median is robust to a class of clipped pixels, which has hardly any noise
-    return float(np.median(ratios)) if ratios else 1.0
+    edge_ratio = float(np.median(ratios)) if ratios else 1.0
+    return edge_ratio, float(np.sqrt(np.median(powers))) if powers else 0.0
 
 
 def _compute_squared_gradient(image: FloatArray) -> FloatArray:

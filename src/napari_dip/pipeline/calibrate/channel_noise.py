@@ -19,7 +19,7 @@ from napari_dip.engine.noise import (
     predict_variance,
 )
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.calibrate.types import RepeatedExposure
+from napari_dip.pipeline.calibrate.types import RepeatedExposure, name_channel
 from napari_dip.tasks.noise_models.impulses import replace_single_pixels
 from napari_dip.tasks.noise_models.jpeg_traces import measure_compressed_noise
 from napari_dip.tasks.noise_models.registry import (
@@ -30,14 +30,13 @@ from napari_dip.tasks.noise_models.registry import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     import numpy.typing as npt
     import torch
 
     from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from napari_dip.errors.notes import Note
     from napari_dip.io import BoolArray, Float32Array, FloatArray
     from napari_dip.pipeline.calibrate.types import RunInputs
     from napari_dip.tasks.base import NoiseSettings
@@ -62,8 +61,14 @@ MAX_NOISE_PLANES = 8
 #: Maximum deviation from 1 of the intensity ratio of two exposures without a note. Exposures of the
 #: same duration differ by up to 2 %.
 GAIN_TOLERANCE = 0.02
-#: Cautions of the engine that other notes cover.
-SEPARATELY_NOTED_CAUTIONS = (NoiseCaution.LINE_OFFSETS, NoiseCaution.COLOUR_CAMERA)
+#: Cautions whose notes say that the noise may be twice as strong as it was measured.
+VAGUE_CAUTIONS = (NoiseCaution.HALF_SIZE, NoiseCaution.HEAVY_TAILS)
+#: Side, in pixels, of the blocks whose means tell at which brightness chosen noise is compared:
+#: that of the blocks in which noise is measured.
+LEVEL_BLOCK_SIDE = 8
+#: Ratio of the standard deviations of chosen and measured noise from which on they differ: over it
+#: in 2 of 225 crops if the right noise is chosen, and in 218 if twice as much is (docs/constants.md).
+MAX_CHOSEN_RATIO = 1.5
 #: Reasons to measure noise again in every second pixel.
 SHARED_NOISE_REASONS = (
     UnreliableReason.AMBIGUOUS_CORRELATION,
@@ -400,44 +405,24 @@ def _apply_user_noise(
     is_floor_known = noise_settings.read_noise is not None
     floor = dark_variance if is_floor_known else min(noise_estimate.floor, dark_variance)
     intercept = compute_intercept(gain, dark_signal, dark_variance)
-    return replace(noise_estimate, gain=gain, intercept=intercept, floor=floor)
+    chosen = replace(noise_estimate, gain=gain, intercept=intercept, floor=floor)
+    is_doubted = noise_estimate.unreliable_reason or noise_estimate.caution in VAGUE_CAUTIONS
+    if is_doubted or not _differs(chosen, noise_estimate, planes):
+        return chosen
+    return replace(chosen, caution=NoiseCaution.CHOSEN)
 
 
-def make_noise_notes(
-    noise_estimates: Sequence[NoiseEstimate], constant_channels: Collection[int]
-) -> tuple[Note, ...]:
-    """Return notes on unreliable noise and cautions; what all channels share is said once.
-
-    Parameters
-    ----------
-    noise_estimates : sequence of NoiseEstimate
-        Noise of each channel.
-    constant_channels : collection of int
-        Channels that hold one value only, which get no note.
-    """
-    channels: dict[str, list[int]] = {}
-    for channel, estimate in enumerate(noise_estimates):
-        if channel in constant_channels:
-            continue
-        codes = ["noise-inverted"] if estimate.gain < 0 else []
-        if estimate.unreliable_reason:
-            codes.append(f"noise-unreliable-{estimate.unreliable_reason}")
-        elif estimate.caution and estimate.caution not in SEPARATELY_NOTED_CAUTIONS:
-            codes.append(f"noise-caution-{estimate.caution}")
-        for code in codes:
-            channels.setdefault(code, []).append(channel)
-    count = len(noise_estimates)
-    notes: list[Note] = []
-    for code, named in channels.items():
-        is_shared = len(named) == count
-        facts = [{}] if is_shared else [name_channel(channel, count) for channel in named]
-        notes += [make_note(code, **names) for names in facts]
-    return tuple(notes)
-
-
-def name_channel(channel: int, count: int) -> dict[str, int]:
-    """Return the channel number as a fact of a note; empty for a single channel."""
-    return {} if count == 1 else {"channel_number": channel + 1}
+def _differs(chosen: NoiseEstimate, measured: NoiseEstimate, planes: Float32Array) -> bool:
+    """Return whether noise is much stronger or weaker in the darkest, middle or brightest third."""
+    sample = planes[select_spread_planes(len(planes))]
+    height, width = (side // LEVEL_BLOCK_SIDE for side in sample.shape[1:])
+    blocks = sample[:, : height * LEVEL_BLOCK_SIDE, : width * LEVEL_BLOCK_SIDE].reshape(
+        -1, height, LEVEL_BLOCK_SIDE, width, LEVEL_BLOCK_SIDE
+    )
+    means = np.sort(blocks.mean((2, 4), dtype=np.float64), axis=None)
+    levels = [third.mean() for third in np.array_split(means, 3) if len(third)]
+    ratio = compute_noise_variance(chosen, levels) / compute_noise_variance(measured, levels)
+    return bool(np.abs(np.log(ratio)).max(initial=0) > 2 * math.log(MAX_CHOSEN_RATIO))
 
 
 def detect_camera_noise(

@@ -17,7 +17,6 @@ from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.channel_noise import (
     compute_noise_variance,
     identify_noise_model,
-    make_noise_notes,
     measure_channel_noise,
     measure_colour_noise,
     measure_single_exposure,
@@ -39,6 +38,7 @@ from napari_dip.pipeline.calibrate.types import (
     HalfResolutionStack,
     compute_validation_fraction,
     count_measured_pixels,
+    make_noise_notes,
 )
 from napari_dip.pipeline.plan.layout import plan_task
 from napari_dip.tasks.base import NoiseSettings

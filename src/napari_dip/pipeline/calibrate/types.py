@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.engine.noise import predict_variance
+from napari_dip.engine.noise import NoiseCaution, predict_variance
+from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.tasks.base import GridLocation, Inspection
 from napari_dip.tasks.shared_settings import multiply_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     import numpy as np
 
@@ -35,6 +36,8 @@ MIN_RELIABLE_VALIDATION_PIXELS = 48
 #: photons: 17 or more on 32 micrographs, at most 6 on 49 photographs with even noise and on the
 #: widefield images of FMD.
 MIN_PHOTON_NOISE_GROWTH = 10.0
+#: Cautions of the engine that other notes cover.
+SEPARATELY_NOTED_CAUTIONS = (NoiseCaution.LINE_OFFSETS, NoiseCaution.COLOUR_CAMERA)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -323,3 +326,40 @@ class CalibratedImage:
         """Shape of the result, in the axes of `header`."""
         factors = self.run_plan.task_plan.get_factors(self.header.axes)
         return multiply_sizes(self.header.shape, factors)
+
+
+def make_noise_notes(
+    noise_estimates: Sequence[NoiseEstimate], constant_channels: Collection[int]
+) -> tuple[Note, ...]:
+    """Return notes on unreliable noise and cautions; what all channels share is said once.
+
+    Parameters
+    ----------
+    noise_estimates : sequence of NoiseEstimate
+        Noise of each channel.
+    constant_channels : collection of int
+        Channels that hold one value only, which get no note.
+    """
+    channels: dict[str, list[int]] = {}
+    for channel, estimate in enumerate(noise_estimates):
+        if channel in constant_channels:
+            continue
+        codes = ["noise-inverted"] if estimate.gain < 0 else []
+        if estimate.unreliable_reason:
+            codes.append(f"noise-unreliable-{estimate.unreliable_reason}")
+        elif estimate.caution and estimate.caution not in SEPARATELY_NOTED_CAUTIONS:
+            codes.append(f"noise-caution-{estimate.caution}")
+        for code in codes:
+            channels.setdefault(code, []).append(channel)
+    count = len(noise_estimates)
+    notes: list[Note] = []
+    for code, named in channels.items():
+        is_shared = len(named) == count
+        facts = [{}] if is_shared else [name_channel(channel, count) for channel in named]
+        notes += [make_note(code, **names) for names in facts]
+    return tuple(notes)
+
+
+def name_channel(channel: int, count: int) -> dict[str, int]:
+    """Return the channel number as a fact of a note; empty for a single channel."""
+    return {} if count == 1 else {"channel_number": channel + 1}

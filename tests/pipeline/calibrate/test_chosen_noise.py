@@ -1,0 +1,77 @@
+"""Noise that the user chose is compared with the measured one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from skimage import data
+
+import napari_dip as dip
+from napari_dip.engine.noise import NoiseCaution
+from napari_dip.pipeline.calibrate.channel_noise import (
+    compute_noise_variance,
+    measure_single_exposure,
+)
+from napari_dip.tasks.base import NoiseSettings
+
+if TYPE_CHECKING:
+    from napari_dip.engine.noise.estimate import NoiseEstimate
+
+STD = 20.0
+GAIN = 4.0
+READ_NOISE = 6.0
+
+
+def add_even_noise(picture: np.ndarray) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (picture + rng.normal(0, STD, picture.shape)).astype(np.float32)
+
+
+def count_photons(picture: np.ndarray) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    counts = GAIN * rng.poisson(picture / GAIN)
+    return (counts + rng.normal(0, READ_NOISE, picture.shape)).astype(np.float32)
+
+
+def measure(image: np.ndarray, **settings: object) -> NoiseEstimate:
+    return measure_single_exposure(image[None], None, 0.0, NoiseSettings(**settings))
+
+
+@pytest.mark.parametrize(("factor", "is_doubted"), [(0.5, True), (1.0, False), (2.0, True)])
+def test_entered_read_noise_is_doubted_if_the_image_has_other_noise(
+    factor: float, is_doubted: bool
+) -> None:
+    noise = measure(add_even_noise(data.coins()), model="gaussian", read_noise=factor * STD)
+    assert (noise.caution is NoiseCaution.CHOSEN) == is_doubted
+    assert compute_noise_variance(noise, 100.0) == pytest.approx((factor * STD) ** 2)
+
+
+@pytest.mark.parametrize(("factor", "is_doubted"), [(0.25, True), (1.0, False), (4.0, True)])
+def test_an_entered_gain_is_doubted_if_the_image_has_another(
+    factor: float, is_doubted: bool
+) -> None:
+    noise = measure(count_photons(data.coins()), gain=factor * GAIN)
+    assert (noise.caution is NoiseCaution.CHOSEN) == is_doubted
+
+
+def test_even_noise_is_doubted_where_dark_areas_have_less() -> None:
+    dark = np.where(np.arange(384)[:, None] < 192, 4.0, 400.0) * np.ones((384, 384))
+    assert measure(count_photons(dark), model="gaussian").caution is NoiseCaution.CHOSEN
+
+
+def test_noise_is_not_compared_with_an_unreliable_measurement() -> None:
+    woven = data.brick()[:128, :128]
+    noise = measure(add_even_noise(woven) + 40 * (np.indices(woven.shape).sum(0) % 2))
+    assert noise.unreliable_reason is not None
+    assert noise.caution is not NoiseCaution.CHOSEN
+
+
+def test_the_card_says_that_chosen_noise_is_not_the_measured_one() -> None:
+    image = add_even_noise(data.coins()[:128, :128])
+    settings = {"noise": "gaussian", "preset": "instant", "max_iterations": 8, "device": "cpu"}
+    verdict = dip.denoise(image, read_noise=3 * STD, **settings).report["verdict"]
+    assert verdict["headline"] != "Fine: no check found a fault."
+    report = dip.denoise(image, read_noise=2 * STD, **settings).report
+    assert "noise-caution-chosen" in {note["code"] for note in report["note_codes"]}
