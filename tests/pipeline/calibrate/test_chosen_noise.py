@@ -46,6 +46,8 @@ def test_entered_read_noise_is_doubted_if_the_image_has_other_noise(
     noise = measure(add_even_noise(data.coins()), model="gaussian", read_noise=factor * STD)
     assert (noise.caution is NoiseCaution.CHOSEN) == is_doubted
     assert compute_noise_variance(noise, 100.0) == pytest.approx((factor * STD) ** 2)
+    # with noise entered too weak, spots of noise would count as signal
+    assert noise.has_bounded_tails != is_doubted
 
 
 @pytest.mark.parametrize(("factor", "is_doubted"), [(0.25, True), (1.0, False), (4.0, True)])

@@ -173,7 +173,7 @@ class NoiseEstimate:
     @property
     def has_bounded_tails(self) -> bool:
         """Whether noise that is known, without heavy tails, is never far from its mean."""
-        doubts = (NoiseCaution.HEAVY_TAILS, NoiseCaution.OFF_VARIANCE_MODEL)
+        doubts = (NoiseCaution.HEAVY_TAILS, NoiseCaution.OFF_VARIANCE_MODEL, NoiseCaution.CHOSEN)
         return self.unreliable_reason is None and self.caution not in doubts
 
     @property

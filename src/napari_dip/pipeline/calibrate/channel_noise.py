@@ -61,13 +61,14 @@ MAX_NOISE_PLANES = 8
 #: Maximum deviation from 1 of the intensity ratio of two exposures without a note. Exposures of the
 #: same duration differ by up to 2 %.
 GAIN_TOLERANCE = 0.02
-#: Cautions whose notes say that the noise may be twice as strong as it was measured.
-VAGUE_CAUTIONS = (NoiseCaution.HALF_SIZE, NoiseCaution.HEAVY_TAILS)
+#: Cautions with which chosen noise is not compared: the measured one may be wrong by a factor of
+#: two, or is not that of the pixels.
+VAGUE_CAUTIONS = (NoiseCaution.HALF_SIZE, NoiseCaution.HEAVY_TAILS, NoiseCaution.COMPRESSED)
 #: Side, in pixels, of the blocks whose means tell at which brightness chosen noise is compared:
 #: that of the blocks in which noise is measured.
 LEVEL_BLOCK_SIDE = 8
-#: Ratio of the standard deviations of chosen and measured noise from which on they differ: over it
-#: in 2 of 225 crops if the right noise is chosen, and in 218 if twice as much is (docs/constants.md).
+#: Ratio of the standard deviations of chosen and measured noise from which on they differ: in 2 of
+#: 225 crops if the right noise is chosen, in 218 if twice as much is (docs/constants.md).
 MAX_CHOSEN_RATIO = 1.5
 #: Reasons to measure noise again in every second pixel.
 SHARED_NOISE_REASONS = (
