@@ -76,6 +76,15 @@ def test_noise_that_is_hardly_known_where_it_is_dark_makes_no_residual_strong():
     assert residual.noise_ratio == pytest.approx(1, abs=0.05)
 
 
+def test_a_residual_that_is_too_strong_in_the_brightest_third_is_noticed():
+    light = np.tile(np.linspace(50.0, 150.0, SIDE), (SIDE, 1))
+    noise = np.random.default_rng(0).normal(0, 10, light.shape)
+    shot = light + np.where(light > 119, 3, 1) * noise
+    estimate = NoiseEstimate(gain=0.0, intercept=100.0, floor=1.0)
+    residual = measure_residual((shot - light)[None], light[None], None, estimate)
+    assert residual.noise_ratio > 1.4
+
+
 def test_a_residual_stronger_than_the_noise_everywhere_has_its_own_ratio():
     light = np.tile(np.linspace(50.0, 150.0, SIDE), (SIDE, 1))
     shot = light + np.random.default_rng(0).normal(0, 20, light.shape)

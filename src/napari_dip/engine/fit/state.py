@@ -121,7 +121,7 @@ class FitResult:
     network_estimate : Estimate
         The network's own estimate, before postprocessing.
     validated_estimate : Estimate
-        The same before the refit, without any knowledge of the validation pixels.
+        The same before the refit, which alone is trained on the validation pixels.
     stop : Stop
     is_ended_by_user, is_broken_down : bool
         Whether the user, or `MAX_ROLLBACKS` breakdowns in a row, ended the fit.

@@ -87,7 +87,7 @@ class ResidualMetrics:
         Maximum difference of its autocorrelation and the noise's, at lags 1 to `MAX_RESIDUAL_LAG`
         along Y and X.
     noise_ratio : float
-        Standard deviation, in units of the noise: the median over classes of brightness.
+        Standard deviation, in units of the noise, without the brightness where it is greatest.
     pixel_count : int
         Number of pixels that it was measured on.
     edge_variance_ratio : float
@@ -269,8 +269,8 @@ def _compare_brightness_classes(
 ) -> tuple[float, float]:
     """Return the ratio of the residual's variance at edges to that in flat areas, and its RMS.
 
-    Both are medians over classes of brightness: in the darkest one, noise may be hardly known.
-    Without edges, the ratio is 1.
+    The first is the median over classes of brightness, or 1 without edges. The second leaves out
+    the class where it is greatest: in the darkest one, noise may be hardly known.
     """
     squared_gradient = _compute_squared_gradient(np.asarray(prediction, np.float64))[valid]
     squared_residual, signal = scaled[valid] ** 2, prediction[valid]
@@ -284,8 +284,8 @@ def _compare_brightness_classes(
         if len(edges) and flat_variance > 0:
             ratios.append(float(squared_residual[edges].mean()) / flat_variance)
     # the median is robust to a class of clipped pixels, which has hardly any noise
-    edge_ratio = float(np.median(ratios)) if ratios else 1.0
-    return edge_ratio, float(np.sqrt(np.median(powers))) if powers else 0.0
+    power = np.mean(sorted(powers)[: max(1, len(powers) - 1)] or [0.0])
+    return float(np.median(ratios)) if ratios else 1.0, float(np.sqrt(power))
 
 
 def _compute_squared_gradient(image: FloatArray) -> FloatArray:
@@ -434,7 +434,7 @@ def measure_result(
         has_traces=has_traces,
         has_entered_noise=noise_settings.has_entered_noise,
         is_instant=run_plan.recipe.run_settings.preset == "instant",
-        is_refitted=any(outcome.refit_iterations for outcome in outcomes),
+        is_refitted=any(o.refit_iterations and o.evidence for o in outcomes),
         traces=compare_grid_traces(
             calibrated_image,
             result if run_plan.recipe.task.spec.keeps_pixel_grid else prediction,

@@ -62,8 +62,13 @@ MAX_NOISE_PLANES = 8
 #: same duration differ by up to 2 %.
 GAIN_TOLERANCE = 0.02
 #: Cautions with which chosen noise is not compared: the measured one may be wrong by a factor of
-#: two, or is not that of the pixels.
-VAGUE_CAUTIONS = (NoiseCaution.HALF_SIZE, NoiseCaution.HEAVY_TAILS, NoiseCaution.COMPRESSED)
+#: two, is not that of the pixels, or is next to nothing where no photon came.
+INCOMPARABLE_CAUTIONS = (
+    NoiseCaution.HALF_SIZE,
+    NoiseCaution.HEAVY_TAILS,
+    NoiseCaution.COMPRESSED,
+    NoiseCaution.PHOTON_COUNTS,
+)
 #: Side, in pixels, of the blocks whose means tell at which brightness chosen noise is compared:
 #: that of the blocks in which noise is measured.
 LEVEL_BLOCK_SIDE = 8
@@ -407,8 +412,9 @@ def _apply_user_noise(
     floor = dark_variance if is_floor_known else min(noise_estimate.floor, dark_variance)
     intercept = compute_intercept(gain, dark_signal, dark_variance)
     chosen = replace(noise_estimate, gain=gain, intercept=intercept, floor=floor)
-    is_doubted = noise_estimate.unreliable_reason or noise_estimate.caution in VAGUE_CAUTIONS
-    if is_doubted or not _differs(chosen, noise_estimate, planes):
+    is_comparable = noise_estimate.caution not in INCOMPARABLE_CAUTIONS
+    is_comparable &= noise_estimate.unreliable_reason is None
+    if not is_comparable or not _differs(chosen, noise_estimate, planes):
         return chosen
     return replace(chosen, caution=NoiseCaution.CHOSEN)
 

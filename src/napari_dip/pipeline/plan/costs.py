@@ -103,7 +103,7 @@ BLUR_PIXEL_SECONDS = 0.3e-6
 FIT_CONFIG_NOTES = ("fewer-scales",)
 #: The refit gets at most this fraction (1 / divisor) of the user's limit of iterations.
 REFIT_DIVISOR = 8
-#: Pixels of a plane up to which it is small. With the 20 iterations of larger ones, `instant` loses
+#: Pixels up to which an image is small. With the 20 iterations of larger ones, `instant` loses
 #: 0.09 to 0.23 dB with white noise, and up to 5.6 in single crops (docs/adr/0043).
 MAX_SMALL_PIXELS = 256 * 256
 
