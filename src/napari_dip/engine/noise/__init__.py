@@ -35,7 +35,7 @@ class UnreliableReason(StrEnum):
 
 
 class NoiseCaution(StrEnum):
-    """What to know about a usable measurement of the noise."""
+    """What to know about noise that is usable, measured or chosen."""
 
     RESAMPLED = "resampled"  # noise periodically stronger, as in every second row
     MOSTLY_TEXTURED = "mostly-textured"  # areas without structure are rare

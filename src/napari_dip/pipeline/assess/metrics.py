@@ -283,8 +283,8 @@ def _compare_brightness_classes(
         flat_variance = float(squared_residual[flat].mean()) if len(flat) else 0.0
         if len(edges) and flat_variance > 0:
             ratios.append(float(squared_residual[edges].mean()) / flat_variance)
-    # the median is robust to a class of clipped pixels, which has hardly any noise
     power = np.mean(sorted(powers)[: max(1, len(powers) - 1)] or [0.0])
+    # the median is robust to a class of clipped pixels, which has hardly any noise
     return float(np.median(ratios)) if ratios else 1.0, float(np.sqrt(power))
 
 
@@ -434,7 +434,7 @@ def measure_result(
         has_traces=has_traces,
         has_entered_noise=noise_settings.has_entered_noise,
         is_instant=run_plan.recipe.run_settings.preset == "instant",
-        is_refitted=any(o.refit_iterations and o.evidence for o in outcomes),
+        is_refitted=any(unit.refit_iterations and unit.evidence for unit in outcomes),
         traces=compare_grid_traces(
             calibrated_image,
             result if run_plan.recipe.task.spec.keeps_pixel_grid else prediction,

@@ -69,9 +69,6 @@ INCOMPARABLE_CAUTIONS = (
     NoiseCaution.COMPRESSED,
     NoiseCaution.PHOTON_COUNTS,
 )
-#: Side, in pixels, of the blocks whose means tell at which brightness chosen noise is compared:
-#: that of the blocks in which noise is measured.
-LEVEL_BLOCK_SIDE = 8
 #: Ratio of the standard deviations of chosen and measured noise from which on they differ: in 2 of
 #: 225 crops if the right noise is chosen, in 218 if twice as much is (docs/constants.md).
 MAX_CHOSEN_RATIO = 1.5
@@ -421,13 +418,13 @@ def _apply_user_noise(
 
 def _differs(chosen: NoiseEstimate, measured: NoiseEstimate, planes: Float32Array) -> bool:
     """Return whether noise is much stronger or weaker in the darkest, middle or brightest third."""
-    sample = planes[select_spread_planes(len(planes))]
-    height, width = (side // LEVEL_BLOCK_SIDE for side in sample.shape[1:])
-    blocks = sample[:, : height * LEVEL_BLOCK_SIDE, : width * LEVEL_BLOCK_SIDE].reshape(
-        -1, height, LEVEL_BLOCK_SIDE, width, LEVEL_BLOCK_SIDE
-    )
-    means = np.sort(blocks.mean((2, 4), dtype=np.float64), axis=None)
-    levels = [third.mean() for third in np.array_split(means, 3) if len(third)]
+    import torch
+
+    from napari_dip.engine.noise.flat_blocks import DCT_SIDE, cut_patches
+
+    sample = torch.from_numpy(planes[select_spread_planes(len(planes))]).double()
+    means = cut_patches(sample, DCT_SIDE, DCT_SIDE).mean((1, 2)).sort().values
+    levels = [float(third.mean()) for third in means.tensor_split(3) if len(third)]
     ratio = compute_noise_variance(chosen, levels) / compute_noise_variance(measured, levels)
     return bool(np.abs(np.log(ratio)).max(initial=0) > 2 * math.log(MAX_CHOSEN_RATIO))
 

@@ -399,7 +399,8 @@ def choose_fit_config(
     recipe : Recipe
     task_plan : TaskPlan
     header : ImageHeader
-        Header of the image. Small images get networks with fewer scales than the preset.
+        Header of the image. Small images get networks with fewer scales than the preset, and
+        more iterations with some presets.
     prior_key : str
         Prior to use instead of the task's first choice; "": that choice.
     is_volume : bool
