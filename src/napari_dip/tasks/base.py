@@ -160,16 +160,16 @@ IMAGE_INPUT = load_input("image")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseSettings:
-    """User's settings of the noise, in units of the image.
+    """User's settings of the noise, in units of the image; None and "auto": measured.
 
-    None and "auto" mean that the value is measured. With `is_white`, the noise is taken as white:
-    all correlation between neighbouring pixels is attributed to the image.
+    With `is_white`, correlation counts as structure. `is_known_white`: the user says there is none.
     """
 
     model: str = "auto"
     read_noise: float | None = None
     gain: float | None = None
     is_white: bool = False
+    is_known_white: bool = False
 
     @property
     def has_entered_noise(self) -> bool:

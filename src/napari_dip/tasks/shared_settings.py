@@ -141,9 +141,16 @@ def make_total_variation_penalty(
 
 
 def make_noise_settings(task: Any, *, is_white: bool = False) -> NoiseSettings:
-    """Return the noise settings of a task that has all three."""
+    """Return the noise settings of a task that has all three.
+
+    A blind spot of one pixel that the user draws means that neighbouring pixels share no noise.
+    """
     return NoiseSettings(
-        model=task.noise, read_noise=task.read_noise, gain=task.gain, is_white=is_white
+        model=task.noise,
+        read_noise=task.read_noise,
+        gain=task.gain,
+        is_white=is_white,
+        is_known_white=getattr(task, "blind_spot_shape", "") == "1",
     )
 
 

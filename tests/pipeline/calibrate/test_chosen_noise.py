@@ -87,3 +87,38 @@ def test_entered_noise_leaves_counted_photons_what_they_are() -> None:
     for settings in ({}, {"gain": 1.0, "read_noise": 0.3}, {"gain": 3.0}):
         noise = measure_single_exposure(counts[None], None, 1.0, NoiseSettings(**settings))
         assert noise.counts_photons
+
+
+def list_codes(image: np.ndarray, **settings: object) -> set[str]:
+    report = dip.denoise(image, max_iterations=2, preset="instant", **settings).report
+    return {note["code"] for note in report["note_codes"]}
+
+
+@pytest.mark.parametrize("settings", [{"gain": 2.0}, {"noise": "gaussian"}])
+def test_noise_of_chosen_strength_is_called_unchecked_where_none_can_be_measured(
+    settings: dict,
+) -> None:
+    grass = data.grass()[300:428, 300:428]
+    image = (grass + np.random.default_rng(0).normal(0, 10, grass.shape)).astype(np.float32)
+    assert "noise-unreliable-texture" in list_codes(image)
+    assert "noise-unreliable-texture" in list_codes(image, read_noise=10.0)  # its growth is not
+    codes = list_codes(image, read_noise=10.0, **settings)
+    assert "noise-unchecked" in codes
+    assert "noise-unreliable-texture" not in codes
+
+
+def test_a_blind_spot_of_one_pixel_ends_the_doubt_whether_neighbours_share_noise() -> None:
+    image = add_even_noise(data.gravel()[100:228, 100:228])
+    assert "noise-unreliable-ambiguous-correlation" in list_codes(image)
+    codes = list_codes(image, blind_spot_shape="1")
+    assert "noise-caution-mostly-textured" in codes
+    assert not any(code.startswith("noise-unreliable") for code in codes)
+
+
+def test_chosen_noise_that_is_not_the_measured_one_is_named_when_an_image_is_enlarged() -> None:
+    image = add_even_noise(data.camera()[::4, ::4])
+    chosen = {"noise": "gaussian", "max_iterations": 2, "preset": "instant"}
+    for read_noise, is_wrong in ((STD, False), (3 * STD, True)):
+        report = dip.super_resolve(image, factor=2, read_noise=read_noise, **chosen).report
+        codes = {note["code"] for note in report["note_codes"]}
+        assert ("noise-caution-chosen" in codes) == is_wrong

@@ -233,15 +233,19 @@ def measure_single_exposure(
         measured = correct_by_prediction(measured, torch.from_numpy(plane), grey_level_step)
         if not noise_settings.has_entered_noise:
             measured = _measure_before_compression(measured, plane)
-        measured = _measure_every_second_pixel(measured, sample, grey_level_step)
+        if not noise_settings.is_known_white:
+            measured = _measure_every_second_pixel(measured, sample, grey_level_step)
         is_replaceable = not (measured.unreliable_reason or measured.is_before_compression)
         if is_replaceable and find_clear_stripes(plane) is not None:
             measured = replace(measured, caution=NoiseCaution.LINE_OFFSETS)
+    is_ambiguous = measured.unreliable_reason is UnreliableReason.AMBIGUOUS_CORRELATION
+    if is_ambiguous and noise_settings.is_known_white:
+        caution = measured.caution or NoiseCaution.MOSTLY_TEXTURED
+        measured = replace(measured, unreliable_reason=None, caution=caution)
     if noise_model.convert_noise:
         return noise_model.convert_noise(measured, planes)
-    if noise_settings.is_white:
-        measured = extract_white_variance(measured)
-    return _apply_user_noise(measured, planes, noise_settings)
+    white = extract_white_variance(measured) if noise_settings.is_white else measured
+    return _apply_user_noise(white, planes, noise_settings, measured)
 
 
 def _measure_before_compression(measured: NoiseEstimate, plane: Float32Array) -> NoiseEstimate:
@@ -378,13 +382,17 @@ def find_dark_level(noise_estimate: NoiseEstimate, pixels: Float32Array) -> floa
 
 
 def _apply_user_noise(
-    noise_estimate: NoiseEstimate, planes: Float32Array, noise_settings: NoiseSettings
+    noise_estimate: NoiseEstimate,
+    planes: Float32Array,
+    noise_settings: NoiseSettings,
+    measured: NoiseEstimate | None = None,
 ) -> NoiseEstimate:
     """Replace measured figures by those of the user.
 
     At the dark signal, the first percentile of the pixels, the variance is the square of the
     user's read noise. Above it, the variance rises by the user's gain. An image whose noise falls
-    with brightness is inverted: dark is its last percentile.
+    with brightness is inverted: dark is its last percentile. The result is compared with what was
+    measured, which is more than the estimate if correlated noise counts as structure.
     """
     is_inverted = noise_estimate.gain < 0
     dark_signal = find_dark_level(noise_estimate, planes)
@@ -411,7 +419,7 @@ def _apply_user_noise(
     chosen = replace(noise_estimate, gain=gain, intercept=intercept, floor=floor)
     is_comparable = noise_estimate.caution not in INCOMPARABLE_CAUTIONS
     is_comparable &= noise_estimate.unreliable_reason is None
-    if not is_comparable or not _differs(chosen, noise_estimate, planes):
+    if not is_comparable or not _differs(chosen, measured or noise_estimate, planes):
         return chosen
     return replace(chosen, caution=NoiseCaution.CHOSEN)
 

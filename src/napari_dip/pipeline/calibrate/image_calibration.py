@@ -46,6 +46,7 @@ from napari_dip.tasks.noise_models.impulses import (
     MAX_CORRELATED_MISSING_FRACTION,
     MIN_CERTAIN_CORRELATION,
 )
+from napari_dip.tasks.noise_models.registry import GAUSSIAN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,7 +157,10 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
         for c, estimate in enumerate(noise)
         if c in constant_channels or not _reports_noise(task_plan, task_spec, estimate)
     ]
-    notes += make_noise_notes(noise, unreported_channels)
+    settings = task_plan.noise_settings
+    is_growth_chosen = settings.gain is not None or settings.model == GAUSSIAN.key
+    is_chosen = settings.read_noise is not None and is_growth_chosen
+    notes += make_noise_notes(noise, unreported_channels, is_chosen=is_chosen)
     notes += (*inputs.inspection.notes, *input_notes)
     if camera_noise and not noise[0].is_before_compression:
         notes.append(make_note("camera-noise", std=camera_noise.std[0]))
@@ -184,8 +188,11 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
 
 
 def _reports_noise(task_plan: TaskPlan, task_spec: TaskSpec, noise_estimate: NoiseEstimate) -> bool:
-    """Return whether notes tell how well the noise is known: of holes wherever it is removed."""
-    if task_spec.reports_unreliable_noise:
+    """Return whether notes tell how well the noise is known: of holes wherever it is removed.
+
+    That chosen noise is not the measured one is told in each task.
+    """
+    if task_spec.reports_unreliable_noise or noise_estimate.caution is NoiseCaution.CHOSEN:
         return True
     has_holes = noise_estimate.unreliable_reason is UnreliableReason.SCATTERED_HOLES
     return has_holes and not task_plan.keeps_measured_pixels

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.engine.noise import NoiseCaution, predict_variance
+from napari_dip.engine.noise import NoiseCaution, UnreliableReason, predict_variance
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.tasks.base import GridLocation, Inspection
@@ -36,6 +36,8 @@ MIN_RELIABLE_VALIDATION_PIXELS = 48
 #: photons: 17 or more on 32 micrographs, at most 6 on 49 photographs with even noise and on the
 #: widefield images of FMD.
 MIN_PHOTON_NOISE_GROWTH = 10.0
+#: Doubts that noise of a chosen strength leaves: whether pixels share it, and what lies in holes.
+UNCHOSEN_REASONS = (UnreliableReason.AMBIGUOUS_CORRELATION, UnreliableReason.SCATTERED_HOLES)
 #: Cautions of the engine that other notes cover.
 SEPARATELY_NOTED_CAUTIONS = (NoiseCaution.LINE_OFFSETS, NoiseCaution.COLOUR_CAMERA)
 
@@ -329,7 +331,10 @@ class CalibratedImage:
 
 
 def make_noise_notes(
-    noise_estimates: Sequence[NoiseEstimate], constant_channels: Collection[int]
+    noise_estimates: Sequence[NoiseEstimate],
+    constant_channels: Collection[int],
+    *,
+    is_chosen: bool = False,
 ) -> tuple[Note, ...]:
     """Return notes on unreliable noise and cautions; what all channels share is said once.
 
@@ -339,14 +344,19 @@ def make_noise_notes(
         Noise of each channel.
     constant_channels : collection of int
         Channels that hold one value only, which get no note.
+    is_chosen : bool
+        Whether the user chose the strength of the noise at each brightness.
     """
     channels: dict[str, list[int]] = {}
     for channel, estimate in enumerate(noise_estimates):
         if channel in constant_channels:
             continue
         codes = ["noise-inverted"] if estimate.gain < 0 else []
-        if estimate.unreliable_reason:
-            codes.append(f"noise-unreliable-{estimate.unreliable_reason}")
+        reason = estimate.unreliable_reason
+        if is_chosen and reason and reason not in UNCHOSEN_REASONS:
+            codes.append("noise-unchecked")
+        elif reason:
+            codes.append(f"noise-unreliable-{reason}")
         elif estimate.caution and estimate.caution not in SEPARATELY_NOTED_CAUTIONS:
             codes.append(f"noise-caution-{estimate.caution}")
         for code in codes:
