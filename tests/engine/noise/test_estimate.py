@@ -13,7 +13,6 @@ from napari_dip.engine.noise.estimate import (
     NoiseEstimate,
     compute_blind_spot_size,
     estimate_noise,
-    extract_white_variance,
 )
 
 IMAGES = {"camera": data.camera, "coins": data.coins, "moon": data.moon, "cell": data.cell}
@@ -154,7 +153,7 @@ def test_scattered_holes_leave_no_blocks_to_measure_noise_in() -> None:
 def test_of_white_noise_on_structure_the_white_part_is_kept(name: str) -> None:
     measured = estimate_noise(add_noise(name, (0, 0), 20)[:, 100:228, 100:228], 0)
     kept, middle = (
-        extract_white_variance(measured),
+        measured.extract_white_part(),
         float(IMAGES[name]()[100:228, 100:228].mean()),
     )
     at_middle = kept.gain * middle + kept.intercept
@@ -171,7 +170,7 @@ def test_correlated_noise_is_taken_for_structure() -> None:
         along_y=(0.78, 0.52, 0.4, 0.3, 0.3),
         along_x=(0.7, 0.3, 0.2, 0.1, 0.1),
     )
-    kept = extract_white_variance(measured)
+    kept = measured.extract_white_part()
     assert kept.intercept == pytest.approx(MIN_WHITE_FRACTION * 300)
     assert kept.gain == pytest.approx(MIN_WHITE_FRACTION * 2)
 

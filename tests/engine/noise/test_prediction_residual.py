@@ -91,3 +91,41 @@ def test_noise_that_neighbours_predict_too_well_is_not_white() -> None:
         1.0,
     )
     assert white.unreliable_reason == "ambiguous-correlation"
+
+
+def make_correlated_estimate(variance: float) -> NoiseEstimate:
+    along = (0.28, 0.08, 0.0, 0.0, 0.0)
+    return NoiseEstimate(
+        gain=0.0, intercept=variance, floor=variance / 2, along_y=along, along_x=along
+    )
+
+
+def test_white_noise_of_a_small_crop_that_seemed_correlated_is_white_again() -> None:
+    plane = make_noisy("moon", 10)[:128, :128]
+    corrected = correct_by_prediction(make_correlated_estimate(104), plane, 1.0)
+    assert corrected.unreliable_reason is None
+    assert corrected.caution == "mostly-textured"
+    assert corrected.along_x == (0.0,) * 5
+    assert corrected.intercept == pytest.approx(100, rel=0.15)
+
+
+def test_between_white_and_correlated_noise_of_a_small_crop_stays_a_doubt() -> None:
+    grass = data.grass()
+    noisy = grass + np.random.default_rng(0).normal(0, 20, grass.shape)
+    plane = torch.from_numpy(noisy[100:228, 100:228])
+    measured = estimate_noise(plane[None], 0.0)
+    assert measured.along_x[0] > 0.4
+    assert float(measured.compute_variance(plane.mean())) > 1.4**2 * 400
+    corrected = correct_by_prediction(measured, plane, 0.0)
+    assert corrected.unreliable_reason == "ambiguous-correlation"
+    assert corrected.along_x == (0.0,) * 5
+    assert float(corrected.compute_variance(plane.mean())) < 1.3**2 * 400
+
+
+@pytest.mark.parametrize(("side", "is_halved"), [(128, True), (256, False)])
+def test_many_pixels_and_a_halved_image_keep_their_weak_correlation(
+    side: int, is_halved: bool
+) -> None:
+    plane = make_noisy("moon", 10)[:side, :side]
+    measured = make_correlated_estimate(104)
+    assert correct_by_prediction(measured, plane, 1.0, is_halved=is_halved) is measured

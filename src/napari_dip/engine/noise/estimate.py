@@ -70,8 +70,7 @@ FALLBACK_NOISE_FRACTION = 0.01
 #: Lower bound of the white share of a variance: a hundredth of the standard deviation.
 MIN_WHITE_FRACTION = 1e-4
 #: Minimum energy of the flattest blocks' finest frequencies, relative to white noise, for extending
-#: the variance to all bands: at least 0.89 where that is right, at most 0.86 where it is wrong
-#: (docs/constants.md).
+#: the variance to all bands: at least 0.89 if right, at most 0.86 if wrong (docs/constants.md).
 MIN_FINE_ENERGY = 0.88
 #: Least standard deviation, in distances of grey values, that can be estimated. Below, rounding
 #: errors depend on the signal, so their variance is not one twelfth of the squared distance.
@@ -98,25 +97,29 @@ TEXTURE_REASONS = (UnreliableReason.AMBIGUOUS_CORRELATION, UnreliableReason.TEXT
 #: Minimum share of blocks without texture by an inverted model that explains many more: at most
 #: 0.45 in photographs without noise, but for one of a retina (docs/constants.md).
 MIN_INVERTED_EXPLAINED_FRACTION = 0.5
-#: Minimum increase of the share of blocks without texture by the inversion: at most 0.08 in noisy
-#: photographs.
+#: Minimum increase of the share of flat blocks by the inversion: at most 0.08 in noisy photographs.
 MIN_EXPLAINED_INCREASE = 0.15
-#: Fewest pixels of a plane for `correct_by_prediction`; in one of 32 x 32, least squares explain
-#: half of the variance by chance. In 288 crops of micrographs with 100 and 128 pixels a side, no
-#: measured variance changes by it.
+#: Fewest pixels of a plane where neighbours tell that noise correlates, or is texture: in one of
+#: 32 x 32, least squares explain half of the variance by chance (docs/constants.md).
 MIN_PLANE_PIXELS = 100 * 100
+#: Fewest pixels of a plane whose measured correlation is sure: of 128 crops with white noise, nine
+#: of 160 x 160 and two of 192 x 192 seemed correlated, none of 224 x 224 and one of 256 x 256.
+MIN_SURE_PIXELS = 200 * 200
 #: From this ratio of the prediction residual to that of correlated noise on, what correlates is
 #: texture: at most 1.9 in correlated noise but for one image of 2.5, at least 3.5 in texture.
 MIN_TEXTURE_RESIDUAL_RATIO = 2.0
 #: Least prediction residual, as a share of the variance, from which on the correlation was texture:
 #: 0.07 in the image of correlated noise with a ratio of 2.5, 0.56 in texture (docs/constants.md).
 MIN_TEXTURE_RESIDUAL_FRACTION = 0.3
-#: Ratio of the prediction residual to that of correlated noise above which a caution says that
-#: noise is less correlated than measured: 1.01 in a confocal scan, at least 1.2 in white noise.
-MAX_RESIDUAL_RATIO_WITHOUT_CAUTION = 1.15
-#: Prediction residual, as a share of the variance, above which a caution says that noise is less
-#: correlated than measured: 0.11 in FMD widefield, at least 0.5 in white noise.
-MAX_RESIDUAL_FRACTION_WITHOUT_CAUTION = 0.45
+#: Prediction residual, as a share of the variance, above which noise of few pixels may be white: at
+#: least 0.47 in 62 crops with white noise, at most 0.45 in 12 of 13 with correlated noise.
+MAX_CORRELATED_RESIDUAL = 0.45
+#: Prediction residual from which on noise of few pixels is white: at most 0.7 in nine of ten crops
+#: with noise that neighbours share by a third (docs/constants.md).
+MIN_WHITE_RESIDUAL = 0.7
+#: Least variance that clipping leaves at brightnesses that tell whether noise is white: correlated
+#: noise had residuals of 0.6 to 0.8 where 0.75 and less was left.
+MIN_UNCLIPPED_RATIO = 0.9
 #: Ratio of the prediction residual to that of white noise below which noise measured as white is
 #: correlated: at least 0.92 in white noise, at most 0.73 in correlated noise (docs/constants.md).
 MIN_WHITE_RESIDUAL_RATIO = 0.78
@@ -236,6 +239,21 @@ class NoiseEstimate:
         """Return white noise with a share of the variance."""
         uncorrelated = (0.0,) * len(self.along_y)
         return replace(self.scale(fraction), along_y=uncorrelated, along_x=uncorrelated)
+
+    def extract_white_part(self) -> NoiseEstimate:
+        """Return the white part of the noise, as the nugget of a variogram.
+
+        Covariances at lags 1 and 2 are extrapolated linearly to lag 0. What the variance has beyond
+        that is white noise; the rest is assumed to be image structure.
+
+        References
+        ----------
+        Matheron, Principles of geostatistics, Economic Geology 58, 1963,
+        doi:10.2113/gsecongeo.58.8.1246.
+        """
+        axes = (self.along_y, self.along_x)
+        correlated_fraction = max(2 * lag_1 - lag_2 for lag_1, lag_2, *_ in axes)
+        return self.scale_to_white(min(max(1 - correlated_fraction, MIN_WHITE_FRACTION), 1))
 
 
 def estimate_noise(
@@ -509,26 +527,6 @@ def _find_unreliable_reason(
     return None if correlation.is_reliable else UnreliableReason.AMBIGUOUS_CORRELATION
 
 
-def extract_white_variance(estimate: NoiseEstimate) -> NoiseEstimate:
-    """Return the white part of the noise, as the nugget of a variogram.
-
-    Covariances at lags 1 and 2 are extrapolated linearly to lag 0. What the variance has beyond
-    that is white noise; the rest is assumed to be image structure.
-
-    Parameters
-    ----------
-    estimate : NoiseEstimate
-
-    References
-    ----------
-    Matheron, Principles of geostatistics, Economic Geology 58, 1963,
-    doi:10.2113/gsecongeo.58.8.1246.
-    """
-    axes = (estimate.along_y, estimate.along_x)
-    correlated_fraction = max(2 * lag_1 - lag_2 for lag_1, lag_2, *_ in axes)
-    return estimate.scale_to_white(min(max(1 - correlated_fraction, MIN_WHITE_FRACTION), 1))
-
-
 def compute_blind_spot_size(
     estimates: list[NoiseEstimate], grid: tuple[int, int]
 ) -> tuple[int, int]:
@@ -550,13 +548,12 @@ def compute_blind_spot_size(
 
 
 def correct_by_prediction(
-    noise_estimate: NoiseEstimate, plane: Tensor, grey_level_step: float
+    noise_estimate: NoiseEstimate, plane: Tensor, grey_level_step: float, *, is_halved: bool = False
 ) -> NoiseEstimate:
     """Check a noise estimate by how well neighbours predict each pixel, and correct it.
 
-    Correlated noise of neighbours is predictable in part. If flat pixels are less predictable than
-    the measured correlation implies, fine texture was measured as noise. The result is then white,
-    weaker and unreliable.
+    Correlated noise of neighbours is predictable in part. If flat pixels are not, fine texture was
+    measured as noise. The result is then white and weaker; with much texture it is unreliable.
 
     Parameters
     ----------
@@ -566,19 +563,19 @@ def correct_by_prediction(
         (Y, X), all of it measured.
     grey_level_step : float
         Distance of neighbouring grey values; 0 for continuous ones.
+    is_halved : bool
+        Whether the plane is an enlarged one at half its size, where neighbours do share noise.
     """
-    if plane.numel() < MIN_PLANE_PIXELS:
-        return noise_estimate
+    is_large = plane.numel() >= MIN_PLANE_PIXELS
     levels, remaining = measure_prediction_residual(plane)
     clipping_ratio = noise_estimate.compute_clipping_ratio(levels)
     measured_variance = noise_estimate.compute_variance(levels) * clipping_ratio
     fraction = float((remaining / measured_variance).median())
     white = compute_residual_fraction((), ())
     if compute_blind_spot_size([noise_estimate], (plane.shape[0], plane.shape[1])) == (1, 1):
-        is_correlated = fraction < MIN_WHITE_RESIDUAL_RATIO * white
+        is_correlated = is_large and fraction < MIN_WHITE_RESIDUAL_RATIO * white
         if is_correlated and not noise_estimate.unreliable_reason:
-            reason = UnreliableReason.AMBIGUOUS_CORRELATION
-            return replace(noise_estimate, unreliable_reason=reason)
+            return replace(noise_estimate, unreliable_reason=UnreliableReason.AMBIGUOUS_CORRELATION)
         return noise_estimate
     if float(measured_variance.mean()) <= grey_level_step**2:  # noise within a grey value
         return noise_estimate
@@ -586,14 +583,18 @@ def correct_by_prediction(
         subtract_image_correlation(noise_estimate.along_y),
         subtract_image_correlation(noise_estimate.along_x),
     )
-    if fraction >= max(MIN_TEXTURE_RESIDUAL_FRACTION, MIN_TEXTURE_RESIDUAL_RATIO * expected):
-        return replace(
-            noise_estimate.scale_to_white(min(fraction / white, 1.0)),
-            unreliable_reason=UnreliableReason.TEXTURE,
-        )
-    is_whiter = fraction > max(
-        MAX_RESIDUAL_FRACTION_WITHOUT_CAUTION, MAX_RESIDUAL_RATIO_WITHOUT_CAUTION * expected
-    )
-    if is_whiter and not noise_estimate.unreliable_reason:
-        return replace(noise_estimate, caution=NoiseCaution.LESS_CORRELATED)
-    return noise_estimate
+    min_texture = max(MIN_TEXTURE_RESIDUAL_FRACTION, MIN_TEXTURE_RESIDUAL_RATIO * expected)
+    if is_large and fraction >= min_texture:
+        whiter = noise_estimate.scale_to_white(min(fraction / white, 1.0))
+        return replace(whiter, unreliable_reason=UnreliableReason.TEXTURE)
+    is_unclipped = clipping_ratio >= MIN_UNCLIPPED_RATIO
+    is_sure = is_halved or plane.numel() >= MIN_SURE_PIXELS or not is_unclipped.any()
+    if is_sure or noise_estimate.unreliable_reason:
+        return noise_estimate
+    fraction = float((remaining / measured_variance)[is_unclipped].median())
+    if fraction <= MAX_CORRELATED_RESIDUAL:
+        return noise_estimate
+    whiter = noise_estimate.scale_to_white(min(fraction / white, 1.0))
+    if fraction < MIN_WHITE_RESIDUAL:
+        return replace(whiter, unreliable_reason=UnreliableReason.AMBIGUOUS_CORRELATION)
+    return replace(whiter, caution=noise_estimate.caution or NoiseCaution.MOSTLY_TEXTURED)

@@ -97,8 +97,6 @@ STRUCTURED_FINE_RATIOS = (1.18, 5.0)
 #: Maximum variance of white noise in every second pixel, in units of that in all: noise that
 #: correlates by 0.2 between neighbours has 1.4.
 MAX_WHITE_SPARSE_RATIO = 1.5
-
-
 #: Minimum variance before compression, in units of the measured one, for it to be used: with noise
 #: of 10, 0.9 to 1.0 at quality 95, 1.0 to 1.5 at 85, and 680 and more at 75.
 MIN_HIDDEN_RATIO = 1.5
@@ -190,6 +188,8 @@ def measure_single_exposure(
     measured_mask: BoolArray | None,
     grey_level_step: float,
     noise_settings: NoiseSettings,
+    *,
+    is_halved: bool = False,
 ) -> NoiseEstimate:
     """Measure the noise of one channel from its measured pixels.
 
@@ -200,13 +200,14 @@ def measure_single_exposure(
     grey_level_step : float
         Distance of neighbouring grey values; 0 for floating-point images.
     noise_settings : NoiseSettings
+    is_halved : bool
+        Whether the pixels are an enlarged image at half its size.
     """
     import torch
 
     from napari_dip.engine.noise.estimate import (
         correct_by_prediction,
         estimate_noise,
-        extract_white_variance,
     )
 
     noise_model = NOISE_MODELS[noise_settings.model]
@@ -230,7 +231,9 @@ def measure_single_exposure(
     is_checked = not (noise_model.remove_artefact or measured.counts_photons)
     if plane_masks is None and is_checked:
         plane = sample[len(sample) // 2]
-        measured = correct_by_prediction(measured, torch.from_numpy(plane), grey_level_step)
+        measured = correct_by_prediction(
+            measured, torch.from_numpy(plane), grey_level_step, is_halved=is_halved
+        )
         if not noise_settings.has_entered_noise:
             measured = _measure_before_compression(measured, plane)
         if not noise_settings.is_known_white:
@@ -244,7 +247,7 @@ def measure_single_exposure(
         measured = replace(measured, unreliable_reason=None, caution=caution)
     if noise_model.convert_noise:
         return noise_model.convert_noise(measured, planes)
-    white = extract_white_variance(measured) if noise_settings.is_white else measured
+    white = measured.extract_white_part() if noise_settings.is_white else measured
     return _apply_user_noise(white, planes, noise_settings, measured)
 
 

@@ -366,7 +366,7 @@ def _measure_half_size(
 
     from napari_dip.engine.noise.oversampling import halve_noise_estimate, repeats_pixels
 
-    measured = measure_single_exposure(halved, None, 0.0, noise_settings)
+    measured = measure_single_exposure(halved, None, 0.0, noise_settings, is_halved=True)
     if measured.unreliable_reason is not None:
         return measured
     if noise_estimate.unreliable_reason is not None:
