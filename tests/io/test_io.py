@@ -504,3 +504,21 @@ def test_the_file_of_an_array_tells_its_axes_unless_it_holds_much_else(tmp_path:
     begin = time.perf_counter()
     assert find_file_header(str(path), (16, 16), pixels.dtype) is None
     assert time.perf_counter() - begin < 0.5  # all pages take seconds
+
+
+def test_imagej_keeps_a_frame_interval_without_a_pixel_size_and_none_is_invented(tmp_path):
+    movie = np.zeros((4, 16, 16), np.float32)
+    intervals = {}
+    for interval in (2.0, None):
+        facts = {"unit": "um"} if interval is None else {"finterval": interval}
+        metadata = {"axes": "TYX", **facts}
+        sizes = {"resolution": (10, 10)} if interval is None else {}
+        tifffile.imwrite(tmp_path / "in.tif", movie, imagej=True, metadata=metadata, **sizes)
+        header = read_header(tmp_path / "in.tif")
+        out = tmp_path / "out.tif"
+        write_image(out, movie, axes="TYX", scale=header.scale, units=header.units, overwrite=True)
+        with tifffile.TiffFile(out) as file:
+            intervals[interval] = file.imagej_metadata.get("finterval")
+            assert ("unit" in file.imagej_metadata) == (interval is None)
+        assert read_header(out).scale == header.scale
+    assert intervals == {2.0: 2.0, None: None}

@@ -119,6 +119,15 @@ def check_refusal(change: object, error: DipError) -> None:
     assert "\n" not in text and text.count(". ") >= 1 and len(text) < 1200, change
 
 
+def test_methods_are_written_for_a_report_without_a_verdict(folder, tmp_path):
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    whole = write_methods_section(read_run_report(folder / "report.json"))
+    del report["verdict"]
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report), encoding="utf-8")
+    assert write_methods_section(read_run_report(path)) == whole
+
+
 @pytest.mark.long
 def test_a_report_is_read_or_refused_whatever_a_field_holds(folder, tmp_path):
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))

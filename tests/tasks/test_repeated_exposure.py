@@ -14,8 +14,10 @@ import napari_dip as dip
 from fit_inputs import make_fit_input_from, make_task_problem
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.errors import RefusedError
+from napari_dip.pipeline.assess.card import make_card
 from napari_dip.pipeline.calibrate.inputs import refuse_exposure_pixels
 from napari_dip.tasks import Denoise
+from napari_dip.tasks.guide import phase_correlate
 from napari_dip.tasks.shared_settings import average_exposures
 
 if TYPE_CHECKING:
@@ -139,3 +141,24 @@ def test_with_a_random_input_validation_pixels_of_the_second_shot_train_the_firs
     )
     (only,) = make_task_problem(Denoise(prior="random-input"), single).terms
     assert float((only.training_pixel_weights * only.validation_mask).sum()) == 0
+
+
+@pytest.mark.parametrize(("moved", "is_told"), [(0, False), (2, True)])
+def test_a_second_shot_that_is_moved_is_told_first(moved: int, is_told: bool) -> None:
+    rng = np.random.default_rng(0)
+    first, second = (data.camera()[::2, ::2] + rng.normal(0, 20, (256, 256)) for _ in range(2))
+    second = np.roll(second, moved, 1)
+    settings = {"preset": "instant", "max_iterations": 2, "device": "cpu"}
+    report = dip.denoise(first, repeated_exposure=second, **settings).report
+    shifts = [note for note in report["note_codes"] if note["code"] == "exposures-shifted"]
+    assert bool(shifts) == is_told
+    for shift in shifts:
+        assert shift["facts"]["right"] == pytest.approx(moved, abs=0.2)
+        assert make_card(report).warnings[0].code == "exposures-shifted"
+
+
+def test_noise_of_a_small_crop_is_no_shift() -> None:
+    first, second = make_noisy(4, 120), make_noisy(5, 120)
+    assert max(map(abs, phase_correlate(first, second))) > 1
+    report = dip.denoise(first, repeated_exposure=second, **QUICK).report
+    assert "exposures-shifted" not in {note["code"] for note in report["note_codes"]}

@@ -32,6 +32,8 @@ ORIENTATION_TAG = 274
 #: Maximum number of planes of an image. Movies of 20,000 frames are in use. 50,000 planes of
 #: 256 × 256 pixels take two cores several days; the header of such a TIFF is read in 2 s.
 MAX_IMAGE_PLANES = 50_000
+#: Size of a pixel along an axis for which a file states none.
+UNKNOWN_SIZE = (1.0, "pixel")
 _UNITS = tomllib.loads(Path(__file__).with_name("units.toml").read_text("utf-8"))
 _UNIT_ALIASES = {
     spelling: name
@@ -181,7 +183,7 @@ def split_pixel_sizes(
     """Return scale and units of an `ImageHeader`; None if no axis has a size."""
     if not sizes:
         return None, None
-    pairs = [sizes.get(axis, (1.0, "pixel")) for axis in axes]
+    pairs = [sizes.get(axis, UNKNOWN_SIZE) for axis in axes]
     return tuple(size for size, _ in pairs), tuple(unit for _, unit in pairs)
 
 

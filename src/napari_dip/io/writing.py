@@ -22,6 +22,7 @@ from napari_dip.io.formats.zarr import (
 )
 from napari_dip.io.header import (
     ORIENTATION_TAG,
+    UNKNOWN_SIZE,
     SourceTags,
     escape_unit,
     get_unit_meters,
@@ -203,14 +204,14 @@ def _make_imagej_options(
 ) -> dict[str, Any]:
     metadata: dict[str, Any] = {"axes": axes, "Info": text}
     options: dict[str, Any] = {"metadata": metadata}
-    if "X" in sizes and "Y" in sizes:
+    if "X" in sizes and "Y" in sizes and sizes["X"] != UNKNOWN_SIZE:
         unit = sizes["X"][1]
         metadata["unit"] = {"micrometer": "micron"}.get(unit, escape_unit(unit))
         options["resolution"] = (1 / sizes["X"][0], 1 / sizes["Y"][0])
         options["resolutionunit"] = "NONE"
     if "Z" in sizes:
         metadata["spacing"] = sizes["Z"][0]
-    if "T" in sizes:
+    if sizes.get("T", UNKNOWN_SIZE) != UNKNOWN_SIZE:  # ImageJ takes it for seconds
         metadata["finterval"] = sizes["T"][0]
     return options
 

@@ -9,7 +9,11 @@ from scipy.ndimage import gaussian_filter
 
 from napari_dip.engine.noise.estimate import estimate_noise
 from napari_dip.engine.noise.flat_blocks import DarkLevel
-from napari_dip.engine.noise.repeated_exposure import measure_dark_level, measure_photon_transfer
+from napari_dip.engine.noise.repeated_exposure import (
+    has_varied_light,
+    measure_dark_level,
+    measure_photon_transfer,
+)
 
 GAIN, READ, OFFSET = 2.5, 4.0, 100.0
 
@@ -47,9 +51,16 @@ def test_flat_frames_give_the_gain_with_a_dark_frame() -> None:
 
 def test_uneven_flat_frames_give_only_the_variance_model() -> None:
     ramp = np.linspace(20, 800, 64)[None, None].repeat(64, 1)
-    gain, intercept = measure_photon_transfer(make_frames(ramp, 6), None)
+    frames = make_frames(ramp, 6)
+    assert has_varied_light(frames)
+    gain, intercept = measure_photon_transfer(frames, None)
     assert gain == pytest.approx(GAIN, rel=0.1)
     assert gain * OFFSET + intercept == pytest.approx(READ**2, abs=0.05 * GAIN**2 * 400)
+
+
+def test_light_that_falls_off_to_the_border_does_not_tell_the_gain() -> None:
+    falloff = np.linspace(160, 200, 64)[None, None].repeat(64, 1)
+    assert not has_varied_light(make_frames(falloff, 6))
 
 
 def test_one_flat_frame_is_refused() -> None:

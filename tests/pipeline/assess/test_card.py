@@ -20,6 +20,10 @@ from napari_dip.pipeline.assess.card import MAX_CARD_WARNINGS, Verdict, format_t
 
 #: Facts that suit every template.
 FACTS = {
+    "rows": True,
+    "deviation": 5.0,
+    "down": 2.0,
+    "right": -1.0,
     "ratio": 1.6,
     "excess": "0.3",
     "most": "0.1",

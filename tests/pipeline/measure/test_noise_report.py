@@ -215,6 +215,7 @@ def test_dark_frames_alone_give_offset_and_read_noise(camera_shot, noise_report)
     [
         ({"flat": np.ones((32, 32)) * np.arange(32)}, "but 2 at the same light level are needed"),
         ({"dark": np.full((2, 32, 32), 7)}, "one value only"),
+        ({"flat": np.random.default_rng(0).poisson(400, (4, 64, 64))}, "have one brightness"),
     ],
 )
 def test_frames_without_information_are_refused(camera_shot, frames, message):

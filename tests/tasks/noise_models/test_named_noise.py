@@ -10,6 +10,7 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.errors import RefusedError
+from napari_dip.pipeline.assess.card import Verdict, make_card
 from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.samples import MITOCHONDRIA, NUCLEI_MOVIE, TWO_CHANNELS
 from napari_dip.tasks.noise_models.impulses import find_impulses, replace_by_random_neighbours
@@ -88,8 +89,12 @@ def test_a_few_hot_pixels_are_told_and_a_single_one_is_not(share, is_told) -> No
         size=(256, 256)
     )
     spoilt, _ = add_hot_pixels(image, share)
-    codes = [hint.code for hint in list_noise_hints(spoilt.astype(np.float32)[None])]
+    spoilt = spoilt.astype(np.float32)
+    codes = [hint.code for hint in list_noise_hints(spoilt[None])]
     assert codes == ["impulses-likely"] * is_told
+    card = make_card(dip.denoise(spoilt, preset="instant", max_iterations=2).report)
+    assert ("impulses-likely" in {note.code for note in card.all_warnings}) == is_told
+    assert card.verdict is not Verdict.FINE or not is_told
     assert list_noise_hints(image.astype(np.float32)[None]) == ()
 
 

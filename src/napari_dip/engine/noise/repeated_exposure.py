@@ -30,6 +30,9 @@ ROBUST_ITERATIONS = 20
 #: Lower bound of either exposure's share of the noise variance. At a tenth, the noisier exposure
 #: has little weight already.
 MIN_NOISE_FRACTION = 0.1
+#: Least range of brightnesses of flat frames, in units of the highest, that tells a gain without
+#: dark frames: with 0.2, as of a lamp that falls off, gains were 1.5 to 2.6 times off.
+MIN_BRIGHTNESS_RANGE = 0.5
 #: Share of the pixels that is left out at each end for the spread of a single dark frame.
 _TAIL_FRACTION = 0.1587
 
@@ -180,6 +183,15 @@ def measure_dark_level(frames: Tensor) -> DarkLevel:
         for quantile in (_TAIL_FRACTION, 1 - _TAIL_FRACTION)
     )
     return DarkLevel(float(frames.mean()), float(high - low) / 2)
+
+
+def has_varied_light(frames: Tensor) -> bool:
+    """Return whether the brightness of flat frames (N, Y, X) varies enough to tell a gain alone."""
+    mean = frames.to(torch.float64).mean(0, keepdim=True)
+    side = min(DCT_SIDE, *mean.shape[1:])
+    means = cut_patches(mean, side, side).mean((1, 2))
+    low, high = means.quantile(torch.tensor([0.05, 0.95], dtype=torch.float64))
+    return bool(high - low >= MIN_BRIGHTNESS_RANGE * high.abs())
 
 
 def measure_photon_transfer(frames: Tensor, dark: DarkLevel | None) -> tuple[float, float]:

@@ -322,7 +322,7 @@ def read_pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, s
         sizes = {axis: (size, unit) for axis, size in _read_tag_sizes(page).items()}
     if sizes and is_positive(imagej_metadata.get("spacing")):
         sizes["Z"] = (float(imagej_metadata["spacing"]), unit)
-    if sizes and is_positive(imagej_metadata.get("finterval")):
+    if is_positive(imagej_metadata.get("finterval")):
         sizes["T"] = (float(imagej_metadata["finterval"]), "second")
     return sizes
 

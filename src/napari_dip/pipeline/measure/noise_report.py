@@ -451,11 +451,13 @@ def measure_detector(
     Raises
     ------
     RefusedError
-        If flat frames are fewer than two, or frames hold one value only.
+        If flat frames are fewer than two, or of one brightness without dark frames; if frames hold
+        one value only.
     """
     import torch
 
     from napari_dip.engine.noise.repeated_exposure import (
+        has_varied_light,
         measure_dark_level,
         measure_photon_transfer,
     )
@@ -465,9 +467,10 @@ def measure_detector(
         dark_frames_noise = measure_dark_level(torch.from_numpy(_stack_frames(dark, min_count=1)))
         offset, read_noise = dark_frames_noise.offset, dark_frames_noise.read_noise
     if flat is not None:
-        gain, intercept = measure_photon_transfer(
-            torch.from_numpy(_stack_frames(flat, min_count=2)), dark_frames_noise
-        )
+        flat_frames = torch.from_numpy(_stack_frames(flat, min_count=2))
+        if dark is None and not has_varied_light(flat_frames):
+            raise RefusedError("frames-even", name=flat[0].name)
+        gain, intercept = measure_photon_transfer(flat_frames, dark_frames_noise)
     return DetectorCalibration(gain=gain, offset=offset, read_noise=read_noise, intercept=intercept)
 
 
