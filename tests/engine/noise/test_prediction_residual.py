@@ -34,7 +34,8 @@ def make_noisy(name: str, deviation: float, *, blurred: float = 0.0) -> torch.Te
 
 def test_white_noise_is_not_predicted_by_neighbours() -> None:
     noise = 9 * torch.randn(128, 128, generator=torch.Generator().manual_seed(0))
-    _, residual = measure_prediction_residual(noise)
+    _, residual, share = measure_prediction_residual(noise)
+    assert share > 0.9
     assert (residual / 81).tolist() == pytest.approx([WHITE_RESIDUAL_FRACTION] * 4, rel=0.2)
     assert compute_residual_fraction((), ()) == pytest.approx(WHITE_RESIDUAL_FRACTION, rel=0.06)
 
@@ -109,7 +110,7 @@ def test_white_noise_of_a_small_crop_that_seemed_correlated_is_white_again() -> 
     assert corrected.intercept == pytest.approx(100, rel=0.15)
 
 
-def test_between_white_and_correlated_noise_of_a_small_crop_stays_a_doubt() -> None:
+def test_noise_in_a_crop_of_grass_is_white_but_may_be_overestimated() -> None:
     grass = data.grass()
     noisy = grass + np.random.default_rng(0).normal(0, 20, grass.shape)
     plane = torch.from_numpy(noisy[100:228, 100:228])
@@ -117,7 +118,7 @@ def test_between_white_and_correlated_noise_of_a_small_crop_stays_a_doubt() -> N
     assert measured.along_x[0] > 0.4
     assert float(measured.compute_variance(plane.mean())) > 1.4**2 * 400
     corrected = correct_by_prediction(measured, plane, 0.0)
-    assert corrected.unreliable_reason == "ambiguous-correlation"
+    assert corrected.unreliable_reason == "texture"
     assert corrected.along_x == (0.0,) * 5
     assert float(corrected.compute_variance(plane.mean())) < 1.3**2 * 400
 
@@ -129,3 +130,21 @@ def test_many_pixels_and_a_halved_image_keep_their_weak_correlation(
     plane = make_noisy("moon", 10)[:side, :side]
     measured = make_correlated_estimate(104)
     assert correct_by_prediction(measured, plane, 1.0, is_halved=is_halved) is measured
+
+
+@pytest.mark.parametrize(("blurred", "reason"), [(0.0, None), (0.8, "ambiguous-correlation")])
+def test_white_noise_of_a_crop_is_doubted_if_neighbours_predict_it(blurred, reason) -> None:
+    plane = make_noisy("coins", 10, blurred=blurred)[:64, :64]
+    weak = NoiseEstimate(gain=0.0, intercept=60.0, floor=30.0)
+    assert correct_by_prediction(weak, plane, 1.0).unreliable_reason == reason
+
+
+@pytest.mark.parametrize("blurred", [0.0, 0.8])
+def test_a_doubt_about_correlation_ends_where_neighbours_predict_nothing(blurred: float) -> None:
+    plane = make_noisy("coins", 10, blurred=blurred)[:64, :64]
+    ambiguous = NoiseEstimate(
+        gain=0.0, intercept=110.0, floor=50.0, unreliable_reason="ambiguous-correlation"
+    )
+    corrected = correct_by_prediction(ambiguous, plane, 1.0)
+    assert (corrected.unreliable_reason is None) == (blurred == 0)
+    assert (corrected.caution == "mostly-textured") == (blurred == 0)

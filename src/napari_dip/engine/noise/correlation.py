@@ -449,7 +449,7 @@ def _estimate_autocorrelation(
     return correct_surface_bias(y / noise_energy, x / noise_energy, side)[:2]
 
 
-def measure_prediction_residual(plane: Tensor) -> tuple[Tensor, Tensor]:
+def measure_prediction_residual(plane: Tensor) -> tuple[Tensor, Tensor, float]:
     """Measure the variance that neighbours do not predict, in the flattest parts of a plane.
 
     Parameters
@@ -461,6 +461,8 @@ def measure_prediction_residual(plane: Tensor) -> tuple[Tensor, Tensor]:
     -------
     brightness, variance : Tensor
         (PREDICTION_BRIGHTNESS_CLASSES,) each, in units of the plane and its square.
+    share : float
+        That variance as a share of the variance around the mean of the neighbours.
     """
     plane = plane.double()
     side, inner = 2 * PREDICTION_RADIUS + 1, slice(PREDICTION_RADIUS, -PREDICTION_RADIUS)
@@ -480,7 +482,7 @@ def measure_prediction_residual(plane: Tensor) -> tuple[Tensor, Tensor]:
     variation = F.avg_pool2d(
         F.pad(variation, (padding,) * 4, mode="replicate"), FLAT_WINDOW_SIDE, 1
     ).flatten()
-    levels, variances = [], []
+    levels, variances, shares = [], [], []
     for pixels in neighbour_mean.argsort(stable=True).tensor_split(PREDICTION_BRIGHTNESS_CLASSES):
         flat_count = max(
             min(MIN_FLAT_PIXELS, len(pixels)), round(FLAT_PIXEL_FRACTION * len(pixels))
@@ -495,7 +497,9 @@ def measure_prediction_residual(plane: Tensor) -> tuple[Tensor, Tensor]:
         residuals = targets - predictors @ torch.linalg.solve(gram, predictors.T @ targets)
         levels.append(neighbour_mean[flat].mean())
         variances.append(residuals.square().mean())
-    return torch.stack(levels), torch.stack(variances)
+        shares.append(variances[-1] / targets.square().mean().clamp(min=1e-12))
+    share = float(torch.stack(shares).quantile(0.5))
+    return torch.stack(levels), torch.stack(variances), share
 
 
 def compute_residual_fraction(along_y: Sequence[float], along_x: Sequence[float]) -> float:
