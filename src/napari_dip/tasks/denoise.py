@@ -342,7 +342,7 @@ def _list_exposure_notes(pixels: InspectedPixels) -> tuple[Note, ...]:
     is_certain = all(np.abs(part - whole).max() <= MAX_SHIFT_DIFFERENCE for part in parts)
     if not is_certain or np.hypot(*whole) < MIN_EXPOSURE_SHIFT:
         return ()
-    down, right = (-whole).tolist()
+    down, right = (0.0 - whole.round(1)).tolist()  # no -0.0
     return (make_note("exposures-shifted", down=down, right=right),)
 
 

@@ -148,3 +148,9 @@ def test_a_doubt_about_correlation_ends_where_neighbours_predict_nothing(blurred
     corrected = correct_by_prediction(ambiguous, plane, 1.0)
     assert (corrected.unreliable_reason is None) == (blurred == 0)
     assert (corrected.caution == "mostly-textured") == (blurred == 0)
+
+
+def test_white_noise_of_a_tiny_image_is_not_doubted() -> None:
+    plane = 100 + 10 * torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
+    white = NoiseEstimate(gain=0.0, intercept=100.0, floor=50.0)
+    assert correct_by_prediction(white, plane, 0.0) is white

@@ -120,6 +120,8 @@ MIN_WHITE_SHARE = 0.78
 #: Least share of white noise that neighbours do not predict: 0.78 or more in 260 crops whose noise
 #: was measured as white and is, at most 0.56 in 148 of 150 whose noise was, and is not.
 MIN_DOUBTFUL_SHARE = 0.6
+#: Fewest pixels of a plane for a share below chance: white noise has 0.3 to 0.5 in 16 x 16 pixels.
+MIN_SHARE_PIXELS = 48 * 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -579,7 +581,8 @@ def correct_by_prediction(
     if compute_blind_spot_size([noise_estimate], (plane.shape[0], plane.shape[1])) == (1, 1):
         if reason == ambiguous and share >= MIN_WHITE_SHARE and not is_halved:
             return whiter
-        if not reason and ((is_large and is_strong) or share < MIN_DOUBTFUL_SHARE):
+        is_predicted = share < MIN_DOUBTFUL_SHARE and plane.numel() >= MIN_SHARE_PIXELS
+        if not reason and ((is_large and is_strong) or is_predicted):
             return replace(noise_estimate, unreliable_reason=ambiguous)
         return noise_estimate
     if float(measured_variance.mean()) <= grey_level_step**2:  # noise within a grey value
