@@ -347,8 +347,7 @@ def _list_exposure_notes(pixels: InspectedPixels) -> tuple[Note, ...]:
 
 
 def _get_middle_plane(array: AnyArray, axes: list[int]) -> Float32Array:
-    """Return the middle one of the planes (Y, X) of an array with these axes Y and X."""
-    planes = np.moveaxis(np.asarray(array, np.float32), axes, (-2, -1))
-    planes = planes.reshape(-1, *planes.shape[-2:])
-    middle: Float32Array = planes[len(planes) // 2]
-    return middle
+    """Return the middle plane (Y, X) of an array with these axes Y and X, copying no other."""
+    planes = np.moveaxis(np.asarray(array), axes, (-2, -1))
+    middle = planes[tuple(size // 2 for size in planes.shape[:-2])]
+    return np.asarray(middle, np.float32)
