@@ -5,10 +5,10 @@ The fits use the same loop as restorations, with a constant learning rate and wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf, prod
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_dip.engine.fit.optimizers import OptimizerFactory
     from napari_dip.engine.fit.state import FitProgress, FitResult
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.engine.prior import Prior
@@ -55,18 +54,11 @@ if TYPE_CHECKING:
 _COSINE_HORIZON_FACTOR = 1000
 
 
-class OptimizerSpec(NamedTuple):
-    """An optimiser and the maximum norm of its gradients."""
-
-    make_optimizer: OptimizerFactory
-    max_gradient_norm: float
-
-
-#: Optimisers other than Adam, the default. L-BFGS gets unclipped gradients, since clipping would
-#: distort its estimate of the curvature.
-OPTIMIZERS = {
-    "sgd": OptimizerSpec(make_sgd, 1.0),
-    "l-bfgs": OptimizerSpec(FixedStepLbfgs, inf),
+#: What the schedules of optimisers other than Adam, the default, set. L-BFGS gets unclipped
+#: gradients, since clipping would distort its estimate of the curvature.
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": make_sgd, "max_gradient_norm": 1.0},
+    "l-bfgs": {"optimizer": FixedStepLbfgs, "max_gradient_norm": inf},
 }
 
 
@@ -268,18 +260,14 @@ def _make_schedule(
 ) -> Schedule:
     """Make the schedule with the rate and the optimiser of an architecture."""
     count = setup.iterations
-    schedule = Schedule(
+    return Schedule(
         phases=(Phase(iterations=count, learning_rate=architecture.learning_rate),),
         planned_iterations=_COSINE_HORIZON_FACTOR * count,
         last_iteration=count,
         warm_up_fraction=0.0,
         average_decay=average_decay,
         validation_interval=interval,
-    )
-    if (spec := OPTIMIZERS.get(architecture.optimizer)) is None:
-        return schedule
-    return replace(
-        schedule, optimizer=spec.make_optimizer, max_gradient_norm=spec.max_gradient_norm
+        **OPTIMIZERS.get(architecture.optimizer, {}),
     )
 
 
