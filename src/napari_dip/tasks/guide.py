@@ -88,10 +88,7 @@ class Guide(Task):
     spec: ClassVar[TaskSpec] = TaskSpec(
         name="guide",
         title="Restore with a guide",
-        inputs=(
-            IMAGE_INPUT,
-            load_input("guide"),
-        ),
+        inputs=(IMAGE_INPUT, load_input("guide")),
         result_suffix="restored",
         methods_phrase="restored with the help of a guide image",
         accepts_stacks=True,

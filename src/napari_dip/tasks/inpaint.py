@@ -85,10 +85,7 @@ class Inpaint(Task):
         methods_phrase="filled in where pixels were missing",
         accepts_stacks=True,
         min_depth=2,
-        inputs=(
-            IMAGE_INPUT,
-            load_input("mask", layer_types=("labels", "shapes", "image")),
-        ),
+        inputs=(IMAGE_INPUT, load_input("mask", layer_types=("labels", "shapes", "image"))),
     )
 
     invert_mask: Annotated[

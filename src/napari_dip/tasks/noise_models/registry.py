@@ -377,21 +377,9 @@ SPECKLE = NoiseModel(
     refuse_pixels=refuse_speckle_pixels,
 )
 
+_MODELS = (AUTO, GAUSSIAN, POISSON_GAUSSIAN, JPEG, SALT_AND_PEPPER, STRIPES, SPECKLE)
 #: All noise models, by key, in the order of forms.
-NOISE_MODELS: Mapping[str, NoiseModel] = MappingProxyType(
-    {
-        model.key: model
-        for model in (
-            AUTO,
-            GAUSSIAN,
-            POISSON_GAUSSIAN,
-            JPEG,
-            SALT_AND_PEPPER,
-            STRIPES,
-            SPECKLE,
-        )
-    }
-)
+NOISE_MODELS: Mapping[str, NoiseModel] = MappingProxyType({model.key: model for model in _MODELS})
 
 
 def get_noise_model(key: str) -> NoiseModel:
