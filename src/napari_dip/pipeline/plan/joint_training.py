@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from math import prod, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import RefusedError, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
@@ -283,18 +283,15 @@ def make_inference_units(
     units: tuple[WorkUnit, ...], fit_config: FitConfig
 ) -> tuple[WorkUnit, ...]:
     """Return units that apply the network, and are fine-tuned only if its probes show a gain."""
-    fine_tune_iterations = compute_warm_start_iterations(fit_config)
-    return tuple(
-        replace(
-            unit,
-            iterations=0,
-            start_unit_id=make_joint_unit_id(unit.weights_name),
-            joint_network_name=unit.weights_name,
-            role=INFERENCE,
-            fine_tune_iterations=fine_tune_iterations,
-        )
-        for unit in units
-    )
+    iterations = compute_warm_start_iterations(fit_config)
+    changes = {"role": INFERENCE, "iterations": 0, "fine_tune_iterations": iterations}
+    return tuple(_start_from_joint_network(unit, **changes) for unit in units)
+
+
+def _start_from_joint_network(unit: WorkUnit, **changes: Any) -> WorkUnit:
+    name = unit.weights_name
+    start_unit_id = make_joint_unit_id(name)
+    return replace(unit, start_unit_id=start_unit_id, joint_network_name=name, **changes)
 
 
 def plan_network_use(
@@ -304,15 +301,7 @@ def plan_network_use(
     if not network.is_of_one_image:
         return make_inference_units(units, fit_config)
     iterations = compute_warm_start_iterations(fit_config)
-    return tuple(
-        replace(
-            unit,
-            iterations=iterations,
-            start_unit_id=make_joint_unit_id(unit.weights_name),
-            joint_network_name=unit.weights_name,
-        )
-        for unit in units
-    )
+    return tuple(_start_from_joint_network(unit, iterations=iterations) for unit in units)
 
 
 def reuse_network(

@@ -372,13 +372,11 @@ class Tile:
     @property
     def core(self) -> Tile:
         """Tile without the halo."""
-        return Tile(index=self.index, y=self.y.core, x=self.x.core, z=self.z and self.z.core)
+        return replace(self, y=self.y.core, x=self.x.core, z=self.z and self.z.core)
 
     def upscale(self, factors: tuple[int, int]) -> Tile:
         """Return the same tile of an image that is finer by these factors along Y and X."""
-        return Tile(
-            index=self.index, y=self.y.upscale(factors[0]), x=self.x.upscale(factors[1]), z=self.z
-        )
+        return replace(self, y=self.y.upscale(factors[0]), x=self.x.upscale(factors[1]))
 
     def compute_weights(self) -> FloatArray:
         """Return the blending weight of each pixel of the tile."""

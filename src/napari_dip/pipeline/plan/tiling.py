@@ -124,10 +124,9 @@ def cut_z_stack_tiles(
     depths = _cut_axis(grid[0], sides[0], halo[0], 1 if is_plane_by_plane else TILE_ALIGNMENT)
     plane_tiles = cut_plane_tiles((grid[1], grid[2]), sides[1], halo[1])
     return tuple(
-        Tile(
+        replace(
+            plane_tile,
             index=depth_index * len(plane_tiles) + plane_tile.index,
-            y=plane_tile.y,
-            x=plane_tile.x,
             z=replace(z, is_context_only=is_plane_by_plane),
         )
         for depth_index, z in enumerate(depths)
