@@ -114,7 +114,7 @@ class CropRegion:
         image_header : ImageHeader
             Header of the image.
         """
-        if not _is_overlay(header, image_header):
+        if not {"Y", "X"} <= set(header.axes) or header.grid != image_header.grid:
             return header
         sizes = dict(zip(image_header.axes, image_header.shape, strict=True))
         matched = match_axes(image_header, header.shape)  # letters of unnamed arrays are guesses
@@ -357,7 +357,3 @@ def _crop_pixels(pixels: Any, *, region: CropRegion, layout: Layout, header: Ima
         pixels = pixels[item_numbers[tuple(spans)].ravel()]
     grid = (region.get_span(axis, header.axes) for axis in layout.grid_axes)
     return np.ascontiguousarray(pixels[(..., *grid)])
-
-
-def _is_overlay(header: ImageHeader, image_header: ImageHeader) -> bool:
-    return {"Y", "X"} <= set(header.axes) and header.grid == image_header.grid

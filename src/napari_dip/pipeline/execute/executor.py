@@ -140,14 +140,6 @@ def _is_better_fit(fit: FinishedFit, other: FinishedFit, min_standard_errors: fl
     return float(difference.mean()) > min_difference
 
 
-def is_whole_item_inference(unit: WorkUnit) -> bool:
-    """Return whether a unit only applies a jointly trained network to a whole plane or frame.
-
-    Such units are fast, so they all run even after the user has ended the run and kept the result.
-    """
-    return unit.role == INFERENCE and unit.tile is None
-
-
 @dataclass(eq=False)
 class Executor:
     """Fit work units of one image, one after another; the only loop over work units.
@@ -363,7 +355,8 @@ class Executor:
             self.checkpoints.write_after_user_stop()  # before the unfinished result is merged
         if unit.has_estimate:
             self._record_result(unit, finished_fit)
-            is_kept = ended_by_user and not is_whole_item_inference(unit)
+            # inference of whole planes or frames is fast, so all of it runs even then
+            is_kept = ended_by_user and (unit.role != INFERENCE or unit.tile is not None)
         else:
             self._record_network(unit, finished_fit)
             is_kept = finished_fit.is_ended_by_user and self.is_network_required

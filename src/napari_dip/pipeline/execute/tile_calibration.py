@@ -96,7 +96,8 @@ def select_sample_regions(plan: Plan, tile_std: FloatArray) -> tuple[Tile, ...]:
     tile_std : ndarray
         From `measure_tiles`.
     """
-    grid, depth = plan.header.grid, _count_tiled_planes(plan.tiles)
+    grid = plan.header.grid
+    depth = max((tile.z.core_stop for tile in plan.tiles if tile.z is not None), default=0)
     dims = 3 if depth else 2
     if prod(grid) * max(1, depth) <= MAX_MEASURED_PIXELS:
         return tuple(
@@ -167,11 +168,6 @@ def _compute_region_start(
         min(max(0, round(coordinate - side / 2)), count - side)
         for coordinate, side, count in zip(middle, size, grid, strict=True)
     )
-
-
-def _count_tiled_planes(tiles: tuple[Tile, ...]) -> int:
-    """Return the number of planes of a Z stack that is tiled along Z; 0 otherwise."""
-    return max((tile.z.core_stop for tile in tiles if tile.z is not None), default=0)
 
 
 def calibrate_tiles(
