@@ -259,13 +259,10 @@ def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Itera
         unit = "grey values" if deviation["result"] < deviation["noise"] else "grey values: no less"
         yield CardFigure(name="noise", before=before, after=_join_figure(after, "", unit))
     if halves := report.get("halves"):
-        before, after = (
-            f"{size:.3g}" if size else "?"
-            for size in (halves["resolution"]["input"], halves["resolution"]["result"])
-        )
-        yield CardFigure(
-            name="resolution", before=before, after=_join_figure(after, "", halves["unit"])
-        )
+        sizes = (halves["resolution"][key] for key in ("input", "result"))
+        before, after = (f"{size:.3g}" if size else "?" for size in sizes)
+        after = _join_figure(after, "", halves["unit"])
+        yield CardFigure(name="resolution", before=before, after=after)
         if halves.get("repeated") is not None:
             yield CardFigure(name="repeated", after=f"{halves['repeated']:.0%}")
     detail = checks.get("detail")

@@ -217,9 +217,7 @@ class ResultMerger:
             self.outcomes,
         )
         assessed_items = select_assessed_items(pixels.residual)
-        deviations = {}
-        if metrics.residual:
-            deviations = {"deviation": self._compute_deviations(pixels, assessed_items)}
+        deviation = metrics.residual and self._compute_deviations(pixels, assessed_items)
         report_entries: dict[str, Any] = {
             "iterations": sum(outcome.iterations for outcome in own_outcomes),
             "best_iteration": first_outcome.best_iteration,
@@ -236,7 +234,7 @@ class ResultMerger:
                 pixels.prediction[assessed_items],
                 self._calibration,
             ),
-            **deviations,
+            **({"deviation": deviation} if deviation else {}),
             "verdict": assess_quality(metrics, unfinished_notes),
             "input_sha256": compute_sha256(self._input_pixels),
             "output_sha256": compute_sha256(pixels.image),
@@ -447,11 +445,8 @@ class ResultMerger:
         return reason.format(blind_spot=describe_blind_spot(size, rows))
 
     def _list_notes(self) -> list[Note]:
-        notes = [
-            *self._run_plan.notes,
-            *make_segment_notes(self._run_plan),
-            *self._calibration.notes,
-        ]
+        segment_notes = make_segment_notes(self._run_plan)
+        notes = [*self._run_plan.notes, *segment_notes, *self._calibration.notes]
         notes += dict.fromkeys(note for outcome in self.outcomes for note in outcome.notes)
         preserved_mask = self._get_preserved_mask()
         if preserved_mask is not None and self._has_precision_loss(preserved_mask):

@@ -63,13 +63,10 @@ def _uses_blending(report: Report) -> bool:
 
 def _fills_smoothly(report: Report) -> bool:
     """Return whether holes were filled from restored pixels, as beside wide blind spots."""
-    figures, prior_spec = (
-        report.get("verdict", {}).get("figures", {}),
-        get_report_prior_spec(report),
-    )
+    figures = report.get("verdict", {}).get("figures", {})
     has_holes = bool(figures.get("filled_fraction")) and uses_refinement(report)
     is_wide = max(report["noise"].get("blind_spot_size", (1,))) > 1
-    return has_holes and is_wide and prior_spec.input_traits.has_masked_pixels
+    return has_holes and is_wide and get_report_prior_spec(report).input_traits.has_masked_pixels
 
 
 def _uses_guided_deconvolution(report: Report) -> bool:

@@ -117,7 +117,7 @@ def assess_quality(metrics: ResultMetrics, early_end_notes: Sequence[Note] = ())
         *(list_trace_notes(metrics.traces) if metrics.has_traces else ()),
         *list_clipping_notes(metrics.lower_clipping, metrics.upper_clipping),
         *_make_clipping_notes(metrics),
-        *_make_upscaling_notes(metrics),
+        *([make_note("detail-finer")] if metrics.is_upscaled else ()),
     ]
     notes.sort(key=lambda note: not note.is_warning)
     return {
@@ -309,7 +309,19 @@ def _make_doubt(metrics: ResultMetrics, code: str, detail: ConfirmedDetail) -> N
     """Return that detail is doubtful; unchecked, if a refit on these pixels may have mended it."""
     if metrics.is_refitted:
         return make_note("detail-unchecked")
-    return make_note(code, **_make_doubt_facts(detail))
+    lower_bound = _compute_fraction_lower_bound(detail)
+    upper_bound = detail.regression_slope + CONFIRMED_STANDARD_ERRORS * detail.slope_error
+    is_uncertain = detail.slope_error > MAX_DECIDING_ERROR
+    has_bound = lower_bound >= MIN_REPORTED_FRACTION
+    return make_note(
+        code,
+        weak=is_uncertain,
+        unsure=is_uncertain or upper_bound >= MIN_CONFIRMED_FRACTION,
+        share=_describe_fraction(detail),
+        bounded=not is_uncertain and detail.regression_slope >= MIN_REPORTED_FRACTION,
+        little=has_bound,
+        least=f"{lower_bound:.0%}" if has_bound else "none",
+    )
 
 
 def _is_contrast_doubtful(contrast: ConfirmedDetail) -> bool:
@@ -321,22 +333,6 @@ def _is_contrast_doubtful(contrast: ConfirmedDetail) -> bool:
         contrast.signal_to_noise < MIN_SIGNAL_TO_NOISE
         or missing > CONTRADICTING_STANDARD_ERRORS * contrast.slope_error
     )
-
-
-def _make_doubt_facts(detail: ConfirmedDetail) -> dict[str, object]:
-    """Return facts for a note on detail that the validation pixels do not confirm."""
-    lower_bound = _compute_fraction_lower_bound(detail)
-    upper_bound = detail.regression_slope + CONFIRMED_STANDARD_ERRORS * detail.slope_error
-    is_uncertain = detail.slope_error > MAX_DECIDING_ERROR
-    has_bound = lower_bound >= MIN_REPORTED_FRACTION
-    return {
-        "weak": is_uncertain,
-        "unsure": is_uncertain or upper_bound >= MIN_CONFIRMED_FRACTION,
-        "share": _describe_fraction(detail),
-        "bounded": not is_uncertain and detail.regression_slope >= MIN_REPORTED_FRACTION,
-        "little": has_bound,
-        "least": f"{lower_bound:.0%}" if has_bound else "none",
-    }
 
 
 def _assess_holes(metrics: ResultMetrics) -> Iterator[Note]:
@@ -354,7 +350,7 @@ def list_clipping_notes(lower_limit: ClippedPixels, upper_limit: ClippedPixels) 
     return tuple(
         make_note(
             code,
-            share=_format_percent(limit.fraction),
+            share=f"{limit.fraction:.2%}" if limit.fraction < 0.01 else f"{limit.fraction:.0%}",
             value=limit.value,
             fraction=_round_to_four_digits(limit.fraction),
         )
@@ -375,19 +371,10 @@ def _make_clipping_notes(metrics: ResultMetrics) -> Iterator[Note]:
         )
 
 
-def _make_upscaling_notes(metrics: ResultMetrics) -> Iterator[Note]:
-    if metrics.is_upscaled:
-        yield make_note("detail-finer")
-
-
 def _describe_fraction(detail: ConfirmedDetail) -> str:
     """Return a share as text."""
     fraction = min(max(detail.regression_slope, 0.0), 1.0)
     return f"about {fraction:.0%}" if fraction >= MIN_REPORTED_FRACTION else "none"
-
-
-def _format_percent(fraction: float) -> str:
-    return f"{fraction:.2%}" if fraction < 0.01 else f"{fraction:.0%}"
 
 
 def _format_distinct_figures(first: float, second: float) -> tuple[str, str]:

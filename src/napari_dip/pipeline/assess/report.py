@@ -107,6 +107,8 @@ def serialise_fit(
     fit_config, network = run_plan.fit_config, run_plan.network
     has_start = network is not None and network.is_of_one_image
     iterations = (run_plan.units[0] if has_start else fit_config).iterations
+    estimates = [outcome for outcome in outcomes if outcome.has_estimate]
+    stopped_count = sum(outcome.is_ended_by_user for outcome in estimates)
     joint_training = summarise_joint_training(outcomes)
     if network is not None:
         joint_training["joint_training"] |= network.report_fields
@@ -117,20 +119,14 @@ def serialise_fit(
         "units": None if header.units is None else list(header.units),
         "widths": list(fit_config.widths),
         "max_iterations": iterations + fit_config.refit_iterations,
-        "refit_iterations": sum(
-            outcome.refit_iterations for outcome in outcomes if outcome.has_estimate
-        ),
+        "refit_iterations": sum(outcome.refit_iterations for outcome in estimates),
         "restarts": fit_config.restarts,
         "half_resolution": calibrated_image.calibration.half_resolution is not None,
         "refined": any(outcome.is_refined for outcome in outcomes),
         "blended": any(outcome.is_blended for outcome in outcomes),
         **_find_detail_limits(calibrated_image, outcomes),
-        "finished_fit_count": sum(
-            outcome.has_estimate and not outcome.is_ended_by_user for outcome in outcomes
-        ),
-        "stopped_fit_count": sum(
-            outcome.has_estimate and outcome.is_ended_by_user for outcome in outcomes
-        ),
+        "finished_fit_count": len(estimates) - stopped_count,
+        "stopped_fit_count": stopped_count,
         **joint_training,
     }
 
