@@ -146,11 +146,6 @@ class InterruptedRun:
         except DAMAGE_ERRORS:
             return 0
 
-    @property
-    def finished_tile_count(self) -> int:
-        """Number of finished tiles."""
-        return len(list(self.folder.glob(f"{make_tile_name('*')}{ENTRY_SUFFIX}")))
-
     def describe(self) -> str:
         """Return a sentence for the user: label, start and progress of the run."""
         start = self.start_time.astimezone()
@@ -161,7 +156,8 @@ class InterruptedRun:
         if iterations > limit:  # a fit was repeated, or refitted to all pixels
             progress = f"{iterations:,} iterations"
         if self.manifest["tiles"]:
-            progress = f"{self.finished_tile_count} of {self.manifest['tiles']} tiles"
+            finished = list(self.folder.glob(f"{make_tile_name('*')}{ENTRY_SUFFIX}"))
+            progress = f"{len(finished)} of {self.manifest['tiles']} tiles"
         return make_printable(
             f"{self.manifest['label']}, begun on {date}, was cut off after {progress}."
         )

@@ -145,10 +145,8 @@ def open_plan_inputs(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
         If a file is damaged, or has changed since it was stamped.
     """
     image = open_pixels(plan.header) if plan.tiles else read_pixels(plan.header)
-    inputs = {
-        "image": image,
-        **{name: read_pixels(header) for name, header in plan.extra_headers.items()},
-    }
+    extra_headers = plan.extra_headers.items()
+    inputs = {"image": image, **{name: read_pixels(header) for name, header in extra_headers}}
     check_unchanged(stamps)
     return inputs
 

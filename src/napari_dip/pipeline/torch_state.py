@@ -22,7 +22,7 @@ import threading
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -96,8 +96,7 @@ def run_in_default_state(
                     try:
                         step = next(steps)
                     except StopIteration as stop:
-                        result: AnswerT = stop.value
-                        return result
+                        return cast("AnswerT", stop.value)
                 yield step
         finally:
             with use_default_torch_state(threads):

@@ -437,12 +437,16 @@ def fit_field(name: str, crops: FloatArray, places: FloatArray) -> FieldFit:
         references = [_centre(each, fwhm) for each in np.tensordot(terms, coefficients, 1)]
         aligned_pairs = [_align(crop, *each) for crop, each in zip(crops, references, strict=True)]
         offsets, heights = map(np.array, zip(*aligned_pairs, strict=True))
+
+    def average_middle(draw: AnyArray) -> FloatArray:
+        return np.asarray(_solve(terms[is_used][draw], heights[is_used][draw], used[draw])[0])
+
     return FieldFit(
         degree=degree,
         coefficients=coefficients,
         is_used=is_used,
         heights=heights,
-        fwhm_error=_bootstrap_field(used, heights[is_used], terms[is_used], fwhm),
+        fwhm_error=_bootstrap(average_middle, len(used), fwhm),
     )
 
 
@@ -498,15 +502,6 @@ def _choose_degree(crops: FloatArray, heights: FloatArray, places: FloatArray) -
         residual = (flat - projection @ flat) / (1 - np.diag(projection)).clip(0.05)[:, None]
         errors.append(float((residual**2).sum()))
     return int(np.argmin(errors))
-
-
-def _bootstrap_field(
-    crops: FloatArray, heights: FloatArray, terms: FloatArray, fwhm: FloatArray
-) -> FloatArray:
-    """Return the standard error of the widths in the middle of the field, as `bootstrap_fwhm`."""
-    return _bootstrap(
-        lambda draw: _solve(terms[draw], heights[draw], crops[draw])[0], len(crops), fwhm
-    )
 
 
 # Cleaning

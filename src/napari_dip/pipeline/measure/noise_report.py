@@ -41,6 +41,11 @@ MAX_VARIANCE_POINTS = 400
 #: Correlation of neighbours from which on it is stated although it does not widen the blind spot:
 #: three standard errors of independent noise in 64 x 64 pixels.
 MIN_STATED = 0.05
+#: Fields of a noise estimate that a report repeats.
+_REPEATED_FIELDS = (
+    *("gain", "intercept", "offset", "read_noise", "along_y", "along_x"),
+    *("gain_error", "offset_error", "read_noise_error"),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -287,9 +292,8 @@ def _measure_report(
 
     layout = make_layout(header, is_volume=False)
     stack = to_stack(array, header.axes, layout)
-    mask = None
-    if (missing := np.isnan(stack)).any():
-        mask = ~missing
+    missing = np.isnan(stack)
+    mask = ~missing if missing.any() else None
     measured = array if mask is None else stack[mask]
     raise_if_refused(refuse_content(measured, header.name))
     if mask is None:
@@ -377,22 +381,14 @@ def _make_channel_noise(
         plane_stack, None if measured_mask is None else measured_mask.reshape(plane_stack.shape)
     )
     return ChannelNoise(
-        gain=noise_estimate.gain,
-        intercept=noise_estimate.intercept,
+        **{name: getattr(noise_estimate, name) for name in _REPEATED_FIELDS},
         darkest_std=float(np.sqrt(compute_noise_variance(noise_estimate, dark_level))),
-        offset=noise_estimate.offset,
-        read_noise=noise_estimate.read_noise,
-        along_y=noise_estimate.along_y,
-        along_x=noise_estimate.along_x,
         correlation=correlation,
         points=points,
         unreliable_reason=UNRELIABLE_REASONS.get(noise_estimate.unreliable_reason or "", ""),
         caution=str(make_note(f"noise-caution-{noise_estimate.caution}"))
         if noise_estimate.caution
         else "",
-        gain_error=noise_estimate.gain_error,
-        offset_error=noise_estimate.offset_error,
-        read_noise_error=noise_estimate.read_noise_error,
     )
 
 

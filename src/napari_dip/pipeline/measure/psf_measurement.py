@@ -266,9 +266,7 @@ class PsfReport:
             "field_size": None if self.field is None else list(self.field.size),
             "field_degree": None if self.field is None else self.field.degree,
             "field_fwhm_pixels": None if self.field is None else self.field.fwhm.tolist(),
-            "computed_fwhm_pixels": None
-            if self.computed_fwhm is None
-            else list(self.computed_fwhm),
+            "computed_fwhm_pixels": self.computed_fwhm and list(self.computed_fwhm),
             "sentences": list(self.sentences),
         }
 

@@ -160,12 +160,7 @@ def list_network_outcomes(run_plan: RunPlan, outcomes: Sequence[UnitOutcome]) ->
 
 def describe_file(header: ImageHeader, sha256: str) -> dict[str, Any]:
     """Return what a network file says of an image that the network was fitted to."""
-    return {
-        "name": header.name,
-        "sha256": sha256,
-        "shape": list(header.shape),
-        "axes": header.axes,
-    }
+    return {"name": header.name, "sha256": sha256, "shape": list(header.shape), "axes": header.axes}
 
 
 def describe_network(
