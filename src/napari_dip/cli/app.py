@@ -180,9 +180,7 @@ def _build_app() -> App:
 
 
 def _run_demo(
-    *,
-    window: Annotated[bool | None, Parameter(show_default=False)] = None,
-    preset: Preset = "fast",
+    *, window: Annotated[bool | None, Parameter(show_default=False)] = None, preset: Preset = "fast"
 ) -> int:
     """Restore the bundled image: in napari, or without a display into the folder demo.
 

@@ -22,11 +22,7 @@ from napari_dip.engine.fit.optimizers import (
     make_sgd,
 )
 from napari_dip.engine.fit.state import MAX_ROLLBACKS
-from napari_dip.engine.fit.stopping import (
-    compute_patience,
-    make_validation_stop_rule,
-    never_stop,
-)
+from napari_dip.engine.fit.stopping import compute_patience, make_validation_stop_rule, never_stop
 from napari_dip.engine.likelihood.fidelity import make_least_squares
 from napari_dip.engine.prior import dilate_centres
 from napari_dip.engine.problem import Identity, Problem, Term

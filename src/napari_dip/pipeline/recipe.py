@@ -91,8 +91,7 @@ class RunSettings(BaseModel):
         load_setting("time_limit"),
     ] = None
     stacks: Annotated[
-        Literal["auto", "planes", "volume"],
-        load_setting("stacks", relevant_when=has_series),
+        Literal["auto", "planes", "volume"], load_setting("stacks", relevant_when=has_series)
     ] = "auto"
     tile: Annotated[Annotated[int, Field(ge=128, le=2**16)] | None, load_setting("tile")] = None
     dtype: Annotated[Literal["float32", "same"], load_setting("dtype")] = "float32"

@@ -215,8 +215,7 @@ def average_exposures(fit_input: FitInput) -> FitInput:
 
 
 UseNeighbouringFrames = Annotated[
-    bool,
-    load_setting("neighbouring_frames", relevant_when=has_series),
+    bool, load_setting("neighbouring_frames", relevant_when=has_series)
 ]
 TemporalSmoothing = Annotated[
     Weight,

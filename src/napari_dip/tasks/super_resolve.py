@@ -33,9 +33,7 @@ from napari_dip.tasks.priors.prior_spec import (
 )
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.priors.zssr import MIN_ZSSR_SIDE, split_into_stages
-from napari_dip.tasks.psf.psf_settings import (
-    get_fit_axes,
-)
+from napari_dip.tasks.psf.psf_settings import get_fit_axes
 from napari_dip.tasks.shared_settings import (
     SINGLE_PIXEL,
     CameraGain,
@@ -102,8 +100,7 @@ class SuperResolve(Task):
     downsampling: Annotated[Literal["lanczos", "binning"], load_setting("downsampling")] = "lanczos"
     psf_sigma: Annotated[_Sigma, load_setting("psf_sigma")] = 0.0
     psf_sigma_z: Annotated[
-        _Sigma,
-        load_setting("psf_sigma_z", relevant_when=lambda values: "Z" in values[IMAGE_AXES]),
+        _Sigma, load_setting("psf_sigma_z", relevant_when=lambda values: "Z" in values[IMAGE_AXES])
     ] = 0.0
     prior: Annotated[str, load_setting("super_resolve_prior", choices=SUPER_RESOLUTION_PRIORS)] = (
         AUTOMATIC

@@ -356,9 +356,7 @@ def _list_single_aberrations() -> list[list[float]]:
 
 
 def _improve_lens(
-    compute_cost: Callable[[Sequence[float], float], float],
-    lens: _Lens,
-    steps: Sequence[float],
+    compute_cost: Callable[[Sequence[float], float], float], lens: _Lens, steps: Sequence[float]
 ) -> _Lens:
     """Change one number at a time by each step while the cost falls (compass search)."""
     for step in steps:

@@ -549,10 +549,7 @@ def decompose_field(kernels: Tensor, cells: tuple[int, ...]) -> FieldPsf:
 
 
 def interpolate_coefficients(
-    coefficients: Tensor,
-    image_size: tuple[int, ...],
-    start: tuple[int, ...],
-    grid: tuple[int, ...],
+    coefficients: Tensor, image_size: tuple[int, ...], start: tuple[int, ...], grid: tuple[int, ...]
 ) -> Tensor:
     """Interpolate coefficients linearly between the middles of cells, for part of the field.
 

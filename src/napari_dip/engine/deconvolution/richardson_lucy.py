@@ -43,10 +43,7 @@ _MAX_MOMENTUM = 0.98
 
 
 def run_masked_richardson_lucy(
-    operator: Operator,
-    measurement: Tensor,
-    valid: Tensor,
-    iterations: tuple[int, ...],
+    operator: Operator, measurement: Tensor, valid: Tensor, iterations: tuple[int, ...]
 ) -> tuple[Tensor, ...]:
     """Run Richardson-Lucy with any linear operator and any mask.
 

@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_dip.engine.fit.stopping import ValidationRecord
-from napari_dip.engine.problem import (
-    Estimate,
-    compute_pixel_deviances,
-    compute_validation_loss,
-)
+from napari_dip.engine.problem import Estimate, compute_pixel_deviances, compute_validation_loss
 from napari_dip.errors.notes import StopReason, make_note, make_stop
 
 if TYPE_CHECKING:

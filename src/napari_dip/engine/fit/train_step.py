@@ -288,12 +288,7 @@ def apply_network(network: nn.Module, network_input: Tensor) -> Tensor:
 
 
 def make_train_step(
-    problem: Problem,
-    prior: Prior,
-    schedule: Schedule,
-    optimizer: Optimizer,
-    *,
-    uses_bfloat16: bool,
+    problem: Problem, prior: Prior, schedule: Schedule, optimizer: Optimizer, *, uses_bfloat16: bool
 ) -> EagerTrainStep | CudaGraphTrainStep:
     """Return a step that is recorded as a CUDA graph where possible, else an eager one."""
     eager = EagerTrainStep(

@@ -235,9 +235,7 @@ class Trainer:
         with self.train_step.make_sampling_context():
             sample = self.prior.draw_step_input(self._rng)
             batch = make_training_batch(
-                self.problem,
-                sample,
-                uses_validation_pixels=self.uses_validation_pixels,
+                self.problem, sample, uses_validation_pixels=self.uses_validation_pixels
             )
         self.train_step.wait_for_sample(batch, sample)
         estimate, deviance = self.train_step.run(batch)

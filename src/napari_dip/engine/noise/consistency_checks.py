@@ -16,10 +16,7 @@ from torch.nn.functional import avg_pool1d, avg_pool2d
 
 from napari_dip.engine.constants import MAD_TO_STD
 from napari_dip.engine.noise import NoiseCaution, UnreliableReason
-from napari_dip.engine.noise.correlation import (
-    compute_band_power,
-    subtract_image_correlation,
-)
+from napari_dip.engine.noise.correlation import compute_band_power, subtract_image_correlation
 from napari_dip.engine.noise.flat_blocks import (
     DCT_SIDE,
     NO_CLIPPING,

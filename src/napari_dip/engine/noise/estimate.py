@@ -484,10 +484,7 @@ def _make_count_estimate(gain: float, upper_limit: float) -> NoiseEstimate:
 
 
 def _extend_to_all_bands(
-    model: VarianceModel,
-    spectra: BlockSpectra,
-    correlation: NoiseCorrelation,
-    min_variance: float,
+    model: VarianceModel, spectra: BlockSpectra, correlation: NoiseCorrelation, min_variance: float
 ) -> VarianceModel:
     """Return the variance model of all frequencies, given that of the finest ones."""
     lag_1 = max(correlation.min_along_y[0], correlation.min_along_x[0])

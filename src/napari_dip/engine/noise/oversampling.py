@@ -15,10 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_dip.engine.noise.correlation import (
-    make_correlation_matrix,
-    subtract_image_correlation,
-)
+from napari_dip.engine.noise.correlation import make_correlation_matrix, subtract_image_correlation
 from napari_dip.engine.operators.imaging import (
     LanczosDownsample,
     apply_iterative_backprojection,

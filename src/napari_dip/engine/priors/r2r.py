@@ -105,13 +105,7 @@ def estimate_count_skewness(
     ratios = torch.stack(
         [
             _estimate_moment_ratio(
-                measurement,
-                measured_mask,
-                noise_variance.gain,
-                variance,
-                slope,
-                stencil,
-                distances,
+                measurement, measured_mask, noise_variance.gain, variance, slope, stencil, distances
             )
             for stencil in FLAT_PIXEL_FRACTIONS
         ]

@@ -15,12 +15,7 @@ from torch.nn import functional as F
 
 from napari_dip.engine.constants import JPEG_BLOCK_SIDE, YCBCR_WEIGHTS
 from napari_dip.engine.noise.flat_blocks import make_dct_matrix
-from napari_dip.engine.prior import (
-    StepInput,
-    VariancePrior,
-    draw_random_window,
-    limit_window,
-)
+from napari_dip.engine.prior import StepInput, VariancePrior, draw_random_window, limit_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -185,8 +185,7 @@ class ZssrPrior(Prior):
         """Split the output into mean and variance, in units of `interpolation_variance`."""
         mean, raw = output.chunk(2, 1)
         return Estimate(
-            mean,
-            (self.interpolation_variance * F.softplus(raw) + MIN_PREDICTION_VARIANCE).log(),
+            mean, (self.interpolation_variance * F.softplus(raw) + MIN_PREDICTION_VARIANCE).log()
         )
 
     def _floor_to_multiple(self, size: tuple[int, ...]) -> tuple[int, ...]:

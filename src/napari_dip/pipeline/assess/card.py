@@ -61,10 +61,7 @@ class Verdict(StrEnum):
 
 #: Verdicts with which a figure is stated, if not with all. A failed fit has another error than its
 #: estimate, and where structure is missing, the limit of spots is unknown.
-_FIGURE_VERDICTS = {
-    "noise": (Verdict.FINE, Verdict.LOOK_CLOSER),
-    "spot": (Verdict.FINE,),
-}
+_FIGURE_VERDICTS = {"noise": (Verdict.FINE, Verdict.LOOK_CLOSER), "spot": (Verdict.FINE,)}
 #: Code of a warning that states the same as a figure, which is then left out.
 _STATED_BY = {"mean": "mean-off"}
 

@@ -210,11 +210,7 @@ class ResultMerger:
             *make_early_end_notes(self.calibrated_image, self.outcomes),
         )
         metrics = measure_result(
-            self.calibrated_image,
-            pixels.residual,
-            pixels.prediction,
-            pixels.result,
-            self.outcomes,
+            self.calibrated_image, pixels.residual, pixels.prediction, pixels.result, self.outcomes
         )
         assessed_items = select_assessed_items(pixels.residual)
         deviation = metrics.residual and self._compute_deviations(pixels, assessed_items)

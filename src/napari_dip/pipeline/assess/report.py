@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from napari_dip.errors.notes import (
-    StopReason,
-    make_note,
-    parse_report_notes,
-    serialise_notes,
-)
+from napari_dip.errors.notes import StopReason, make_note, parse_report_notes, serialise_notes
 from napari_dip.io.lazy_images import iter_chunks
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.machine import get_torch_version
@@ -38,14 +33,7 @@ if TYPE_CHECKING:
     from napari_dip.public_types import Report
 
 #: Keys that differ between runs of the same recipe, or are not needed to repeat or judge a result.
-_RUN_SPECIFIC_KEYS = (
-    "seconds",
-    "peak_bytes",
-    "validation_loss",
-    "recipe",
-    "residual",
-    "notes",
-)
+_RUN_SPECIFIC_KEYS = ("seconds", "peak_bytes", "validation_loss", "recipe", "residual", "notes")
 
 
 def compute_sha256(array: AnyArray | MemoryMappedImage) -> str:

@@ -205,10 +205,7 @@ def measure_single_exposure(
     """
     import torch
 
-    from napari_dip.engine.noise.estimate import (
-        correct_by_prediction,
-        estimate_noise,
-    )
+    from napari_dip.engine.noise.estimate import correct_by_prediction, estimate_noise
 
     noise_model = NOISE_MODELS[noise_settings.model]
     if noise_model.remove_artefact:
@@ -303,10 +300,7 @@ def _measure_every_second_pixel(
         return measured
     sparse = replace(sparse, caution=NoiseCaution.EVERY_SECOND_PIXEL)
     if ratio > MAX_WHITE_SPARSE_RATIO and not any(map(any, axes)):
-        axes = (
-            _interpolate_correlation(sparse.along_y),
-            _interpolate_correlation(sparse.along_x),
-        )
+        axes = (_interpolate_correlation(sparse.along_y), _interpolate_correlation(sparse.along_x))
     return replace(sparse, along_y=axes[0], along_x=axes[1])
 
 

@@ -121,12 +121,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
         inputs = replace(inputs, repeated_exposure=repeated.stack)
     may_halve = task_plan.uses_half_resolution and _may_be_halved(plan, inputs)
     noise, half_resolution, camera_noise, repeated_exposure = _measure_noise(
-        task_plan,
-        inputs,
-        stack,
-        constant_channels,
-        may_halve=may_halve,
-        is_tiled=bool(plan.tiles),
+        task_plan, inputs, stack, constant_channels, may_halve=may_halve, is_tiled=bool(plan.tiles)
     )
     scale = _sign_scales(task_spec, task_plan, scale, noise)
     varied_noise = [estimate for c, estimate in enumerate(noise) if c not in constant_channels]

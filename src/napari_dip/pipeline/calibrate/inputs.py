@@ -18,11 +18,7 @@ from napari_dip.errors import RefusedError, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.io.header import match_axes
 from napari_dip.pipeline.calibrate.types import RunInputs, get_grey_level_step
-from napari_dip.pipeline.plan.layout import (
-    cut_into_blocks,
-    make_layout,
-    to_stack,
-)
+from napari_dip.pipeline.plan.layout import cut_into_blocks, make_layout, to_stack
 from napari_dip.tasks.base import InspectedPixels
 from napari_dip.tasks.noise_models.camera_correction import build_camera_correction
 from napari_dip.tasks.shared_settings import get_stacked_axes, refuse_content

@@ -165,13 +165,7 @@ def make_run_plan(
         else:
             units = plan_network_use(network, units, fit_config)
     estimate = partial(
-        estimate_run,
-        image_plan,
-        fit_config,
-        units,
-        plan.tiles,
-        threads=plan.threads,
-        cpu=plan,
+        estimate_run, image_plan, fit_config, units, plan.tiles, threads=plan.threads, cpu=plan
     )
     peak_bytes, costs = estimate(plan.device)
     device, device_notes = _choose_run_device(plan, peak_bytes)

@@ -19,12 +19,7 @@ from napari_dip.pipeline.plan.joint_training import (
     make_fine_tuning_note,
     make_joint_unit_id,
 )
-from napari_dip.pipeline.plan.types import (
-    FINE_TUNE_PROBE,
-    INDEPENDENT,
-    INFERENCE,
-    JOINT,
-)
+from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INDEPENDENT, INFERENCE, JOINT
 from napari_dip.pipeline.progress import map_generator
 from napari_dip.pipeline.store.network_files import RunNetwork
 from napari_dip.tasks.priors.registry import PRIOR_SPECS

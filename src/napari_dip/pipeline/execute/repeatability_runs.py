@@ -33,10 +33,7 @@ from napari_dip.pipeline.assess.repeatability import (
     smooth_rings,
 )
 from napari_dip.pipeline.assess.report import add_notes
-from napari_dip.pipeline.calibrate.channel_noise import (
-    compute_noise_variance,
-    select_spread_planes,
-)
+from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance, select_spread_planes
 from napari_dip.pipeline.calibrate.image_calibration import replace_half_resolution
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.run_monitor import RunMonitor

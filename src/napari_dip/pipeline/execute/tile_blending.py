@@ -37,11 +37,7 @@ if TYPE_CHECKING:
 
     from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
     from napari_dip.io.lazy_images import MemoryMappedImage
-    from napari_dip.pipeline.calibrate.types import (
-        CalibratedImage,
-        Calibration,
-        RunPlan,
-    )
+    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, RunPlan
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.plan.types import ImagePlan

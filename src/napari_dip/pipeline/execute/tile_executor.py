@@ -27,11 +27,7 @@ from napari_dip.pipeline.execute.tile_blending import TileBlender, assemble_rest
 from napari_dip.pipeline.plan.layout import to_stack
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.result_files import list_rescue_folders
-from napari_dip.pipeline.store.unit_results import (
-    JOINT_NAME,
-    ResultStore,
-    make_tile_name,
-)
+from napari_dip.pipeline.store.unit_results import JOINT_NAME, ResultStore, make_tile_name
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence

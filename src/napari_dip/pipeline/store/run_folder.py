@@ -35,11 +35,7 @@ from napari_dip.pipeline.assess.report_fields import (
     rename_fields,
 )
 from napari_dip.pipeline.machine import get_torch_version
-from napari_dip.pipeline.store.tensor_file import (
-    DAMAGE_ERRORS,
-    DamagedFileError,
-    write_tensors,
-)
+from napari_dip.pipeline.store.tensor_file import DAMAGE_ERRORS, DamagedFileError, write_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

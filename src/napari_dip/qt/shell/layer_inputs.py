@@ -461,10 +461,7 @@ class ExtraInputs(QWidget):
         data = get_full_resolution(layer)
         shape = tuple(int(count) for count in data.shape)
         return ImageHeader(
-            name=layer.name,
-            shape=shape,
-            dtype=np.dtype(data.dtype).name,
-            axes=guess_axes(shape),
+            name=layer.name, shape=shape, dtype=np.dtype(data.dtype).name, axes=guess_axes(shape)
         )
 
 

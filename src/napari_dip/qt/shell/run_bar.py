@@ -14,26 +14,14 @@ from napari.utils.theme import get_theme
 from qtpy.QtCore import QEvent, QObject, QPointF, Qt, QTimer, Signal
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap, QPolygonF, QTextLayout, QTextOption
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
-from qtpy.QtWidgets import (
-    QApplication,
-    QLabel,
-    QProgressBar,
-    QPushButton,
-    QSizePolicy,
-    QWidget,
-)
+from qtpy.QtWidgets import QApplication, QLabel, QProgressBar, QPushButton, QSizePolicy, QWidget
 
 from napari_dip.errors.templates import format_duration, make_lines_printable
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS
 from napari_dip.pipeline.progress import Event
 from napari_dip.qt.shell.background_call import call_reporting_errors
 from napari_dip.qt.shell.dock_widget import fill_grid, load_button, require, unwrap_viewer
-from napari_dip.qt.shell.job_controller import (
-    KEPT_LABEL,
-    JobController,
-    JobState,
-    JobView,
-)
+from napari_dip.qt.shell.job_controller import KEPT_LABEL, JobController, JobState, JobView
 from napari_dip.qt.shell.preferences import register_keys
 
 if TYPE_CHECKING:

@@ -51,11 +51,7 @@ from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.shell.settings_form import make_combo, update_combo
 from napari_dip.qt.task.result_export import find_shape_bounds
-from napari_dip.qt.task.run_request import (
-    find_merge_layer,
-    make_crop_request,
-    make_run_request,
-)
+from napari_dip.qt.task.run_request import find_merge_layer, make_crop_request, make_run_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

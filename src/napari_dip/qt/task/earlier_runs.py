@@ -27,24 +27,12 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.pipeline.store.network_files import RunNetwork, read_network
 from napari_dip.qt.shell.background_call import start_call, try_call
-from napari_dip.qt.shell.dock_widget import (
-    fill_grid,
-    fit_view,
-    load_tooltip,
-    preserve_view,
-)
+from napari_dip.qt.shell.dock_widget import fill_grid, fit_view, load_tooltip, preserve_view
 from napari_dip.qt.shell.layer_headers import get_full_resolution
 from napari_dip.qt.shell.napari_layers import find_layer
-from napari_dip.qt.shell.preferences import (
-    find_settings_folder,
-    get_allowed_machine,
-    get_scheduler,
-)
+from napari_dip.qt.shell.preferences import find_settings_folder, get_allowed_machine, get_scheduler
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.task.run_request import (
-    find_autosave_folder,
-    make_run_request,
-)
+from napari_dip.qt.task.run_request import find_autosave_folder, make_run_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -29,12 +29,7 @@ from napari_dip.pipeline.measure.noise_report import NoiseReport, make_noise_rep
 from napari_dip.pipeline.plan.layout import refuse_header
 from napari_dip.pipeline.recipe import list_settings
 from napari_dip.qt.shell.background_call import start_call
-from napari_dip.qt.shell.dock_plots import (
-    TRAINING_COLOUR,
-    VALIDATION_COLOUR,
-    DockPlot,
-    make_legend,
-)
+from napari_dip.qt.shell.dock_plots import TRAINING_COLOUR, VALIDATION_COLOUR, DockPlot, make_legend
 from napari_dip.qt.shell.dock_widget import (
     DOCK_TEXTS,
     CollapsibleSection,
@@ -121,8 +116,7 @@ class PhotonTransferPlot(DockPlot):
             "Noise against brightness",
             ("Brightness", "Variance"),
             make_legend(
-                (TRAINING_COLOUR, "●", "image parts"),
-                (VALIDATION_COLOUR, "━", "measured noise"),
+                (TRAINING_COLOUR, "●", "image parts"), (VALIDATION_COLOUR, "━", "measured noise")
             ),
             DOCK_TEXTS["measure-photon-transfer-curve"],
         )

@@ -28,11 +28,7 @@ from napari_dip.pipeline.assess.report_figures import PanelImage, plot_result
 from napari_dip.pipeline.store.result_files import format_json
 from napari_dip.qt.shell.background_call import BackgroundCall, log_error, start_call
 from napari_dip.qt.shell.dock_plots import find_plane_index
-from napari_dip.qt.shell.layer_headers import (
-    get_full_resolution,
-    locate_corners,
-    read_layer_header,
-)
+from napari_dip.qt.shell.layer_headers import get_full_resolution, locate_corners, read_layer_header
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     build_report_provenance,

@@ -33,12 +33,7 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.progress import map_generator
 from napari_dip.pipeline.repetition import Repetition
 from napari_dip.pipeline.store.network_files import NETWORK_FILE_INPUT
-from napari_dip.qt.shell.background_call import (
-    MIN_UPDATE_SECONDS,
-    JobProgress,
-    log_error,
-    try_call,
-)
+from napari_dip.qt.shell.background_call import MIN_UPDATE_SECONDS, JobProgress, log_error, try_call
 from napari_dip.qt.shell.dock_widget import DOCK_TEXTS
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.layer_headers import get_full_resolution, record_file_sizes

@@ -404,8 +404,7 @@ class TaskDock(QWidget):
     def _on_ended(self) -> None:
         if not self.is_busy:  # else the next of several runs has begun
             call_reporting_errors(
-                self.crop_preview.show_comparison,
-                "The results could not be shown side by side",
+                self.crop_preview.show_comparison, "The results could not be shown side by side"
             )
 
     def _on_discarded(self) -> None:

@@ -260,10 +260,7 @@ def _find_largest(sizes: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
 
 
 def _write_network_file(
-    network_path: Path,
-    crops: list[_TrainingCrop],
-    merger: ResultMerger,
-    unit_results: ResultStore,
+    network_path: Path, crops: list[_TrainingCrop], merger: ResultMerger, unit_results: ResultStore
 ) -> None:
     """Write the networks and their provenance atomically."""
     first, run_plan = crops[0].calibrated_image, merger.calibrated_image.run_plan

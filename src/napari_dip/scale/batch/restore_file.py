@@ -188,12 +188,7 @@ def _save_extra_outputs(
 
 
 def record_failure(
-    job: Job,
-    plan: Plan,
-    hashes: Mapping[str, str],
-    state: FileState,
-    fault: Fault,
-    log: str = "",
+    job: Job, plan: Plan, hashes: Mapping[str, str], state: FileState, fault: Fault, log: str = ""
 ) -> FileOutcome:
     """Write the record of a file without a result; ignore errors of the disk.
 

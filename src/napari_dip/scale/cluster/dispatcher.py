@@ -30,11 +30,7 @@ from napari_dip.pipeline.plan.units import (
 from napari_dip.pipeline.progress import Event, ProgressTracker
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, BatchEvent, FileOutcome
 from napari_dip.scale.batch.restore_file import record_failure
-from napari_dip.scale.cluster.worker import (
-    WorkerJob,
-    get_versions,
-    parse_event,
-)
+from napari_dip.scale.cluster.worker import WorkerJob, get_versions, parse_event
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -329,11 +325,7 @@ class BatchDispatcher:
 
 
 def make_worker_job(
-    plan: BatchPlan,
-    number: int,
-    session: str,
-    root: str,
-    shard: Shard | None = None,
+    plan: BatchPlan, number: int, session: str, root: str, shard: Shard | None = None
 ) -> WorkerJob:
     """Return the job of a file for a worker.
 

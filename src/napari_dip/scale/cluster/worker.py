@@ -18,14 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dip.engine.fit.stopping import Control
-from napari_dip.errors import (
-    DipError,
-    FailedError,
-    Fault,
-    Refusal,
-    RefusedError,
-    make_refusal,
-)
+from napari_dip.errors import DipError, FailedError, Fault, Refusal, RefusedError, make_refusal
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.execute.runner import restore_shard, run, run_with_torch
 from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files

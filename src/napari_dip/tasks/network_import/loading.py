@@ -224,10 +224,7 @@ def _load_network_or_layers(
 
 @lru_cache(maxsize=4)
 def _load_in_child(
-    file: NetworkSource,
-    layer: str | None,
-    size: tuple[int, ...],
-    file_stats: tuple[Any, ...],
+    file: NetworkSource, layer: str | None, size: tuple[int, ...], file_stats: tuple[Any, ...]
 ) -> ImportedNetwork | tuple[tuple[str, str], ...]:
     """Run the child process and read its result; refusals are raised, so they are not cached."""
     from napari_dip.io.paths import compute_file_sha256

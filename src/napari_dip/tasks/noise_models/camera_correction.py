@@ -174,8 +174,7 @@ def build_camera_correction(
     gain, offset = maps.get("gain_map", np.ones(grid)), maps.get("offset_map", np.zeros(grid))
     factor = gain.mean() / gain
     camera = CameraCorrection(
-        factor=factor.astype(np.float32),
-        shift=(offset.mean() - offset * factor).astype(np.float32),
+        factor=factor.astype(np.float32), shift=(offset.mean() - offset * factor).astype(np.float32)
     )
     if "noise_map" not in maps:
         return camera

@@ -134,9 +134,7 @@ def refuse_jpeg_pixels(image: Float32Array, name: str) -> Refusal | None:
     return make_refusal("jpeg-none", name=name) if _find_scaled_traces(image)[0] is None else None
 
 
-def read_jpeg_traces(
-    image: Float32Array,
-) -> ConvertedInputs:
+def read_jpeg_traces(image: Float32Array) -> ConvertedInputs:
     """Estimate how an image was compressed.
 
     Parameters

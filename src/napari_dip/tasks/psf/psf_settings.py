@@ -99,10 +99,7 @@ RefractiveIndex = Annotated[
     Annotated[float, Field(ge=1, le=4, allow_inf_nan=False)],
     load_setting("refractive_index", relevant_when=_has_optics),
 ]
-Excitation = Annotated[
-    _Length | None,
-    load_setting("excitation", relevant_when=_is_confocal),
-]
+Excitation = Annotated[_Length | None, load_setting("excitation", relevant_when=_is_confocal)]
 Pinhole = Annotated[
     Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
     load_setting("pinhole", relevant_when=_is_confocal),
