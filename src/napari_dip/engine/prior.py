@@ -173,9 +173,7 @@ def draw_random_window(
         int(uniform * (grid_size - window_size + step)) // step * step
         for uniform, grid_size, window_size, step in zip(uniforms, grid, size, steps, strict=False)
     )
-    batch_index = None
-    if batch_size > 1:
-        batch_index = int(torch.randint(batch_size, (), generator=rng))
+    batch_index = int(torch.randint(batch_size, (), generator=rng)) if batch_size > 1 else None
     flipped_dims = (axis + 2 for axis, uniform in enumerate(uniforms[len(grid) :]) if uniform < 0.5)
     dims = tuple(flipped_dims) if uses_mirroring else ()
     return Window(start=start, size=size, flipped_dims=dims, batch_index=batch_index)

@@ -69,9 +69,7 @@ def read_pixels(path: Path, header: ImageHeader) -> AnyArray:
         mode = _get_mode(image, path)
         if image.format == "PNG" and max(image.size) <= _MAX_PNG_SIDE:
             _check_rows(path)
-        if image.mode in ("P", "PA"):
-            return np.asarray(image.convert(mode))
-        return np.asarray(image)
+        return np.asarray(image.convert(mode) if image.mode in ("P", "PA") else image)
 
 
 def _check_rows(path: Path) -> None:

@@ -395,9 +395,8 @@ class FilesTable(QTableView):
 
 def format_file_state(row: FileRow) -> str:
     """Return the label of a file's state, or its progress in percent."""
-    if row.state == "working":
-        return f"{100 * row.fraction:.0f} %"
-    return _STATE_LABELS[row.state]
+    is_working = row.state == "working"
+    return f"{100 * row.fraction:.0f} %" if is_working else _STATE_LABELS[row.state]
 
 
 class FilesPanel(QWidget):
