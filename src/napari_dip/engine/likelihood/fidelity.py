@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.noise import predict_variance
+from napari_dip.engine.noise.clipped_noise import interpolate
 from napari_dip.engine.operators.imaging import find_fft_length
 from napari_dip.engine.problem import Estimate, Fidelity
 
@@ -254,12 +255,9 @@ def make_beta_nll(noise_variance: NoiseVariance, reference_variance: float) -> F
     """
 
     def compute_loss(estimate: Estimate, measurement: Tensor) -> Tensor:
-        pixel_variance = noise_variance.compute_variance(estimate.mean.detach())
-        variance = (
-            pixel_variance
-            if estimate.log_variance is None
-            else pixel_variance + estimate.log_variance.exp()
-        )
+        variance = noise_variance.compute_variance(estimate.mean.detach())
+        if estimate.log_variance is not None:
+            variance = variance + estimate.log_variance.exp()
         nll = (measurement - estimate.mean) ** 2 / variance + variance.log()
         return nll * variance.detach() / reference_variance
 
@@ -377,15 +375,7 @@ def _estimate_flat_ratio(mean: Tensor, ratio: Tensor) -> Tensor:
         centres = brightness[
             [len(brightness) * (2 * k + 1) // (2 * len(classes)) for k in range(len(classes))]
         ]
-        upper = torch.searchsorted(centres, image.flatten().contiguous()).clamp(1, len(centres) - 1)
-        lower = upper - 1
-        span = (centres[upper] - centres[lower]).clamp(min=1e-12)
-        fraction = ((image.flatten() - centres[lower]) / span).clamp(0, 1)
-        target.copy_(
-            (quantiles[lower] + fraction * (quantiles[upper] - quantiles[lower])).reshape(
-                target.shape
-            )
-        )
+        target.copy_(interpolate(image.flatten(), centres, quantiles).reshape(target.shape))
     return flat_ratio
 
 
@@ -560,8 +550,6 @@ def make_backprojection_fidelity(
         filtered: Tensor = torch.fft.irfftn(
             torch.fft.rfftn(residual, s=sizes, dim=axes) * gain, s=sizes, dim=axes
         )
-        for axis, count in enumerate(grid, start=2):
-            filtered = filtered.narrow(axis, 0, count)
-        return filtered.square()
+        return filtered[:, :, *map(slice, grid)].square()
 
     return compute_loss

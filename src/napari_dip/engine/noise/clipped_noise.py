@@ -137,7 +137,7 @@ def relate_to_signals(
     ratio = ((square - mean**2) / variance).clamp(min=0, max=1)
     increasing = (mean + low).cummax(0).values
     return ClippedNoise(
-        *(_interpolate(means, increasing, values) for values in (signals, ratio, fraction))
+        *(interpolate(means, increasing, values) for values in (signals, ratio, fraction))
     )
 
 
@@ -247,7 +247,7 @@ def _is_clipped_noise(line: tuple[float, float, float], black: float, means: Ten
     return gain <= MAX_PHOTON_STEP * dark_std and level >= MIN_DARK_LEVEL * dark_std
 
 
-def _interpolate(positions: Tensor, knots: Tensor, values: Tensor) -> Tensor:
+def interpolate(positions: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     """Interpolate values at ascending knots linearly."""
     upper = torch.searchsorted(knots, positions.contiguous()).clamp(1, len(knots) - 1)
     gap = (knots[upper] - knots[upper - 1]).clamp(min=1e-30)
