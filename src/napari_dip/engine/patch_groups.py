@@ -7,6 +7,7 @@ thread takes a block of its own: the operations of one block are too small to be
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -210,10 +211,7 @@ def filter_patch_groups(
     """Filter all groups of these images, (C, Y, X) each, and average each value: (V, Y, X)."""
     window = torch.kaiser_window(PATCH_SIDE, periodic=False, beta=_KAISER_BETA).to(images[0])
     window = (window[:, None] * window).flatten()
-
-    def filter_block(block: PatchBlock) -> Tensor:
-        return _filter_block(images, block, filter_groups, window)
-
+    filter_block = partial(_filter_block, images, filter_groups, window)
     sums: Tensor | None = None
     filtered_blocks = _map_blocks(filter_block, blocks, window.device)
     for block, block_sums in zip(blocks, filtered_blocks, strict=True):
@@ -226,9 +224,9 @@ def filter_patch_groups(
 
 def _filter_block(
     images: Sequence[Tensor],
-    block: PatchBlock,
     filter_groups: Callable[..., FilteredGroups],
     window: Tensor,
+    block: PatchBlock,
 ) -> Tensor:
     """Return weighted sums of the values, and the weights, in the search area of a block."""
     crops = [image[:, block.rows, block.columns] for image in images]

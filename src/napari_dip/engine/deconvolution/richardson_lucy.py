@@ -255,13 +255,9 @@ def compute_hessian_norm_gradient(image: Tensor, smoothing: float) -> tuple[Tens
         compute_forward_difference(compute_forward_difference(image, axis), other_axis)
         for axis, other_axis in pairs
     ]
-    squared_norm = sum(
-        (
-            count * second_difference.square()
-            for count, second_difference in zip(counts, second_differences, strict=True)
-        ),
-        torch.full_like(image, smoothing**2),
-    )
+    squared_norm = torch.full_like(image, smoothing**2)
+    for count, second_difference in zip(counts, second_differences, strict=True):
+        squared_norm = squared_norm + count * second_difference.square()
     inverse_norm = squared_norm.rsqrt()
     gradient, curvature = torch.zeros_like(image), torch.zeros_like(image)
     for (axis, other_axis), count, second_difference in zip(
@@ -271,12 +267,8 @@ def compute_hessian_norm_gradient(image: Tensor, smoothing: float) -> tuple[Tens
             compute_backward_difference(second_difference * inverse_norm, other_axis, -1), axis, -1
         )
         # the absolute weights of a second difference sum to 4
-        curvature += (
-            4
-            * count
-            * compute_backward_difference(
-                compute_backward_difference(inverse_norm, other_axis, 1), axis, 1
-            )
+        curvature += (4 * count) * compute_backward_difference(
+            compute_backward_difference(inverse_norm, other_axis, 1), axis, 1
         )
     return gradient, curvature
 

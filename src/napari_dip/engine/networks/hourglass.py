@@ -169,9 +169,10 @@ class Hourglass(nn.Module):
         x = network_input
         for scale, layer in enumerate(self.encoder):
             if scale:
-                x = AVERAGE_POOLS[self.dims](
-                    x, _compute_pooling_factors(x.shape[2:]), ceil_mode=True
-                )
+                # Reflection at the border needs two pixels. Thin stacks keep their planes while Y
+                # and X are halved.
+                factors = tuple(2 if side > 2 else 1 for side in x.shape[2:])
+                x = AVERAGE_POOLS[self.dims](x, factors, ceil_mode=True)
             x = layer(x)
             features.append(x)
         x = self.middle(x)
@@ -452,12 +453,3 @@ def _make_gradient_contiguous(gradient: Tensor) -> Tensor:
     if gradient.ndim == 4:
         return gradient.contiguous(memory_format=torch.channels_last)
     return gradient.contiguous()
-
-
-def _compute_pooling_factors(grid: tuple[int, ...]) -> tuple[int, ...]:
-    """Return 2 for each axis of more than two pixels, else 1.
-
-    Reflection at the border needs two pixels. Thin stacks keep their planes while Y and X are
-    halved.
-    """
-    return tuple(2 if side > 2 else 1 for side in grid)

@@ -249,9 +249,7 @@ class TransposedUpsampling(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
         """Map (B, C, *coarse) to (B, C, *size), cropped where twice the coarse grid is larger."""
         finer: Tensor = self.layer(x)
-        for axis, count in enumerate(size, start=2):
-            finer = finer.narrow(axis, 0, count)
-        return finer
+        return finer[:, :, *map(slice, size)]
 
 
 class GaussianUpsampling(nn.Module):

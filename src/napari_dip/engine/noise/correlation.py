@@ -427,11 +427,8 @@ def _estimate_autocorrelation(
     What flat blocks have beyond noise is texture. Its covariance is that of textured blocks in
     excess of flat ones.
     """
-    flat, textured, flat_energy = (
-        mixture.flat_probability,
-        mixture.textured_probability,
-        mixture.flat_energy,
-    )
+    flat, textured = mixture.flat_probability, mixture.textured_probability
+    flat_energy = mixture.flat_energy
 
     def average(covariances: Tensor, weight: Tensor) -> Tensor:
         return (covariances * weight[:, None]).sum(0) / weight.sum()
