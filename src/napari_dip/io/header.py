@@ -135,6 +135,10 @@ class ImageHeader:
         """Return the size along each of these axes, in pixels."""
         return tuple(self.shape[self.axes.index(axis)] for axis in axes)
 
+    def get_size(self, axis: str) -> int:
+        """Return the size along one axis, in pixels; 1 if the image does not have it."""
+        return self.shape[self.axes.index(axis)] if axis in self.axes else 1
+
     @property
     def pixel_count(self) -> int:
         """Number of values; each channel and colour sample counts separately."""

@@ -141,7 +141,7 @@ class BlindDeblur(Task):
         Of a stack, one Gaussian blur is found, in a fit of the whole volume.
         """
         side = self._psf_side
-        planes = {axis: header.get_sizes(axis)[0] for axis in "TZ" if axis in header.axes}
+        planes = {axis: header.get_size(axis) for axis in "TZ" if axis in header.axes}
         if planes.get("T", 1) > 1:
             return make_refusal("blind-planes", name=header.name, count=planes["T"])
         axes_refusal = None

@@ -217,7 +217,7 @@ class Guide(Task):
 
 def _get_planes(header: ImageHeader) -> dict[str, int]:
     """Return the axes along frames and planes, if there are several, with their sizes."""
-    return {axis: header.get_sizes(axis)[0] for axis in get_stacked_axes(header)}
+    return {axis: header.get_size(axis) for axis in get_stacked_axes(header)}
 
 
 def _arrange_guide(

@@ -261,7 +261,7 @@ def get_series_training(
 
 def get_stacked_axes(header: ImageHeader) -> str:
     """Return the axes T and Z with more than one plane, time first."""
-    return "".join(axis for axis in "TZ" if axis in header.axes and header.get_sizes(axis)[0] > 1)
+    return "".join(axis for axis in "TZ" if header.get_size(axis) > 1)
 
 
 def count_planes(header: ImageHeader) -> int:

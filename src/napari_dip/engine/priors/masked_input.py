@@ -6,7 +6,7 @@ is several smooth fillings of all masked pixels, and a channel that marks visibl
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import compress, product
 from typing import TYPE_CHECKING
 
 import torch
@@ -342,9 +342,7 @@ class MaskedInputPrior(VariancePrior):
         )
         start = (0,) * len(self.grid)
         for flips in orientations:
-            flipped_dims = tuple(
-                axis for axis, is_flipped in zip(axes, flips, strict=True) if is_flipped
-            )
+            flipped_dims = tuple(compress(axes, flips))
             window = Window(start=start, size=self.grid, flipped_dims=flipped_dims)
             network_input = self._make_masked_input(
                 window.crop(self.measurement), window.crop(self.measured_mask)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import compress
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -83,5 +84,5 @@ def _get_first_image(path: Path, reader: Any) -> tuple[LazyImage, str]:
     def fetch(region: Any) -> Any:
         return array[region].compute(scheduler="synchronous")
 
-    axes = "".join(axis for axis, kept in zip(all_axes, is_kept, strict=True) if kept)
+    axes = "".join(compress(all_axes, is_kept))
     return LazyImage(path=path, array=array, fetch=fetch), axes

@@ -283,7 +283,7 @@ def _describe_fitted_item(calibrated_image: CalibratedImage, unit: WorkUnit) -> 
 def _get_item_axes(calibrated_image: CalibratedImage) -> str:
     """Return the axes along which the image has more than one item."""
     header, item_axes = calibrated_image.header, calibrated_image.layout.item_axes
-    return "".join(axis for axis in item_axes if header.get_sizes(axis)[0] > 1)
+    return "".join(axis for axis in item_axes if header.get_size(axis) > 1)
 
 
 def make_unrestored_items_notes(

@@ -113,7 +113,7 @@ def measure_region_traces(
 
 def has_enough_frames(header: ImageHeader) -> bool:
     """Return whether an image has frames enough for its traces to tell."""
-    return "T" in header.axes and header.shape[header.axes.index("T")] >= MIN_TRACE_FRAMES
+    return header.get_size("T") >= MIN_TRACE_FRAMES
 
 
 def compare_grid_traces(

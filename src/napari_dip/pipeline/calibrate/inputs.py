@@ -231,7 +231,7 @@ def _list_alternative_layouts(plan: Plan) -> list[Layout]:
     layouts = [
         make_layout(plan.header, is_volume=True, depth_axis=axis)
         for axis in get_stacked_axes(plan.header)[::-1]
-        if plan.header.get_sizes(axis)[0] >= min_depth
+        if plan.header.get_size(axis) >= min_depth
     ]
     return [layout for layout in layouts if layout != plan.layout]
 

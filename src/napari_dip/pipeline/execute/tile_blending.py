@@ -195,7 +195,7 @@ class TileBlender:
     def _iter_bands(self) -> Iterator[Tile]:
         height, width = self.run_plan.header.grid
         has_depth = self.run_plan.tiles[0].z is not None
-        depth = self.run_plan.header.get_sizes("Z")[0] if has_depth else 1
+        depth = self.run_plan.header.get_size("Z") if has_depth else 1
         planes = min(MAX_BAND_PLANES, depth)
         result_rows = height * self._factors[0]
         values_per_row = prod(self.run_plan.result_shape) // result_rows // depth * planes

@@ -483,9 +483,7 @@ def _read_psf_source(microscope: Mapping[str, Any]) -> PsfSource:
 
 def _choose_fit_axes(header: ImageHeader, psf_source: PsfSource, bead_diameter: float) -> str:
     """Refuse what is no plane or stack, and lengths without a pixel size; return the fit's axes."""
-    if any(
-        count > 1 for axis, count in zip(header.axes, header.shape, strict=True) if axis in "TCS"
-    ):
+    if any(header.get_size(axis) > 1 for axis in "TCS"):
         raise RefusedError("beads-axes", name=header.name, axes=header.axes)
     axes = "ZYX" if "Z" in get_stacked_axes(header) else "YX"
     if not 0 <= bead_diameter < np.inf:

@@ -84,7 +84,7 @@ class Layout:
         if not axis:
             return 0
         # of the items' axes, time comes first and depth last
-        return self.count_items(header) // header.get_sizes("T")[0] if axis == "T" else 1
+        return self.count_items(header) // header.get_size("T") if axis == "T" else 1
 
 
 def make_layout(header: ImageHeader, *, is_volume: bool, depth_axis: str = "") -> Layout:
@@ -231,7 +231,7 @@ def _make_channels_hint(shape: tuple[int, ...], axes: str) -> str:
 
 def list_other_axes(header: ImageHeader) -> str:
     """Return the axes of an image for other meanings of Z, for the user: "CYX for channels"."""
-    may_be_colours = header.get_sizes("Z")[0] == 3 and "C" not in header.axes
+    may_be_colours = header.get_size("Z") == 3 and "C" not in header.axes
     return ", ".join(
         f"{header.axes.replace('Z', axis)} for {meaning}"
         for axis, meaning in _AXIS_MEANINGS.items()

@@ -548,7 +548,7 @@ class PsfSection(MeasurementSection):
             edit.setPlaceholderText(f"{size:.6g}, stated" if size else "not stated")
             edit.setText(edit.text() if name == self._sized_layer else "")
         self._sized_layer = name
-        has_planes = header is not None and "Z" in header.axes and header.get_sizes("Z") > (1,)
+        has_planes = header is not None and header.get_size("Z") > 1
         for widget in (self.size_edits["z_step"], self._z_step_label):
             widget.setVisible(has_planes)
 

@@ -174,7 +174,7 @@ class TaskDock(QWidget):
             height, width = header.grid
             facts = {"height": height, "width": width, "field": item.label}
             raise RefusedError("guide-none", image=header.name, **facts)
-        channel_count = header.get_sizes("C")[0] if "C" in header.axes else 1
+        channel_count = header.get_size("C")
         for item in self.extra_inputs.list_empty() if channel_count > 1 else ():
             facts = {"count": channel_count, "field": item.label}
             raise RefusedError("guide-in-image", image=header.name, **facts)

@@ -125,7 +125,7 @@ def refuse_jpeg_header(header: ImageHeader, extra_headers: Headers) -> Refusal |
     """Refuse repeated exposures and several channels, from the headers alone."""
     if "repeated_exposure" in extra_headers:
         return make_refusal("jpeg-repeated-exposure", name=extra_headers["repeated_exposure"].name)
-    count = header.get_sizes("C")[0] if "C" in header.axes else 1
+    count = header.get_size("C")
     return make_refusal("jpeg-channels", name=header.name, count=count) if count > 1 else None
 
 

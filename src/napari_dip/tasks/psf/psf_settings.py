@@ -214,7 +214,7 @@ class PsfSource:
                 continue  # unknown, or the resolution of a print
             if not isclose(size, image_size, rel_tol=_PIXEL_SIZE_TOLERANCE):
                 notes.append(make_note("psf-pixel-size", axis=axis, psf=size, image=image_size))
-        count = image_header.get_sizes("Z")[0] if "Z" in image_header.axes else 1
+        count = image_header.get_size("Z")
         if count > 1 and not has_depth:
             notes.append(make_note("psf-plane", count=count))
         axes = "ZYX" if has_depth and "Z" in image_header.axes else "YX"
@@ -418,9 +418,7 @@ def _refuse_psf_image(psf_header: ImageHeader) -> Refusal | None:
     if get_psf_cells(psf_header):
         return None
     stack_sizes = [count for count in psf_header.shape[:-2] if count > 1]
-    has_channels = any(
-        axis in psf_header.axes and psf_header.get_sizes(axis) > (1,) for axis in "CS"
-    )
+    has_channels = any(psf_header.get_size(axis) > 1 for axis in "CS")
     if len(psf_header.shape) < 2 or len(stack_sizes) > 1 or has_channels:
         shape = format_sizes(psf_header.shape)
         return make_refusal("psf-axes", name=psf_header.name, shape=shape, hint="")
