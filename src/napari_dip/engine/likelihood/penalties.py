@@ -215,7 +215,7 @@ def make_temporal_term(
         measurement=previous_frame.image,
         operator=_PostprocessedIdentity(postprocess),
         fidelity=compute_loss,
-        deviance=_compute_zero_likelihood,
+        deviance=lambda estimate, _: torch.zeros_like(estimate.mean),
         training_pixel_weights=previous_frame.valid_mask,
         validation_mask=torch.zeros_like(previous_frame.valid_mask),
         refit_pixel_weights=previous_frame.valid_mask,
@@ -257,10 +257,6 @@ def smooth_temporally(estimate: Estimate, previous_frame: PreviousFrame, weight:
     fraction = previous_weight / (previous_weight + previous_variance).clamp(min=1e-30)
     std = (1 - fraction) * variance.sqrt() + fraction * previous_variance.sqrt()
     return Estimate(estimate.mean + fraction * difference, 2 * std.clamp(min=1e-6).log())
-
-
-def _compute_zero_likelihood(estimate: Estimate, image: Tensor) -> Tensor:
-    return torch.zeros_like(estimate.mean)
 
 
 class SureTerm:

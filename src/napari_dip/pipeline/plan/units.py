@@ -113,9 +113,8 @@ def make_units(
     ]
 
     def make_id(item: int, group_index: int, restart: int) -> str:
-        return (
-            f"c{group_index}r{restart}" if item_count == 1 else f"p{item}c{group_index}r{restart}"
-        )
+        plane_name = f"p{item}" if item_count > 1 else ""
+        return f"{plane_name}c{group_index}r{restart}"
 
     units = [
         WorkUnit(
@@ -195,6 +194,7 @@ def make_tile_units(
         and series_training != "independent"
     )
     warm_start_iterations = compute_warm_start_iterations(fit_config)
+    seed = image_plan.recipe.run_settings.seed
     # the last plane of the first tile
     first_tile_name = f"t{tiles[0].index}{_list_tile_planes(tiles[0], layout)[-1][1]}"
     units: list[WorkUnit] = []
@@ -208,10 +208,7 @@ def make_tile_units(
                 first_restart_id=f"t{tile.index}{plane_name}c{group_index}r0",
                 channels=group,
                 restart=restart,
-                seed=image_plan.recipe.run_settings.seed
-                + 1000 * group_index
-                + restart
-                + TILE_SEED_STEP * tile.index,
+                seed=seed + 1000 * group_index + restart + TILE_SEED_STEP * tile.index,
                 iterations=warm_start_iterations if start else fit_config.iterations,
                 item=item,
                 start_unit_id=f"{start}c{group_index}r{restart}" if start else "",
