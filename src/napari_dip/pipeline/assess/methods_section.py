@@ -41,9 +41,10 @@ _BEST_OUTPUT = "output-best"
 
 def list_paper_keys(report: Report) -> tuple[str, ...]:
     """Return the keys in `PAPERS` of the papers to cite, in their order there."""
-    return tuple(
-        key for key in PAPERS if _CITATION_RULES.get(key, _is_cited_by_method(key))(report)
-    )
+    noise_model = get_noise_model(report["noise"]["model"])
+    cited = {key for key, is_cited in _CITATION_RULES.items() if is_cited(report)}
+    cited |= {*get_report_prior_spec(report).papers, *noise_model.papers}
+    return tuple(key for key in PAPERS if key in cited)
 
 
 def get_report_prior_spec(report: Report) -> PriorSpec:
@@ -76,14 +77,6 @@ def _uses_guided_deconvolution(report: Report) -> bool:
 def get_task_setting(report: Report, name: str) -> Any:
     """Return the value of a setting of a run's task; None if the task has no such setting."""
     return getattr(recipe_from_dict(report["recipe"]).task, name, None)
-
-
-def _is_cited_by_method(paper: str) -> Callable[[Report], bool]:
-    """Return a rule that holds if the prior or the noise model of a run names the paper."""
-    return lambda report: (
-        paper
-        in get_report_prior_spec(report).papers + get_noise_model(report["noise"]["model"]).papers
-    )
 
 
 def _is_task(*names: str) -> Callable[[Report], bool]:
@@ -192,8 +185,8 @@ def _uses_blur_model(*, is_free: bool) -> Callable[[Report], bool]:
     )
 
 
-#: When a run cites a paper, from its report. A paper without a rule is cited if the
-#: row of the prior or noise model in `PRIOR_SPECS` or `NOISE_MODELS` names it.
+#: When a run cites a paper, from its report. A paper is also cited if the row of the
+#: prior or noise model in `PRIOR_SPECS` or `NOISE_MODELS` names it.
 _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "deep image prior": lambda _: True,
     "nl-bayes": uses_refinement,
@@ -202,13 +195,9 @@ _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "stacking": _uses_blending,
     "colour camera": lambda report: bool(report["noise"].get("camera")) and uses_refinement(report),
     "noise estimation": _uses_measured_noise,
-    "jpeg traces": lambda report: (
-        _is_measured_before_compression(report) or _is_cited_by_method("jpeg traces")(report)
-    ),
+    "jpeg traces": _is_measured_before_compression,
     "sure": _uses_sure_term,
-    "total variation": lambda report: (
-        _uses_smoothing("isotropic")(report) or _is_cited_by_method("total variation")(report)
-    ),
+    "total variation": _uses_smoothing("isotropic"),
     "anisotropic total variation": _uses_smoothing("anisotropic"),
     "lanczos": _uses_lanczos,
     "iterative backprojection": _uses_iterative_backprojection,

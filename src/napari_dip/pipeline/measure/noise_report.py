@@ -46,6 +46,8 @@ _REPEATED_FIELDS = (
     *("gain", "intercept", "offset", "read_noise", "along_y", "along_x"),
     *("gain_error", "offset_error", "read_noise_error"),
 )
+#: Figures that are written rounded.
+_ROUNDED_FIELDS = ("gain", "gain_error", "intercept", "darkest_std", "offset", "read_noise")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -101,12 +103,7 @@ class ChannelNoise:
     def to_dict(self) -> dict[str, Any]:
         """Return the figures in plain JSON types, rounded; None where they are not known."""
         return {
-            "gain": round_if_known(self.gain),
-            "gain_error": round_if_known(self.gain_error),
-            "intercept": round_if_known(self.intercept),
-            "darkest_std": round_if_known(self.darkest_std),
-            "offset": round_if_known(self.offset),
-            "read_noise": round_if_known(self.read_noise),
+            **{name: round_if_known(getattr(self, name)) for name in _ROUNDED_FIELDS},
             "offset_error": None if self.offset is None else round_if_known(self.offset_error),
             "read_noise_error": (
                 None if self.read_noise is None else round_if_known(self.read_noise_error)
