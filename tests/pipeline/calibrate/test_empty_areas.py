@@ -104,6 +104,12 @@ def test_padding_comes_back_as_it_was_and_the_rest_is_denoised(tile):
     assert error.std() < 8
 
 
+def test_padding_does_not_shift_the_mean_of_the_rest():
+    image = pad_with(0)
+    result = dip.denoise(image, preset="fast", prior="random-input", max_iterations=2)
+    assert result.image.mean(dtype=float) == pytest.approx(image.mean(dtype=float), rel=1e-5)
+
+
 def test_padding_stays_black_where_black_pixels_fill_it():
     image = pad_with(0, np.maximum(NOISY - np.quantile(NOISY, 0.01), 0))
     result = dip.denoise(image, preset="fast", max_iterations=8)

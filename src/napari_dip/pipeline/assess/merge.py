@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -361,11 +360,11 @@ class ResultMerger:
         """Return the residual, 0 where nothing was measured, and its mean for each channel."""
         residual = self._zero_unmeasured(self._stack - prediction)
         measured_mask, grid = self._calibration.measured_mask, tuple(range(2, residual.ndim))
-        count: Any = prod(residual.shape[2:])
-        if measured_mask is not None:
-            count = measured_mask.sum(grid, keepdims=True)
-        total = zero_residual_outliers(residual).sum(grid, keepdims=True)
-        return residual, total / np.maximum(count, 1)
+        is_restored = np.ones_like(residual, np.bool_) if measured_mask is None else measured_mask
+        if self._filled_mask is not None:  # the result keeps these pixels as measured
+            is_restored = is_restored & ~self._filled_mask
+        total = zero_residual_outliers(residual * is_restored).sum(grid, keepdims=True)
+        return residual, total / np.maximum(is_restored.sum(grid, keepdims=True), 1)
 
     def _zero_unmeasured(self, values: FloatArray) -> FloatArray:
         measured_mask = self._calibration.measured_mask
