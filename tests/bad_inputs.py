@@ -345,12 +345,12 @@ PIXELS = [
     Case("complex", "image-complex", denoise_array(noisy().astype("complex64"))),
     Case(
         "colours in channels",
-        "image-stack",
+        "axes-twice",
         denoise_array(noisy(2, SIDE, SIDE, 3), "--axes", "CYXS"),
     ),
     Case(
         "colours taken for a stack",
-        "image-stack",
+        "axes-colours",
         denoise_array(noisy(SIDE, SIDE, 3), "--axes", "ZYX"),
     ),
     Case("six axes", "axes-wrong", denoise_array(noisy(2, 2, 2, 2, SIDE, SIDE))),

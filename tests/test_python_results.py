@@ -200,6 +200,14 @@ def test_a_tensor_of_pytorch_gives_the_pixels_of_its_array(plain_result: dip.Res
     np.testing.assert_array_equal(result.image, dip.denoise(make_noisy(48) * 1.0, **FAST).image)
 
 
+def test_a_tensor_in_bfloat16_is_restored_as_float32() -> None:
+    import torch
+
+    tensor = torch.tensor(make_noisy(48).astype("float32")).bfloat16()
+    result = dip.denoise(tensor, preset="fast", max_iterations=1)
+    np.testing.assert_allclose(result.image + result.residual, tensor.float().numpy(), rtol=1e-3)
+
+
 def test_a_memory_mapped_array_is_restored_and_not_written_to(
     plain_result: dip.Restoration, tmp_path: Any
 ) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from scipy.ndimage import gaussian_filter
 from skimage import data
 
 import napari_dip as dip
@@ -19,6 +20,7 @@ from napari_dip.engine.priors.random_input import RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageHeader
 from napari_dip.io.reading import read_header
+from napari_dip.pipeline.assess.card import make_card
 from napari_dip.pipeline.machine import Machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
@@ -267,3 +269,16 @@ def test_halved_pixels_are_never_further_off_than_by_cubic_interpolation():
     )
     ours, theirs = (np.sqrt(np.mean((image - truth) ** 2)) for image in (result.image, cubic))
     assert ours < theirs
+
+
+@pytest.mark.parametrize(("blur", "is_told"), [(0.0, False), (0.8, True)])
+def test_noise_that_neighbours_share_is_kept_and_told(blur, is_told):
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=(128, 128)), blur)
+    image = data.moon()[100:228, 100:228] + 12 * noise / noise.std()
+    result = dip.super_resolve(image.astype(np.float32), **FAST, max_iterations=2)
+    card = make_card(result.report)
+    told = {note.code for note in card.all_warnings}
+    assert ("noise-caution-correlated-kept" in told) == is_told
+    assert "noise is left" in card.headline  # by the strength of the residual after two iterations
+    confirmed = {note.code for note in card.details} & {"detail-confirmed", "input-kept"}
+    assert bool(confirmed) != is_told

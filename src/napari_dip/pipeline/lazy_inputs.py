@@ -299,7 +299,11 @@ def convert_to_array(name: str, value: Any) -> Any:
     if is_dask_array(value):
         return value
     if hasattr(value, "detach") and hasattr(value, "cpu"):  # a tensor of PyTorch
+        import torch
+
         value = value.detach().cpu()
+        if value.dtype == torch.bfloat16:  # which NumPy does not have
+            value = value.float()
     try:
         array: AnyArray = np.asarray(value)
     except Exception as error:  # __array__ of foreign types may raise anything

@@ -154,7 +154,7 @@ def make_noise_settings(task: Any, *, is_white: bool = False) -> NoiseSettings:
     )
 
 
-def refuse_content(array: AnyArray, name: str) -> Refusal | None:
+def refuse_content(array: AnyArray, name: str, *, is_masked: bool = False) -> Refusal | None:
     """Refuse an image by the values of its measured pixels.
 
     Parameters
@@ -163,6 +163,8 @@ def refuse_content(array: AnyArray, name: str) -> Refusal | None:
         All measured pixels.
     name : str
         Name of the image in messages.
+    is_masked : bool
+        Whether a mask covers other pixels of the image.
     """
     import numpy as np
 
@@ -174,7 +176,8 @@ def refuse_content(array: AnyArray, name: str) -> Refusal | None:
             return make_refusal("pixels-infinite", count=infinite, total=total, name=name)
     low, high = array.min(), array.max()
     if low == high:
-        return make_refusal("pixels-constant", total=total, name=name, value=low)
+        facts = {"total": total, "value": low, "masked": is_masked}
+        return make_refusal("pixels-constant", name=name, **facts)
     span = float(high) - float(low)
     largest = max(abs(float(low)), abs(float(high)))
     # in single precision squares must stay finite, and contrast must exceed rounding errors

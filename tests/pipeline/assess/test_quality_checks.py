@@ -293,6 +293,17 @@ def test_noise_that_stays_in_an_enlarged_image_is_no_fine_result(strength, least
     assert card.verdict is Verdict.LOOK_CLOSER and "noise is left" in card.headline
 
 
+@pytest.mark.parametrize(("rms", "is_explained"), [(0.0005, True), (0.01, False)])
+def test_what_explains_an_image_to_half_a_grey_level_explains_it(rms, is_explained):
+    residual = ResidualMetrics(
+        excess=0.6, noise_ratio=0.1, pixel_count=96 * 96, edge_variance_ratio=3.2, relative_rms=rms
+    )
+    checks = assess_quality(replace(GOOD, residual=residual, agreement=1.0))
+    card = make_card({"verdict": checks, "note_codes": []})
+    assert ("does not explain" not in card.headline) == is_explained
+    assert (card.verdict is Verdict.FINE) == is_explained
+
+
 @pytest.mark.parametrize(
     "changes", [{"noise_ratio": 0.95}, {"is_noise_reliable": False}, {"relative_rms": 0.001}]
 )

@@ -558,3 +558,9 @@ def measure_block_correlation(sample: NoiseSample, model: VarianceModel) -> Nois
         )
     )
     return WHITE_NOISE if is_doubtful and correlation.is_correlated else correlation
+
+
+def interpolate_correlation(sparse_lags: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the correlation at lags 1, 2, ..., given that at lags 2, 4, ..."""
+    even = (1.0, *sparse_lags)
+    return tuple((even[lag // 2] + even[-(-lag // 2)]) / 2 for lag in range(1, len(even)))

@@ -182,7 +182,10 @@ def _assess_residual(metrics: ResultMetrics) -> Iterator[Note]:
 def _assess_residual_structure(metrics: ResultMetrics, residual: ResidualMetrics) -> Note:
     """Return the worst that structure and strength of a residual tell."""
     has_operator = metrics.agreement is not None
-    if residual.is_noise_reliable and residual.excess > compute_correlation_limit(residual):
+    is_visible = residual.relative_rms >= MIN_VISIBLE_RESIDUAL
+    is_correlated = residual.excess > compute_correlation_limit(residual)
+    # what explains an image to half a grey level explains it, however its residual looks
+    if residual.is_noise_reliable and is_correlated and (is_visible or not has_operator):
         if has_operator:
             return make_note("residual-unexplained", ratio=1.0)
         excess_text, limit_text = _format_distinct_figures(
@@ -196,7 +199,7 @@ def _assess_residual_structure(metrics: ResultMetrics, residual: ResidualMetrics
     ):
         return make_note("input-kept", share=residual.relative_rms, guessed=True)
     loses_edges = residual.edge_variance_ratio > compute_edge_variance_limit(residual)
-    if loses_edges and residual.relative_rms >= MIN_VISIBLE_RESIDUAL:
+    if loses_edges and is_visible:
         code = "residual-unexplained" if has_operator else "residual-edges"
         return make_note(code, ratio=residual.edge_variance_ratio)
     if not residual.is_noise_reliable:

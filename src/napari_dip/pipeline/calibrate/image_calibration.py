@@ -185,9 +185,10 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
 def _reports_noise(task_plan: TaskPlan, task_spec: TaskSpec, noise_estimate: NoiseEstimate) -> bool:
     """Return whether notes tell how well the noise is known: of holes wherever it is removed.
 
-    That chosen noise is not the measured one is told in each task.
+    Each task tells that chosen noise is not the measured one, and that correlated noise stays.
     """
-    if task_spec.reports_unreliable_noise or noise_estimate.caution is NoiseCaution.CHOSEN:
+    is_told_always = noise_estimate.caution in (NoiseCaution.CHOSEN, NoiseCaution.CORRELATED_KEPT)
+    if task_spec.reports_unreliable_noise or is_told_always:
         return True
     has_holes = noise_estimate.unreliable_reason is UnreliableReason.SCATTERED_HOLES
     return has_holes and not task_plan.keeps_measured_pixels

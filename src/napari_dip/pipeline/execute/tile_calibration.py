@@ -78,7 +78,7 @@ def measure_tiles(plan: Plan, image: Any) -> FloatArray:
         raise RefusedError("pixels-infinite", count=infinite, total=total, name=name)
     low, high = min(lows), max(highs)
     if low == high:
-        raise RefusedError("pixels-constant", total=total, name=name, value=low)
+        raise RefusedError("pixels-constant", total=total, name=name, value=low, masked=False)
     raise_if_refused(refuse_content(np.array([low, high]), name))
     return np.array(std)
 

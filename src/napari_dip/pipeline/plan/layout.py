@@ -146,22 +146,9 @@ def plan_task(
 def refuse_header(header: ImageHeader, *, accepts_stacks: bool = True) -> Refusal | None:
     """Refuse a header whose axes, shape or type cannot be restored."""
     name, shape, axes = header.name, header.shape, header.axes
-    if len(shape) < 2:
-        facts = {"count": shape[0]} if shape else {}
-        return make_refusal("image-line" if shape else "image-scalar", name=name, **facts)
-    if len(axes) != len(shape) or len(set(axes)) != len(axes) or set(axes) - set("TCZYXS"):
-        return make_refusal(
-            "axes-wrong", axes=axes, name=name, count=len(shape), shape=format_sizes(shape)
-        )
-    if "Y" not in axes or "X" not in axes:
-        return make_refusal("axes-missing", axes=axes, name=name)
-    if 0 in shape:
-        return make_refusal("image-empty", name=name, shape=format_sizes(shape))
-    if refusal := _refuse_dtype(header):
+    if refusal := _refuse_axes(header) or _refuse_dtype(header):
         return refusal
-    has_unwanted_stack = get_stacked_axes(header) and not accepts_stacks
-    has_unnamed_colours = len(shape) == 3 and shape[-1] == 3 and "S" not in axes
-    if has_unwanted_stack or {"C", "S"} <= set(axes) or has_unnamed_colours:
+    if get_stacked_axes(header) and not accepts_stacks:
         hint = _make_channels_hint(shape, axes)
         return make_refusal(
             "image-stack", name=name, axes=axes, shape=format_sizes(shape), hint=hint
@@ -212,20 +199,31 @@ def _refuse_dtype(header: ImageHeader) -> Refusal | None:
     return None
 
 
+def _refuse_axes(header: ImageHeader) -> Refusal | None:
+    """Refuse axes that are not those of an image, or that colours are missing from."""
+    name, shape, axes = header.name, header.shape, header.axes
+    facts = {"name": name, "axes": axes, "shape": format_sizes(shape)}
+    if len(shape) < 2:
+        count = {"count": shape[0]} if shape else {}
+        return make_refusal("image-line" if shape else "image-scalar", name=name, **count)
+    if len(axes) != len(shape) or len(set(axes)) != len(axes) or set(axes) - set("TCZYXS"):
+        return make_refusal("axes-wrong", count=len(shape), **facts)
+    if "Y" not in axes or "X" not in axes:
+        return make_refusal("axes-missing", axes=axes, name=name)
+    if 0 in shape:
+        return make_refusal("image-empty", name=name, shape=format_sizes(shape))
+    if len(shape) == 3 and shape[-1] == 3 and "S" not in axes:
+        return make_refusal("axes-colours", **facts)
+    return make_refusal("axes-twice", **facts) if {"C", "S"} <= set(axes) else None
+
+
 def _make_channels_hint(shape: tuple[int, ...], axes: str) -> str:
-    """Return a clause on how to name channels or colours that were read as a stack."""
-    if len(shape) != 3:
-        return ""
-    if shape[-1] == 3:
-        axis_letters = "YXS"
-    elif shape[0] <= MAX_UNNAMED_CHANNELS and axes.endswith("YX"):
-        axis_letters = "CYX"
-    else:
+    """Return a clause on how to name channels that were read as a stack."""
+    if len(shape) != 3 or shape[0] > MAX_UNNAMED_CHANNELS or not axes.endswith("YX"):
         return ""
     return (
-        f", or name the axes {axis_letters} if this is one image in channels or colours "
-        f"(Axes in the dock, --axes {axis_letters} on the command line, "
-        f"axes='{axis_letters}' in Python)"
+        ", or name the axes CYX if this is one image in channels (Axes in the dock, "
+        "--axes CYX on the command line, axes='CYX' in Python)"
     )
 
 
