@@ -277,8 +277,8 @@ def test_noise_that_neighbours_share_is_kept_and_told(blur, is_told):
     image = data.moon()[100:228, 100:228] + 12 * noise / noise.std()
     result = dip.super_resolve(image.astype(np.float32), **FAST, max_iterations=2)
     card = make_card(result.report)
-    told = {note.code for note in card.all_warnings}
-    assert ("noise-caution-correlated-kept" in told) == is_told
+    codes = {note.code for note in card.all_warnings}
+    assert ("noise-caution-correlated-kept" in codes) == is_told
     assert "noise is left" in card.headline  # by the strength of the residual after two iterations
     confirmed = {note.code for note in card.details} & {"detail-confirmed", "input-kept"}
     assert bool(confirmed) != is_told

@@ -60,6 +60,7 @@ FACTS = {
     "error": 0.02,
     "delay": 0.4,
     "late": True,
+    "quality": 50,
 }
 #: What each note on a result claims: a topic and a state of it. Notes of one topic and different
 #: states contradict each other.

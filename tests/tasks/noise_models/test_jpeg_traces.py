@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from skimage.transform import resize
 
 import napari_dip as dip
 from napari_dip.errors import RefusedError
+from napari_dip.pipeline.assess.card import make_card
 from napari_dip.tasks.noise_models.jpeg_traces import (
     find_jpeg_parameters,
     measure_compressed_noise,
@@ -162,6 +164,26 @@ CLEAN_CROPS = {
 }
 #: Share of the standard deviation of red, green and blue that luma has.
 LUMA_NOISE = (0.299**2 + 0.587**2 + 0.114**2) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("quality", "settings", "is_told"),
+    [(40, {}, True), (97, {}, False), (40, {"noise": "gaussian"}, False)],
+)
+@pytest.mark.parametrize("load", [load_grey, load_colours])
+def test_an_image_of_unknown_noise_that_was_compressed_gets_a_hint(
+    load: Any, quality: int, settings: dict[str, str], is_told: bool
+) -> None:
+    image = save_as_jpeg(load(), quality)
+    axes = "YXS" if image.ndim == 3 else "YX"
+    result = dip.denoise(image, preset="fast", max_iterations=1, axes=axes, **settings)
+    assert any(result.report["noise"]["unreliable_reason"])
+    card = make_card(result.report)
+    hints = [note for note in card.warnings if note.code == "jpeg-likely"]
+    assert bool(hints) == is_told
+    assert all(f"quality {quality}" in str(note) for note in hints)
+    notes = {note.code for note in (*card.all_warnings, *card.details)}
+    assert not (is_told and "impulses-likely" in notes)
 
 
 def add_noise(image: np.ndarray, std: float) -> np.ndarray:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.errors import Refusal
+    from napari_dip.errors.notes import Note
     from napari_dip.io import Float32Array, FloatArray, ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.tasks.base import ConvertedInputs
@@ -91,6 +92,9 @@ MAX_CLASS_DEVIATION = 1.3
 #: Maximum standard deviation of the logarithm of the classes' variances that is chance: 0.02 to
 #: 0.07 with normal noise in calm crops, 0.5 with photon noise at 30 to 200 grey levels.
 MAX_CHANCE_SPREAD = 0.1
+#: Maximum quality for a hint where the noise is unreliable: there, JPEG gained 0.05 to 2.7 dB in 42
+#: crops of up to 85, and lost as often as it gained in seven of 92 (docs/constants.md).
+MAX_HINTED_QUALITY = 88
 #: Standard deviations of noise that are compared, in grey levels: 2.5 % apart.
 NOISE_CANDIDATES = np.geomspace(0.3, 100, 236)
 #: Standard deviation of the noise of chroma, in units of that of luma, before it is subsampled:
@@ -160,6 +164,19 @@ def read_jpeg_traces(image: Float32Array) -> ConvertedInputs:
     return extra_inputs, (make_note("jpeg-found", down=down, right=right, **facts),)
 
 
+def list_jpeg_hints(
+    image: Float32Array, header: ImageHeader, extra_headers: Headers
+) -> tuple[Note, ...]:
+    """Return a note if an image (C, *grid) of unreliable noise was clearly compressed."""
+    if image.ndim != 3 or refuse_jpeg_header(header, extra_headers):
+        return ()
+    levels = _round_decoded_levels(image, _find_level_scale(image))
+    traces = None if levels is None else find_jpeg_parameters(levels)
+    if traces is None or traces.quality > MAX_HINTED_QUALITY:
+        return ()
+    return (make_note("jpeg-likely", quality=traces.quality),)
+
+
 def _find_scaled_traces(image: Float32Array) -> tuple[JpegParameters | None, float]:
     """Return the traces, and the factor from units of the image to 8-bit grey levels."""
     scale = _find_level_scale(image)
@@ -171,6 +188,17 @@ def _find_level_scale(image: Float32Array) -> float:
     maximum = float(image.max())
     # common scales of images: up to 1, 8 bits, or 16 bits with 65535 for 255
     return 255.0 if maximum <= 1 else 1.0 if maximum <= 255 else 1 / 257
+
+
+def _round_decoded_levels(image: Float32Array, scale: float) -> npt.NDArray[np.floating] | None:
+    """Return the middle of an image in grey levels; None if no decoder wrote them.
+
+    It writes nothing between grey levels, and leaves none out.
+    """
+    scaled = crop_centre(image, MAX_NOISE_SIDE, "CYX") * scale
+    levels = np.rint(scaled)
+    is_between = np.abs(scaled - levels).max() > MAX_LEVEL_ERROR
+    return None if is_between or np.diff(np.unique(levels), prepend=-np.inf).min() > 1 else levels
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -290,14 +318,9 @@ def measure_compressed_noise(image: Float32Array) -> CompressedNoise | None:
         (C, Y, X), one or three channels, in its own units.
     """
     scale = _find_level_scale(image)
-    scaled = crop_centre(image, MAX_NOISE_SIDE, "CYX") * scale
-    levels = np.rint(scaled)
-    # no decoder writes anything between grey levels, or leaves them out
-    is_decoded = np.abs(scaled - levels).max() <= MAX_LEVEL_ERROR
-    if not is_decoded or np.diff(np.unique(levels), prepend=-np.inf).min() > 1:
-        return None
-    traces = find_jpeg_parameters(levels)
-    if traces is None:
+    levels = _round_decoded_levels(image, scale)
+    traces = None if levels is None else find_jpeg_parameters(levels)
+    if levels is None or traces is None:
         return None
     means, variances, least_count = _measure_luma_noise(levels, traces)
     while True:  # the classes with most texture are left out, until the others agree
