@@ -162,6 +162,12 @@ def test_an_image_whose_0_is_white_gives_a_result_whose_0_is_white(tmp_path, dty
         assert residual.pages[0].photometric == tifffile.PHOTOMETRIC.MINISBLACK
 
 
+def test_a_mask_of_one_bit_gets_no_note_on_what_its_zeros_look_like(tmp_path):
+    tifffile.imwrite(tmp_path / "m.tif", np.eye(32, dtype=bool), photometric="miniswhite")
+    header = read_header(tmp_path / "m.tif")
+    assert (header.dtype, header.notes) == ("bool", ())
+
+
 @pytest.mark.parametrize(
     ("text", "value"), [("-9999", "-9999"), ("0 ", "0"), ("nan", ""), ("none", ""), ("", "")]
 )

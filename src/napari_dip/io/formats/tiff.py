@@ -139,7 +139,8 @@ def list_value_notes(
     stored : str
         Axes of the stored values.
     """
-    notes = [make_note("white-zero", name=name)] if is_white_zero(page) else []
+    is_mask = page.bitspersample == 1  # restored by nobody, whatever its 0 looks like
+    notes = [make_note("white-zero", name=name)] if is_white_zero(page) and not is_mask else []
     if table is not None:
         axes = stored if table.ndim == 2 else ""
         notes.append(make_note("colour-table", name=name, axes=axes))
