@@ -97,6 +97,16 @@ def test_a_file_of_what_repeats_asks_for_the_check_by_halves(tmp_path, capsys):
     assert 0 < report["halves"]["repeated"] <= 1 and share > 0
 
 
+def test_a_file_of_what_repeats_that_is_not_made_is_named_with_the_reason(tmp_path, capsys):
+    pattern = np.random.default_rng(0).integers(0, 2, (64, 64)).astype(np.uint8) * 200
+    tifffile.imwrite(tmp_path / "in.tif", pattern)
+    where = ("-o", str(tmp_path / "out.tif"), "--repeated", str(tmp_path / "repeated.tif"))
+    assert main(["denoise", str(tmp_path / "in.tif"), *where, *FAST]) == 0
+    error = capsys.readouterr().err
+    assert "repeated.tif' was not written. The noise is not known well enough" in error
+    assert (tmp_path / "out.tif").exists() and not (tmp_path / "repeated.tif").exists()
+
+
 @pytest.mark.parametrize(
     "limit",
     ["setting", "environment", "container", pytest.param("none", marks=pytest.mark.long)],

@@ -22,7 +22,7 @@ from napari_dip.cli.terminal import (
     run_and_show,
 )
 from napari_dip.errors import FailedError, raise_if_refused
-from napari_dip.errors.notes import make_note
+from napari_dip.errors.notes import make_note, parse_report_notes
 from napari_dip.errors.templates import render_text
 from napari_dip.io.outputs import (
     check_unmoved,
@@ -84,6 +84,8 @@ if TYPE_CHECKING:
 
 #: Settings that outputs ask for, by name of the output.
 REPEATABILITY_BY_OUTPUT = {"repeated": "halves", "null_image": "null_control"}
+#: Codes of notes that say why halves or null control give no output.
+NO_REPEATABILITY_NOTES = ("repeatability-ended", "repeatability-noise-unknown")
 #: Bytes on the disk per value of a tiled result, besides the result itself: images and deviations
 #: of the tiles, and merged image, deviation and residual.
 TILED_VALUE_BYTES = 28
@@ -303,11 +305,11 @@ def _list_early_inputs(plan: Plan) -> list[str]:
 
 def _save_outputs(options: CommandOptions, plan: Plan, result: Restoration) -> None:
     """Write all outputs, the result first; an error with one does not stop the others."""
-    failures = []
+    failures, missing = [], dict(options.targets)
     for name, write in iter_output_writers(plan, result, options.overwrite):
         if name not in options.targets:
             continue
-        target = options.targets[name]
+        target = missing.pop(name)
         try:
             check_unmoved(target)
             write(target)
@@ -318,6 +320,10 @@ def _save_outputs(options: CommandOptions, plan: Plan, result: Restoration) -> N
     if failures:
         raise failures[0]
     options.print_lines(describe_end(result))
+    notes = parse_report_notes(result.report)
+    reasons = [note for note in notes if note.code in NO_REPEATABILITY_NOTES]
+    for path in missing.values() if reasons else ():
+        options.print_lines(make_note("output-unmade", path=str(path), reason=str(reasons[0])))
     if not options.quiet:
         print_result(options.outputs["output"], is_saved=True)
 
