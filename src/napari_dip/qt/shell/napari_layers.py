@@ -71,6 +71,8 @@ _COPIED_ATTRIBUTES = (
     "interpolation2d",
     "interpolation3d",
 )
+#: Fields of a report on how the fits of a run went.
+_RUN_FIELDS = ("iterations", "best_iteration", "stop_reason", "stop_sentence", "seconds")
 
 #: Blendings of layers that do not cover those below.
 SEE_THROUGH = ("additive", "minimum")
@@ -261,11 +263,7 @@ def build_report_provenance(
         "seed": report.get("seed"),
         "device": report.get("device"),
         "input": {"name": name, "sha256": report.get("input_sha256")},
-        "iterations": report.get("iterations"),
-        "best_iteration": report.get("best_iteration"),
-        "stop_reason": report.get("stop_reason"),
-        "stop_sentence": report.get("stop_sentence"),
-        "seconds": report.get("seconds"),
+        **{name: report.get(name) for name in _RUN_FIELDS},
         "report": dict(report),
     }
 

@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,7 @@ from napari_dip.scale.cluster.worker import RemoteRun, detect_worker, run_worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
     from contextlib import AbstractContextManager
-    from types import FrameType, ModuleType
+    from types import ModuleType
 
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.pipeline.plan.types import Plan
@@ -95,11 +96,9 @@ def check_main_guard() -> None:
 
 def _find_running_line(path: str) -> int:
     """Return the line of a script that is running at its top level; 0 if none is."""
-    frame: FrameType | None = inspect.currentframe()
-    while frame is not None:
+    for frame, line in traceback.walk_stack(inspect.currentframe()):
         if (frame.f_code.co_name, frame.f_code.co_filename) == ("<module>", path):
-            return frame.f_lineno
-        frame = frame.f_back
+            return line
     return 0
 
 
