@@ -69,10 +69,10 @@ class Fault:
 
     def describe_in_row(self, name: str) -> str:
         """Return both sentences for a row with the name of a file, without it as the subject."""
-        template = FAULTS[self.code]
-        if self.facts.get(template.subject) != name:
+        subject, template = FAULTS[self.code].split_sentence()
+        if self.facts.get(subject) != name:
             return self.message
-        predicate = self._render(template.predicate)
+        predicate = self._render(template)
         return f"{predicate[:1].upper()}{predicate[1:]} {self.remedy}"
 
     @classmethod

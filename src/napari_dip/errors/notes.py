@@ -106,10 +106,15 @@ def parse_note(raw: Mapping[str, Any]) -> Note:
 
 def parse_report_notes(report: Mapping[str, Any]) -> tuple[Note, ...]:
     """Read the notes of a report; those that this version does not know keep their sentences."""
+    return parse_notes(report.get("note_codes"), report.get("notes", ()))
+
+
+def parse_notes(raw_notes: Any, sentences: Iterable[str]) -> tuple[Note, ...]:
+    """Read serialised notes; if they are missing or one is unknown, keep their sentences."""
     try:
-        return tuple(map(parse_note, report["note_codes"]))
+        return tuple(map(parse_note, raw_notes))
     except (KeyError, TypeError, ValueError):
-        return tuple(make_note(TEXT_CODE, text=text) for text in report.get("notes", ()))
+        return tuple(make_note(TEXT_CODE, text=text) for text in sentences)
 
 
 def serialise_notes(notes: Iterable[Note]) -> dict[str, Any]:

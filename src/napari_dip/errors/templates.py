@@ -43,17 +43,10 @@ class FaultTemplate:
     remedy: str
     python_error: str = ""
 
-    @property
-    def subject(self) -> str:
-        """Name of the fact that the sentence begins with; "" if it begins otherwise."""
+    def split_sentence(self) -> tuple[str, str]:
+        """Return the fact that the sentence begins with, or "", and the template of the rest."""
         match = _SUBJECT.fullmatch(self.sentence)
-        return "" if match is None else match["fact"]
-
-    @property
-    def predicate(self) -> str:
-        """Template of the sentence without its subject."""
-        match = _SUBJECT.fullmatch(self.sentence)
-        return self.sentence if match is None else match["predicate"]
+        return ("", self.sentence) if match is None else (match["fact"], match["predicate"])
 
 
 _MESSAGES = tomllib.loads(Path(__file__).with_name("messages.toml").read_text(encoding="utf-8"))

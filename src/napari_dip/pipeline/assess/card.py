@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors.notes import TEXT_CODE, make_note, parse_note, parse_report_notes
+from napari_dip.errors.notes import TEXT_CODE, make_note, parse_notes, parse_report_notes
 from napari_dip.errors.templates import (
     FIGURES,
     HEADLINES,
@@ -143,7 +143,7 @@ def make_card(report: Mapping[str, Any]) -> ResultCard:
     >>> make_card(result.report).verdict
     """
     checks = report.get("verdict", {})
-    quality_notes = _read_quality_notes(checks)
+    quality_notes = parse_notes(checks.get("codes", ()), checks.get("sentences", ()))
     notes = [*quality_notes, *parse_report_notes(report)]
     recipe = report.get("recipe", {})
     if "prior" in report and recipe.get("task") == Guide.spec.name:
@@ -238,14 +238,6 @@ def _get_rank(note: Note) -> int:
     """Return the place of a note among all that say something against a result, worst first."""
     code = note.code if note.code in VERDICT_REASONS else "residual-strong"
     return list(VERDICT_REASONS).index(code)
-
-
-def _read_quality_notes(checks: Mapping[str, Any]) -> tuple[Note, ...]:
-    """Read the notes of the quality checks; unknown ones keep their sentences."""
-    try:
-        return tuple(map(parse_note, checks.get("codes", ())))
-    except (KeyError, TypeError, ValueError):
-        return tuple(make_note(TEXT_CODE, text=text) for text in checks.get("sentences", ()))
 
 
 def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Iterator[CardFigure]:
