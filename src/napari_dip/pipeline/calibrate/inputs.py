@@ -263,13 +263,8 @@ def refuse_exposure_pixels(
         for channel in range(first.shape[1])
     )
     if correlation < MIN_BLOCK_CORRELATION:
-        facts = {
-            "name": name,
-            "image": other,
-            "correlation": f"{correlation:.2f}",
-            "least": f"{MIN_BLOCK_CORRELATION}",
-        }
-        return make_refusal("repeated-exposure-unlike", **facts)
+        facts = {"name": name, "image": other, "correlation": f"{correlation:.2f}"}
+        return make_refusal("repeated-exposure-unlike", **facts, least=f"{MIN_BLOCK_CORRELATION}")
     return None
 
 

@@ -173,9 +173,7 @@ def compute_batch_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
 
 def count_channels(header: ImageHeader) -> int:
     """Return the number of channels or colour samples."""
-    return next(
-        (count for axis, count in zip(header.axes, header.shape, strict=True) if axis in "CS"), 1
-    )
+    return header.get_size("C") * header.get_size("S")  # an image does not have both
 
 
 def group_channels(task_plan: TaskPlan, header: ImageHeader) -> list[tuple[int, ...]]:
