@@ -43,8 +43,15 @@ MAX_VARIANCE_POINTS = 400
 MIN_STATED = 0.05
 #: Fields of a noise estimate that a report repeats.
 _REPEATED_FIELDS = (
-    *("gain", "intercept", "offset", "read_noise", "along_y", "along_x"),
-    *("gain_error", "offset_error", "read_noise_error"),
+    "gain",
+    "gain_error",
+    "intercept",
+    "offset",
+    "offset_error",
+    "read_noise",
+    "read_noise_error",
+    "along_y",
+    "along_x",
 )
 #: Figures that are written rounded.
 _ROUNDED_FIELDS = ("gain", "gain_error", "intercept", "darkest_std", "offset", "read_noise")

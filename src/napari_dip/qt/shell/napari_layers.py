@@ -263,7 +263,7 @@ def build_report_provenance(
         "seed": report.get("seed"),
         "device": report.get("device"),
         "input": {"name": name, "sha256": report.get("input_sha256")},
-        **{name: report.get(name) for name in _RUN_FIELDS},
+        **{field: report.get(field) for field in _RUN_FIELDS},
         "report": dict(report),
     }
 
