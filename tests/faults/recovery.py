@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TASKS: dict[str, dict[str, Any]] = {
     "denoise": {"preset": "fast", "prior": "random-input", "max_iterations": 1500},
     "inpaint": {"preset": "fast", "max_iterations": 1000},
-    "blind-deblur": {"preset": "fast", "psf_size": 7, "max_iterations": 800},
+    "blind-deblur": {"preset": "balanced", "psf_size": 7, "max_iterations": 800},
 }
 REPEATS = 6
 #: Iterations to the first report of a run that begins anew.

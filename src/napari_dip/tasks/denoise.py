@@ -35,7 +35,7 @@ from napari_dip.tasks.noise_models.camera_correction import (
     refuse_maps,
 )
 from napari_dip.tasks.noise_models.impulses import make_impulses_note
-from napari_dip.tasks.noise_models.registry import NOISE_MODELS, NoiseModel
+from napari_dip.tasks.noise_models.registry import AUTO, JPEG, NOISE_MODELS, NoiseModel
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.random_input import (
     DEFAULT_ARCHITECTURE,
@@ -279,7 +279,7 @@ class Denoise(Task):
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the chosen prior, and the problem: the measurement is the image plus noise."""
-        prior_spec, model = PRIOR_SPECS[fit_input.prior_key], self._noise_model
+        prior_spec, model = PRIOR_SPECS[fit_input.prior_key], self._get_fitted_model(fit_input)
         fit_input = model.correct_fit_input(prior_spec.clear_unused_validation(fit_input))
         options = PriorOptions(
             penalties=make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind),
@@ -298,11 +298,17 @@ class Denoise(Task):
         Postprocessing ends with upscaling, temporal smoothing and what the noise model adds.
         """
         prior_spec = PRIOR_SPECS[fit_input.prior_key]
-        build_problem = self._noise_model.problem_factory or prior_spec.problem_factory
+        model = self._get_fitted_model(fit_input)
+        build_problem = model.problem_factory or prior_spec.problem_factory
         assert build_problem is not None
         problem = append_upscaling(fit_input, build_problem(fit_input, options))
         problem = add_temporal_smoothing(problem, fit_input, self.temporal_smoothing)
-        return self._noise_model.wrap_problem(fit_input, problem)
+        return model.wrap_problem(fit_input, problem)
+
+    def _get_fitted_model(self, fit_input: FitInput) -> NoiseModel:
+        """Return the noise model of a fit: JPEG where *Automatic* has chosen its prior."""
+        is_jpeg = self._noise_model is AUTO and fit_input.prior_key == JPEG.prior_key
+        return JPEG if is_jpeg else self._noise_model
 
 
 def refuse_exposure_header(

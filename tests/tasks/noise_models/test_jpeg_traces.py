@@ -166,24 +166,51 @@ CLEAN_CROPS = {
 LUMA_NOISE = (0.299**2 + 0.587**2 + 0.114**2) ** 0.5
 
 
+@pytest.mark.parametrize(("load", "axes"), [(load_grey, "YX"), (load_colours, "YXS")])
+def test_where_compression_hides_the_noise_automatic_undoes_it(load: Any, axes: str) -> None:
+    image, settings = save_as_jpeg(load(), 40), {"preset": "fast", "max_iterations": 3}
+    result = dip.denoise(image, axes=axes, **settings)
+    chosen = dip.denoise(image, axes=axes, noise="jpeg", **settings)
+    np.testing.assert_array_equal(result.image, chosen.image)
+    report = result.report
+    assert (report["noise"]["model"], report["prior"]["key"]) == ("jpeg", "recompression")
+    assert any("about quality 40 was found" in note for note in report["notes"])
+    assert any(report["noise"]["unreliable_reason"])  # which a card need not tell any more
+    card = make_card(report)
+    assert "noise that JPEG compression hides may be left" in card.headline
+    codes = {note.code for note in (*card.all_warnings, *card.details)}
+    assert not any(code.startswith(("noise-unreliable", "impulses")) for code in codes)
+    np.testing.assert_array_equal(dip.restore(image, result.recipe, axes=axes).image, result.image)
+
+
 @pytest.mark.parametrize(
     ("quality", "settings", "is_told"),
-    [(40, {}, True), (97, {}, False), (40, {"noise": "gaussian"}, False)],
+    [
+        (40, {"prior": "blind-spot"}, True),
+        (40, {"read_noise": 5.0}, False),
+        (40, {"noise": "gaussian"}, False),
+        (97, {}, False),
+    ],
 )
-@pytest.mark.parametrize("load", [load_grey, load_colours])
-def test_an_image_of_unknown_noise_that_was_compressed_gets_a_hint(
-    load: Any, quality: int, settings: dict[str, str], is_told: bool
+def test_compression_is_only_a_hint_where_the_user_has_decided(
+    quality: int, settings: dict[str, Any], is_told: bool
 ) -> None:
-    image = save_as_jpeg(load(), quality)
-    axes = "YXS" if image.ndim == 3 else "YX"
-    result = dip.denoise(image, preset="fast", max_iterations=1, axes=axes, **settings)
+    image = save_as_jpeg(load_grey(), quality)
+    result = dip.denoise(image, preset="fast", max_iterations=1, **settings)
     assert any(result.report["noise"]["unreliable_reason"])
+    assert result.report["noise"]["model"] != "jpeg"
     card = make_card(result.report)
     hints = [note for note in card.warnings if note.code == "jpeg-likely"]
     assert bool(hints) == is_told
     assert all(f"quality {quality}" in str(note) for note in hints)
     notes = {note.code for note in (*card.all_warnings, *card.details)}
     assert not (is_told and "impulses-likely" in notes)
+
+
+def test_frames_that_were_compressed_get_a_hint() -> None:
+    movie = np.stack([save_as_jpeg(load_grey(), 40)] * 2)
+    result = dip.denoise(movie, preset="fast", max_iterations=1, axes="TYX")
+    assert "jpeg-likely" in {note["code"] for note in result.report["note_codes"]}
 
 
 def add_noise(image: np.ndarray, std: float) -> np.ndarray:

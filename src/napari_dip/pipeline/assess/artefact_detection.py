@@ -26,6 +26,7 @@ from napari_dip.pipeline.calibrate.channel_noise import (
 )
 from napari_dip.pipeline.calibrate.types import compute_validation_fraction
 from napari_dip.pipeline.plan.layout import cut_into_blocks, to_stack
+from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 from napari_dip.tasks.priors.masked_input import compute_hole_depths
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
@@ -502,6 +503,7 @@ def calibrate_for_weaker_noise(
     run_plan, calibration = calibrated_image.run_plan, calibrated_image.calibration
     noise_settings = run_plan.task_plan.noise_settings
     is_excluded = noise_settings.model != "auto" or noise_settings.has_entered_noise
+    is_excluded |= not NOISE_MODELS[calibration.noise_model].has_variance_model
     # with random input, a fit learns detail late, whatever noise was measured
     is_excluded |= not PRIOR_SPECS[run_plan.fit_config.prior_key].input_traits.contains_image
     is_excluded |= not run_plan.recipe.task.spec.reports_unreliable_noise

@@ -46,8 +46,7 @@ from napari_dip.tasks.noise_models.impulses import (
     MAX_CORRELATED_MISSING_FRACTION,
     MIN_CERTAIN_CORRELATION,
 )
-from napari_dip.tasks.noise_models.jpeg_traces import list_jpeg_hints
-from napari_dip.tasks.noise_models.registry import AUTO, GAUSSIAN
+from napari_dip.tasks.noise_models.registry import GAUSSIAN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,9 +157,6 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
     is_chosen = settings.read_noise is not None and is_growth_chosen
     notes += make_noise_notes(noise, unreported_channels, is_chosen=is_chosen)
     notes += (*inputs.inspection.notes, *input_notes)
-    is_unknown = any(estimate.unreliable_reason for estimate in varied_noise)
-    if is_unknown and settings.model == AUTO.key and task_spec.reports_unreliable_noise:
-        notes += list_jpeg_hints(stack[0], plan.header, plan.extra_headers)
     if camera_noise and not noise[0].is_before_compression:
         notes.append(make_note("camera-noise", std=camera_noise.std[0]))
     elif half_resolution and not camera_noise:

@@ -28,6 +28,8 @@ from napari_dip.pipeline.plan.tiling import (
 from napari_dip.pipeline.plan.types import TrainingRegion
 from napari_dip.pipeline.plan.units import make_tile_units, make_units
 from napari_dip.tasks.noise_models.impulses import CORRELATED_NOISE_REASON
+from napari_dip.tasks.noise_models.jpeg_traces import list_jpeg_hints, read_jpeg_traces
+from napari_dip.tasks.noise_models.registry import AUTO, JPEG
 from napari_dip.tasks.priors.r2r import (
     FEW_PHOTONS_REASON,
     UNRELIABLE_NOISE_REASON,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_dip.errors.notes import Note
-    from napari_dip.io import AnyArray
+    from napari_dip.io import AnyArray, Float32Array
     from napari_dip.pipeline.calibrate.types import Calibration, RunInputs
     from napari_dip.pipeline.plan.layout import Layout, Tile
     from napari_dip.pipeline.plan.types import FitConfig, JointNetwork, Plan
@@ -82,6 +84,8 @@ def calibrate_image(
     """
     run_inputs = run_inputs or arrange_inputs(plan, inputs)
     calibration, stack = calibrate_pixels(plan, run_inputs)
+    if network is None:
+        calibration = find_hidden_compression(plan, calibration, stack)
     inspection, layout = run_inputs.inspection, run_inputs.layout
     return CalibratedImage(
         run_plan=make_run_plan(plan, inspection, calibration, layout=layout, network=network),
@@ -91,6 +95,51 @@ def calibrate_image(
         inputs=inputs,
         stack=stack,
         inspection=inspection,
+    )
+
+
+def find_hidden_compression(
+    plan: Plan, calibration: Calibration, stack: Float32Array
+) -> Calibration:
+    """Look for JPEG compression where no noise can be measured, and choose its noise model.
+
+    Parameters
+    ----------
+    plan : Plan
+    calibration : Calibration
+    stack : ndarray
+        (N, C, *grid), in the image's units.
+
+    Returns
+    -------
+    Calibration
+        With what undoes the compression of a single plane; with a hint, if that is not the task or
+        the user has decided otherwise. The same without compression, or if the noise is known.
+    """
+    task_plan, settings = plan.task_plan, plan.task_plan.noise_settings
+    reasons = [calibration.noise[c].unreliable_reason for c in calibration.varied_channels]
+    is_automatic = settings.model == AUTO.key and plan.recipe.task.spec.reports_unreliable_noise
+    is_automatic &= not settings.has_entered_noise
+    hints: tuple[Note, ...] = ()
+    if is_automatic and any(reasons):
+        hints = list_jpeg_hints(stack[0], plan.header, plan.extra_headers)
+    is_plane = len(stack) == 1 and (stack.shape[1] == 1 or bool(task_plan.joint_channels))
+    has_choice = bool(task_plan.fallback_prior_key)
+    others = (calibration.measured_mask, calibration.half_resolution, calibration.camera_noise)
+    is_plain = all(each is None for each in (*others, calibration.camera_correction))
+    if not (hints and is_plane and has_choice and is_plain) or plan.tiles:
+        return replace(calibration, notes=(*calibration.notes, *hints))
+    from napari_dip.engine.noise.flat_blocks import NO_CLIPPING  # which loads torch
+
+    extra_inputs, notes = read_jpeg_traces(stack[0])
+    doubts = {f"noise-unreliable-{reason}" for reason in reasons}  # which do not matter any more
+    kept_notes = (note for note in calibration.notes if note.code not in doubts)
+    return replace(
+        calibration,
+        noise=tuple(replace(noise, clipping_limits=NO_CLIPPING) for noise in calibration.noise),
+        noise_model=JPEG.key,
+        extra_inputs=extra_inputs,
+        notes=(*kept_notes, *notes, make_note("jpeg-noise")),
     )
 
 
@@ -134,6 +183,8 @@ def make_run_plan(
     prior_key, prior_reason = _choose_prior(
         plan, task_plan, inspection, noise_reason or find_fallback_reason(calibration)
     )
+    if task_plan.noise_settings.model == AUTO.key and calibration.noise_model == JPEG.key:
+        prior_key, prior_reason = JPEG.prior_key, JPEG.prior_reason
     fit_config, fit_config_notes = choose_fit_config(
         plan.recipe,
         task_plan,

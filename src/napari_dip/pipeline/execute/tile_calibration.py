@@ -12,7 +12,7 @@ from napari_dip.errors import RefusedError, raise_if_refused
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels
 from napari_dip.pipeline.calibrate.inputs import inspect_pixels, refuse_infinite
-from napari_dip.pipeline.calibrate.run_plan import make_run_plan
+from napari_dip.pipeline.calibrate.run_plan import find_hidden_compression, make_run_plan
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunInputs, get_grey_level_step
 from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, make_tile_without_halo, to_stack
 from napari_dip.pipeline.plan.tiling import (
@@ -226,7 +226,8 @@ def calibrate_sample_regions(
     """
     regions = select_sample_regions(plan, tile_std)
     run_inputs, array = read_sample_regions(plan, inputs, regions)
-    calibration, _ = calibrate_pixels(plan, run_inputs)
+    calibration, stack = calibrate_pixels(plan, run_inputs)
+    calibration = find_hidden_compression(plan, calibration, stack)
     # the tile with the most structure is fitted first: each channel counts by its largest std
     structure = (tile_std / np.maximum(tile_std.max(0), 1e-30)).sum(1)
     run_plan = make_run_plan(

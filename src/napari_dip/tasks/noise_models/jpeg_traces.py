@@ -92,7 +92,7 @@ MAX_CLASS_DEVIATION = 1.3
 #: Maximum standard deviation of the logarithm of the classes' variances that is chance: 0.02 to
 #: 0.07 with normal noise in calm crops, 0.5 with photon noise at 30 to 200 grey levels.
 MAX_CHANCE_SPREAD = 0.1
-#: Maximum quality for a hint where the noise is unreliable: there, JPEG gained 0.05 to 2.7 dB in 42
+#: Maximum quality for a choice where the noise is unreliable: JPEG gained 0.05 to 2.7 dB in 42
 #: crops of up to 85, and lost as often as it gained in seven of 92 (docs/constants.md).
 MAX_HINTED_QUALITY = 88
 #: Standard deviations of noise that are compared, in grey levels: 2.5 % apart.
