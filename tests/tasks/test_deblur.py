@@ -207,3 +207,22 @@ def test_the_command_takes_the_psf_from_a_file_and_says_what_it_did(tmp_path: Pa
     assert main([*argv, "--max-iterations", "2", "--verbose"]) == 0
     assert "even number" in capsys.readouterr().err
     assert read_pixels(read_header(output)).shape == (24, 28)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_told"),
+    [({"gaussian_sigma": 1.5}, True), ({**WIDEFIELD, "pixel_size": 90.0}, False)],
+)
+def test_a_psf_that_nothing_is_known_to_compare_with_is_named(settings, is_told) -> None:
+    image = load_sharp(64, 64)
+    result = dip.deblur(image, **settings, **FAST, max_iterations=2)
+    assert ("psf-unchecked" in {note["code"] for note in result.report["note_codes"]}) == is_told
+
+
+@pytest.mark.parametrize(("optics", "is_told"), [({}, True), (WIDEFIELD, False)])
+def test_an_image_of_a_psf_is_unchecked_without_aperture_and_wavelength(optics, is_told) -> None:
+    psf = sample_gaussian_psf((1.2, 1.2)).numpy()
+    details = {name: value for name, value in optics.items() if name != "microscope"}
+    sizes = {"pixel_size": 65.0} if details else {}
+    result = dip.deblur(load_sharp(64, 64), psf, **details, **sizes, **FAST, max_iterations=2)
+    assert ("psf-unchecked" in {note["code"] for note in result.report["note_codes"]}) == is_told

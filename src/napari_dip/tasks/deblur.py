@@ -215,8 +215,11 @@ class Deblur(Task):
         """Refuse an image that is no PSF, and warn of a doubtful one."""
         from napari_dip.tasks.psf.psf_checks import inspect_psf_image, refuse_dark_middle
 
+        unchecked = (make_note("psf-unchecked"),)
         if (psf := pixels.extra_inputs.get("psf")) is None:
-            return Inspection(convert_inputs=partial(self._make_kernel, None))
+            is_computed = get_psf_source(self).sigma is None
+            make_kernel = partial(self._make_kernel, None)
+            return Inspection(convert_inputs=make_kernel, notes=() if is_computed else unchecked)
         if psf.shape == pixels.image.shape and (psf == pixels.image).all():
             return make_refusal("psf-same", name=pixels.header.name)
         psf_header = pixels.extra_headers.get("psf")
@@ -227,7 +230,7 @@ class Deblur(Task):
         is_field = len(leading) > 1
         cells, sizes = tuple(leading[:2]), (*leading[2:], *psf.shape[-2:])
         images: list[AnyArray] = []
-        notes: list[Note] = []
+        notes: list[Note] = [] if computed_fwhm and not is_field else [*unchecked]
         for image in psf.reshape(-1, *sizes) if is_field else (psf,):
             checked = inspect_psf_image(image, {} if is_field else computed_fwhm)
             if isinstance(checked, Refusal):

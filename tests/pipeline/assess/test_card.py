@@ -61,6 +61,8 @@ FACTS = {
     "delay": 0.4,
     "late": True,
     "quality": 50,
+    "upscaled": False,
+    "corrected": False,
 }
 #: What each note on a result claims: a topic and a state of it. Notes of one topic and different
 #: states contradict each other.
@@ -188,6 +190,29 @@ def test_only_an_upscaled_result_is_advised_to_denoise_first():
     (denoised,) = make_card(make_report("residual-weak")).warnings
     (upscaled,) = make_card(make_report("noise-left")).warnings
     assert "longer preset" in str(denoised) and "Denoise the image first" in str(upscaled)
+
+
+def test_an_enlarged_result_that_looks_noisy_is_not_advised_to_take_longer():
+    (warning,) = make_card(make_report("residual-weak", upscaled=True)).warnings
+    assert "longer" not in str(warning) and "denoise the image first" in str(warning)
+
+
+def test_no_share_of_detail_is_stated_beside_contrast_that_nobody_can_tell():
+    detail = {"regression_slope": 0.94, "slope_error": 0.01}
+    for code, is_stated in (("contrast-small", False), ("detail-confirmed", True)):
+        report = make_report(code)
+        report["verdict"]["figures"]["detail"] = detail
+        assert ("94" in make_card(report).figure_line) == is_stated
+
+
+def test_a_result_by_an_unchecked_psf_is_fine_only_if_that_is_right():
+    report = make_report("residual-noise", "mean-kept", "detail-confirmed")
+    note = make_note("psf-unchecked").to_dict()
+    card = make_card(report | {"note_codes": [note]})
+    assert (card.verdict, card.headline) == (Verdict.FINE, HEADLINES["psf-unchecked"])
+    assert not card.all_warnings
+    worse = make_report("residual-unexplained", ratio=2.4)
+    assert make_card(worse | {"note_codes": [note]}).verdict is Verdict.DO_NOT_USE
 
 
 def test_no_warning_stands_below_the_headline_that_all_is_fine():

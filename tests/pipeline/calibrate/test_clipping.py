@@ -7,7 +7,7 @@ from math import inf
 import numpy as np
 import pytest
 import torch
-from skimage.data import camera
+from skimage.data import camera, coins
 
 import napari_dip as dip
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
@@ -237,6 +237,18 @@ def test_large_gains_do_not_lift_an_image_that_white_cuts_off_here_and_there():
         result.image.mean() / noisy.mean() - 1, abs=0.005
     )
     assert figures["unexplained_bias"] == 0
+
+
+def test_structures_far_above_the_limit_do_not_make_the_result_darker_than_the_input():
+    rng, scene = np.random.default_rng(0), (coins()[60:188, 60:188] / 255.0) ** 2
+    noisy = 20 * rng.poisson(60 * scene + 3) + rng.normal(100, 15, scene.shape)
+    noisy = np.clip(np.rint(noisy), 0, 700).astype(np.uint16)  # 17 % are at the limit
+    result = dip.denoise(noisy, preset="instant", max_iterations=20)
+    figures = result.report["verdict"]["figures"]
+    assert 0.005 < figures["clipping_correction"] < 0.02  # of the mean above black
+    codes = {note["code"] for note in result.report["verdict"]["codes"]}
+    assert "mean-kept" in codes and "mean-off" not in codes
+    assert "but for what the camera cut off" in " ".join(result.report["verdict"]["sentences"])
 
 
 def test_brightness_is_judged_against_the_input_as_it_came():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import napari_dip as dip
 from napari_dip.engine.deconvolution.psf import compute_microscope_psf
 from napari_dip.io import ImageHeader
 from napari_dip.tasks.psf.psf_settings import OpticsSettings
@@ -77,3 +78,12 @@ def test_all_missing_figures_are_named_at_once() -> None:
     refusal = make_oil_optics(na=None, wavelength=None, pixel_size=None).refuse_header(STACK)
     listed = "aperture (--na), the wavelength (--wavelength) and the pixel size (--pixel-size)."
     assert refusal is not None and listed in refusal.sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("wavelength", 0.52), ("excitation", 0.488), ("pixel_size", 0.04)]
+)
+def test_lengths_in_micrometres_are_refused(name: str, value: float) -> None:
+    lengths = {"na": 1.4, "wavelength": 520, name: value}
+    with pytest.raises(dip.RefusedError, match="should be in nanometres, so at least"):
+        dip.make_recipe("deblur", microscope="confocal", **lengths)

@@ -62,8 +62,8 @@ class Verdict(StrEnum):
 #: Verdicts with which a figure is stated, if not with all. A failed fit has another error than its
 #: estimate, and where structure is missing, the limit of spots is unknown.
 _FIGURE_VERDICTS = {"noise": (Verdict.FINE, Verdict.LOOK_CLOSER), "spot": (Verdict.FINE,)}
-#: Code of a warning that states the same as a figure, which is then left out.
-_STATED_BY = {"mean": "mean-off"}
+#: Code of a note beside which a figure is left out: it states the same, or that nobody knows.
+_STATED_BY = {"mean": "mean-off", "detail": "contrast-small"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +181,7 @@ def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> Resul
     findings = tuple(note for note in notes if note.code.startswith(_FINDINGS))
     others = [note for note in notes if note not in (*displayed, *findings)]
     verdict, headline, reason = _judge(ranked, notes)
-    stated_codes = {note.code for note in displayed}
+    stated_codes = {note.code for note in (*displayed, *others)}
     return ResultCard(
         verdict=verdict,
         headline=headline,
@@ -204,6 +204,7 @@ def _judge(ranked: list[Note], notes: list[Note]) -> tuple[Verdict, str, str]:
     if not ranked:
         codes = {note.code for note in notes}
         key = "unchecked" if not notes or codes & _UNCHECKED else "fine"
+        key = "psf-unchecked" if "psf-unchecked" in codes else key
         key = next((code for code in _UNDECIDED if code in codes), key)
         return Verdict.FINE, HEADLINES[key], ""
     verdict = Verdict.DO_NOT_USE if any(map(_is_failure, ranked)) else Verdict.LOOK_CLOSER

@@ -486,16 +486,17 @@ def _measure_brightness_changes(
     unexplained = max(result_mean - mean - lowered, 0.0) + min(result_mean - mean + raised, 0.0)
     spec = plan.recipe.task.spec
     judges_mean = spec.keeps_mean and spec.explains_pixels  # activations may not tell it
-    border_change = 0.0
+    change, border_change = result_mean - mean, 0.0
+    # light far beyond a limit is measured as the limit, without noise: the truth lies between
+    low, high = sorted((clipped_mean - mean, change))
+    bias = max(low, 0.0) + min(high, 0.0)
     if spec.light_crosses_border:  # the operator brings light into the field of view, and out of it
-        border_change, unexplained, clipped_mean = result_mean - mean, 0.0, mean
+        border_change, unexplained, bias, change = change, 0.0, 0.0, 0.0
     return {
-        "bias": (clipped_mean - mean) / mean_height if judges_mean else None,
+        "bias": bias / mean_height if judges_mean else None,
         "border_change": border_change / mean_height,
         "mean_correction": float(measured_residual.mean(dtype=np.float64)) / mean_height,
-        "clipping_correction": 0.0
-        if spec.light_crosses_border
-        else (result_mean - clipped_mean) / mean_height,
+        "clipping_correction": (change - bias) / mean_height,
         "unexplained_bias": unexplained / mean_height,
     }
 

@@ -210,7 +210,8 @@ def _assess_residual_structure(metrics: ResultMetrics, residual: ResidualMetrics
         return make_note("residual-noise")
     if residual.relative_rms <= MAX_NEGLIGIBLE_NOISE * residual.noise_ratio:
         return make_note("input-kept", share=residual.relative_rms, guessed=False)
-    return make_note("residual-weak", ratio=residual.noise_ratio)
+    facts = {"ratio": residual.noise_ratio, "upscaled": metrics.is_upscaled}
+    return make_note("residual-weak", **facts)
 
 
 def _has_noise_left(metrics: ResultMetrics, residual: ResidualMetrics) -> bool:
@@ -257,7 +258,8 @@ def _assess_intensity(metrics: ResultMetrics) -> Iterator[Note]:
     elif abs(bias) > MAX_MEAN_CHANGE:
         yield make_note("mean-off", share=abs(bias), brighter=bias > 0)
     else:
-        yield make_note("mean-kept", share=MAX_MEAN_CHANGE)
+        is_corrected = abs(metrics.clipping_correction) > MAX_MEAN_CHANGE
+        yield make_note("mean-kept", share=MAX_MEAN_CHANGE, corrected=is_corrected)
 
 
 def list_trace_notes(traces: TraceComparison | None) -> tuple[Note, ...]:

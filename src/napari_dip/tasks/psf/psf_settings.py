@@ -6,10 +6,12 @@ Sizes and refusals are computed without torch, which is loaded only for a kernel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, isclose, sqrt
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from napari_dip.engine.constants import AIRY_RADIUS_FACTOR, GAUSSIAN_RADIUS_SIGMAS
 from napari_dip.errors import Refusal, make_refusal
@@ -29,7 +31,29 @@ if TYPE_CHECKING:
 #: Refractive index of immersion oil, ISO 8036. The PSF of a single plane in focus does not depend
 #: on it; it only has to exceed the numerical aperture.
 OIL_REFRACTIVE_INDEX = 1.518
-_Length = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+#: Shortest wavelength of light microscopes, in nanometres: that of ultraviolet light. A smaller
+#: number is in micrometres.
+MIN_WAVELENGTH = 100.0
+#: Smallest size of a pixel, in nanometres: a hundredth of the smallest that a microscope needs.
+MIN_PIXEL_SIZE = 0.5
+
+
+def _require_nanometres(value: float, *, least: float) -> float:
+    """Refuse a length that is not in nanometres."""
+    if value < least:
+        text = "Input should be in nanometres, so at least {least}"
+        raise PydanticCustomError("nanometres", text, {"least": f"{least:g}"})
+    return value
+
+
+_Length = Annotated[
+    float,
+    Field(gt=0, le=1e6, allow_inf_nan=False),
+    AfterValidator(partial(_require_nanometres, least=MIN_PIXEL_SIZE)),
+]
+_WavelengthLength = Annotated[
+    _Length, AfterValidator(partial(_require_nanometres, least=MIN_WAVELENGTH))
+]
 _Width = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 
 
@@ -76,7 +100,7 @@ NumericalAperture = Annotated[
     load_setting("na", is_required=_lacks_psf_image, relevant_when=_has_psf_data),
 ]
 Wavelength = Annotated[
-    _Length | None,
+    _WavelengthLength | None,
     load_setting("wavelength", is_required=_lacks_psf_image, relevant_when=_has_psf_data),
 ]
 PixelSize = Annotated[
@@ -99,7 +123,9 @@ RefractiveIndex = Annotated[
     Annotated[float, Field(ge=1, le=4, allow_inf_nan=False)],
     load_setting("refractive_index", relevant_when=_has_optics),
 ]
-Excitation = Annotated[_Length | None, load_setting("excitation", relevant_when=_is_confocal)]
+Excitation = Annotated[
+    _WavelengthLength | None, load_setting("excitation", relevant_when=_is_confocal)
+]
 Pinhole = Annotated[
     Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
     load_setting("pinhole", relevant_when=_is_confocal),
