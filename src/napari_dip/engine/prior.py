@@ -231,6 +231,9 @@ class StepInput(NamedTuple):
         then one of the measured grid.
     target_noise : Tensor or None
         (B, C, *size), noise that is subtracted from the measurement to get the target.
+    completed_fraction : float or None
+        Share of the time of the final inference that is complete after this sample; None: the
+        share of the pixels that are predicted.
     """
 
     network_input: Tensor
@@ -239,6 +242,7 @@ class StepInput(NamedTuple):
     window: Window | None = None
     bypasses_operator: bool = False
     target_noise: Tensor | None = None
+    completed_fraction: float | None = None
 
 
 class Prior(ABC):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
+from engine.fit.schedules import make_single_phase_schedule
+from fit_inputs import make_plain_fit_input, make_task_setup
+from napari_dip.engine.fit.loop import fit
 from napari_dip.engine.fit.state import FitProgress
-from napari_dip.engine.fit.stopping import Control, ValidationRecord
+from napari_dip.engine.fit.stopping import Control, ValidationRecord, never_stop
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.machine import Machine
@@ -15,9 +20,13 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.progress import TIME_LEFT_MARGIN
 from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.tasks import Inpaint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.problem import Problem
 
 MACHINE = Machine(
     cores=2,
@@ -186,6 +195,57 @@ def test_the_time_left_is_a_bound_and_right_within_a_quarter() -> None:
             comes = each * (100 - iteration) + expect_ending(make_plan(), each)
             assert seconds is not None
             assert comes <= seconds <= 1.25 * comes
+
+
+def make_filling_fit(grid: tuple[int, ...]) -> tuple[Problem, Prior]:
+    """A fit that fills a small hole of one plane, and of a single plane denoises the others."""
+    fit_input = replace(make_plain_fit_input(grid), prior_key="masked-input")
+    measured = torch.ones(1, 1, *grid)
+    measured[..., 8:12, 8:12] = 0
+    if len(grid) > 2:
+        measured[:, :, 1:] = 1
+    validation = fit_input.masks.validation
+    masks = replace(fit_input.masks, measured=measured, select_validation=lambda **_: validation)
+    unmasked = "keep" if len(grid) > 2 else "denoise"
+    setup = make_task_setup(Inpaint(unmasked=unmasked), replace(fit_input, masks=masks))
+    return setup.problem, setup.prior
+
+
+@pytest.mark.parametrize("grid", [(40, 40), (4, 24, 24)])
+def test_time_left_of_the_last_phase_is_at_most_twice_what_comes(grid: tuple[int, ...]) -> None:
+    """Hours were said where 10 s came.
+
+    The first passes predict the few pixels of the holes, and take as long as the others. Before
+    them, no validation reported the end of the refit.
+    """
+    plan = preflight(
+        make_recipe("inpaint", max_iterations=35),
+        ImageHeader(name="cells", shape=grid, dtype="uint16", axes="ZYX"[-len(grid) :]),
+        MACHINE,
+        {"mask": ImageHeader(name="mask", shape=grid, dtype="uint8", axes="ZYX"[-len(grid) :])},
+    )
+    assert isinstance(plan, Plan)
+    refit = plan.fit_config.refit_iterations
+    hands = ManualClock()
+    monitor = RunMonitor(plan, hands.poll_control, None, hands.monotonic)
+    monitor.start_fit(1, 0)
+
+    def poll_control() -> Control:  # once an iteration, and once a pass
+        hands.time += 1.0
+        return Control.GO
+
+    schedule = make_single_phase_schedule(35 - refit, 0.001, refit_iterations=refit)
+    problem, prior = make_filling_fit(grid)
+    loop = fit(problem, prior, schedule, never_stop, seed=0, poll_control=poll_control)
+    said = []
+    for progress in loop:
+        seconds_left = monitor.make_event(progress, None).seconds_left
+        if progress.inference_fraction:
+            said.append((hands.time, seconds_left))
+    assert len(said) > 3
+    for now, seconds_left in said:
+        assert seconds_left is not None
+        assert seconds_left <= 2 * (said[-1][0] - now) + 1
 
 
 def test_nothing_is_said_of_the_time_left_from_a_first_iteration_alone() -> None:

@@ -65,7 +65,8 @@ def fit(
     Yields
     ------
     FitProgress
-        After each validation, for each preview, and during the final inference.
+        After each validation, at the end of the refit, for each preview, and during the final
+        inference.
 
     Returns
     -------
@@ -128,12 +129,14 @@ def _refit_on_all_pixels(
         return Control.GO
     state.validated_estimate = state.make_preview()
     trainer.uses_validation_pixels = True
-    for _ in range(schedule.refit_iterations):
+    last_iteration = trainer.iteration + schedule.refit_iterations
+    while trainer.iteration < last_iteration:
         control = _wait_while_paused(poll_control)
         if control is not Control.GO:
             return control
         trainer.advance()
-        if trainer.iteration % schedule.validation_interval == 0:
+        is_last = trainer.iteration == last_iteration
+        if is_last or trainer.iteration % schedule.validation_interval == 0:
             yield state.make_progress()
         if is_preview_due(False):
             yield state.make_progress(estimate=trainer.problem.make_preview(trainer.predict()))

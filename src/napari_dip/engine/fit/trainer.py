@@ -400,7 +400,8 @@ def _merge_inference(prior: Prior, network: nn.Module, mean: Tensor) -> Iterator
             placed = _place_on_grid(sample, valid * estimate.log_variance, prior.grid)
             log_variance = placed if log_variance is None else log_variance + placed
         covered_fraction += float(valid.sum()) / len(valid) / pixel_count
-        yield covered_fraction
+        completed = sample.completed_fraction
+        yield covered_fraction if completed is None else completed
     yield Estimate(mean, log_variance)
 
 

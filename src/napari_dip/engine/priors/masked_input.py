@@ -6,7 +6,7 @@ is several smooth fillings of all masked pixels, and a channel that marks visibl
 
 from __future__ import annotations
 
-from itertools import compress, product
+from itertools import compress, count, product
 from typing import TYPE_CHECKING
 
 import torch
@@ -331,7 +331,10 @@ class MaskedInputPrior(VariancePrior):
         )
 
     def make_inference_samples(self) -> Iterator[StepInput]:
-        """Yield the measurement in each orientation, then inputs to predict measured pixels."""
+        """Yield the measurement in each orientation, then inputs to predict measured pixels.
+
+        All take as long, although the first ones predict few pixels.
+        """
         copies = self.list_hole_copies()
         predicted = self.measured_mask if self.predicts_measured else self.validation_mask
         if copies:
@@ -341,6 +344,8 @@ class MaskedInputPrior(VariancePrior):
             product((False, True) if self.uses_mirroring else (False,), repeat=len(self.grid))
         )
         start = (0,) * len(self.grid)
+        fold_count = INFERENCE_FOLDS if self.predicts_measured else 1
+        numbers, total = count(1), len(orientations) + len(copies) + fold_count
         for flips in orientations:
             flipped_dims = tuple(compress(axes, flips))
             window = Window(start=start, size=self.grid, flipped_dims=flipped_dims)
@@ -351,14 +356,21 @@ class MaskedInputPrior(VariancePrior):
                 network_input,
                 output_mask=window.crop(1 - predicted) / len(orientations),
                 window=window,
+                completed_fraction=next(numbers) / total,
             )
         for hidden in copies:
             network_input = self._make_masked_input(self.measurement, self.measured_mask - hidden)
-            yield StepInput(network_input, output_mask=hidden * predicted)
+            yield StepInput(
+                network_input,
+                output_mask=hidden * predicted,
+                completed_fraction=next(numbers) / total,
+            )
             predicted = predicted * (1 - hidden)
-        for fold in split_into_folds(predicted, INFERENCE_FOLDS if self.predicts_measured else 1):
+        for fold in split_into_folds(predicted, fold_count):
             network_input = self._make_masked_input(self.measurement, self.measured_mask - fold)
-            yield StepInput(network_input, output_mask=fold)
+            yield StepInput(
+                network_input, output_mask=fold, completed_fraction=next(numbers) / total
+            )
 
     def list_hole_copies(self) -> list[Tensor]:
         """List the same masks at every inference; none for single pixels, or in denoising."""

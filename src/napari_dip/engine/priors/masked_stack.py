@@ -379,29 +379,40 @@ class MaskedStackPrior(VariancePrior):
         Planes without a pixel to predict are left out.
         """
         predicted = self.measured_mask if self.predicts_measured else self.validation_mask
+        predicted_planes = predicted.amax((0, 1, 3, 4)).nonzero()[:, 0].tolist()
+        fold_count = (
+            INFERENCE_FOLDS if self.predicts_measured and not self.hides_whole_planes else 1
+        )
+        hole_planes = len(self.holes.planes)
+        total = len(MIRROR_AXES) * hole_planes + fold_count * len(predicted_planes)
+        completed = 0  # planes that went through the network, each as long
         planes = find_visible_planes(self.measured_mask)
-        for direction, flipped_dims in enumerate(MIRROR_AXES if self.holes.planes else ()):
+        for direction, flipped_dims in enumerate(MIRROR_AXES if hole_planes else ()):
             window = self._make_plane_window(tuple(self.holes.planes), flipped_dims)
             network_input = self._make_masked_input(
                 window, planes, window.crop(self.measured_mask), is_reversed=bool(direction % 2)
             )
+            completed += hole_planes
             yield StepInput(
                 network_input,
                 output_mask=window.crop(1 - self.measured_mask) / len(MIRROR_AXES),
                 window=window,
+                completed_fraction=completed / total,
             )
-        predicted_planes = predicted.amax((0, 1, 3, 4)).nonzero()[:, 0].tolist()
         window = self._make_plane_window(tuple(predicted_planes))
-        fold_count = (
-            INFERENCE_FOLDS if self.predicts_measured and not self.hides_whole_planes else 1
-        )
         for fold in split_into_folds(predicted, fold_count) if predicted_planes else ():
             visible, nearest = torch.zeros_like(fold), self.visible_planes
             if not self.hides_whole_planes:
                 visible = self.measured_mask - fold
                 nearest = find_visible_planes(visible)
             network_input = self._make_masked_input(window, nearest, window.crop(visible))
-            yield StepInput(network_input, output_mask=window.crop(fold), window=window)
+            completed += len(predicted_planes)
+            yield StepInput(
+                network_input,
+                output_mask=window.crop(fold),
+                window=window,
+                completed_fraction=completed / total,
+            )
 
     def _compute_neighbour_weight(self) -> float:
         """Return the weight of neighbouring planes against the plane's own filling, 0 to 1.
