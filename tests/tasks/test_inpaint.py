@@ -477,3 +477,17 @@ def test_one_bright_pixel_on_black_does_not_end_the_fit() -> None:
     result = dip.inpaint(image, mask=mask, preset="fast")
     assert result.stop.reason is StopReason.ITERATIONS
     assert np.abs(result.image[mask]).max() < 20
+
+
+@pytest.mark.parametrize("prior", ["auto", "masked-input", "random-input"])
+@pytest.mark.parametrize("holes", [make_random_mask(64), make_square_hole(6), make_square_hole(40)])
+@pytest.mark.parametrize("planes", [1, 4])
+def test_the_plan_knows_every_prior_that_holes_may_select(
+    prior: str, holes: np.ndarray, planes: int
+) -> None:
+    task, grid = Inpaint(prior=prior), (planes, 64, 64)[planes == 1 :]
+    header = ImageHeader(name="cells", shape=grid, dtype="float32", axes="ZYX"[planes == 1 :])
+    plan = make_task_plan(task, header, axes=header.axes)
+    inspection = inspect_stack(task, np.where(np.broadcast_to(holes, grid), np.nan, 1)[None, None])
+    assert isinstance(inspection, Inspection)
+    assert inspection.prior_key in {plan.prior_key, *plan.other_priors}

@@ -214,10 +214,8 @@ class FitMasks:
 
     Attributes
     ----------
-    measured : Tensor
-        (1, 1, *grid): 1 at measured pixels.
-    validation : Tensor
-        (1, 1, *grid): 1 at validation pixels.
+    measured, validation : Tensor
+        (1, 1, *grid): 1 at measured pixels, and at validation pixels.
     excluded : Tensor
         (1, 1, *grid): 1 at pixels kept out of the fit: validation pixels, guard bands, impulses.
     blind_spot_size : tuple of int
@@ -435,6 +433,8 @@ class TaskPlan:
         Why a prior runs, for the report, by prior; "{blind_spot}" stands for its size.
     fallback_prior_key : str
         Prior that replaces `prior_key` where the noise does not suit it (`run_plan.py`); "": none.
+    other_priors : mapping of str to str
+        Priors that `inspect` may choose, each with the unusual images that get it; "": usual ones.
     architecture : str
         Name of the architecture of priors with random input.
     factors : mapping of str to int
@@ -457,8 +457,7 @@ class TaskPlan:
     setup_seconds, ending_pixel_seconds : float
         Time of `setup` for each fit, and per pixel and channel of what follows it, on a CPU.
     uses_clipping_correction, uses_half_resolution : bool
-        Whether noise that was clipped at black or white is corrected, and whether an oversampled
-        image may be fitted at half its size.
+        Whether clipped noise is corrected, and an oversampled image may be fitted at half its size.
     keeps_measured_pixels : bool
         Whether measured pixels keep their values in the result.
     notes : tuple of Note
@@ -470,6 +469,7 @@ class TaskPlan:
     prior_key: str = DEFAULT_PRIOR
     prior_reasons: Mapping[str, str] = field(default_factory=dict)
     fallback_prior_key: str = ""
+    other_priors: Mapping[str, str] = field(default_factory=dict)
     architecture: str = "preset"
     factors: Mapping[str, int] = field(default_factory=dict)
     network_grid: tuple[int, ...] | None = None

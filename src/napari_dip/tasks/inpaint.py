@@ -114,11 +114,22 @@ class Inpaint(Task):
             stacks="volume",  # neighbouring planes show most of what is missing in a plane
             prior_key=INPAINTING_PRIORS.select(self.prior)[0].key,
             fallback_prior_key="" if keeps_noise else get_denoising_prior(knows_noise=False).key,
+            other_priors=self._list_other_priors(axes),
             # filling in needs the closest neighbours; noise that they share may be kept
             blind_spot_shape=SINGLE_PIXEL if keeps_noise else (),
             keeps_measured_pixels=self.unmasked == "keep",
             notes=_list_mask_notes(header, extra_headers.get("mask")),
         )
+
+    def _list_other_priors(self, axes: str) -> dict[str, str]:
+        """List the priors that holes with a shape may select, as `TaskPlan.other_priors`."""
+        if PRIOR_SPECS[INPAINTING_PRIORS.select(self.prior)[0].key].input_traits.is_random_noise:
+            return {}
+        others = {_get_suitable_prior("narrow"): ""}
+        if self.prior == AUTOMATIC and axes == "YX":
+            wide = f"holes wider than {2 * MIN_DEEP_HOLE} pixels"
+            others[_get_suitable_prior("wide")] = wide
+        return others
 
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Find the marked and NaN pixels, and choose the prior by them."""

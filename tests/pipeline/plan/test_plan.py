@@ -335,10 +335,46 @@ def test_a_plan_names_the_longer_time_of_unusual_noise_where_the_prior_is_automa
     automatic = plan_image((512, 512), "YX", preset="fast")
     chosen = plan_image((512, 512), "YX", preset="fast", prior="r2r")
     assert isinstance(automatic, Plan) and isinstance(chosen, Plan)
-    assert automatic.fallback_costs is not None
-    assert automatic.fallback_costs.total_seconds > 1.5 * automatic.seconds
+    (blind_spot_costs,) = automatic.other_costs.values()
+    assert blind_spot_costs.total_seconds > 1.5 * automatic.seconds
     assert re.search(r"up to .*, or .* for unusual noise, ", automatic.summary)
     assert "unusual" not in chosen.summary
+
+
+def plan_inpainting(shape: tuple[int, ...], **settings: object) -> Plan:
+    axes = "ZYX"[-len(shape) :]
+    plan = preflight(
+        make_recipe("inpaint", **settings),
+        ImageHeader(name="cells", shape=shape, dtype="uint8", axes=axes),
+        MACHINE,
+        {"mask": ImageHeader(name="mask", shape=shape, dtype="uint8", axes=axes)},
+    )
+    assert isinstance(plan, Plan)
+    return plan
+
+
+@pytest.mark.parametrize("preset", ["instant", "fast", "balanced", "best"])
+def test_a_plan_names_the_longer_time_of_wide_holes_where_the_prior_is_automatic(
+    preset: str,
+) -> None:
+    """It said 7 s where 37 came, as it cannot know the holes."""
+    automatic = plan_inpainting((128, 128), preset=preset)
+    assert re.search(r"up to .*, or .* for holes wider than 24 pixels, ", automatic.summary)
+    for prior in ("masked-input", "random-input"):
+        assert "wider" not in plan_inpainting((128, 128), preset=preset, prior=prior).summary
+    limited = plan_inpainting((128, 128), preset=preset, time_limit=2.0)
+    assert "up to 2 s, " in limited.summary
+
+
+@pytest.mark.parametrize(("shape", "is_longer"), [((8, 96, 96), True), ((512, 512), False)])
+def test_a_plan_counts_the_longer_prior_of_scattered_and_narrow_holes(
+    shape: tuple[int, ...], is_longer: bool
+) -> None:
+    plan = plan_inpainting(shape, preset="instant")
+    scattered = plan.costs.total_seconds
+    narrow = plan.other_costs["masked-input-shapes"].total_seconds
+    assert (narrow > scattered) == is_longer
+    assert plan.seconds == max(scattered, narrow)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells without torch")

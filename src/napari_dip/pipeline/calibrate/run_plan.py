@@ -234,7 +234,7 @@ def make_run_plan(
         network=network,
         peak_bytes=peak_bytes,
         costs=costs,
-        fallback_costs=None,
+        other_costs={},
         notes=(*notes, *device_notes),
     )
 

@@ -114,13 +114,14 @@ def preflight(
     threads = choose_thread_count(machine, plane_pixels, run_settings.threads)
     estimate = partial(estimate_run, device=device, threads=threads, cpu=machine)
     peak_bytes, costs = estimate(image, fit_config, units, tiles)
-    fallback_costs = None
-    if task_plan.fallback_prior_key and not network:
-        fallback_config, _ = choose_fit_config(
-            recipe, task_plan, header, task_plan.fallback_prior_key, is_volume=layout.is_volume
-        )
-        fallback_units = make_units(image, fallback_config, tiles)
-        _, fallback_costs = estimate(image, fallback_config, fallback_units, tiles)
+    other_costs = {}
+    for prior_key in () if network else (task_plan.fallback_prior_key, *task_plan.other_priors):
+        if prior_key:
+            other_config, _ = choose_fit_config(
+                recipe, task_plan, header, prior_key, is_volume=layout.is_volume
+            )
+            other_units = make_units(image, other_config, tiles)
+            _, other_costs[prior_key] = estimate(image, other_config, other_units, tiles)
     return Plan(
         recipe=recipe,
         task_plan=task_plan,
@@ -147,7 +148,7 @@ def preflight(
         has_bfloat16=machine.has_bfloat16,
         thread_flops=machine.thread_flops,
         network=network,
-        fallback_costs=fallback_costs,
+        other_costs=other_costs,
     )
 
 

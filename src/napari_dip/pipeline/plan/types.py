@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 ITERATIONS_PER_VALIDATION = 25
 #: Maximum number of validations of a joint fit; each predicts all its training regions.
 MAX_JOINT_VALIDATIONS = 10
-#: The time of the fallback prior is named from this multiple of the usual time on; `fast` has 3.
+#: The time of another prior is named from this multiple of the usual time on; `fast` has 3.
 MIN_NAMED_TIME_RATIO = 1.5
+UNUSUAL_NOISE = "unusual noise"  #: For which images the fallback prior is, for the user.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -409,8 +410,9 @@ class Plan(ImagePlan):
         Whether the CPU has bfloat16 instructions, for the estimate of costs.
     network : JointNetwork or None
         Network that was fitted to other files and is applied to this image.
-    fallback_costs : CostEstimate or None
-        Costs of the fallback prior, which is used for weak or unmeasured noise and few photons.
+    other_costs : mapping of str to CostEstimate
+        Costs of the priors that the pixels may select instead, by key: that for noise which does
+        not suit the planned one, and those of `TaskPlan.other_priors`.
     """
 
     units: tuple[WorkUnit, ...]
@@ -425,7 +427,7 @@ class Plan(ImagePlan):
     tile_side: int = 0
     has_bfloat16: bool = False
     network: JointNetwork | None = None
-    fallback_costs: CostEstimate | None = None
+    other_costs: Mapping[str, CostEstimate] = field(default_factory=dict)
 
     @property
     def factors(self) -> tuple[int, ...]:
@@ -448,22 +450,30 @@ class Plan(ImagePlan):
 
     @property
     def seconds(self) -> float:
-        """Estimated time if no fit stops early, in seconds; at most the time limit."""
-        return self._limit_seconds(self.costs)
+        """Estimated time of the longest usual prior without early stop; at most the time limit."""
+        usual = [costs for key, costs in self.other_costs.items() if not self._describe_case(key)]
+        return max(map(self._limit_seconds, (self.costs, *usual)))
 
     def _limit_seconds(self, costs: CostEstimate) -> float:
         total = (1 + self.repeatability_run_count) * costs.total_seconds
         limit = self.recipe.run_settings.time_limit
         return total if limit is None else min(total, limit)
 
+    def _describe_case(self, prior_key: str) -> str:
+        """Describe the unusual images that get another prior; "" if they are usual."""
+        is_fallback = prior_key == self.task_plan.fallback_prior_key
+        return UNUSUAL_NOISE if is_fallback else self.task_plan.other_priors[prior_key]
+
     @property
     def time_summary(self) -> str:
-        """Estimated time for the user, and that of the fallback prior where it is longer."""
-        text = f"up to {format_duration(self.seconds)}"
-        longer = self._limit_seconds(self.fallback_costs) if self.fallback_costs else 0.0
+        """Estimated time for the user, and that of the longest other prior where it is longer."""
+        text, longer, case = f"up to {format_duration(self.seconds)}", 0.0, ""
+        for prior_key, costs in self.other_costs.items():
+            if self._limit_seconds(costs) > longer:
+                longer, case = self._limit_seconds(costs), self._describe_case(prior_key)
         if longer < MIN_NAMED_TIME_RATIO * self.seconds:
             return text
-        return f"{text}, or {format_duration(longer)} for unusual noise"
+        return f"{text}, or {format_duration(longer)} for {case}"
 
     @property
     def repeatability_run_count(self) -> int:

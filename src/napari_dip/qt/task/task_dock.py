@@ -203,8 +203,11 @@ class TaskDock(QWidget):
             layer, scheduler = self.image_chooser.get_layer(), get_scheduler()
             text = describe_plan(plan, layer, time, scheduler=scheduler)
             self.plan_label.setText("\n".join([text, *map(str, notes)]))
-        has_longer = not isinstance(answer, Refusal) and plan.fallback_costs is not None
-        noise_tip = DOCK_TEXTS["dock-noise-tooltip"] if has_longer else ""
+        may_fall_back = (
+            not isinstance(answer, Refusal)
+            and plan.task_plan.fallback_prior_key in plan.other_costs
+        )
+        noise_tip = DOCK_TEXTS["dock-noise-tooltip"] if may_fall_back else ""
         self.plan_label.setToolTip(load_tooltip("dock-plan-tooltip", noise_tip))
         self.jobs.set_planned(not isinstance(answer, Refusal))
 
