@@ -77,3 +77,17 @@ def test_photon_counts_of_a_bright_texture_are_recognised():
     light = np.full((SIDE, SIDE), 2.0)
     light[: SIDE // 2] = (20 + 8 * texture / texture.std()).clip(0)[: SIDE // 2]
     assert estimate(rng.poisson(light).astype(np.float64)).counts_photons
+
+
+def test_photon_counts_of_a_grainy_object_are_recognised():
+    rng = np.random.default_rng(0)
+    light = data.cell()[:256, :256] / 255.0
+    grains = 0.4 * rng.poisson((light**3).clip(0.01) * 30 / 0.4)
+    assert estimate(rng.poisson(grains).astype(np.float64)).counts_photons
+
+
+def test_noise_twice_as_strong_as_that_of_counts_is_no_photon_noise():
+    rng = np.random.default_rng(0)
+    light = data.cell()[:256, :256] / 255.0
+    grains = 1.0 * rng.poisson((light**3).clip(0.01) * 30)
+    assert not estimate(rng.poisson(grains).astype(np.float64)).counts_photons
