@@ -38,7 +38,7 @@ from napari_dip.pipeline.assess.artefact_detection import NO_CLIPPED_PIXELS, det
 from napari_dip.pipeline.assess.card import NO_BREAK, make_card
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
 from napari_dip.pipeline.assess.report_fields import has_reported_pixels, migrate_record
-from napari_dip.pipeline.calibrate.inputs import arrange_inputs, inspect_early
+from napari_dip.pipeline.calibrate.inputs import arrange_inputs, fill_empty_areas, inspect_early
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.execute.tile_calibration import measure_tiles
 from napari_dip.pipeline.interactive_run import make_keep_after_control
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageHeader
+    from napari_dip.io import AnyArray, ImageHeader
     from napari_dip.pipeline.calibrate.types import RunInputs
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
@@ -152,7 +152,11 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, header: ImageHeader
     run_inputs, input_notes = _inspect_pixels(plan, inputs)
     if "residual" in options.outputs and plan.task_plan.keeps_measured_pixels:
         options.print_lines(make_note("residual-zero"))
-    printed_notes = [*_list_plan_notes(plan), *_list_clipping_notes(plan, inputs), *input_notes]
+    printed_notes = [
+        *_list_plan_notes(plan),
+        *_list_clipping_notes(plan, run_inputs, inputs["image"]),
+        *input_notes,
+    ]
     options.print_lines(f"{plan.summary} {PLAN_TIME_NOTE}", *printed_notes)
     checkpoints = _open_run_store(options)
     with InterruptCatcher(is_quiet=options.quiet) as interrupt:
@@ -276,11 +280,16 @@ def _list_plan_notes(plan: Plan) -> list[Note]:
     return list(dict.fromkeys((*plan.header.axes_notes, *plan.notes)))
 
 
-def _list_clipping_notes(plan: Plan, inputs: Mapping[str, Any]) -> tuple[Note, ...]:
+def _list_clipping_notes(
+    plan: Plan, run_inputs: RunInputs | None, image: AnyArray
+) -> tuple[Note, ...]:
     """Return notes about clipped pixels, before the run spends time on them."""
-    if plan.task_plan.keeps_measured_pixels or plan.tiles:
+    if plan.task_plan.keeps_measured_pixels or run_inputs is None:  # with tiles
         return ()
-    _, largest = detect_clipped_pixels(inputs["image"])
+    if plan.recipe.task.spec.keeps_pixel_grid:  # a burnt-in mark is not saturated
+        filled, count = fill_empty_areas(run_inputs.stack)
+        image = filled.astype(image.dtype) if count else image
+    _, largest = detect_clipped_pixels(image)
     return list_clipping_notes(NO_CLIPPED_PIXELS, largest)  # the noise tells whether dark ones are
 
 

@@ -4,7 +4,8 @@ An outlier is an isolated pixel far outside the range of all others, such as a h
 ray. A single value of 10^6 in an image of 0 to 255 would determine range, noise and mean. An empty
 area holds one value because nothing was recorded there, such as the padding of a mosaic or the
 corners of a rotated image. Its edge would count as structure, and its inside as an image without
-noise. Where the result has the pixels of the input, both keep their values.
+noise. A burnt-in mark, such as a scale bar, counts as an empty area too: it would determine the
+range. Where the result has the pixels of the input, outliers and empty areas keep their values.
 """
 
 from __future__ import annotations
@@ -71,6 +72,23 @@ SURROUNDING_WIDTH = 4
 _NEIGHBOURS = ((1, 1, 1), (1, 0, 1), (1, 1, 1))
 #: Number of values that are tried in a plane, the most frequent ones of areas of one value.
 MAX_EMPTY_VALUES = 4
+#: Least distance of a burnt-in mark from all other pixels, in units of their range: at most 0.05 in
+#: 616 of 618 channels of photographs and micrographs (docs/constants.md).
+MIN_MARK_GAP = 0.25
+#: Least distance of a burnt-in mark in mean steps of the other grey values: less than two steps in
+#: the other two channels.
+MIN_MARK_STEPS = 4
+#: Fewest pixels of a burnt-in mark: a text of four letters 10 pixels high has 72.
+MIN_MARK_PIXELS = 16
+#: Maximum share of a plane that is a burnt-in mark: 0.024 of 128 x 128 pixels for a text and a bar.
+MAX_MARK_FRACTION = 0.1
+#: Sizes along Y and X of the strokes of a burnt-in mark, in pixels.
+MARK_STROKES = ((2, 2), (1, 4), (4, 1))
+#: Least share of a burnt-in mark in strokes: 0.68 or more of texts 10 to 20 pixels high, 0.08 of
+#: salt on 20 % of the pixels.
+MIN_STROKE_FRACTION = 0.5
+#: Maximum area of the parts of a burnt-in mark, in squares of their length (docs/constants.md).
+MAX_MARK_COMPACTNESS = 0.5
 #: Maximum share of a plane that is filled in; beyond, there is too little to mirror.
 MAX_FILLED_FRACTION = 0.9
 
@@ -376,7 +394,7 @@ def _iter_empty_areas(stack: Float32Array) -> Iterator[tuple[Any, BoolArray]]:
         empty = np.ones(stack.shape[-2:], bool)
         for plane in stack[index]:
             if empty.any() and plane.min() < plane.max():
-                empty &= _find_empty_area(plane)
+                empty &= _find_empty_area(plane) | _find_mark(plane)
         if empty.any():
             yield index, empty
 
@@ -384,8 +402,8 @@ def _iter_empty_areas(stack: Float32Array) -> Iterator[tuple[Any, BoolArray]]:
 def _find_empty_area(plane: Float32Array) -> BoolArray:
     """Return a mask of areas of one value in (Y, X), darker or brighter than what surrounds them.
 
-    Areas of the highest value are saturated rather than empty; in those with single other pixels,
-    photons were counted.
+    Areas of the highest value are saturated rather than empty, unless `_find_mark` finds them; in
+    those with single other pixels, photons were counted.
     """
     empty, width = np.zeros(plane.shape, bool), SURROUNDING_WIDTH
     # the square window, without which there are no tips, holds a whole block of this side
@@ -418,6 +436,45 @@ def _find_empty_area(plane: Float32Array) -> BoolArray:
             if min(shares) <= MAX_SURROUNDING_SHARE and not has_photons.any():
                 empty[around] |= area
     return empty
+
+
+def _find_mark(plane: Float32Array) -> BoolArray:
+    """Return a mask of what was burnt into (Y, X), such as a scale bar or a text.
+
+    It has the highest or the lowest value, far from all others, and consists of strokes. Saturated
+    structure has a rim of every brightness up to the limit. Around sharp spots this rim may fall
+    between pixels, but they are round. Salt and pepper are scattered.
+    """
+    mark = np.zeros(plane.shape, bool)
+    for value in (plane.max(), plane.min()):
+        has_value = plane == value
+        count = np.count_nonzero(has_value)
+        if not MIN_MARK_PIXELS <= count <= MAX_MARK_FRACTION * plane.size:
+            continue
+        others = plane[~(has_value | mark)]
+        low, high = float(others.min()), float(others.max())
+        gap = max(float(value) - high, low - float(value))
+        if high == low or gap < MIN_MARK_GAP * (high - low):
+            continue
+        if gap * (len(np.unique(others)) - 1) < MIN_MARK_STEPS * (high - low):
+            continue
+        if _consists_of_strokes(has_value):
+            mark |= has_value
+    return mark
+
+
+def _consists_of_strokes(mask: BoolArray) -> bool:
+    """Return whether most pixels of (Y, X) lie in strokes of long or hollow parts."""
+    from scipy.ndimage import binary_opening, find_objects, label
+
+    strokes = np.logical_or.reduce([binary_opening(mask, np.ones(side)) for side in MARK_STROKES])
+    if strokes.sum() < MIN_STROKE_FRACTION * mask.sum():
+        return False
+    parts, _ = label(mask, np.ones((3, 3)))
+    areas = np.bincount(parts.ravel())[1:]
+    lengths = [max(span.stop - span.start for span in spans) for spans in find_objects(parts)]
+    compactness = float((areas**2 / np.square(lengths)).sum() / areas.sum())
+    return compactness <= MAX_MARK_COMPACTNESS
 
 
 def _find_mirrored_pixels(empty: BoolArray) -> npt.NDArray[np.intp]:
