@@ -286,9 +286,8 @@ def _list_clipping_notes(
     """Return notes about clipped pixels, before the run spends time on them."""
     if plan.task_plan.keeps_measured_pixels or run_inputs is None:  # with tiles
         return ()
-    if plan.recipe.task.spec.keeps_pixel_grid:  # a burnt-in mark is not saturated
-        filled, count = fill_empty_areas(run_inputs.stack)
-        image = filled.astype(image.dtype) if count else image
+    filled, count = fill_empty_areas(run_inputs.stack)  # a burnt-in mark is not saturated
+    image = filled.astype(image.dtype) if count else image
     _, largest = detect_clipped_pixels(image)
     return list_clipping_notes(NO_CLIPPED_PIXELS, largest)  # the noise tells whether dark ones are
 

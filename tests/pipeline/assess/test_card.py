@@ -94,6 +94,7 @@ CLAIMS = {
     "holes-filled": {},
     "holes-far": {},
     "mask-mostly": {},
+    "mark-fitted": {},
     "holes-smooth": {},
     "clipping-corrected": {"clipped": "accounted for"},
     "pixels-saturated": {"clipped": "stays"},

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.data import camera
 
 import napari_dip as dip
-from napari_dip.pipeline.calibrate.inputs import find_kept_pixels
+from napari_dip.pipeline.calibrate.inputs import fill_empty_areas, find_kept_pixels
 
 SIDE = 128
 RNG = np.random.default_rng(0)
@@ -17,6 +17,7 @@ CLEAN = camera()[100 : 100 + SIDE, 180 : 180 + SIDE].astype(np.float64) / 2 + 10
 NOISY = RNG.poisson(CLEAN).astype(np.uint16)
 IS_BAR = np.zeros(NOISY.shape, bool)
 IS_BAR[110:116, 70:120] = True
+NOWHERE = np.zeros_like(IS_BAR)
 
 
 def burn_in(value: int, mark: np.ndarray = IS_BAR) -> np.ndarray:
@@ -48,6 +49,24 @@ def test_a_burnt_in_text_is_found_also_where_it_is_black():
 def test_bars_of_both_extremes_are_found():
     both = np.where(np.roll(IS_BAR, -60, axis=0), 0, burn_in(65535) + np.uint16(100) * ~IS_BAR)
     np.testing.assert_array_equal(find(both), IS_BAR | np.roll(IS_BAR, -60, axis=0))
+
+
+def test_a_mark_in_one_channel_is_filled_there_alone():
+    channels = np.stack([burn_in(65535), NOISY, NOISY])[None].astype(np.float32)
+    filled, count = fill_empty_areas(channels)
+    assert count == IS_BAR.sum()
+    assert filled[0, 0].max() <= NOISY.max()
+    np.testing.assert_array_equal(filled[0, 1:], channels[0, 1:])
+    kept = find_kept_pixels(channels, filled)
+    np.testing.assert_array_equal(kept[0], [IS_BAR, NOWHERE, NOWHERE])
+
+
+def test_a_mark_beside_padding_is_filled_with_measured_pixels():
+    padded = burn_in(65535).astype(np.float32)
+    padded[117:] = 0
+    filled, _ = fill_empty_areas(padded[None, None])
+    assert 0 < filled.min()
+    assert filled.max() <= NOISY.max()
 
 
 def make_saturated_spot(width: float) -> np.ndarray:
@@ -98,3 +117,13 @@ def test_a_burnt_in_scale_bar_does_not_change_the_noise():
     stds = [report.channels[0].darkest_std for report in (plain, marked)]
     assert stds[1] == pytest.approx(stds[0], rel=0.1)
     assert marked.upper_clipping.fraction == 0
+
+
+def test_a_mark_that_a_task_cannot_put_back_is_told():
+    result = dip.super_resolve(burn_in(65535), factor=2, preset="instant", max_iterations=5)
+    notes = " ".join(result.report["notes"])
+    assert "A mark of one grey value (65535)" in notes
+    assert "saturated" not in notes
+    assert result.report["verdict"]["kind"] == "look-closer"
+    plain = dip.super_resolve(NOISY, factor=2, preset="instant", max_iterations=5)
+    assert "mark" not in " ".join(plain.report["notes"])

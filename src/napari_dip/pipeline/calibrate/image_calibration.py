@@ -30,6 +30,7 @@ from napari_dip.pipeline.calibrate.inputs import (
     fill_empty_areas,
     fill_outliers,
     fill_pixels,
+    list_mark_notes,
     make_empty_note,
     make_outlier_note,
 )
@@ -140,11 +141,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
             stack, noise, blind_spot_size, constant_channels, is_camera=is_camera
         )
     correction = inputs.camera_correction
-    notes: list[Note] = []
-    if len(filled.outliers) and not plan.tiles:  # with tiles, these pixels are only a sample
-        notes.append(make_outlier_note(filled.outliers, put_back=task_spec.keeps_pixel_grid))
-    if filled.empty_count and not plan.tiles:
-        notes.append(make_empty_note(filled.empty_count, stack.size))
+    notes = _list_filling_notes(plan, filled, stack)
     notes += repeated_exposure.notes if repeated_exposure else ()
     notes += correction.notes if correction else ()
     unreported_channels = [
@@ -434,6 +431,16 @@ def _fill_by_measured_limits(
         for c in range(stack.shape[1])
     )
     return FilledStack(*fill_outliers(stack, measured_mask, limits), empty_count), limits
+
+
+def _list_filling_notes(plan: Plan, filled: FilledStack, stack: Float32Array) -> list[Note]:
+    """Return notes on pixels that were filled in, and on a mark in (N, C, *grid) that was not."""
+    task_spec, notes = plan.recipe.task.spec, []
+    if len(filled.outliers) and not plan.tiles:  # with tiles, these pixels are only a sample
+        notes.append(make_outlier_note(filled.outliers, put_back=task_spec.keeps_pixel_grid))
+    if filled.empty_count and not plan.tiles:
+        notes.append(make_empty_note(filled.empty_count, stack.size))
+    return [*notes, *(list_mark_notes(stack) if task_spec.explains_pixels else ())]
 
 
 def _compute_intensity_range(pixels: Float32Array) -> tuple[float, float]:

@@ -366,7 +366,7 @@ def fill_empty_areas(stack: Float32Array, values: AnyArray | None = None) -> tup
             filled = values.copy() if filled is values else filled
             y, x = _find_mirrored_pixels(empty)
             filled[index][:, empty] = values[index][:, y, x]
-            count += stack.shape[1] * len(y)
+            count += len(values[index]) * len(y)
     return filled, count
 
 
@@ -388,15 +388,24 @@ def find_kept_pixels(stack: Float32Array, filled_stack: Float32Array) -> BoolArr
 
 
 def _iter_empty_areas(stack: Float32Array) -> Iterator[tuple[Any, BoolArray]]:
-    """Yield the index of the channels (C, Y, X) of each plane, and its mask where all are empty."""
+    """Yield indices of channels (C, Y, X) of each plane, and their mask of what is filled in.
+
+    These are areas that are empty in all channels, and marks, which may lie in one channel only.
+    """
     for item, *depth in np.ndindex(stack.shape[0], *stack.shape[2:-2]):
         index = (item, slice(None), *depth)
         empty = np.ones(stack.shape[-2:], bool)
         for plane in stack[index]:
             if empty.any() and plane.min() < plane.max():
-                empty &= _find_empty_area(plane) | _find_mark(plane)
-        if empty.any():
-            yield index, empty
+                empty &= _find_empty_area(plane)
+        marks = [_find_mark(plane) for plane in stack[index]]
+        if not any(mark.any() for mark in marks):
+            marks, channels = [empty], [slice(None)]
+        else:
+            channels = [slice(channel, channel + 1) for channel in range(stack.shape[1])]
+        for mark, selected in zip(marks, channels, strict=True):
+            if (mark | empty).any():
+                yield (item, selected, *depth), mark | empty
 
 
 def _find_empty_area(plane: Float32Array) -> BoolArray:
@@ -461,6 +470,16 @@ def _find_mark(plane: Float32Array) -> BoolArray:
         if _consists_of_strokes(has_value):
             mark |= has_value
     return mark
+
+
+def list_mark_notes(stack: Float32Array) -> tuple[Note, ...]:
+    """Return a note on a burnt-in mark in (N, C, *grid), as it is fitted; none without one."""
+    count, value = 0, 0.0
+    for plane in stack.reshape(-1, *stack.shape[-2:]):
+        mark = _find_mark(plane)
+        if mark.any():
+            count, value = count + int(mark.sum()), float(plane[mark].max())
+    return (make_note("mark-fitted", value=value, share=count / stack.size),) if count else ()
 
 
 def _consists_of_strokes(mask: BoolArray) -> bool:
