@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
+from skimage.data import camera
 
 import napari_dip as dip
 from napari_dip.cli import main
@@ -405,3 +407,18 @@ def test_the_network_says_what_it_comes_from(finished_series):
     assert network["files"][0]["sha256"] == compute_file_sha256(finished_series / "in" / NAMES[0])
     assert network["recipe"] == RECIPE.to_dict()
     assert [outcome["role"] for outcome in network["outcomes"]] == [JOINT, *[FINE_TUNE_PROBE] * 3]
+
+
+def test_compressed_files_share_one_network_that_undoes_the_compression(tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(MIN_JOINT_TRAINING_FILES):
+        row, column = divmod(number, 4)
+        scene = camera()[90 + 64 * row : 154 + 64 * row, 60 + 64 * column : 124 + 64 * column]
+        Image.fromarray(scene).save(tmp_path / "in" / f"{number}.jpg", quality=40)
+    done = dip.batch(RECIPE, tmp_path / "in", tmp_path / "out", joint_training=True)
+    assert done.count("restored") == MIN_JOINT_TRAINING_FILES
+    for path in (tmp_path / "out" / "records").glob("*.json"):
+        report = json.loads(path.read_text(encoding="utf-8"))["report"]
+        codes = {note["code"] for note in report["note_codes"]}
+        assert (report["noise"]["model"], report["prior"]["key"]) == ("jpeg", "recompression")
+        assert "joint-network-file" in codes and "joint-unfit" not in codes

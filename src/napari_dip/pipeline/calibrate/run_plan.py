@@ -84,8 +84,7 @@ def calibrate_image(
     """
     run_inputs = run_inputs or arrange_inputs(plan, inputs)
     calibration, stack = calibrate_pixels(plan, run_inputs)
-    if network is None:
-        calibration = find_hidden_compression(plan, calibration, stack)
+    calibration = find_hidden_compression(plan, calibration, stack)
     inspection, layout = run_inputs.inspection, run_inputs.layout
     return CalibratedImage(
         run_plan=make_run_plan(plan, inspection, calibration, layout=layout, network=network),
@@ -113,8 +112,8 @@ def find_hidden_compression(
     Returns
     -------
     Calibration
-        With what undoes the compression of a single plane; with a hint, if that is not the task or
-        the user has decided otherwise. The same without compression, or if the noise is known.
+        With what undoes the compression of a single plane. With a hint, if there are more planes or
+        the user chose the prior. The same without compression, or if the noise is known.
     """
     task_plan, settings = plan.task_plan, plan.task_plan.noise_settings
     reasons = [calibration.noise[c].unreliable_reason for c in calibration.varied_channels]
