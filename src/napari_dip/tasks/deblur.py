@@ -215,11 +215,8 @@ class Deblur(Task):
         """Refuse an image that is no PSF, and warn of a doubtful one."""
         from napari_dip.tasks.psf.psf_checks import inspect_psf_image, refuse_dark_middle
 
-        unchecked = (make_note("psf-unchecked"),)
         if (psf := pixels.extra_inputs.get("psf")) is None:
-            is_computed = get_psf_source(self).sigma is None
-            make_kernel = partial(self._make_kernel, None)
-            return Inspection(convert_inputs=make_kernel, notes=() if is_computed else unchecked)
+            return Inspection(convert_inputs=partial(self._make_kernel, None))
         if psf.shape == pixels.image.shape and (psf == pixels.image).all():
             return make_refusal("psf-same", name=pixels.header.name)
         psf_header = pixels.extra_headers.get("psf")
@@ -230,7 +227,7 @@ class Deblur(Task):
         is_field = len(leading) > 1
         cells, sizes = tuple(leading[:2]), (*leading[2:], *psf.shape[-2:])
         images: list[AnyArray] = []
-        notes: list[Note] = [] if computed_fwhm and not is_field else [*unchecked]
+        notes: list[Note] = []
         for image in psf.reshape(-1, *sizes) if is_field else (psf,):
             checked = inspect_psf_image(image, {} if is_field else computed_fwhm)
             if isinstance(checked, Refusal):
@@ -257,7 +254,11 @@ class Deblur(Task):
         kernel, notes = get_psf_source(self).make_kernel(
             headers["image"], checked_psf, axes, get_axis_factors(self.factor, axes)
         )
-        return {"psf": kernel.numpy()}, notes
+        source = get_psf_source(self)
+        is_computed = checked_psf is None and source.sigma is None
+        if is_computed or source.optics.compute_fwhm(headers["image"]):
+            return {"psf": kernel.numpy()}, notes
+        return {"psf": kernel.numpy()}, (*notes, make_note("psf-unchecked"))
 
     def _make_field_psf(
         self,
@@ -272,7 +273,8 @@ class Deblur(Task):
         field_psf, mean, notes = make_field_kernels(headers["image"], checked_psfs, dims, factors)
         arrays = {"psf": mean, "psf_modes": field_psf.modes}
         arrays["psf_coefficients"] = field_psf.coefficients
-        return {name: array.numpy() for name, array in arrays.items()}, notes
+        kernels = {name: array.numpy() for name, array in arrays.items()}
+        return kernels, (*notes, make_note("psf-unchecked"))
 
     def setup(
         self, fit_input: FitInput, rng: torch.Generator, operator: Operator | None = None
