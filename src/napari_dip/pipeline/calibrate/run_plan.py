@@ -29,7 +29,7 @@ from napari_dip.pipeline.plan.types import TrainingRegion
 from napari_dip.pipeline.plan.units import make_tile_units, make_units
 from napari_dip.tasks.noise_models.impulses import CORRELATED_NOISE_REASON
 from napari_dip.tasks.noise_models.jpeg_traces import list_jpeg_hints, read_jpeg_traces
-from napari_dip.tasks.noise_models.registry import AUTO, JPEG
+from napari_dip.tasks.noise_models.registry import AUTO, JPEG, NOISE_MODELS
 from napari_dip.tasks.priors.r2r import (
     FEW_PHOTONS_REASON,
     UNRELIABLE_NOISE_REASON,
@@ -180,10 +180,8 @@ def make_run_plan(
     if layout != plan.layout:
         notes = (*notes, make_note("planes-together", axis=layout.grid_axes[0]))
     prior_key, prior_reason = _choose_prior(
-        plan, task_plan, inspection, noise_reason or find_fallback_reason(calibration)
+        plan, task_plan, inspection, calibration, noise_reason or find_fallback_reason(calibration)
     )
-    if task_plan.noise_settings.model == AUTO.key and calibration.noise_model == JPEG.key:
-        prior_key, prior_reason = JPEG.prior_key, JPEG.prior_reason
     fit_config, fit_config_notes = choose_fit_config(
         plan.recipe,
         task_plan,
@@ -266,9 +264,17 @@ def _choose_run_device(plan: Plan, peak_bytes: int) -> tuple[str, tuple[Note, ..
 
 
 def _choose_prior(
-    plan: Plan, task_plan: TaskPlan, inspection: Inspection, noise_reason: str
+    plan: Plan,
+    task_plan: TaskPlan,
+    inspection: Inspection,
+    calibration: Calibration,
+    noise_reason: str,
 ) -> tuple[str, str]:
     """Return the key of the prior that suits pixels and noise, and why; "" if it was planned."""
+    noise_model = NOISE_MODELS[calibration.noise_model]
+    is_model_planned = noise_model.key == task_plan.noise_settings.model
+    if noise_model.prior_key and not is_model_planned:  # the pixels have selected it
+        return noise_model.prior_key, noise_model.prior_reason
     prior_key = inspection.prior_key or plan.fit_config.prior_key
     is_planned = prior_key == task_plan.prior_key
     # the planned prior has another row for holes with a shape

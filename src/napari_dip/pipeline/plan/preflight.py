@@ -115,13 +115,13 @@ def preflight(
     estimate = partial(estimate_run, device=device, threads=threads, cpu=machine)
     peak_bytes, costs = estimate(image, fit_config, units, tiles)
     other_costs = {}
-    for prior_key in () if network else (task_plan.fallback_prior_key, *task_plan.other_priors):
-        if prior_key:
-            other_config, _ = choose_fit_config(
-                recipe, task_plan, header, prior_key, is_volume=layout.is_volume
-            )
-            other_units = make_units(image, other_config, tiles)
-            _, other_costs[prior_key] = estimate(image, other_config, other_units, tiles)
+    other_keys = filter(None, (task_plan.fallback_prior_key, *task_plan.other_priors))
+    for prior_key in () if network else other_keys:
+        other_config, _ = choose_fit_config(
+            recipe, task_plan, header, prior_key, is_volume=layout.is_volume
+        )
+        other_units = make_units(image, other_config, tiles)
+        _, other_costs[prior_key] = estimate(image, other_config, other_units, tiles)
     return Plan(
         recipe=recipe,
         task_plan=task_plan,
