@@ -168,11 +168,10 @@ class BlindDeblur(Task):
         )
 
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
-        """Give the fit of a stack the distance of its planes."""
+        """Give the fit of a stack its plane distance, and note that the PSF is estimated."""
         distance = np.array([compute_plane_distance(pixels.header)], np.float32)
-        if pixels.stack.ndim < 5:
-            return Inspection()
-        return Inspection(convert_inputs=lambda *_: ({"plane_distance": distance}, ()))
+        inputs = {"plane_distance": distance} if pixels.stack.ndim == 5 else {}
+        return Inspection(convert_inputs=lambda *_: (inputs, (make_note("psf-estimated"),)))
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Estimate the blur, then set up as for a known PSF, with an operator that holds it."""

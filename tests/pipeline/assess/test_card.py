@@ -206,11 +206,12 @@ def test_no_share_of_detail_is_stated_beside_contrast_that_nobody_can_tell():
         assert ("94" in make_card(report).figure_line) == is_stated
 
 
-def test_a_result_by_an_unchecked_psf_is_fine_only_if_that_is_right():
+@pytest.mark.parametrize("code", ["psf-unchecked", "psf-estimated"])
+def test_a_result_by_an_unchecked_psf_is_fine_only_if_that_is_right(code):
     report = make_report("residual-noise", "mean-kept", "detail-confirmed")
-    note = make_note("psf-unchecked").to_dict()
+    note = make_note(code).to_dict()
     card = make_card(report | {"note_codes": [note]})
-    assert (card.verdict, card.headline) == (Verdict.FINE, HEADLINES["psf-unchecked"])
+    assert (card.verdict, card.headline) == (Verdict.FINE, HEADLINES[code])
     assert not card.all_warnings
     worse = make_report("residual-unexplained", ratio=2.4)
     assert make_card(worse | {"note_codes": [note]}).verdict is Verdict.DO_NOT_USE

@@ -74,7 +74,9 @@ def test_behind_a_psf_structure_in_the_residual_is_not_called_lost(excess, ratio
     )
     assert "are missing from the result" in list_warnings(residual=residual)
     message = list_warnings(residual=residual, agreement=0.99)
-    assert "missing" not in message and "PSF or the factor may be wrong" in message
+    assert "missing" not in message and "PSF may be wrong" in message
+    upscaled = list_warnings(residual=residual, agreement=0.99, is_upscaled=True)
+    assert "PSF or the factor may be wrong" in upscaled
 
 
 def test_edges_in_a_residual_of_half_a_grey_level_are_no_warning():

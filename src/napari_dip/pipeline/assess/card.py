@@ -43,6 +43,8 @@ NO_BREAK = "\u00a0"
 
 #: Codes of notes that the image is too small or too noisy for a check, worst first.
 _UNDECIDED = ("contrast-small", "detail-small")
+#: Codes of notes that nothing tells whether the PSF is right.
+_UNCONFIRMED_PSFS = ("psf-unchecked", "psf-estimated")
 #: Codes of notes that something other than the detail could not be checked.
 _UNCHECKED = {"residual-unchecked", "residual-no-edges", "input-kept"}
 #: Names of the samples of a colour image.
@@ -204,7 +206,7 @@ def _judge(ranked: list[Note], notes: list[Note]) -> tuple[Verdict, str, str]:
     if not ranked:
         codes = {note.code for note in notes}
         key = "unchecked" if not notes or codes & _UNCHECKED else "fine"
-        key = "psf-unchecked" if "psf-unchecked" in codes else key
+        key = next((code for code in _UNCONFIRMED_PSFS if code in codes), key)
         key = next((code for code in _UNDECIDED if code in codes), key)
         return Verdict.FINE, HEADLINES[key], ""
     verdict = Verdict.DO_NOT_USE if any(map(_is_failure, ranked)) else Verdict.LOOK_CLOSER

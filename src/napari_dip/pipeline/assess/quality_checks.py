@@ -187,7 +187,7 @@ def _assess_residual_structure(metrics: ResultMetrics, residual: ResidualMetrics
     # what explains an image to half a grey level explains it, however its residual looks
     if residual.is_noise_reliable and is_correlated and (is_visible or not has_operator):
         if has_operator:
-            return make_note("residual-unexplained", ratio=1.0)
+            return make_note("residual-unexplained", ratio=1.0, upscaled=metrics.is_upscaled)
         excess_text, limit_text = _format_distinct_figures(
             residual.excess, compute_correlation_limit(residual)
         )
@@ -201,7 +201,8 @@ def _assess_residual_structure(metrics: ResultMetrics, residual: ResidualMetrics
     loses_edges = residual.edge_variance_ratio > compute_edge_variance_limit(residual)
     if loses_edges and is_visible:
         code = "residual-unexplained" if has_operator else "residual-edges"
-        return make_note(code, ratio=residual.edge_variance_ratio)
+        facts = {"ratio": residual.edge_variance_ratio, "upscaled": metrics.is_upscaled}
+        return make_note(code, **facts)
     if not residual.is_noise_reliable:
         return make_note("residual-no-edges")
     if residual.noise_ratio > MAX_RESIDUAL_STRENGTH:
