@@ -295,6 +295,34 @@ def test_noise_that_stays_in_an_enlarged_image_is_no_fine_result(strength, least
     assert card.verdict is Verdict.LOOK_CLOSER and "noise is left" in card.headline
 
 
+@pytest.mark.parametrize(
+    ("excess", "ratio", "rms", "is_reliable", "code"),
+    [
+        (0.07, 0.35, 0.042, True, "noise-left"),  # a photograph with 30 photons, twice as fine
+        (0.25, 0.2, 0.011, True, "noise-left"),  # normal noise of 6 %, three times
+        (0.17, 0.32, 0.033, False, "residual-weak"),  # the same of coins, four times
+        (0.59, 0.11, 0.0025, True, "residual-unexplained"),  # texture without noise
+        (0.07, 0.9, 0.042, True, "residual-unexplained"),
+    ],
+)
+def test_noise_among_the_edges_of_an_enlarged_image_does_not_blame_its_factor(
+    excess, ratio, rms, is_reliable, code
+):
+    residual = ResidualMetrics(
+        excess=excess,
+        noise_ratio=ratio,
+        pixel_count=90 * 90,
+        edge_variance_ratio=2.2,
+        is_noise_reliable=is_reliable,
+        relative_rms=rms,
+    )
+    checks = assess_quality(replace(GOOD, residual=residual, is_upscaled=True, agreement=0.98))
+    assert next(note["code"] for note in checks["codes"]) == code
+    is_left = code != "residual-unexplained"
+    assert ("enlarge the result" in checks["warnings"][0]) == is_left
+    assert ("factor" in checks["warnings"][0]) != is_left
+
+
 @pytest.mark.parametrize(("rms", "is_explained"), [(0.0005, True), (0.01, False)])
 def test_what_explains_an_image_to_half_a_grey_level_explains_it(rms, is_explained):
     residual = ResidualMetrics(
