@@ -345,6 +345,23 @@ def test_an_enlarged_image_without_visible_noise_gets_no_warning(changes):
     assert not assess_quality(harmless)["warnings"]
 
 
+@pytest.mark.parametrize(("change", "is_doubtful"), [(-0.27, True), (0.12, True), (-0.08, False)])
+def test_a_large_clipping_correction_is_no_fine_result_and_tells_its_figure(change, is_doubtful):
+    darkest = ClippedPixels(fraction=0.39, value=0.0)
+    metrics = replace(
+        GOOD, clipping_correction=change, corrected_limits=(0.0,), lower_clipping=darkest
+    )
+    checks = assess_quality(metrics)
+    card = make_card({"verdict": checks, "note_codes": []})
+    assert (card.verdict is Verdict.LOOK_CLOSER) == is_doubtful
+    assert (f"{abs(change):.0%} {'brighter' if change > 0 else 'darker'}" in card.headline) == (
+        is_doubtful
+    )
+    codes = {note.code for note in (*card.warnings, *card.details)}
+    assert "mean-kept" in codes and "pixels-darkest" not in codes
+    assert ("rests on the measured noise" in " ".join(map(str, card.warnings))) == is_doubtful
+
+
 def test_cut_off_values_warn():
     assert "2% of the pixels are saturated, at 255" in list_warnings(
         upper_clipping=ClippedPixels(fraction=0.02, value=255.0)
