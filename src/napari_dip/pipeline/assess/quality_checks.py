@@ -44,7 +44,7 @@ MIN_RESIDUAL_STRENGTH = 0.4
 #: where six tenths or more of the noise stayed in it (docs/constants.md).
 MIN_UPSCALED_STRENGTH = 0.7
 #: Largest excess correlation of a residual with edges that noise left in a finer result explains:
-#: at most 0.25 with noise, 0.35 or more in five of six images without (docs/constants.md).
+#: no more in 32 of 35 results with noise, 0.35 or more in five of six without (docs/constants.md).
 MAX_NOISE_LEFT_CORRELATION = 0.3
 #: RMS residual, relative to the intensity range, up to which an image with unreliable noise counts
 #: as unchanged: at most 0.006 in four photographs without noise (docs/constants.md).
