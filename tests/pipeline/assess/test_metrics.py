@@ -12,16 +12,15 @@ import small_runs
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
 from napari_dip.pipeline.assess.artefact_detection import detect_clipped_pixels
 from napari_dip.pipeline.assess.metrics import (
-    MAX_ASSESSED_PIXELS,
     measure_distant_holes,
     measure_residual,
-    select_assessed_items,
 )
 from napari_dip.pipeline.assess.quality_checks import (
     MAX_EDGE_VARIANCE_RATIO,
     MAX_RESIDUAL_CORRELATION,
     compute_correlation_limit,
 )
+from napari_dip.pipeline.assess.report import MAX_ASSESSED_PIXELS, select_assessed_items
 from napari_dip.pipeline.assess.validation_evidence import (
     ConfirmedDetail,
     combine_validation_evidence,

@@ -8,7 +8,7 @@ from skimage.data import camera
 
 import napari_dip as dip
 from napari_dip.engine.noise.estimate import estimate_noise
-from napari_dip.pipeline.calibrate.image_calibration import zero_residual_outliers
+from napari_dip.pipeline.assess.report import zero_residual_outliers
 from napari_dip.pipeline.calibrate.inputs import compute_outlier_limits, fill_outliers
 
 CLEAN = camera()[128:224, 128:224].astype(np.float64) * 0.7 + 20

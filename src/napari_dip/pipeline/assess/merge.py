@@ -16,7 +16,7 @@ from napari_dip.errors.notes import (
     serialise_stop,
 )
 from napari_dip.pipeline.assess.card import make_card
-from napari_dip.pipeline.assess.metrics import measure_result, select_assessed_items
+from napari_dip.pipeline.assess.metrics import measure_result
 from napari_dip.pipeline.assess.quality_checks import assess_quality
 from napari_dip.pipeline.assess.report import (
     compute_sha256,
@@ -24,12 +24,13 @@ from napari_dip.pipeline.assess.report import (
     make_run_report,
     make_unrestored_items_notes,
     round_to_six_digits,
+    select_assessed_items,
     serialise_fit,
     summarise_residual,
+    zero_residual_outliers,
 )
 from napari_dip.pipeline.assess.report_fields import convert_nan_to_none
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
-from napari_dip.pipeline.calibrate.image_calibration import zero_residual_outliers
 from napari_dip.pipeline.calibrate.inputs import find_kept_pixels
 from napari_dip.pipeline.plan.layout import from_stack, to_stack
 from napari_dip.pipeline.plan.units import make_segment_notes
@@ -205,13 +206,15 @@ class ResultMerger:
             stop = replace(stop, facts={**stop.facts, "several": len(own_outcomes) > 1})
         unfinished_notes = (
             *unrestored_notes,
-            *make_unrestored_items_notes(self.calibrated_image, self.result_counts == 0),
+            *make_unrestored_items_notes(
+                self.calibrated_image, (self.result_counts == 0) & ~self._skipped_mask
+            ),
             *make_early_end_notes(self.calibrated_image, self.outcomes),
         )
         metrics = measure_result(
             self.calibrated_image, pixels.residual, pixels.prediction, pixels.result, self.outcomes
         )
-        assessed_items = select_assessed_items(pixels.residual)
+        assessed_items = select_assessed_items(pixels.residual, self._calibration.empty_items)
         deviation = metrics.residual and self._compute_deviations(pixels, assessed_items)
         report_entries: dict[str, Any] = {
             "iterations": sum(outcome.iterations for outcome in own_outcomes),
@@ -323,6 +326,28 @@ class ResultMerger:
             return np.asarray((stack != self._stack) & measured_mask)
         return find_kept_pixels(stack, self._stack)
 
+    @cached_property
+    def _skipped_mask(self) -> BoolArray:
+        """Mask (N, C) of items of one value, which are not fitted."""
+        mask = np.zeros(self.result_counts.shape, np.bool_)
+        for item in self._calibration.empty_items:
+            mask[item] = True
+        return np.asarray(mask & (self.result_counts == 0))
+
+    def _list_empty_notes(self) -> tuple[Note, ...]:
+        """Return notes on planes of one value that the result keeps as measured."""
+        mask, layout = self._calibration.empty_planes, self._layout
+        if mask is None:
+            return ()
+        if not self._run_plan.recipe.task.spec.keeps_pixel_grid:
+            mask = mask & (self.result_counts == 0).reshape(mask.shape[:2] + (1,) * (mask.ndim - 2))
+        if layout.is_volume:  # name the planes along depth
+            mask = np.moveaxis(mask, 1, -1).reshape(-1, mask.shape[1])
+            item_axes = layout.item_axes + layout.grid_axes[0]
+            layout = replace(layout, item_axes=item_axes, grid_axes=layout.grid_axes[1:])
+        image = replace(self.calibrated_image, layout=layout)
+        return make_unrestored_items_notes(image, mask, "parts-empty")
+
     def _compute_mean(self) -> FloatArray:
         """Return the mean image so far; the input where there is no result."""
         count = self._get_counts()
@@ -337,6 +362,8 @@ class ResultMerger:
         """Return a mask, in the shape of the result, of pixels that are copies of the input."""
         input_mask = np.zeros(self._upscaled_stack.shape, np.bool_)
         input_mask[self.result_counts == 0] = True
+        if self._filled_mask is not None:  # which the result gets at last
+            input_mask &= ~self._filled_mask
         input_mask[:, list(self._calibration.constant_channels)] = True
         if preserved_mask is not None:
             input_mask |= preserved_mask
@@ -454,7 +481,7 @@ class ResultMerger:
             make_note("channel-constant", channel=channel + 1)
             for channel in self._calibration.constant_channels
         ]
-        return notes
+        return [*notes, *self._list_empty_notes()]
 
 
 def convert_to_input_dtype(

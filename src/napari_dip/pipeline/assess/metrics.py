@@ -23,7 +23,7 @@ from napari_dip.pipeline.assess.artefact_detection import (
     find_strongest_pattern,
     measure_biased_areas,
 )
-from napari_dip.pipeline.assess.report import serialise_noise
+from napari_dip.pipeline.assess.report import select_assessed_items, serialise_noise
 from napari_dip.pipeline.assess.traces import compare_grid_traces, has_enough_frames
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.tasks.inpaint import MIN_DEEP_HOLE
@@ -58,9 +58,6 @@ RESIDUAL_FLAT_FRACTION = 0.5
 #: Ratio of the residual's variance along edges to that elsewhere from which on edges were lost:
 #: 0.86 to 1.02 in good results, 4 where noise was overestimated (docs/constants.md).
 MIN_LOST_EDGE_RATIO = 2.0
-#: Maximum number of pixels per channel that are assessed; of larger stacks, evenly spread planes or
-#: frames are taken. A correlation is then known to 0.001, and sorting takes 80 bytes per pixel.
-MAX_ASSESSED_PIXELS = 2**22
 #: Minimum variance of counted photons, in units of its lower bound, at which residuals are compared
 #: with the noise: a tenth of a photon. With fewer, one photon is an outlier of three deviations.
 MIN_COUNT_VARIANCE = 10.0
@@ -373,7 +370,7 @@ def measure_result(
 
     run_plan, calibration = calibrated_image.run_plan, calibrated_image.calibration
     stack, measured_mask = calibrated_image.stack, calibration.measured_mask
-    assessed = select_assessed_items(stack)
+    assessed = select_assessed_items(stack, calibration.empty_items)
     assessed_residual = residual[assessed]
     assessed_prediction = prediction[assessed]
     assessed_mask = None if measured_mask is None else measured_mask[assessed]
@@ -398,7 +395,9 @@ def measure_result(
     filled_fraction, distant_fraction = (
         (0.0, 0.0) if measured_mask is None else measure_distant_holes(measured_mask, MIN_DEEP_HOLE)
     )
-    lower_clipping, upper_clipping = _detect_clipping(run_plan, calibration, stack)
+    lower_clipping, upper_clipping = _detect_clipping(
+        run_plan, calibration, stack[assessed] if calibration.empty_items else stack
+    )
     has_traces = (
         has_comparable_noise and measured_mask is None and has_enough_frames(run_plan.header)
     )
@@ -513,21 +512,6 @@ def _detect_clipping(
         recorded if measured_mask is None else recorded[measured_mask],
         [calibration.noise[channel] for channel in calibration.varied_channels],
     )
-
-
-def select_assessed_items(stack: AnyArray) -> slice | npt.NDArray[np.intp]:
-    """Select evenly spread items, at least one, of at most `MAX_ASSESSED_PIXELS` per channel.
-
-    Parameters
-    ----------
-    stack : ndarray
-        (N, C, *grid).
-    """
-    count, pixels_per_item = len(stack), max(1, stack[:1, :1].size)
-    selected_count = max(1, MAX_ASSESSED_PIXELS // pixels_per_item)
-    if selected_count >= count:
-        return slice(None)
-    return np.linspace(0, count - 1, selected_count).round().astype(np.intp)
 
 
 class NoPeakWidth(Enum):

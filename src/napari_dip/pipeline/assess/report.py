@@ -34,6 +34,18 @@ if TYPE_CHECKING:
 
 #: Keys that differ between runs of the same recipe, or are not needed to repeat or judge a result.
 _RUN_SPECIFIC_KEYS = ("seconds", "peak_bytes", "validation_loss", "recipe", "residual", "notes")
+#: Maximum number of pixels per channel that are assessed; of larger stacks, evenly spread planes or
+#: frames are taken. A correlation is then known to 0.001, and sorting takes 80 bytes per pixel.
+MAX_ASSESSED_PIXELS = 2**22
+#: Maximum absolute residual in units of a quantile of absolute residuals (docs/constants.md).
+MAX_RESIDUAL_SIZE_RATIO = 30.0
+#: Quantile of absolute residuals that `MAX_RESIDUAL_SIZE_RATIO` refers to: 2.6 standard deviations
+#: of normal noise.
+RESIDUAL_SIZE_QUANTILE = 0.99
+#: Maximum number of planes that `RESIDUAL_SIZE_QUANTILE` is taken from.
+MAX_QUANTILE_PLANES = 8
+#: Maximum number of pixels that `RESIDUAL_SIZE_QUANTILE` is taken from.
+MAX_QUANTILE_PIXELS = 1_000_000
 
 
 def compute_sha256(array: AnyArray | MemoryMappedImage) -> str:
@@ -227,6 +239,41 @@ def add_notes(report: Mapping[str, Any], notes: Iterable[Note], **fields: Any) -
     return cast("Report", {**report, **fields, **serialise_notes(all_notes)})
 
 
+def select_assessed_items(
+    stack: AnyArray, empty_items: Iterable[tuple[int, int]] = ()
+) -> slice | npt.NDArray[np.intp]:
+    """Select evenly spread items, at least one, of at most `MAX_ASSESSED_PIXELS` per channel.
+
+    Parameters
+    ----------
+    stack : ndarray
+        (N, C, *grid).
+    empty_items : iterable of (int, int)
+        Items and channels of one value. These items are left out, unless there are no others.
+    """
+    empty = {item for item, _ in empty_items}
+    fitted = [item for item in range(len(stack)) if item not in empty] or range(len(stack))
+    count, pixels_per_item = len(fitted), max(1, stack[:1, :1].size)
+    selected_count = max(1, MAX_ASSESSED_PIXELS // pixels_per_item)
+    if selected_count >= count:
+        return np.asarray(fitted) if empty else slice(None)
+    return np.asarray(fitted)[np.linspace(0, count - 1, selected_count).round().astype(np.intp)]
+
+
+def zero_residual_outliers(residual: FloatArray) -> FloatArray:
+    """Set extreme values of a residual (C or N, ...) to zero.
+
+    A few outliers in the measurement must not dominate the mean of the residual.
+    """
+    sample = residual[:: -(-len(residual) // MAX_QUANTILE_PLANES)].reshape(-1)
+    sizes = np.abs(sample[:: -(-sample.size // MAX_QUANTILE_PIXELS)])
+    sizes = sizes[sizes > 0]  # zeros are not measured, or in constant channels
+    usual_size = float(np.quantile(sizes, RESIDUAL_SIZE_QUANTILE)) if sizes.size else 0.0
+    max_size = MAX_RESIDUAL_SIZE_RATIO * usual_size
+    has_outliers = 0 < max_size < max(float(residual.max()), -float(residual.min()))
+    return np.where(np.abs(residual) > max_size, 0.0, residual) if has_outliers else residual
+
+
 def round_if_known(value: float | None) -> float | None:
     """Round to six digits; None for a value that is None or infinite."""
     return None if value is None or value == inf else round_to_six_digits(value)
@@ -287,7 +334,7 @@ def _get_item_axes(calibrated_image: CalibratedImage) -> str:
 
 
 def make_unrestored_items_notes(
-    calibrated_image: CalibratedImage, missing: BoolArray
+    calibrated_image: CalibratedImage, missing: BoolArray, code: str = "parts-unrestored"
 ) -> tuple[Note, ...]:
     """Return notes on the planes, frames and channels that were not restored.
 
@@ -296,16 +343,18 @@ def make_unrestored_items_notes(
     calibrated_image : CalibratedImage
     missing : ndarray of bool
         (N, C), in the image's layout; True where there is no result.
+    code : str
+        "parts-unrestored", or "parts-empty" for items of one value.
     """
     channels = missing.all(0)
     channel_missing = missing[:, ~channels]
     is_missing = channel_missing.all(1) & ~channels.all()
-    notes = _format_unrestored("channel", np.flatnonzero(channels))
-    notes += _make_unrestored_notes(calibrated_image, np.flatnonzero(is_missing))
+    notes = _format_unrestored(code, "channel", np.flatnonzero(channels))
+    notes += _make_unrestored_notes(calibrated_image, code, np.flatnonzero(is_missing))
     for channel in np.flatnonzero(~channels):
         missing_items = np.flatnonzero(missing[:, channel] & ~is_missing)
         notes += _make_unrestored_notes(
-            calibrated_image, missing_items, channel_number=int(channel) + 1
+            calibrated_image, code, missing_items, channel_number=int(channel) + 1
         )
     return tuple(notes)
 
@@ -319,24 +368,25 @@ def make_unrestored_tiles_notes(missing_count: int, count: int) -> tuple[Note, .
 
 
 def _make_unrestored_notes(
-    calibrated_image: CalibratedImage, items: npt.NDArray[np.intp], **facts: int
+    calibrated_image: CalibratedImage, code: str, items: npt.NDArray[np.intp], **facts: int
 ) -> list[Note]:
     """Return notes that name items as frames, planes, or planes of a frame."""
     item_axes = _get_item_axes(calibrated_image)
     if len(item_axes) < 2:
-        return _format_unrestored(ITEM_NAMES.get(item_axes, "part"), items, **facts)
+        return _format_unrestored(code, ITEM_NAMES.get(item_axes, "part"), items, **facts)
     plane_count = calibrated_image.header.get_sizes(calibrated_image.layout.item_axes)[1]
     frames, planes = np.divmod(items, plane_count)
     frame_indices, plane_counts = np.unique(frames, return_counts=True)
     unrestored_frames = frame_indices[plane_counts == plane_count]
-    notes = _format_unrestored(ITEM_NAMES["T"], unrestored_frames, **facts)
+    notes = _format_unrestored(code, ITEM_NAMES["T"], unrestored_frames, **facts)
     for frame in np.setdiff1d(frames, unrestored_frames):
-        notes += _format_unrestored(ITEM_NAMES["Z"], planes[frames == frame], frame + 1, **facts)
+        numbers = planes[frames == frame]
+        notes += _format_unrestored(code, ITEM_NAMES["Z"], numbers, frame + 1, **facts)
     return notes
 
 
 def _format_unrestored(
-    noun: str, indices: npt.NDArray[np.intp], frame: int | None = None, **facts: int
+    code: str, noun: str, indices: npt.NDArray[np.intp], frame: int | None = None, **facts: int
 ) -> list[Note]:
     """Return one note on unrestored items, given their 0-based indices; empty if there are none."""
     if not len(indices):
@@ -345,7 +395,7 @@ def _format_unrestored(
     noun = noun if facts else noun.capitalize()
     numbers, several = _format_number_ranges(indices), len(indices) > 1
     details = {"noun": noun, "numbers": numbers, "frame": frame, "several": several}
-    return [make_note("parts-unrestored", **details, **facts)]
+    return [make_note(code, **details, **facts)]
 
 
 def _format_number_ranges(indices: Iterable[int]) -> str:

@@ -41,7 +41,11 @@ from napari_dip.pipeline.calibrate.types import (
     count_measured_pixels,
     make_noise_notes,
 )
-from napari_dip.pipeline.plan.layout import plan_task
+from napari_dip.pipeline.plan.layout import (
+    fill_empty_planes,
+    find_empty_planes,
+    plan_task,
+)
 from napari_dip.tasks.base import NoiseSettings
 from napari_dip.tasks.noise_models.impulses import (
     MAX_CORRELATED_MISSING_FRACTION,
@@ -57,7 +61,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.io import BoolArray, Float32Array, FloatArray
+    from napari_dip.io import BoolArray, Float32Array
     from napari_dip.pipeline.calibrate.types import RepeatedExposure, RunInputs
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
@@ -79,15 +83,6 @@ MAX_HALF_SIZE_RATIO = 1.5
 #: Maximum side of the blind spot at half resolution: 3 x 3 gains 0.5 and 0.6 dB over 3 x 7 on FMD
 #: widefield (docs/constants.md).
 MAX_HALF_RESOLUTION_BLIND_SPOT = 3
-#: Maximum absolute residual in units of a quantile of absolute residuals (docs/constants.md).
-MAX_RESIDUAL_SIZE_RATIO = 30.0
-#: Quantile of absolute residuals that `MAX_RESIDUAL_SIZE_RATIO` refers to: 2.6 standard deviations
-#: of normal noise.
-RESIDUAL_SIZE_QUANTILE = 0.99
-#: Maximum number of planes that `RESIDUAL_SIZE_QUANTILE` is taken from.
-MAX_QUANTILE_PLANES = 8
-#: Maximum number of pixels that `RESIDUAL_SIZE_QUANTILE` is taken from.
-MAX_QUANTILE_PIXELS = 1_000_000
 #: Minimum number of validation pixels; the share is doubled until there are as many.
 MIN_VALIDATION_PIXELS = 8
 
@@ -109,10 +104,15 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
     """
     task_plan, measured_mask = get_task_plan(plan, inputs.layout), inputs.measured_mask
     task_spec = plan.recipe.task.spec
-    filled, outlier_limits = _fill_by_measured_limits(task_spec, inputs)
+    empty_planes = _find_empty_planes(task_spec, inputs)
+    filled, outlier_limits = _fill_by_measured_limits(task_spec, inputs, empty_planes)
     stack = filled.stack
     offset, scale, constant_channels = _measure_intensity_ranges(
-        stack, measured_mask, is_joint=bool(task_plan.joint_channels)
+        stack,
+        measured_mask
+        if empty_planes is None
+        else np.broadcast_to(~empty_planes[..., None, None], stack.shape),
+        is_joint=bool(task_plan.joint_channels),
     )
     if measured_mask is not None:
         channel_means = np.array(offset, np.float32).reshape(-1, *[1] * (stack.ndim - 2))
@@ -169,12 +169,15 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
         measured_mask=measured_mask,
         extra_inputs=converted_inputs,
         outlier_limits=outlier_limits,
-        filled_count=len(filled.outliers) + filled.empty_count,
+        filled_count=len(filled.outliers)
+        + filled.empty_count
+        + (0 if empty_planes is None else int(empty_planes.sum())),
         notes=tuple(notes),
         repeated_exposure=repeated_exposure,
         half_resolution=half_resolution,
         camera_noise=camera_noise,
         camera_correction=correction,
+        empty_planes=None if plan.tiles else empty_planes,  # those are planes of sample regions
     )
     return calibration, stack
 
@@ -414,8 +417,16 @@ def _is_colour_image(
     return bool(has_colours and is_plain and is_large_plane and uses_automatic_noise)
 
 
+def _find_empty_planes(task_spec: TaskSpec, inputs: RunInputs) -> BoolArray | None:
+    """Return a mask (N, C, *depth) of planes of one value to leave out; None without any."""
+    is_plain = inputs.measured_mask is None and inputs.repeated_exposure is None
+    if not (is_plain and task_spec.explains_pixels):
+        return None
+    return find_empty_planes(inputs.stack)
+
+
 def _fill_by_measured_limits(
-    task_spec: TaskSpec, inputs: RunInputs
+    task_spec: TaskSpec, inputs: RunInputs, empty_planes: BoolArray | None
 ) -> tuple[FilledStack, tuple[tuple[float, float], ...]]:
     """Fill in empty areas and outliers; return the limits of the outliers of each channel too."""
     stack, measured_mask, empty_count = inputs.stack, inputs.measured_mask, 0
@@ -424,6 +435,8 @@ def _fill_by_measured_limits(
         return FilledStack(stack, np.zeros(0, np.float32), empty_count), limits
     if measured_mask is None and task_spec.keeps_pixel_grid:
         stack, empty_count = fill_empty_areas(stack)
+        if empty_planes is not None:
+            stack = fill_empty_planes(stack, empty_planes)
     if inputs.camera_correction is not None:  # noisy pixels of the camera are no outliers
         measured_mask = inputs.camera_correction.mask_noisy_pixels(measured_mask, stack.shape)
     limits = tuple(
@@ -574,17 +587,3 @@ def replace_half_resolution(calibration: Calibration, stack: Float32Array) -> Ca
     return replace(
         calibration, half_resolution=replace(calibration.half_resolution, stack=half_size_stack)
     )
-
-
-def zero_residual_outliers(residual: FloatArray) -> FloatArray:
-    """Set extreme values of a residual (C or N, ...) to zero.
-
-    A few outliers in the measurement must not dominate the mean of the residual.
-    """
-    sample = residual[:: -(-len(residual) // MAX_QUANTILE_PLANES)].reshape(-1)
-    sizes = np.abs(sample[:: -(-sample.size // MAX_QUANTILE_PIXELS)])
-    sizes = sizes[sizes > 0]  # zeros are not measured, or in constant channels
-    usual_size = float(np.quantile(sizes, RESIDUAL_SIZE_QUANTILE)) if sizes.size else 0.0
-    max_size = MAX_RESIDUAL_SIZE_RATIO * usual_size
-    has_outliers = 0 < max_size < max(float(residual.max()), -float(residual.min()))
-    return np.where(np.abs(residual) > max_size, 0.0, residual) if has_outliers else residual

@@ -206,7 +206,7 @@ def make_run_plan(
             tuple(TrainingRegion(index, region.start) for index, region in enumerate(regions)),
         )
     else:
-        units = make_units(image_plan, fit_config)
+        units = make_units(image_plan, fit_config, empty_items=calibration.empty_items)
     if network is not None:
         if mismatch := _explain_network_mismatch(network, fit_config, calibration):
             notes, network = (*notes, make_note("joint-unfit", why=mismatch)), None

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_dip.engine.noise import NoiseCaution, UnreliableReason, predict_variance
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.types import Plan
@@ -14,8 +16,6 @@ from napari_dip.tasks.shared_settings import multiply_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-
-    import numpy as np
 
     from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
@@ -158,6 +158,9 @@ class Calibration:
         Calibration of each item, if items come from different files; empty: all share this one.
     camera_correction : CameraCorrection or None
         Correction by camera maps, and the noise of each pixel.
+    empty_planes : ndarray or None
+        (N, C, *depth), True for planes of one value among others, such as lost frames; None if
+        there are none.
     """
 
     intensity_offset: tuple[float, ...]
@@ -177,6 +180,7 @@ class Calibration:
     camera_noise: CameraNoise | None = None
     item_calibrations: tuple[Calibration, ...] = ()
     camera_correction: CameraCorrection | None = None
+    empty_planes: BoolArray | None = None
 
     def select_extra_inputs(self, task_spec: TaskSpec, item: int) -> dict[str, Float32Array]:
         """Return the extra inputs of one item; of those with items, the entry of it or for all."""
@@ -185,6 +189,15 @@ class Calibration:
             name: array[item if len(array) > 1 else 0] if name in names else array
             for name, array in self.extra_inputs.items()
         }
+
+    @property
+    def empty_items(self) -> frozenset[tuple[int, int]]:
+        """Items and channels of which all planes are empty; they are not fitted."""
+        if self.empty_planes is None:
+            return frozenset()
+        planes = self.empty_planes.reshape(*self.empty_planes.shape[:2], -1)
+        items = np.argwhere(np.all(planes, axis=2))
+        return frozenset((int(item), int(channel)) for item, channel in items)
 
     @property
     def varied_channels(self) -> list[int]:

@@ -295,7 +295,7 @@ def _crop_image(
         compute_validation_fraction,
         count_measured_pixels,
     )
-    from napari_dip.pipeline.plan.layout import to_stack
+    from napari_dip.pipeline.plan.layout import find_empty_planes, to_stack
     from napari_dip.tasks.base import GridLocation, Inspection
 
     run_plan, calibration = whole_image.run_plan, whole_image.calibration
@@ -327,6 +327,7 @@ def _crop_image(
         if calibration.camera_correction is None
         else calibration.camera_correction.crop((rows, columns)),
         notes=(*calibration.notes, make_note(note_code, **edges)),
+        empty_planes=None if calibration.empty_planes is None else find_empty_planes(stack),
     )
     calibration = replace_half_resolution(calibration, stack)
     inspection = Inspection(

@@ -15,10 +15,8 @@ import numpy as np
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import RefusedError
 from napari_dip.pipeline.assess.merge import ResultMerger, UnitResult
-from napari_dip.pipeline.calibrate.image_calibration import (
-    replace_half_resolution,
-    zero_residual_outliers,
-)
+from napari_dip.pipeline.assess.report import zero_residual_outliers
+from napari_dip.pipeline.calibrate.image_calibration import replace_half_resolution
 from napari_dip.pipeline.calibrate.inputs import fill_pixels
 from napari_dip.pipeline.calibrate.types import CalibratedImage
 from napari_dip.pipeline.execute.device_recovery import make_machine_fault

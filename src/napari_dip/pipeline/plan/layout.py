@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_dip.errors.notes import Note
-    from napari_dip.io import AnyArray, Float32Array, FloatArray, ImageHeader
+    from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray, ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.tasks.base import Task, TaskPlan, TaskSpec
 
@@ -126,6 +126,36 @@ def cut_into_blocks(planes: AnyArray, side: int) -> AnyArray:
     rows, columns = (length // side for length in planes.shape[-2:])
     cropped = planes[..., : rows * side, : columns * side]
     return cropped.reshape(*cropped.shape[:-2], rows, side, columns, side)
+
+
+def find_empty_planes(stack: AnyArray) -> BoolArray | None:
+    """Return a mask (N, C, *depth) of planes of one value in (N, C, *grid), such as lost frames.
+
+    Planes of a channel without any other plane do not count. Return None if there are none.
+    """
+    is_empty = stack.min((-2, -1)) == stack.max((-2, -1))
+    other_axes = (0, *range(2, is_empty.ndim))
+    is_empty &= ~is_empty.all(other_axes, keepdims=True)
+    return is_empty if is_empty.any() else None
+
+
+def fill_empty_planes(stack: Float32Array, empty_planes: BoolArray) -> Float32Array:
+    """Return (N, C, *grid) in which empty planes have the mean of the closest other plane.
+
+    Copies of its pixels would tell a network the noise that it is to predict.
+
+    Parameters
+    ----------
+    stack : ndarray
+    empty_planes : ndarray of bool
+        As `find_empty_planes` returns it.
+    """
+    filled = stack.copy()
+    for item, channel, *depth in np.argwhere(empty_planes):
+        others = np.argwhere(~empty_planes[:, channel])
+        nearest, *nearest_depth = others[np.abs(others - (item, *depth)).sum(1).argmin()]
+        filled[item, channel, *depth] = stack[nearest, channel, *nearest_depth].mean()
+    return filled
 
 
 def plan_task(

@@ -17,7 +17,6 @@ from napari_dip.pipeline.plan.costs import group_channels
 from napari_dip.pipeline.plan.joint_training import (
     choose_training_regions,
     compute_warm_start_iterations,
-    get_neighbour_items,
     make_inference_units,
     make_joint_units,
 )
@@ -27,7 +26,7 @@ from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.shared_settings import get_series_training
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.plan.layout import Layout, Tile
@@ -90,9 +89,22 @@ def _is_smoothed(plan: Plan) -> bool:
 
 
 def make_units(
-    image_plan: ImagePlan, fit_config: FitConfig, tiles: tuple[Tile, ...] = ()
+    image_plan: ImagePlan,
+    fit_config: FitConfig,
+    tiles: tuple[Tile, ...] = (),
+    empty_items: Container[tuple[int, int]] = (),
 ) -> tuple[WorkUnit, ...]:
-    """Return the work units: for each group of channels and each restart, all items in order."""
+    """Return the work units: for each group of channels and each restart, all items in order.
+
+    Parameters
+    ----------
+    image_plan : ImagePlan
+    fit_config : FitConfig
+    tiles : tuple of Tile
+    empty_items : container of (int, int)
+        Items and channels of one value, see `Calibration.empty_items`. An item that is empty in all
+        channels of a group is no unit, no neighbour and no training region of that group.
+    """
     if tiles:
         return make_tile_units(image_plan, fit_config, tiles)
     task_plan, header, layout = image_plan.task_plan, image_plan.header, image_plan.layout
@@ -104,43 +116,77 @@ def make_units(
         else get_series_training(task_plan, fit_config.prior_key, item_count)
     )
     segments = [compute_segment(item, item_count, stride) for item in range(item_count)]
-    neighbours = [get_neighbour_items(item, item_count, stride) for item in range(item_count)]
-    # items with a warm start from the item before, which is in the same segment
-    previous_segments = [-1, *segments[:-1]]
-    is_warm_start = [
-        series_training != "independent" and previous == segment
-        for previous, segment in zip(previous_segments, segments, strict=True)
-    ]
 
     def make_id(item: int, group_index: int, restart: int) -> str:
         plane_name = f"p{item}" if item_count > 1 else ""
         return f"{plane_name}c{group_index}r{restart}"
 
-    units = [
-        WorkUnit(
-            id=make_id(item, group_index, restart),
-            first_restart_id=make_id(item, group_index, 0),
-            channels=group,
-            restart=restart,
-            # the same for all items: a warm start needs the same network input
-            seed=image_plan.recipe.run_settings.seed + 1000 * group_index + restart,
-            iterations=warm_start_iterations if is_warm_start[item] else fit_config.iterations,
-            item=item,
-            start_unit_id=make_id(item - 1, group_index, restart) if is_warm_start[item] else "",
-            previous_item=previous_item,
-            next_item=next_item,
-            has_time_neighbours=layout.get_neighbour_axis(header) == "T",
-            segment=segments[item],
-            is_segment_start=previous_item is None or segments[previous_item] != segments[item],
-        )
-        for group_index, group in enumerate(group_channels(task_plan, header))
-        for restart in range(fit_config.restarts)
-        for item, (previous_item, next_item) in enumerate(neighbours)
-    ]
-    if series_training != "joint" or fit_config.other_candidates:
-        return tuple(units)
-    training_regions = choose_training_regions(item_count, header.grid, stride)
-    return tuple(assign_joint_network(units, fit_config, training_regions, training_regions))
+    units: list[WorkUnit] = []
+    for group_index, group in enumerate(group_channels(task_plan, header)):
+        items = _list_fitted_items(item_count, group, empty_items)
+        neighbours = _find_neighbours(items, stride)
+        # the item before, in the same segment, from which an item has a warm start
+        warm_starts = {
+            item: before
+            for before, item in pairwise(items)
+            if series_training != "independent" and segments[before] == segments[item]
+        }
+        group_units = [
+            WorkUnit(
+                id=make_id(item, group_index, restart),
+                first_restart_id=make_id(item, group_index, 0),
+                channels=group,
+                restart=restart,
+                # the same for all items: a warm start needs the same network input
+                seed=image_plan.recipe.run_settings.seed + 1000 * group_index + restart,
+                iterations=warm_start_iterations if item in warm_starts else fit_config.iterations,
+                item=item,
+                start_unit_id=make_id(warm_starts[item], group_index, restart)
+                if item in warm_starts
+                else "",
+                previous_item=previous_item,
+                next_item=next_item,
+                has_time_neighbours=layout.get_neighbour_axis(header) == "T",
+                segment=segments[item],
+                is_segment_start=previous_item is None or segments[previous_item] != segments[item],
+            )
+            for restart in range(fit_config.restarts)
+            for item, (previous_item, next_item) in neighbours.items()
+        ]
+        if series_training == "joint" and not fit_config.other_candidates:
+            regions = tuple(
+                TrainingRegion(
+                    items[region.item], region.origin, region.size, *neighbours[items[region.item]]
+                )
+                for region in choose_training_regions(len(items), header.grid, stride=0)
+            )
+            group_units = assign_joint_network(group_units, fit_config, regions, regions)
+        units += group_units
+    return tuple(units)
+
+
+def _list_fitted_items(
+    item_count: int, group: tuple[int, ...], empty_items: Container[tuple[int, int]]
+) -> list[int]:
+    """List the items that are not empty in all channels of a group; all if none is left."""
+    items = range(item_count)
+    fitted = [item for item in items if not all((item, c) in empty_items for c in group)]
+    return fitted or list(items)
+
+
+def _find_neighbours(items: Sequence[int], stride: int) -> dict[int, tuple[int | None, int | None]]:
+    """Return the items before and after each one, a multiple of the stride away; None for none."""
+    if not stride:
+        return dict.fromkeys(items, (None, None))
+    columns: defaultdict[int, list[int]] = defaultdict(list)
+    for item in items:
+        columns[item % stride].append(item)
+    neighbours = {
+        item: (before, after)
+        for column in columns.values()
+        for before, item, after in zip((None, *column), column, (*column[1:], None), strict=False)
+    }
+    return {item: neighbours[item] for item in items}
 
 
 def assign_joint_network(
