@@ -13,11 +13,10 @@ from skimage import data
 
 import napari_dip as dip
 from engine.noise.test_camera_noise import NOISE, draw_scene, take_camera_shot
-from napari_dip.engine.noise.camera_noise import measure_camera_noise
+from napari_dip.engine.noise.camera_noise import compute_distant_correlation, measure_camera_noise
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.calibrate.channel_noise import (
-    compute_distant_correlation,
     detect_camera_noise,
     flag_correlated_colours,
 )

@@ -98,6 +98,10 @@ FLATTEST_FRACTION = 0.02
 #: Larger share of the flattest blocks of one brightness, which `FLATTEST_FRACTION` of them are
 #: compared with.
 COMPARED_FLAT_FRACTION = 0.15
+#: Minimum distance of the pixels for `MAX_DISTANT_CORRELATION`, in pixels.
+MIN_CORRELATION_DISTANCE = 5
+#: Maximum distance of the pixels for `MAX_DISTANT_CORRELATION`, in pixels.
+MAX_CORRELATION_DISTANCE = 24
 
 
 class CameraNoise(NamedTuple):
@@ -371,3 +375,20 @@ def _compare_flat_blocks(energy: Tensor, classes: tuple[Tensor, ...]) -> tuple[f
     pairs.sort()
     block_ratio = sorted(flat / flattest for flat, flattest in pairs)[len(pairs) // 2]
     return block_ratio, pairs[len(pairs) // 2][0] / pairs[1][0]
+
+
+def compute_distant_correlation(residual: torch.Tensor) -> float:
+    """Return the root mean square correlation of distant pixels of a residual (Y, X).
+
+    Distances are `MIN_CORRELATION_DISTANCE` to `MAX_CORRELATION_DISTANCE` pixels.
+    """
+    middle = MAX_CORRELATION_DISTANCE
+    spectrum = torch.fft.rfft2(residual - residual.mean()).abs().square()
+    autocorrelation = torch.fft.irfft2(spectrum, s=residual.shape)
+    autocorrelation = torch.roll(
+        autocorrelation / autocorrelation[0, 0].clamp(min=1e-12), (middle, middle), (0, 1)
+    )[: 2 * middle + 1, : 2 * middle + 1]
+    is_distant = torch.ones_like(autocorrelation, dtype=torch.bool)
+    near = slice(middle - MIN_CORRELATION_DISTANCE + 1, middle + MIN_CORRELATION_DISTANCE)
+    is_distant[near, near] = False
+    return float(autocorrelation[is_distant].square().mean().sqrt())

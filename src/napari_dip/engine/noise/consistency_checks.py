@@ -8,6 +8,8 @@ estimates from synthetic ones of `benchmarks/noise_matrix.py` with wrong estimat
 from __future__ import annotations
 
 from functools import partial
+from math import ceil, sqrt
+from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +21,8 @@ from napari_dip.engine.noise import NoiseCaution, UnreliableReason
 from napari_dip.engine.noise.correlation import compute_band_power, subtract_image_correlation
 from napari_dip.engine.noise.flat_blocks import (
     DCT_SIDE,
+    FLAT_BRIGHTNESS_CLASSES,
+    MAX_BLOCKS,
     NO_CLIPPING,
     cut_patches,
     make_dct_matrix,
@@ -88,6 +92,17 @@ MAX_OUTLIER_ENERGY = 20.0
 MAX_SMOOTH_OUTLIER_FRACTION = 0.06
 #: Largest energy of the slow bands of a block without structure, in units of the noise.
 MAX_SMOOTH_ENERGY = 2.0
+#: Variance of the finest structure of a plane, in units of that of others as bright, below which it
+#: was smoothed: at most 0.04 in planes that *Inpaint* filled, 0.21 in a mean of five frames; at
+#: least 0.68 in nine stacks and movies, 0.43 after these were smoothed (docs/constants.md).
+MAX_SMOOTH_PLANE_RATIO = 0.25
+#: Quantile of the blocks of one brightness that planes are compared by: flat ones, but no outliers
+#: (docs/constants.md).
+FINE_QUANTILE = 0.25
+#: Fewest blocks of a plane at one brightness that are compared (docs/constants.md).
+MIN_COMPARED_BLOCKS = 4
+#: Fewest other planes that a plane is compared with: of two, either may be the odd one.
+MIN_COMPARED_PLANES = 2
 #: Side in pixels of the averages that wide blocks consist of (docs/constants.md).
 WIDE_POOL_SIDE = 4
 #: Least share of a wide block that is measured and unclipped.
@@ -321,6 +336,48 @@ def measure_finest_variance(planes: Tensor) -> float:
     differences = (corners[0] - corners[1] - corners[2] + corners[3])[is_inner] / 2
     std = MAD_TO_STD * float(differences.abs().median()) if len(differences) else 0.0
     return max(std**2, 1e-30)
+
+
+def find_smooth_planes(planes: Tensor) -> Tensor:
+    """Return a mask (P,) of planes with far less noise than the others at equal brightness.
+
+    Such planes were filled in, averaged or smoothed, and their flat blocks would win over those of
+    the others. Noise is compared by diagonal differences of 2 x 2 pixels in blocks, among the
+    flatter ones of a brightness. Deep planes may be darker, and so have less noise.
+
+    Parameters
+    ----------
+    planes : Tensor
+        (P, Y, X), frames of a movie or planes of a Z stack.
+    """
+    parts = [_measure_fine_blocks(plane.to(torch.float64)) for plane in planes]
+    plane_indices = torch.cat([torch.full((len(means),), i) for i, (means, _) in enumerate(parts)])
+    means, variances = (torch.cat(values) for values in zip(*parts, strict=True))
+    ratios: list[list[float]] = [[] for _ in parts]
+    for group in means.argsort(stable=True).tensor_split(FLAT_BRIGHTNESS_CLASSES):
+        levels = {}
+        for index in range(len(planes)):
+            of_plane = variances[group[plane_indices[group] == index]]
+            if len(of_plane) >= MIN_COMPARED_BLOCKS:
+                levels[index] = float(of_plane.quantile(FINE_QUANTILE))
+        for index, level in levels.items():
+            others = [other for key, other in levels.items() if key != index]
+            if len(others) >= MIN_COMPARED_PLANES:
+                ratios[index].append(level / max(median(others), 1e-30))
+    is_smooth = torch.tensor(
+        [bool(values) and median(values) < MAX_SMOOTH_PLANE_RATIO for values in ratios]
+    )
+    return is_smooth & (2 * int(is_smooth.sum()) < len(planes))
+
+
+def _measure_fine_blocks(plane: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of diagonal differences of blocks that vary and are not clipped."""
+    differences = (plane[:-1, :-1] - plane[1:, :-1] - plane[:-1, 1:] + plane[1:, 1:]) / 2
+    stride = DCT_SIDE * max(1, ceil(sqrt(plane.numel() / MAX_BLOCKS) / DCT_SIDE))
+    blocks = cut_patches(plane[None, :-1, :-1], DCT_SIDE, stride).flatten(1)
+    variances = cut_patches(differences[None], DCT_SIDE, stride).square().mean((1, 2))
+    is_inner = ((blocks > plane.min()) & (blocks < plane.max())).all(1) & (variances > 0)
+    return blocks[is_inner].mean(1), variances[is_inner]
 
 
 def has_wide_variation(sample: NoiseSample, variance: Callable[[Tensor], Tensor]) -> bool:

@@ -44,10 +44,6 @@ if TYPE_CHECKING:
 #: Maximum RMS correlation of distant residuals: at most 0.014 in 28 camera files, 0.065 in woven
 #: cloth (docs/constants.md).
 MAX_DISTANT_CORRELATION = 0.03
-#: Minimum distance of the pixels for `MAX_DISTANT_CORRELATION`, in pixels.
-MIN_CORRELATION_DISTANCE = 5
-#: Maximum distance of the pixels for `MAX_DISTANT_CORRELATION`, in pixels.
-MAX_CORRELATION_DISTANCE = 24
 #: Factor on the noise for the next attempt, if residuals correlate more than
 #: `MAX_DISTANT_CORRELATION`.
 NOISE_RETRY_FACTOR = 0.6
@@ -131,6 +127,8 @@ def measure_channel_noise(
     stack: Float32Array,
     constant_channels: tuple[int, ...],
     noise_settings: NoiseSettings,
+    *,
+    are_regions: bool = False,
 ) -> tuple[tuple[NoiseEstimate, ...], RepeatedExposure | None]:
     """Measure the noise of each channel from the image, or from two exposures of one object.
 
@@ -142,6 +140,8 @@ def measure_channel_noise(
     constant_channels : tuple of int
         Channels that hold one value only.
     noise_settings : NoiseSettings
+    are_regions : bool
+        Whether items are regions of one image rather than frames or planes.
 
     Returns
     -------
@@ -158,6 +158,7 @@ def measure_channel_noise(
                 None if measured_mask is None else measured_mask[:, c],
                 inputs.grey_level_step,
                 noise_settings,
+                is_series=not are_regions,
             )
             for c in channels
         ), None
@@ -191,6 +192,7 @@ def measure_single_exposure(
     noise_settings: NoiseSettings,
     *,
     is_halved: bool = False,
+    is_series: bool = False,
 ) -> NoiseEstimate:
     """Measure the noise of one channel from its measured pixels.
 
@@ -203,6 +205,8 @@ def measure_single_exposure(
     noise_settings : NoiseSettings
     is_halved : bool
         Whether the pixels are an enlarged image at half its size.
+    is_series : bool
+        Whether they are frames or planes, of which smooth ones are left out.
     """
     import torch
 
@@ -213,17 +217,8 @@ def measure_single_exposure(
         volume, measured_mask, grey_level_step = noise_model.remove_artefact(
             volume, measured_mask, grey_level_step
         )
-    planes = volume.reshape(-1, *volume.shape[-2:])
-    plane_masks = None if measured_mask is None else measured_mask.reshape(planes.shape)
-    if plane_masks is not None and plane_masks.any():  # planes without a measurement are constant
-        has_pixels = plane_masks.any((1, 2))
-        planes, plane_masks = planes[has_pixels], plane_masks[has_pixels]
-    if plane_masks is None:
-        is_varied = planes.min((1, 2)) < planes.max((1, 2))
-        planes = planes[is_varied] if is_varied.any() and not is_varied.all() else planes
-    plane_indices = select_spread_planes(len(planes))
-    plane_masks = None if plane_masks is None else plane_masks[plane_indices]
-    sample, plane_masks = replace_single_pixels(planes[plane_indices], plane_masks)
+    planes, sample, plane_masks = _select_planes(volume, measured_mask, is_series=is_series)
+    sample, plane_masks = replace_single_pixels(sample, plane_masks)
     sample_mask = None if plane_masks is None else torch.from_numpy(plane_masks)
     measured = estimate_noise(torch.from_numpy(sample), grey_level_step, sample_mask)
     is_checked = not (noise_model.remove_artefact or measured.counts_photons)
@@ -247,6 +242,29 @@ def measure_single_exposure(
         return noise_model.convert_noise(measured, planes)
     white = _extract_white_part(measured) if noise_settings.is_white else measured
     return _apply_user_noise(white, planes, noise_settings, measured)
+
+
+def _select_planes(
+    volume: Float32Array, measured_mask: BoolArray | None, *, is_series: bool
+) -> tuple[Float32Array, Float32Array, BoolArray | None]:
+    """Return all planes (P, Y, X) that vary, those that are measured, and the masks of these."""
+    planes = volume.reshape(-1, *volume.shape[-2:])
+    if measured_mask is not None:
+        masks = measured_mask.reshape(planes.shape)
+        if masks.any():  # planes without a measurement are constant
+            planes, masks = planes[masks.any((1, 2))], masks[masks.any((1, 2))]
+        indices = select_spread_planes(len(planes))
+        return planes, planes[indices], masks[indices]
+    is_varied = planes.min((1, 2)) < planes.max((1, 2))
+    planes = planes[is_varied] if is_varied.any() and not is_varied.all() else planes
+    sample = planes[select_spread_planes(len(planes))]
+    if is_series:
+        import torch
+
+        from napari_dip.engine.noise.consistency_checks import find_smooth_planes
+
+        sample = sample[~find_smooth_planes(torch.from_numpy(sample)).numpy()]
+    return planes, sample, None
 
 
 def _measure_before_compression(measured: NoiseEstimate, plane: Float32Array) -> NoiseEstimate:
@@ -488,6 +506,7 @@ def _detect_compressed_noise(
 
 def _confirm_camera_noise(planes: torch.Tensor, camera: CameraNoise) -> CameraNoise | None:
     """Filter a central crop, and accept the noise if the residual has no texture."""
+    from napari_dip.engine.noise.camera_noise import compute_distant_correlation
     from napari_dip.engine.refinement import filter_camera_noise
 
     crop = crop_centre(planes[len(planes) // 2], RESIDUAL_CROP_SIDE, "CYX")[None].float()
@@ -498,25 +517,6 @@ def _confirm_camera_noise(planes: torch.Tensor, camera: CameraNoise) -> CameraNo
             return camera
         camera = camera.convert_units(1 / NOISE_RETRY_FACTOR)
     return None
-
-
-def compute_distant_correlation(residual: torch.Tensor) -> float:
-    """Return the root mean square correlation of distant pixels of a residual (Y, X).
-
-    Distances are `MIN_CORRELATION_DISTANCE` to `MAX_CORRELATION_DISTANCE` pixels.
-    """
-    import torch
-
-    middle = MAX_CORRELATION_DISTANCE
-    spectrum = torch.fft.rfft2(residual - residual.mean()).abs().square()
-    autocorrelation = torch.fft.irfft2(spectrum, s=residual.shape)
-    autocorrelation = torch.roll(
-        autocorrelation / autocorrelation[0, 0].clamp(min=1e-12), (middle, middle), (0, 1)
-    )[: 2 * middle + 1, : 2 * middle + 1]
-    is_distant = torch.ones_like(autocorrelation, dtype=torch.bool)
-    near = slice(middle - MIN_CORRELATION_DISTANCE + 1, middle + MIN_CORRELATION_DISTANCE)
-    is_distant[near, near] = False
-    return float(autocorrelation[is_distant].square().mean().sqrt())
 
 
 def replace_channel_noise(

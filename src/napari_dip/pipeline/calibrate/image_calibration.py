@@ -271,6 +271,7 @@ def _measure_noise(
         stack if correction is None else correction.suppress_hot_pixels(stack),
         constant_channels,
         task_plan.noise_settings,
+        are_regions=is_tiled,
     )
     noise = tuple(
         estimate_clipping_weights(
