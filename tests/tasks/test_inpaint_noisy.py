@@ -106,8 +106,12 @@ def test_dead_pixels_hardly_worsen_what_denoising_reaches() -> None:
 
 
 @pytest.mark.parametrize(("unmasked", "is_refined"), [("keep", False), ("denoise", True)])
-def test_the_plan_counts_the_refinement_of_measured_pixels(unmasked: str, is_refined: bool) -> None:
-    header = ImageHeader(name="cells", shape=(512, 512), dtype="float32", axes="YX")
+@pytest.mark.parametrize("axes", ["YX", "ZYX"])
+def test_the_plan_counts_the_refinement_of_measured_pixels(
+    axes: str, unmasked: str, is_refined: bool
+) -> None:
+    shape = (8, 512, 512)[-len(axes) :]
+    header = ImageHeader(name="cells", shape=shape, dtype="float32", axes=axes)
     plan = preflight(make_recipe("inpaint", unmasked=unmasked), header, MACHINE, {"mask": header})
     assert not isinstance(plan, Refusal)
     assert (plan.costs.refinement_seconds > 1) == is_refined

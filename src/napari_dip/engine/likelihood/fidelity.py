@@ -113,6 +113,10 @@ class NoiseVariance:
         """Return the variance of one measurement, by its index."""
         return self._map(lambda coefficient: coefficient[index : index + 1])
 
+    def drop_depth(self) -> NoiseVariance:
+        """Return the variance for single planes of a volume."""
+        return self._map(lambda coefficient: coefficient[:, :, 0])
+
     def mean(self) -> NoiseVariance:
         """Return the mean over the measurements."""
         return self._map(lambda coefficient: coefficient.mean(0, keepdim=True))

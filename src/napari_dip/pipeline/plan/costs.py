@@ -312,7 +312,7 @@ def estimate_costs(
     candidates = 1 + len(fit_config.other_candidates)
     refinement_seconds = task_plan.ending_pixel_seconds * prod(grid) * channels / fits
     is_refined = prior_spec.has_refinement and not task_plan.keeps_measured_pixels
-    if len(grid) == 2 and is_refined:
+    if is_refined and (len(grid) == 2 or prior_spec.network_traits.is_planewise):
         further_channels = REFINEMENT_CHANNEL_SECONDS * (channels / fits - 1)
         refinement_seconds = (REFINEMENT_PIXEL_SECONDS + further_channels) * prod(grid)
         if fit_config.refines_sparse_groups:

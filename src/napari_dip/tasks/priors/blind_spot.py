@@ -238,14 +238,8 @@ def make_nl_bayes_refinement(
     With correlated noise, and in series, the result keeps a share of the network's prediction:
     `GUIDE_FRACTION`. Its errors differ from those of the filter.
     """
-    from napari_dip.engine.likelihood.lost_detail import (
-        restore_border_detail,
-        restore_significant_spots,
-    )
     from napari_dip.engine.patch_groups import PATCH_SIDE
-    from napari_dip.engine.priors.r2r import estimate_count_skewness
     from napari_dip.engine.problem import make_single_step
-    from napari_dip.engine.refinement import refine_by_nl_bayes
 
     if fit_input.measurement.ndim > 4 or min(fit_input.grid) < PATCH_SIDE:
         return None
@@ -256,29 +250,91 @@ def make_nl_bayes_refinement(
 
     def refine(estimate: Estimate) -> Estimate:
         guide, noise_variance = make_guide(estimate)
-        measured = fit_input.measurement
-        weights, correlation = fit_input.masks.measured_pixel_weights, fit_input.noise.correlation
-        if correlation is None:
-            damped = guide.mean + weights * (measured - guide.mean)
-            guide = guide._replace(mean=restore_border_detail(noise_variance, damped, guide.mean))
-        has_neighbours = fit_input.neighbouring_frames is not None
-        arguments = noise_variance, measured, guide.mean, weights, correlation
-        filtered = refine_by_nl_bayes(
-            *arguments,
-            uses_pilot_only=has_neighbours,
-            uses_sparse_groups=fit_input.refines_sparse_groups,
-        )
-        if correlation is not None or has_neighbours:
-            mean = filtered.mean + GUIDE_FRACTION * (guide.mean - filtered.mean)
-            filtered = filtered._replace(mean=mean)
-        if not fit_input.noise.treats_outliers_as_signal:
-            return filtered
-        skewness = estimate_count_skewness(measured, weights, noise_variance, correlation)
-        return restore_significant_spots(
-            noise_variance, measured, filtered, weights, correlation, skewness
+        return _refine_plane(
+            fit_input,
+            noise_variance,
+            guide,
+            fit_input.measurement,
+            fit_input.masks.measured_pixel_weights,
         )
 
     return make_single_step(refine)
+
+
+def make_planewise_refinement(
+    fit_input: FitInput, make_guide: Callable[[Estimate], Estimate]
+) -> Callable[[Estimate], PostprocessingSteps] | None:
+    """Return the NL-Bayes refinement of each plane of a volume; None for tiny planes.
+
+    Planes without a measurement keep the guide. It is not the only pilot, though it has information
+    from other planes: as such it left more noise, by 1.8 dB in a movie and 1.0 dB in a Z stack.
+    """
+    from torch import stack
+
+    from napari_dip.engine.patch_groups import PATCH_SIDE
+    from napari_dip.engine.problem import Estimate, make_single_step
+
+    if min(fit_input.grid[-2:]) < PATCH_SIDE:
+        return None
+
+    def refine(estimate: Estimate) -> Estimate:
+        guide, weights = make_guide(estimate), fit_input.masks.measured_pixel_weights
+        assert guide.log_variance is not None
+        noise_variance = fit_input.noise.noise_variance.drop_depth()
+        means, log_variances = [], []
+        for index in range(fit_input.grid[0]):
+            plane = Estimate(guide.mean[:, :, index], guide.log_variance[:, :, index])
+            if bool(weights[:, :, index].any()):
+                measured = fit_input.measurement[:, :, index]
+                plane = _refine_plane(
+                    fit_input, noise_variance, plane, measured, weights[:, :, index]
+                )
+            assert plane.log_variance is not None
+            means.append(plane.mean)
+            log_variances.append(plane.log_variance)
+        return Estimate(stack(means, 2), stack(log_variances, 2))
+
+    return make_single_step(refine)
+
+
+def _refine_plane(
+    fit_input: FitInput,
+    noise_variance: NoiseVariance,
+    guide: Estimate,
+    measured: Tensor,
+    weights: Tensor,
+) -> Estimate:
+    """Refine a plane (1, C, Y, X) by NL-Bayes with a guide, and put back significant spots."""
+    from napari_dip.engine.likelihood.lost_detail import (
+        restore_border_detail,
+        restore_significant_spots,
+    )
+    from napari_dip.engine.priors.r2r import estimate_count_skewness
+    from napari_dip.engine.refinement import refine_by_nl_bayes
+
+    correlation = fit_input.noise.correlation
+    has_neighbours = fit_input.neighbouring_frames is not None
+    if correlation is None:
+        damped = guide.mean + weights * (measured - guide.mean)
+        guide = guide._replace(mean=restore_border_detail(noise_variance, damped, guide.mean))
+    filtered = refine_by_nl_bayes(
+        noise_variance,
+        measured,
+        guide.mean,
+        weights,
+        correlation,
+        uses_pilot_only=has_neighbours,
+        uses_sparse_groups=fit_input.refines_sparse_groups,
+    )
+    if correlation is not None or has_neighbours:
+        mean = filtered.mean + GUIDE_FRACTION * (guide.mean - filtered.mean)
+        filtered = filtered._replace(mean=mean)
+    if not fit_input.noise.treats_outliers_as_signal:
+        return filtered
+    skewness = estimate_count_skewness(measured, weights, noise_variance, correlation)
+    return restore_significant_spots(
+        noise_variance, measured, filtered, weights, correlation, skewness
+    )
 
 
 def build_guided_problem(fit_input: FitInput, options: PriorOptions) -> Problem:

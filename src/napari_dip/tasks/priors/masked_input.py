@@ -5,11 +5,16 @@ The network takes the image with more of its pixels masked, and learns to fill t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem, build_image_network
+from napari_dip.tasks.priors.blind_spot import (
+    build_blind_spot_problem,
+    build_image_network,
+    make_planewise_refinement,
+)
 from napari_dip.tasks.priors.random_input import validate_by_squared_error
 
 if TYPE_CHECKING:
@@ -133,7 +138,11 @@ def build_masked_input_prior(
 
 def build_masked_input_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     """Build the problem of the measured pixels, whose validation ignores the predicted variance."""
-    return validate_by_squared_error(fit_input, build_blind_spot_problem(fit_input, options))
+    problem = build_blind_spot_problem(fit_input, options)
+    if options.predicts_measured and len(fit_input.grid) > 2:
+        refine = make_planewise_refinement(fit_input, problem.postprocess)
+        problem = replace(problem, full_postprocess=refine)
+    return validate_by_squared_error(fit_input, problem)
 
 
 def _build_masked_stack_prior(
