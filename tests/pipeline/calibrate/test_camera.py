@@ -69,14 +69,32 @@ def test_texture_under_white_noise_is_not_taken_for_noise_of_a_camera(
     assert find_camera(crop + noise * torch.randn(crop.shape, generator=rng)) is None
 
 
-def test_texture_in_the_flattest_blocks_counts_less_as_noise() -> None:
+def make_shot_of_pebbles(contrast: float) -> torch.Tensor:
+    """Pebbles of this standard deviation with noise of a camera: (1, 3, Y, X)."""
     pebbles = zoom(data.gravel()[100:180, 60:140].astype(float), 2)
-    pebbles = 130 + 20 * (pebbles - pebbles.mean()) / pebbles.std()
+    pebbles = 130 + contrast * (pebbles - pebbles.mean()) / pebbles.std()
     shot = take_camera_shot(NOISE._replace(correlations=(0.5, 0.88, 0.88)))
-    image = shot - draw_scene() + torch.from_numpy(pebbles).float()
+    return shot - draw_scene() + torch.from_numpy(pebbles).float()
+
+
+def test_texture_in_the_flattest_blocks_counts_less_as_noise() -> None:
+    image = make_shot_of_pebbles(20)
     camera, measured = find_camera(image), measure_camera_noise(image)
     assert camera is not None and measured is not None
     assert 6 < camera.std[0] < 0.85 * measured[0].std[0]
+
+
+def test_strong_texture_does_not_hide_that_the_rest_is_noise_of_a_camera() -> None:
+    assert find_camera(make_shot_of_pebbles(30)) is not None
+
+
+def test_blocks_of_which_little_is_noise_show_no_noise_of_a_camera() -> None:
+    assert find_camera(make_shot_of_pebbles(50)) is None
+
+
+def test_weak_noise_with_strong_colours_is_not_taken_for_compressed() -> None:
+    weak = NOISE._replace(std=(2.6, 1.6, 1.5), correlations=(0.74, 0.88, 0.88))
+    assert find_camera(take_camera_shot(weak)) is not None
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,9 @@ NOISE_CORRELATION = 0.5
 TEXTURE_CORRELATION = 0.85
 #: As `NOISE_CORRELATION`, after compression: 0.58 to 0.72 in 16 of 20 files of PolyU.
 COMPRESSED_NOISE_CORRELATION = 0.7
+#: Minimum noise of the finest frequencies without compression, in steps of grey values: 0.70 or
+#: more in 81 crops of cc15, 0.66 and 0.67 in three photographs that would be taken for noise.
+MIN_CAMERA_FINE_STD = 0.68
 #: Maximum noise of the finest frequencies after compression, in steps of grey values; rounding
 #: alone has 0.29, cc15 0.8 or more.
 MAX_COMPRESSED_FINE_STD = 0.8
@@ -61,8 +64,14 @@ MAX_COLOUR_IMBALANCE = 1.75
 #: Maximum share of the finest frequencies in the noise of colour: at most 0.45 in 350 crops of cc15
 #: and PolyU, 0.72 or more in photographs with white noise that were taken for camera noise.
 MAX_FINE_COLOUR_SHARE = 0.55
-#: Limits of the ratio of luminance to the finest frequencies (docs/constants.md).
-FINE_NOISE_RATIO_RANGE = (3.0, 13.0)
+#: Limits of the ratio of luminance to the finest frequencies: 3.6 to 9.3 in 77 crops of cc15.
+FINE_NOISE_RATIO_RANGE = (3.0, 10.0)
+#: As `FINE_NOISE_RATIO_RANGE`, after compression: 5.6 to 11.8 in 18 crops of PolyU, 18 or more in
+#: mean exposures of cc15 (docs/constants.md).
+COMPRESSED_FINE_RATIO_RANGE = (3.0, 13.0)
+#: Minimum share of noise in luminance of the flattest blocks, as a standard deviation: 0.55 or more
+#: in cc15 and PolyU. In two crops of cc15 with 0.34, 0.8 and 0 dB would be lost.
+MIN_FLAT_NOISE_FRACTION = 0.54
 #: Standard deviation of second differences along both axes, per unit of white noise: 1² + 2² + 1².
 SECOND_DIFFERENCE_STD = 6.0
 #: Limits of camera noise: 26 of 29 camera files meet the first three, and none of 29 photographs
@@ -208,13 +217,14 @@ def identify_camera_noise(
     camera = _subtract_texture(textured, texture.correlation, is_compressed=is_compressed)
     min_std = max(MIN_LUMINANCE_STD * grey_level_step, MIN_LUMINANCE_NOISE_RATIO * channel_std)
     is_camera = (
-        camera.std[0] >= min_std
+        camera.std[0] >= max(min_std, MIN_FLAT_NOISE_FRACTION * textured.std[0])
         and first_colour <= MAX_COLOUR_IMBALANCE * second_colour
         and texture.fine_colour_share <= MAX_FINE_COLOUR_SHARE
         and _is_homogeneous(texture, has_strong_colours=has_strong_colours)
         and (
             has_strong_colours
-            or _has_camera_spectrum(textured, texture, is_compressed=is_compressed)
+            or is_compressed
+            or _has_camera_spectrum(camera, texture, grey_level_step)
         )
     )
     return camera if is_camera else None
@@ -227,10 +237,16 @@ def _compute_colour_ratio(camera: CameraNoise) -> float:
 
 
 def _is_compressed(camera: CameraNoise, texture: TextureStatistics, grey_level_step: float) -> bool:
-    """Return whether compression has removed the finest frequencies of luminance, and colours."""
-    is_colourless = _compute_colour_ratio(camera) > MAX_COLOUR_RATIO
+    """Return whether compression has removed colours, and the finest frequencies of luminance."""
+    colour_ratio = _compute_colour_ratio(camera)
+    lowest, highest = (ratio * texture.fine_std for ratio in COMPRESSED_FINE_RATIO_RANGE)
+    is_colourless = colour_ratio > MAX_COLOUR_RATIO
     max_fine_std = MAX_COLOURLESS_FINE_STD if is_colourless else MAX_COMPRESSED_FINE_STD
-    return texture.fine_std < max_fine_std * grey_level_step
+    return (
+        colour_ratio >= MIN_COMPRESSED_COLOUR_RATIO
+        and texture.fine_std < max_fine_std * grey_level_step
+        and lowest <= camera.std[0] <= highest
+    )
 
 
 def _is_homogeneous(texture: TextureStatistics, *, has_strong_colours: bool) -> bool:
@@ -246,15 +262,14 @@ def _is_homogeneous(texture: TextureStatistics, *, has_strong_colours: bool) -> 
 
 
 def _has_camera_spectrum(
-    camera: CameraNoise, texture: TextureStatistics, *, is_compressed: bool
+    camera: CameraNoise, texture: TextureStatistics, grey_level_step: float
 ) -> bool:
-    """Return whether colours and finest frequencies have the share that they have in noise."""
-    colour_ratio = _compute_colour_ratio(camera)
+    """Return whether colours and finest frequencies have the share that they have in raw noise."""
     lowest, highest = (ratio * texture.fine_std for ratio in FINE_NOISE_RATIO_RANGE)
-    return lowest <= camera.std[0] <= highest and (
-        colour_ratio >= MIN_COMPRESSED_COLOUR_RATIO
-        if is_compressed
-        else colour_ratio <= MAX_COLOUR_RATIO
+    return (
+        texture.fine_std >= MIN_CAMERA_FINE_STD * grey_level_step
+        and lowest <= camera.std[0] <= highest
+        and _compute_colour_ratio(camera) <= MAX_COLOUR_RATIO
     )
 
 
