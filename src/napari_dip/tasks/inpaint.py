@@ -28,6 +28,7 @@ from napari_dip.tasks.base import (
     load_input,
     load_setting,
 )
+from napari_dip.tasks.denoise import Denoise
 from napari_dip.tasks.noise_models.impulses import exclude_missing, fill_missing
 from napari_dip.tasks.priors.masked_input import (
     MAX_SMOOTH_PIXELS,
@@ -117,6 +118,7 @@ class Inpaint(Task):
             other_priors=self._list_other_priors(axes),
             # filling in needs the closest neighbours; noise that they share may be kept
             blind_spot_shape=SINGLE_PIXEL if keeps_noise else (),
+            uses_half_resolution=not keeps_noise,
             keeps_measured_pixels=self.unmasked == "keep",
             notes=_list_mask_notes(header, extra_headers.get("mask")),
         )
@@ -184,6 +186,8 @@ class Inpaint(Task):
         """Build the prior, and the problem of the measured pixels alone."""
         from napari_dip.engine.problem import append_postprocessing
 
+        if fit_input.half_resolution is not None:  # its holes are filled
+            return Denoise().setup(fit_input, rng)
         if patches := choose_validation_patches(fit_input.masks.low_noise):
             masks = fit_input.masks.redraw_validation(*patches)
             fit_input = replace(fit_input, masks=masks)

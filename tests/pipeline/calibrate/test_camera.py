@@ -151,6 +151,19 @@ def test_a_camera_image_gains_and_the_result_says_so() -> None:
     assert any("colour camera" in note for note in result.report["notes"])
 
 
+def test_holes_do_not_hide_the_noise_of_a_camera() -> None:
+    taken = make_noisy(take_camera_shot())
+    holes = np.random.default_rng(0).random(taken.shape[:2]) < 0.03
+    holed = np.where(holes[..., None], 0, taken).astype(np.uint8)
+    result = dip.inpaint(
+        holed, mask=holes, axes="YXS", unmasked="denoise", preset="instant", max_iterations=10
+    )
+    truth = draw_scene()[0].permute(1, 2, 0).numpy()
+    errors = [float(((image - truth) ** 2).mean()) for image in (taken, np.asarray(result.image))]
+    assert errors[1] < 0.45 * errors[0]
+    assert "filled smoothly" in result.report["prior"]["reason"]
+
+
 @pytest.mark.long
 def test_what_the_user_knows_of_the_noise_goes_first() -> None:
     taken = make_noisy(take_camera_shot())

@@ -30,12 +30,13 @@ from napari_dip.pipeline.plan.units import make_tile_units, make_units
 from napari_dip.tasks.noise_models.impulses import CORRELATED_NOISE_REASON
 from napari_dip.tasks.noise_models.jpeg_traces import list_jpeg_hints, read_jpeg_traces
 from napari_dip.tasks.noise_models.registry import AUTO, JPEG, NOISE_MODELS
+from napari_dip.tasks.priors.masked_input import MAX_SMOOTH_PIXELS
 from napari_dip.tasks.priors.r2r import (
     FEW_PHOTONS_REASON,
     UNRELIABLE_NOISE_REASON,
     WEAK_NOISE_REASON,
 )
-from napari_dip.tasks.priors.registry import PRIOR_SPECS
+from napari_dip.tasks.priors.registry import PRIOR_SPECS, get_denoising_prior
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,6 +55,11 @@ WEAK_NOISE_FRACTION = 0.02
 #: Mean number of counted photons per pixel below which the blind spot is used. Its gain over
 #: R2R is 2 to 3.3 dB at 0.02 to 0.5 photons, -0.2 to 0.4 dB at 0.6 to 26 (docs/constants.md).
 FEW_PHOTONS_PER_PIXEL = 0.6
+#: Maximum share of missing pixels that are filled before a camera's noise is measured. With 0.2 the
+#: finest frequencies are too weak for it in a crop of cc15.
+MAX_FILLED_FRACTION = 0.1
+#: Reason in the report why the prior is that of images without holes.
+FILLED_REASON = "the noise is a colour camera's, so the holes were filled smoothly before the fit"
 #: Memory that a GPU needs, relative to the estimate for the CPU: 1.0 to 2.0 in eight runs
 #: (docs/benchmarks/gpu.md), and a quarter more for gaps between tensors.
 GPU_MEMORY_FACTOR = 2.5
@@ -83,7 +89,7 @@ def calibrate_image(
         If the pixels cannot be used.
     """
     run_inputs = run_inputs or arrange_inputs(plan, inputs)
-    calibration, stack = calibrate_pixels(plan, run_inputs)
+    calibration, stack = _calibrate_filled(plan, run_inputs) or calibrate_pixels(plan, run_inputs)
     calibration = find_hidden_compression(plan, calibration, stack)
     inspection, layout = run_inputs.inspection, run_inputs.layout
     return CalibratedImage(
@@ -95,6 +101,36 @@ def calibrate_image(
         stack=stack,
         inspection=inspection,
     )
+
+
+def _calibrate_filled(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float32Array] | None:
+    """Calibrate an image whose holes are filled smoothly; None if its noise is not a camera's.
+
+    Noise of a colour camera is measured, and filtered, in images without holes.
+    """
+    task_plan, mask = get_task_plan(plan, inputs.layout), inputs.measured_mask
+    if mask is None or not (task_plan.uses_half_resolution and task_plan.fallback_prior_key):
+        return None
+    if inputs.layout.channel_axis != "S" or inputs.stack.shape[:2] != (1, 3):
+        return None
+    import torch
+
+    from napari_dip.engine.noise.camera_noise import identify_camera_noise
+    from napari_dip.tasks.priors.masked_input import fill_smoothly
+
+    hidden = ~mask.all(1, keepdims=True)
+    prior_key = inputs.inspection.prior_key
+    is_wide = bool(prior_key) and PRIOR_SPECS[prior_key].suitable_holes == "wide"
+    if is_wide or hidden.mean() > MAX_FILLED_FRACTION or hidden.sum() > MAX_SMOOTH_PIXELS:
+        return None
+    filled = fill_smoothly(torch.from_numpy(inputs.stack), torch.from_numpy(hidden))
+    if identify_camera_noise(filled, 0.0, inputs.grey_level_step) is None:
+        return None
+    plain_inputs = replace(inputs, stack=filled.numpy(), measured_mask=None)
+    calibration, stack = calibrate_pixels(plan, plain_inputs)
+    if calibration.camera_noise is None or calibration.half_resolution is None:
+        return None
+    return replace(calibration, measured_mask=mask), stack
 
 
 def find_hidden_compression(
@@ -275,6 +311,8 @@ def _choose_prior(
     is_model_planned = noise_model.key == task_plan.noise_settings.model
     if noise_model.prior_key and not is_model_planned:  # the pixels have selected it
         return noise_model.prior_key, noise_model.prior_reason
+    if calibration.measured_mask is not None and calibration.half_resolution is not None:
+        return get_denoising_prior(knows_noise=True).key, FILLED_REASON
     prior_key = inspection.prior_key or plan.fit_config.prior_key
     is_planned = prior_key == task_plan.prior_key
     # the planned prior has another row for holes with a shape

@@ -247,6 +247,7 @@ class Calibration:
             noise=self.half_resolution.noise,
             blind_spot_size=self.half_resolution.blind_spot_size,
             validation_fraction=fraction,
+            measured_mask=None,  # holes were filled before the image was halved
             half_resolution=None,
         )
 
