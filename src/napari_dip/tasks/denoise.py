@@ -36,6 +36,7 @@ from napari_dip.tasks.noise_models.camera_correction import (
 )
 from napari_dip.tasks.noise_models.impulses import make_impulses_note
 from napari_dip.tasks.noise_models.registry import AUTO, JPEG, NOISE_MODELS, NoiseModel
+from napari_dip.tasks.priors.blind_spot import append_upscaling
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.random_input import (
     DEFAULT_ARCHITECTURE,
@@ -79,22 +80,6 @@ if TYPE_CHECKING:
     from napari_dip.io import AnyArray, Float32Array, ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.tasks.priors.prior_spec import PriorSpec
-
-
-def append_upscaling(fit_input: FitInput, problem: Problem) -> Problem:
-    """Append upscaling to the postprocessing of a problem, if the fit runs at half resolution."""
-    from napari_dip.engine.noise.oversampling import upscale_estimate
-    from napari_dip.engine.problem import append_postprocessing
-
-    half_resolution = fit_input.half_resolution
-    if half_resolution is None:
-        return problem
-    grid = half_resolution.upscaled_grid
-    upscaled = append_postprocessing(problem, lambda _, final: upscale_estimate(final, grid))
-    # BM3D of a colour camera runs at full size
-    if half_resolution.camera_noise is not None:
-        upscaled = replace(upscaled, full_postprocess=problem.full_postprocess)
-    return upscaled
 
 
 #: Least shift of a repeated exposure in pixels that is told: up to 0.73 between four shots of seven

@@ -28,8 +28,8 @@ from napari_dip.tasks.base import (
     load_input,
     load_setting,
 )
-from napari_dip.tasks.denoise import Denoise
 from napari_dip.tasks.noise_models.impulses import exclude_missing, fill_missing
+from napari_dip.tasks.priors.blind_spot import append_upscaling
 from napari_dip.tasks.priors.masked_input import (
     MAX_SMOOTH_PIXELS,
     blend_with_smooth_filling,
@@ -187,7 +187,9 @@ class Inpaint(Task):
         from napari_dip.engine.problem import append_postprocessing
 
         if fit_input.half_resolution is not None:  # its holes are filled
-            return Denoise().setup(fit_input, rng)
+            options = PriorOptions(predicts_measured=True)
+            setup = PRIOR_SPECS[fit_input.prior_key].build_setup(fit_input, rng, options)
+            return replace(setup, problem=append_upscaling(fit_input, setup.problem))
         if patches := choose_validation_patches(fit_input.masks.low_noise):
             masks = fit_input.masks.redraw_validation(*patches)
             fit_input = replace(fit_input, masks=masks)

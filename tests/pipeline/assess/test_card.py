@@ -275,6 +275,7 @@ def test_the_same_warning_of_three_channels_takes_one_line():
         ("contrast-doubtful", {"unsure": True}, Verdict.LOOK_CLOSER),
         ("residual-edges", {"ratio": 1.6}, Verdict.LOOK_CLOSER),
         ("residual-edges", {"ratio": 2.4}, Verdict.DO_NOT_USE),
+        ("residual-edges", {"ratio": 2.4, "camera": True}, Verdict.LOOK_CLOSER),
         ("residual-unexplained", {"ratio": 1.6}, Verdict.LOOK_CLOSER),
         ("residual-unexplained", {"ratio": 2.4}, Verdict.DO_NOT_USE),
         ("pixels-saturated", {"fraction": 0.005}, Verdict.FINE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,31 @@ from skimage import data
 
 import napari_dip as dip
 from engine.noise.test_camera_noise import NOISE, draw_scene, take_camera_shot
-from napari_dip.engine.noise.camera_noise import compute_distant_correlation, measure_camera_noise
+from napari_dip.engine.noise import NoiseCaution, camera_noise
+from napari_dip.engine.noise.camera_noise import (
+    CameraNoise,
+    TextureStatistics,
+    compute_distant_correlation,
+    measure_camera_noise,
+)
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
+from napari_dip.errors import raise_if_refused
+from napari_dip.pipeline.assess.artefact_detection import calibrate_for_weaker_noise
 from napari_dip.pipeline.assess.methods_section import write_methods_section
+from napari_dip.pipeline.assess.metrics import measure_residual
+from napari_dip.pipeline.assess.quality_checks import (
+    compute_correlation_limit,
+    compute_edge_variance_limit,
+)
 from napari_dip.pipeline.calibrate.channel_noise import (
     detect_camera_noise,
     flag_correlated_colours,
 )
+from napari_dip.pipeline.calibrate.run_plan import calibrate_image
+from napari_dip.pipeline.lazy_inputs import open_input
+from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.recipe import make_recipe
 
 
 def make_noisy(image: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -149,6 +168,39 @@ def test_a_camera_image_gains_and_the_result_says_so() -> None:
     assert errors[1] < 0.4 * errors[0]
     assert result.image.shape == taken.shape
     assert any("colour camera" in note for note in result.report["notes"])
+
+
+@pytest.mark.parametrize(("luminance", "is_found"), [(6.8, True), (8.0, False)])
+def test_structure_without_colours_is_not_taken_for_compressed_noise(
+    monkeypatch: pytest.MonkeyPatch, luminance: float, is_found: bool
+) -> None:
+    noise = CameraNoise((luminance, 0.4, 0.4), (0.65, 0.88, 0.88))
+    texture = TextureStatistics(1.1, 1.2, 0.65, 0.7, 0.3)
+    monkeypatch.setattr(camera_noise, "measure_camera_noise", lambda planes: (noise, texture))
+    identified = camera_noise.identify_camera_noise(torch.zeros(1, 3, 16, 16), 1.0, 1.0)
+    assert (identified is not None) == is_found
+
+
+def test_noise_of_a_camera_is_not_weakened_where_the_residual_is_uneven() -> None:
+    taken = make_noisy(take_camera_shot())
+    header, read = open_input("image", taken, "YXS")
+    plan = raise_if_refused(preflight(make_recipe("denoise"), header, detect_machine()))
+    image = calibrate_image(plan, {"image": read()})
+    failed: Any = SimpleNamespace(residual=0.1 * (taken - 128.0), failure_score=1.2)
+    assert calibrate_for_weaker_noise(image, failed) is None
+    plain = replace(image, calibration=replace(image.calibration, camera_noise=None))
+    assert calibrate_for_weaker_noise(plain, failed) is not None
+
+
+def test_residuals_of_a_camera_may_be_more_uneven() -> None:
+    white = NoiseEstimate(gain=0, intercept=9, floor=1, along_y=(0.0,) * 5, along_x=(0.0,) * 5)
+    residual = np.random.default_rng(0).normal(0, 3, (1, 96, 96))
+    usual, camera = (
+        measure_residual(residual, np.zeros_like(residual), None, estimate)
+        for estimate in (white, replace(white, caution=NoiseCaution.COLOUR_CAMERA))
+    )
+    assert compute_correlation_limit(camera) > 0.21 > compute_correlation_limit(usual)
+    assert compute_edge_variance_limit(camera) > 1.66 > compute_edge_variance_limit(usual)
 
 
 def test_holes_do_not_hide_the_noise_of_a_camera() -> None:

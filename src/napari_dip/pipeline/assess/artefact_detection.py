@@ -513,6 +513,8 @@ def calibrate_for_weaker_noise(
         return None
     if all(estimate.counts_photons for estimate in calibration.noise):
         return None  # the noise is known exactly
+    if calibration.camera_noise is not None:
+        return None  # its residual is uneven even where the result is right
     residual = to_stack(result.residual, calibrated_image.header.axes, calibrated_image.layout)
     fractions = [
         _measure_calm_noise(channel_noise, calibrated_image.stack[:, c], residual[:, c])

@@ -19,7 +19,7 @@ from napari_dip.errors.templates import (
     VERDICT_REASONS,
     render,
 )
-from napari_dip.pipeline.assess.metrics import MIN_LOST_EDGE_RATIO
+from napari_dip.pipeline.assess.metrics import MIN_LOST_CAMERA_EDGE_RATIO, MIN_LOST_EDGE_RATIO
 from napari_dip.pipeline.assess.quality_checks import MIN_REPORTED_CHANGE
 from napari_dip.tasks.guide import PREFERRED_PRIOR, Guide
 from napari_dip.tasks.priors.registry import AUTOMATIC
@@ -217,7 +217,9 @@ def _judge(ranked: list[Note], notes: list[Note]) -> tuple[Verdict, str, str]:
 def _is_failure(note: Note) -> bool:
     """Return whether a note says that the result has failed."""
     if note.code in {"residual-edges", "residual-unexplained"}:
-        return float(str(note.facts["ratio"])) >= MIN_LOST_EDGE_RATIO
+        is_camera = note.facts.get("camera")
+        limit = MIN_LOST_CAMERA_EDGE_RATIO if is_camera else MIN_LOST_EDGE_RATIO
+        return float(str(note.facts["ratio"])) >= limit
     is_certain = not note.facts.get("unsure")
     return note.code == "brightness-off" or (note.code == "contrast-doubtful" and is_certain)
 

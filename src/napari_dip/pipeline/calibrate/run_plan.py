@@ -57,7 +57,7 @@ WEAK_NOISE_FRACTION = 0.02
 FEW_PHOTONS_PER_PIXEL = 0.6
 #: Maximum share of missing pixels that are filled before a camera's noise is measured. With 0.2 the
 #: finest frequencies are too weak for it in a crop of cc15.
-MAX_FILLED_FRACTION = 0.1
+MAX_SMOOTH_HOLE_FRACTION = 0.1
 #: Reason in the report why the prior is that of images without holes.
 FILLED_REASON = "the noise is a colour camera's, so the holes were filled smoothly before the fit"
 #: Memory that a GPU needs, relative to the estimate for the CPU: 1.0 to 2.0 in eight runs
@@ -121,7 +121,7 @@ def _calibrate_filled(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float
     hidden = ~mask.all(1, keepdims=True)
     prior_key = inputs.inspection.prior_key
     is_wide = bool(prior_key) and PRIOR_SPECS[prior_key].suitable_holes == "wide"
-    if is_wide or hidden.mean() > MAX_FILLED_FRACTION or hidden.sum() > MAX_SMOOTH_PIXELS:
+    if is_wide or hidden.mean() > MAX_SMOOTH_HOLE_FRACTION or hidden.sum() > MAX_SMOOTH_PIXELS:
         return None
     filled = fill_smoothly(torch.from_numpy(inputs.stack), torch.from_numpy(hidden))
     if identify_camera_noise(filled, 0.0, inputs.grey_level_step) is None:

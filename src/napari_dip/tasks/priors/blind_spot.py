@@ -376,6 +376,22 @@ def _make_camera_refinement(
     return make_single_step(refine)
 
 
+def append_upscaling(fit_input: FitInput, problem: Problem) -> Problem:
+    """Append upscaling to the postprocessing of a problem, if the fit runs at half resolution."""
+    from napari_dip.engine.noise.oversampling import upscale_estimate
+    from napari_dip.engine.problem import append_postprocessing
+
+    half_resolution = fit_input.half_resolution
+    if half_resolution is None:
+        return problem
+    grid = half_resolution.upscaled_grid
+    upscaled = append_postprocessing(problem, lambda _, final: upscale_estimate(final, grid))
+    # BM3D of a colour camera runs at full size
+    if half_resolution.camera_noise is not None:
+        upscaled = replace(upscaled, full_postprocess=problem.full_postprocess)
+    return upscaled
+
+
 def describe_blind_spot(blind_spot_size: tuple[int, ...], rows: tuple[tuple[int, ...], ...]) -> str:
     """Return the size of the blind spots, and the reason for it, as text.
 
