@@ -292,7 +292,7 @@ def test_a_report_with_the_keys_of_before_is_judged_and_described(
     figures, old_figures = report["verdict"]["figures"], old["verdict"]["figures"]
     later_fields = {"has_entered_noise", "is_instant", "is_refitted", "smooth_fill"}
     assert set(figures) == list_fields(ResultMetrics) - later_fields
-    assert set(figures["residual"]) == list_fields(ResidualMetrics)
+    assert set(figures["residual"]) == list_fields(ResidualMetrics) - {"is_camera_noise"}
     assert set(figures["detail"]) == set(figures["contrast"]) == list_fields(ConfirmedDetail)
     assert set(figures["upper_clipping"]) == list_fields(ClippedPixels)
     assert figures["residual"]["noise_ratio"] == old_figures["residual"]["strength"]
