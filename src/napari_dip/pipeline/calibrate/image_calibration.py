@@ -280,7 +280,7 @@ def _measure_noise(
         for c, estimate in enumerate(noise)
     )
     camera_noise = None
-    if correction is None and _is_colour_image(
+    if correction is None and is_colour_image(
         task_plan, inputs, stack, constant_channels, is_tiled=is_tiled
     ):
         camera_noise, noise = measure_colour_noise(stack, noise, inputs.grey_level_step)
@@ -396,7 +396,7 @@ def _suits_half_size(
     return is_better and loss <= MAX_HALVING_LOSS * variances[1]
 
 
-def _is_colour_image(
+def is_colour_image(
     task_plan: TaskPlan,
     inputs: RunInputs,
     stack: Float32Array,

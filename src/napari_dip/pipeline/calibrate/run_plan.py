@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import format_bytes
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
-from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels, get_task_plan
+from napari_dip.pipeline.calibrate.image_calibration import (
+    calibrate_pixels,
+    get_task_plan,
+    is_colour_image,
+)
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
 from napari_dip.pipeline.machine import read_free_gpu_memory, read_free_memory
@@ -109,9 +113,10 @@ def _calibrate_filled(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float
     Noise of a colour camera is measured, and filtered, in images without holes.
     """
     task_plan, mask = get_task_plan(plan, inputs.layout), inputs.measured_mask
-    if mask is None or not (task_plan.uses_half_resolution and task_plan.fallback_prior_key):
+    if mask is None or not task_plan.fallback_prior_key:
         return None
-    if inputs.layout.channel_axis != "S" or inputs.stack.shape[:2] != (1, 3):
+    plain_inputs = replace(inputs, measured_mask=None)
+    if not is_colour_image(task_plan, plain_inputs, inputs.stack, (), is_tiled=False):
         return None
     import torch
 
@@ -126,8 +131,7 @@ def _calibrate_filled(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float
     filled = fill_smoothly(torch.from_numpy(inputs.stack), torch.from_numpy(hidden))
     if identify_camera_noise(filled, 0.0, inputs.grey_level_step) is None:
         return None
-    plain_inputs = replace(inputs, stack=filled.numpy(), measured_mask=None)
-    calibration, stack = calibrate_pixels(plan, plain_inputs)
+    calibration, stack = calibrate_pixels(plan, replace(plain_inputs, stack=filled.numpy()))
     if calibration.camera_noise is None or calibration.half_resolution is None:
         return None
     return replace(calibration, measured_mask=mask), stack
