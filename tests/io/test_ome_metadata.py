@@ -1,7 +1,8 @@
-"""Channels, positions and times of an OME-TIFF are copied to the result."""
+"""Channels, positions and times are copied to the result, whatever the formats of both."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -10,6 +11,7 @@ import pytest
 import tifffile
 
 from napari_dip.cli import main
+from napari_dip.io.header import SourceTags, parse_zarr_channels
 from napari_dip.io.reading import read_header, read_pixels
 from napari_dip.io.writing import write_image
 
@@ -171,3 +173,78 @@ def test_metadata_that_make_no_sense_are_left_out_with_a_note(tmp_path):
     header = read_header(path)
     assert header.tags.ome is None and "cannot be read and are left out" in str(header.notes[0])
     assert read_pixels(header).shape == (2, 24, 24)
+
+
+GREEN, RED, GREY = (0, 255, 0), (255, 0, 0), (255, 255, 255)
+
+
+def make_ramp(colour: tuple[int, int, int]) -> np.ndarray:
+    """Make a lookup table from black to a colour, rounded down as ImageJ does."""
+    return np.outer(colour, np.arange(256) / 255).astype(np.uint8)
+
+
+def save_imagej(path: Path, axes: str = "CYX", **metadata: Any) -> np.ndarray:
+    shape = tuple({"T": 3, "C": 2}.get(axis, 24) for axis in axes)
+    image = np.random.default_rng(0).poisson(100, shape).astype("uint16")
+    tifffile.imwrite(path, image, imagej=True, metadata={"axes": axes, **metadata})
+    return image
+
+
+def read_display(path: Path) -> dict[str, Any]:
+    """Read how ImageJ shows the channels: names, last entries of the tables, mode and limits."""
+    with tifffile.TiffFile(path) as file:
+        metadata = dict(file.imagej_metadata)
+    metadata["LUTs"] = [tuple(table[:, -1].tolist()) for table in metadata.get("LUTs", ())]
+    return {key: metadata.get(key) for key in ("Labels", "LUTs", "mode", "Ranges")}
+
+
+@pytest.mark.parametrize("axes", ["CYX", "TCYX"])
+def test_a_result_is_shown_in_imagej_as_its_input_is(tmp_path, axes):
+    labels = ["DAPI", "µ-GFP"] * (3 if "T" in axes else 1)
+    display = {"Labels": labels, "mode": "composite", "Ranges": (10.0, 200.0, 20.0, 150.0)}
+    tables = [make_ramp(GREEN), make_ramp(RED)]
+    image = save_imagej(tmp_path / "in.tif", axes, LUTs=tables, **display)
+    tags = read_header(tmp_path / "in.tif").tags
+    write_image(tmp_path / "out.tif", image.astype(np.float32), axes=axes, tags=tags)
+    assert read_display(tmp_path / "out.tif") == {**display, "LUTs": [GREEN, RED]}
+
+
+def test_names_and_colours_go_from_each_format_to_each_other(tmp_path):
+    image = save_imagej(
+        tmp_path / "0.tif", LUTs=[make_ramp(GREEN), make_ramp(GREY)], Labels=["DAPI", "GFP"]
+    )
+    names = ["0.tif", "1.ome.tif", "2.ome.zarr", "3.tif", "4.ome.zarr", "5.ome.tif", "6.tif"]
+    for source, target in pairwise(names):
+        write_image(tmp_path / target, image, axes="CYX", tags=read_header(tmp_path / source).tags)
+    assert {read_header(tmp_path / name).tags.ome.channels for name in names} == {
+        ((("Name", "DAPI"), ("Color", "16711935")), (("Name", "GFP"), ("Color", "-1")))
+    }
+    display = read_display(tmp_path / "6.tif")
+    limits = tuple(float(limit) for plane in image for limit in (plane.min(), plane.max()))
+    assert display["LUTs"] == [GREEN, GREY] and display["mode"] == "composite"
+    assert sum(read_header(tmp_path / "4.ome.zarr").tags.contrast_limits, ()) == limits
+
+
+def test_labels_of_single_planes_and_tables_of_many_colours_are_not_taken_for_channels(tmp_path):
+    fire = np.random.default_rng(0).integers(0, 256, (3, 256), dtype=np.uint8)
+    labels = [f"plane {number}" for number in range(6)]
+    image = save_imagej(tmp_path / "in.tif", "TCYX", LUTs=[make_ramp(GREEN), fire], Labels=labels)
+    tags = read_header(tmp_path / "in.tif").tags
+    assert tags.ome.channels == ((("Color", "16711935"),), ())
+    write_image(tmp_path / "out.tif", image[:, :1], axes="TCYX", tags=tags)
+    assert read_display(tmp_path / "out.tif")["LUTs"] == []
+
+
+@pytest.mark.parametrize(
+    "omero",
+    [
+        None,
+        [],
+        {"channels": 3},
+        {"channels": [{"color": "no hex", "window": {"start": 0, "end": 1}}]},
+        {"channels": [{"color": "00FF00", "window": None}]},
+        {"channels": [{"color": "00FF00"}]},
+    ],
+)
+def test_a_display_that_makes_no_sense_is_left_out(omero):
+    assert parse_zarr_channels(omero) == SourceTags()

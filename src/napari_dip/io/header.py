@@ -10,7 +10,7 @@ import html
 import re
 import tomllib
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import product, zip_longest
 from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,10 @@ from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
 
     from napari_dip.errors.notes import Note
 
@@ -55,6 +58,10 @@ _PLANE_ATTRIBUTES = frozenset(
     "DeltaT DeltaTUnit ExposureTime ExposureTimeUnit PositionX PositionXUnit PositionY "
     "PositionYUnit PositionZ PositionZUnit".split()
 )
+#: Maximum number of channels that ImageJ displays on top of each other.
+_MAX_COMPOSITE_CHANNELS = 7
+#: Maximum deviation of a lookup table from a straight ramp to its colour: rounding, twice.
+_MAX_RAMP_DEVIATION = 2.0
 #: Attributes of an objective in the OME schema that describe the image formation.
 _OBJECTIVE_ATTRIBUTES = frozenset(
     "Manufacturer Model Correction Immersion LensNA NominalMagnification CalibratedMagnification "
@@ -76,15 +83,41 @@ class SourceTags:
         Channels, stage positions, times and other metadata of an OME-TIFF.
     origin : tuple of float or None
         Centre of the first pixel of an OME-Zarr along each axis, in the units of the axis.
-    contrast_limits : (float, float) or None
-        Values that viewers should display as black and as the full colour.
+    contrast_limits : tuple of (float, float)
+        Values of each channel, or of all, that viewers should display as black and as the full
+        colour; empty if unknown.
     """
 
     is_white_zero: bool = False
     orientation: int = 1
     ome: OmeMetadata | None = None
     origin: tuple[float, ...] | None = None
-    contrast_limits: tuple[float, float] | None = None
+    contrast_limits: tuple[tuple[float, float], ...] = ()
+
+    def make_imagej_options(self, axes: str, shape: tuple[int, ...]) -> dict[str, Any]:
+        """Return names, colours and contrast limits of a result's channels as options for tifffile.
+
+        Parameters
+        ----------
+        axes : str
+            Axes of the result, C behind T and Z.
+        shape : tuple of int
+        """
+        sizes = dict(zip(axes, shape, strict=True))
+        channels = [] if self.ome is None else [dict(channel) for channel in self.ome.channels]
+        if sizes.get("C") != len(channels):  # an image without C takes no colour table
+            return {}
+        options: dict[str, Any] = {}
+        if any("Name" in channel for channel in channels):
+            names = [channel.get("Name", "") for channel in channels]
+            options["Labels"] = names * (sizes.get("T", 1) * sizes.get("Z", 1))
+        if any("Color" in channel for channel in channels):
+            options["LUTs"] = [_make_colour_table(channel.get("Color")) for channel in channels]
+            is_composite = len(channels) <= _MAX_COMPOSITE_CHANNELS
+            options["mode"] = "composite" if is_composite else "color"
+        if len(self.contrast_limits) == len(channels):
+            options["Ranges"] = sum(self.contrast_limits, ())
+        return options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,6 +404,96 @@ def parse_ome_metadata(xml: str) -> OmeMetadata:
         counts=(counts[0] // max(1, samples), counts[1], counts[2]),
         objective=() if objective is None else _select_attributes(objective, _OBJECTIVE_ATTRIBUTES),
     )
+
+
+def parse_imagej_channels(
+    metadata: Mapping[str, Any], axes: str, shape: tuple[int, ...]
+) -> SourceTags:
+    """Parse names, colours and contrast limits of the channels of an ImageJ TIFF.
+
+    Lookup tables other than a ramp from black to one colour are left out, as are labels that differ
+    between the planes of a channel.
+
+    Parameters
+    ----------
+    metadata : mapping
+        As tifffile reads it.
+    axes, shape : str and tuple of int
+        Of the image, in file order.
+    """
+    sizes = dict(zip(axes, shape, strict=True))
+    if "C" not in sizes or "S" in sizes:
+        return SourceTags()
+    count = sizes["C"]
+    labels = [str(label).partition("\n")[0] for label in metadata.get("Labels") or ()]
+    names = labels[:count] if labels[:count] * (len(labels) // count) == labels else []
+    tables = metadata.get("LUTs") or ()
+    colours = [_find_ramp_colour(table) for table in tables] if len(tables) == count else []
+    channels = _make_channels(count, names, colours)
+    ranges = [float(value) for value in metadata.get("Ranges") or ()]
+    limits = tuple(zip(ranges[::2], ranges[1::2], strict=False)) if len(ranges) == 2 * count else ()
+    ome = OmeMetadata(channels=channels) if any(channels) else None
+    return SourceTags(ome=ome, contrast_limits=limits)
+
+
+def parse_zarr_channels(omero: object) -> SourceTags:
+    """Parse names, colours and contrast limits of an OME-Zarr's channels; none that make no sense.
+
+    Parameters
+    ----------
+    omero : object
+        The entry "omero" of the image's attributes.
+    """
+    try:
+        entries = omero["channels"]  # type: ignore[index]
+        colours = [_encode_colour(bytes.fromhex(entry["color"])) for entry in entries]
+        windows = [entry["window"] for entry in entries]
+        names = [str(entry.get("label", "")) for entry in entries]
+        limits = tuple((float(each["start"]), float(each["end"])) for each in windows)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return SourceTags()
+    channels = _make_channels(len(names), names, colours)
+    return SourceTags(ome=OmeMetadata(channels=channels), contrast_limits=limits)
+
+
+def _make_channels(
+    count: int, names: Sequence[str], colours: Sequence[str | None]
+) -> tuple[Attributes, ...]:
+    """Return the attributes of each channel that are known, as OME-XML names them."""
+    pairs = zip_longest(names[:count], colours[:count])
+    channels = [
+        tuple((key, text) for key, text in (("Name", name), ("Color", colour)) if text)
+        for name, colour in pairs
+    ]
+    return tuple(channels) or ((),) * count
+
+
+def _encode_colour(colour: bytes) -> str:
+    """Return red, green and blue as OME-XML does: with alpha, as one signed number."""
+    return str(int.from_bytes(colour[:3] + b"\xff", "big", signed=True))
+
+
+def decode_colour(number: str | None) -> bytes:
+    """Return red, green and blue of a channel of OME-XML; white where none are stated."""
+    return (int(number or -1) & 0xFFFFFFFF).to_bytes(4, "big")[:3]
+
+
+def _find_ramp_colour(table: npt.NDArray[np.uint8]) -> str | None:
+    """Return the colour of a lookup table (3, values) from black to it; None for other tables."""
+    import numpy as np
+
+    colour = table[:, -1]
+    ramp = np.outer(colour, np.linspace(0, 1, table.shape[1]))
+    is_ramp = np.abs(table - ramp).max() <= _MAX_RAMP_DEVIATION
+    return _encode_colour(colour.tobytes()) if is_ramp else None
+
+
+def _make_colour_table(number: str | None) -> npt.NDArray[np.uint8]:
+    """Return the lookup table (3, 256) from black to a channel's colour."""
+    import numpy as np
+
+    colour = np.frombuffer(decode_colour(number), np.uint8)
+    return np.outer(colour, np.linspace(0, 1, 256)).round().astype(np.uint8)
 
 
 def list_ome_pixels(xml: str) -> list[dict[str, Any]]:

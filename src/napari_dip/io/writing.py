@@ -24,6 +24,7 @@ from napari_dip.io.header import (
     ORIENTATION_TAG,
     UNKNOWN_SIZE,
     SourceTags,
+    decode_colour,
     escape_unit,
     get_unit_meters,
     get_unit_symbol,
@@ -118,6 +119,8 @@ def _write_tiff(
         _make_ome_options if ome else _make_imagej_options if imagej else _make_plain_options
     )
     options = make_options(image, axes, sizes, text)
+    if imagej:
+        options["metadata"] |= tags.make_imagej_options(axes, image.shape)
     if ome and tags.ome is not None:
         options["metadata"] |= tags.ome.make_tifffile_options(axes, image.shape)
         if tags.ome.objective:
@@ -410,24 +413,34 @@ def _write_levels(
     name = str(provenance.get("source", "image"))
     first_pixel = [origin.get(axis, 0.0) for axis in axes]
     ome = _build_multiscales(axes, levels, units, name, version, first_pixel)
-    ome |= _make_display_fields(tags)
+    ome |= _make_display_fields(tags, level, axes)
     attributes = ome if version == "0.4" else {"ome": {"version": version, **ome}}
     group.attrs.update({**attributes, "napari_dip": provenance})
 
 
-def _make_display_fields(tags: SourceTags) -> dict[str, Any]:
-    """Return the metadata "omero" of an OME-Zarr; empty without channels or contrast limits."""
-    if tags.ome is None or not any(tags.ome.channels) or tags.contrast_limits is None:
+def _make_display_fields(tags: SourceTags, level: Any, axes: str) -> dict[str, Any]:
+    """Return the metadata "omero" of an OME-Zarr; empty without names or colours of channels."""
+    channels = [] if tags.ome is None else [dict(channel) for channel in tags.ome.channels]
+    if not any(channels) or dict(zip(axes, level.shape, strict=True)).get("C", 1) != len(channels):
         return {}
-    low, high = tags.contrast_limits
-    window = {"min": low, "max": high, "start": low, "end": high}
-    channels = [
-        # OME-XML has red, green, blue and alpha as one signed number
-        {"color": f"{(int(channel.get('Color', -1)) & 0xFFFFFFFF) >> 8:06X}", "active": True}
-        | {"label": channel.get("Name", ""), "window": window}
-        for channel in map(dict, tags.ome.channels)
-    ]
-    return {"omero": {"channels": channels}}
+    limits = tags.contrast_limits
+    if not limits:  # the range of the coarsest level
+        planes = np.moveaxis(level[...], axes.index("C"), 0) if "C" in axes else [level[...]]
+        limits = tuple((float(plane.min()), float(plane.max())) for plane in planes)
+    pairs = zip(channels, limits * (len(channels) // len(limits)), strict=True)
+    return {
+        "omero": {
+            "channels": [
+                {
+                    "color": decode_colour(channel.get("Color")).hex().upper(),
+                    "active": True,
+                    "label": channel.get("Name", ""),
+                    "window": {"min": low, "max": high, "start": low, "end": high},
+                }
+                for channel, (low, high) in pairs
+            ]
+        }
+    }
 
 
 def _build_multiscales(

@@ -7,7 +7,7 @@ series of pages, and notes all planes that are skipped or duplicated.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from napari_dip.io.header import (
     list_ome_pixels,
     make_orientation_note,
     normalise_unit,
+    parse_imagej_channels,
     parse_ome_metadata,
     read_ome_pixel_sizes,
     split_pixel_sizes,
@@ -387,9 +388,10 @@ def read_header(path: Path, axes: str | None) -> ImageHeader:
         ome = _read_tiff_ome(file, series, notes, name) if file.ome_metadata else None
         if ome is not None and axes != labelled_axes:
             ome = ome.drop_plane_metadata()
-        tags = SourceTags(
-            is_white_zero=is_white_zero(page), orientation=read_orientation(page), ome=ome
-        )
+        tags = SourceTags(ome=ome)
+        if file.imagej_metadata and axes == labelled_axes:
+            tags = parse_imagej_channels(file.imagej_metadata, axes, shape)
+        tags = replace(tags, is_white_zero=is_white_zero(page), orientation=read_orientation(page))
         notes += list_value_notes(page, name, table, stored)
         dtype = np.dtype(series.dtype if table is None else table.dtype).name
     # preflight refuses axes that do not fit

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from math import ceil, isclose, prod
 from pathlib import Path, PurePosixPath
@@ -24,7 +24,7 @@ from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
-from napari_dip.io.header import ImageHeader, SourceTags, normalise_unit
+from napari_dip.io.header import ImageHeader, normalise_unit, parse_zarr_channels
 from napari_dip.io.lazy_images import LazyImage, convert_parser_errors, make_broken_file_error
 from napari_dip.io.paths import is_zarr, read_small_text, split_field_path
 
@@ -115,6 +115,8 @@ class Pyramid:
         Centre of the first pixel along each axis, in the unit of `sizes`.
     unread_transforms : tuple of str
         Types of the transforms that cannot be read.
+    omero : object
+        How viewers should display the channels, as the file says it; None if it does not.
     """
 
     folder: Path
@@ -126,6 +128,7 @@ class Pyramid:
     level_index: int = 0
     origin: tuple[float, ...] = ()
     unread_transforms: tuple[str, ...] = ()
+    omero: object = None
 
 
 def read_header(path: Path, axes: str | None) -> ImageHeader:
@@ -160,7 +163,7 @@ def read_header(path: Path, axes: str | None) -> ImageHeader:
         scale=tuple(size for size, _ in pyramid.sizes) if has_sizes else None,
         units=tuple(unit for _, unit in pyramid.sizes) if has_sizes else None,
         notes=tuple(notes),
-        tags=SourceTags(origin=origin),
+        tags=replace(parse_zarr_channels(pyramid.omero), origin=origin),
     )
 
 
@@ -321,6 +324,7 @@ def read_pyramid(path: Path) -> Pyramid:
         level_index=level_index,
         origin=origin,
         unread_transforms=tuple(unread_transforms),
+        omero=ome.get("omero"),
     )
 
 

@@ -124,9 +124,10 @@ def iter_output_writers(
     def make_text_writer(content: str) -> Callable[[Path], object]:
         return lambda path: write_text(path, content, overwrite=overwrite)
 
-    # brightness may be inverted (0 is white), but errors are not
+    # brightness may be inverted (0 is white) and has limits of display, but errors have not
     header = plan.header
-    error = replace(header, tags=replace(header.tags, is_white_zero=False))
+    error_tags = replace(header.tags, is_white_zero=False, contrast_limits=())
+    error = replace(header, tags=error_tags)
     yield "output", make_image_writer(result.image, plan.header, plan.result_scale)
     input_scale = plan.header.scale
     for name, image, image_header, scale in (

@@ -244,7 +244,7 @@ def _make_tags(layer: Image, header: ImageHeader, name: str, input_path: str | N
     origin = (
         tuple(map(float, layer.translate)) if len(layer.translate) == len(header.axes) else None
     )
-    return SourceTags(ome=ome, origin=origin, contrast_limits=limits)
+    return SourceTags(ome=ome, origin=origin, contrast_limits=(limits,))
 
 
 def collect_panels(viewer: Viewer, result: Image) -> list[tuple[str, list[PanelImage]]]:
