@@ -15,7 +15,7 @@ from napari_dip.pipeline.assess.artefact_detection import ClippedPixels, SmoothF
 from napari_dip.pipeline.assess.card import Verdict, make_card
 from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics
 from napari_dip.pipeline.assess.quality_checks import assess_quality, compute_correlation_limit
-from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
+from napari_dip.pipeline.assess.validation_evidence import ConfirmedChannel, ConfirmedDetail
 
 #: An easy image: white residual of the noise's own strength, detail that the measurement confirms.
 GOOD = ResultMetrics(
@@ -211,6 +211,43 @@ def test_an_image_too_small_for_its_contrast_is_not_doubted_but_said_to_be_so(sh
     assert "too small or too noisy to tell how much of its contrast" in list_sentences(
         contrast=contrast
     )
+
+
+#: Contrast of noise alone, of a field that is too small to tell, and of texture of the network's.
+NOTHING, UNTOLD, INVENTED = (
+    ConfirmedDetail(
+        regression_slope=slope, slope_error=error, detail_std=std, signal_to_noise=ratio
+    )
+    for slope, error, std, ratio in (
+        (0.35, 0.6, 8e-4, 0.03),
+        (0.75, 0.137, 0.1, 0.3),
+        (0.1, 0.02, 0.1, 1.0),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "number", "code"),
+    [
+        ([GOOD.contrast, NOTHING], 2, "contrast-doubtful"),
+        ([UNTOLD, GOOD.contrast, INVENTED], 3, "contrast-doubtful"),
+        ([INVENTED, NOTHING, UNTOLD], 1, "contrast-doubtful"),
+        ([GOOD.contrast, UNTOLD], 2, "contrast-small"),
+        ([GOOD.contrast, replace(GOOD.contrast, regression_slope=0.9)], 2, "detail-confirmed"),
+    ],
+)
+def test_a_bright_channel_does_not_hide_one_that_is_not_confirmed(contrasts, number, code):
+    channels = tuple(
+        ConfirmedChannel(channel_number=index, detail=GOOD.detail, contrast=contrast)
+        for index, contrast in enumerate(contrasts, 1)
+    )
+    report = {"verdict": assess_quality(replace(GOOD, channels=channels))}
+    (note,) = (note for note in report["verdict"]["codes"] if "channel_number" in note["facts"])
+    assert (note["code"], note["facts"]["channel_number"]) == (code, number)
+    figures = report["verdict"]["figures"]
+    assert figures["contrast"] == figures["channels"][number - 1]["contrast"]
+    card = make_card(report)
+    assert (f"channel {number}" in card.headline) == (code != "detail-confirmed")
 
 
 def test_contrast_that_even_a_small_image_contradicts_is_not_confirmed():

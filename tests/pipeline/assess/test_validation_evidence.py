@@ -15,7 +15,7 @@ from napari_dip.pipeline.assess.validation_evidence import (
 )
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.execute.fit_setup import prepare_fit
-from small_runs import make_noisy, make_truth, plan_for
+from small_runs import make_noisy, make_truth, plan_for, run_to_end
 
 SIDE = 128
 
@@ -74,6 +74,17 @@ def test_an_image_of_nothing_is_denied_as_a_whole(scene):
     made_up = torch.randn(image.shape, generator=torch.Generator().manual_seed(2))
     _, contrast = compute_detail(fit, 0.2 * made_up)
     assert is_doubtful(contrast)
+
+
+def test_each_channel_that_is_fitted_by_itself_is_confirmed_by_itself():
+    noise = np.random.default_rng(0).normal(1000, 30, (SIDE, SIDE)).astype(np.uint16)
+    image = np.stack([make_noisy(SIDE), noise])
+    _, result = run_to_end(plan_for(image, "CYX", preset="instant"), image)
+    figures, headline = (result.report["verdict"][key] for key in ("figures", "headline"))
+    real, invented = (channel["contrast"] for channel in figures["channels"])
+    assert real["regression_slope"] == pytest.approx(1, abs=0.1)
+    assert invented["signal_to_noise"] < 0.1 and figures["contrast"] == invented
+    assert "in channel 2, its contrast could not be confirmed" in headline
 
 
 def test_the_error_of_a_volume_is_not_raised_twice():

@@ -92,6 +92,12 @@ def test_channels_together_are_one_fit() -> None:
     assert [unit.channels for unit in plan.units] == [(0, 1, 2)]
 
 
+def test_three_channels_behind_the_plane_are_no_colours_if_they_are_named_so() -> None:
+    plan = plan_image((64, 64, 3), "YXC")
+    assert isinstance(plan, Plan)
+    assert [unit.channels for unit in plan.units] == [(0,), (1,), (2,)]
+
+
 def test_repeats_have_seeds_of_their_own() -> None:
     plan = plan_image((2, 64, 64), "CYX", restarts=3)
     assert isinstance(plan, Plan)

@@ -207,10 +207,16 @@ def _judge(ranked: list[Note], notes: list[Note]) -> tuple[Verdict, str, str]:
         codes = {note.code for note in notes}
         key = "unchecked" if not notes or codes & _UNCHECKED else "fine"
         key = next((code for code in _UNCONFIRMED_PSFS if code in codes), key)
-        key = next((code for code in _UNDECIDED if code in codes), key)
+        undecided = next((note for note in notes if note.code in _UNDECIDED), None)
+        if undecided is not None:
+            facts = {"channel_number": undecided.facts.get("channel_number")}
+            return Verdict.FINE, render(HEADLINES[undecided.code], facts), ""
         return Verdict.FINE, HEADLINES[key], ""
     verdict = Verdict.DO_NOT_USE if any(map(_is_failure, ranked)) else Verdict.LOOK_CLOSER
     reason = render(REASONS[_find_reason(ranked[0])], ranked[0].facts)
+    if (number := ranked[0].facts.get("channel_number")) is not None:
+        name = str(ranked[0].facts.get("channel_name", f"channel {number}"))
+        reason = f"in {name.lower()}, {reason}"
     return verdict, render(HEADLINES[verdict], {"reason": reason}), reason
 
 

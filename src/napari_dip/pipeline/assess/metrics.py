@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
-    from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
+    from napari_dip.pipeline.assess.validation_evidence import ConfirmedChannel, ConfirmedDetail
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome
     from napari_dip.public_types import TraceComparison
@@ -143,6 +143,8 @@ class ResultMetrics:
         Change of the mean by the fit, before the mean was corrected.
     detail, contrast : ConfirmedDetail or None
         Share of fine detail, and of all deviations from the mean, that validation pixels confirm.
+    channels : tuple of ConfirmedChannel
+        The same of each channel that was fitted by itself; empty for one alone.
     filled_fraction, distant_fraction : float
         Share of the pixels that were filled in, and share of these that are far from any measured.
     smooth_fill : SmoothFill or None
@@ -180,6 +182,7 @@ class ResultMetrics:
     mean_correction: float = 0.0
     detail: ConfirmedDetail | None = None
     contrast: ConfirmedDetail | None = None
+    channels: tuple[ConfirmedChannel, ...] = ()
     filled_fraction: float = 0.0
     distant_fraction: float = 0.0
     smooth_fill: SmoothFill | None = None
@@ -368,7 +371,10 @@ def measure_result(
     outcomes : sequence of UnitOutcome
         Their evidence tells which share of the detail is real.
     """
-    from napari_dip.pipeline.assess.validation_evidence import combine_validation_evidence
+    from napari_dip.pipeline.assess.validation_evidence import (
+        combine_validation_evidence,
+        confirm_channels,
+    )
     from napari_dip.pipeline.calibrate.clipping import list_corrected_limits
 
     run_plan, calibration = calibrated_image.run_plan, calibrated_image.calibration
@@ -409,6 +415,7 @@ def measure_result(
         residual=select_worst_residual(residuals),
         detail=detail,
         contrast=contrast,
+        channels=confirm_channels(outcomes, run_plan.units),
         filled_fraction=filled_fraction,
         distant_fraction=distant_fraction,
         smooth_fill=None

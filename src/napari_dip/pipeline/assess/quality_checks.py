@@ -5,7 +5,7 @@ The figures behind the bounds come from `scripts/quality_check_bounds.py`.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from napari_dip.pipeline.assess.artefact_detection import (
 from napari_dip.pipeline.assess.metrics import RESIDUAL_EDGE_FRACTION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.assess.artefact_detection import ClippedPixels
@@ -99,6 +99,15 @@ MAX_TRACE_DELAY = 0.1
 #: Standard errors that both slope and delay of traces must exceed. Results that keep traces stay
 #: below.
 TRACE_STANDARD_ERRORS = 3.0
+#: Codes of what is said first of a channel's contrast and detail, worst first.
+_DOUBTS = (
+    "contrast-doubtful",
+    "detail-doubtful",
+    "detail-unchecked",
+    "contrast-small",
+    "detail-small",
+    "detail-confirmed",
+)
 #: Standard error of a slope above which traces do not tell: two such errors hide a loss of 0.1.
 MAX_TRACE_SLOPE_ERROR = 0.05
 
@@ -119,10 +128,11 @@ def assess_quality(metrics: ResultMetrics, early_end_notes: Sequence[Note] = ())
         the warnings only. "codes" holds codes and facts of all notes. "figures" holds the metrics,
         and "bounds" their limits.
     """
+    metrics, contrast_notes = _assess_least_confirmed_channel(metrics)
     notes = [
         *_assess_local_means(metrics),
         *early_end_notes,
-        *_assess_contrast(metrics),
+        *contrast_notes,
         *_assess_holes(metrics),
         *_assess_residual(metrics),
         *_assess_pattern(metrics),
@@ -314,38 +324,62 @@ def list_trace_notes(traces: TraceComparison | None) -> tuple[Note, ...]:
     return tuple(notes)
 
 
-def _assess_contrast(metrics: ResultMetrics) -> Iterator[Note]:
+def _assess_least_confirmed_channel(
+    metrics: ResultMetrics,
+) -> tuple[ResultMetrics, tuple[Note, ...]]:
+    """Return notes on the contrast of the least confirmed channel, and the metrics with its own."""
+    assessed = [
+        (single, tuple(_assess_contrast(single, channel_number=channel.channel_number)))
+        for channel in metrics.channels
+        for single in [replace(metrics, detail=channel.detail, contrast=channel.contrast)]
+    ]
+    if not any(notes for _, notes in assessed):
+        return metrics, tuple(_assess_contrast(metrics))
+
+    def rank(item: tuple[ResultMetrics, tuple[Note, ...]]) -> tuple[int, bool, float]:
+        contrast, note = item[0].contrast, item[1][0]
+        assert contrast is not None
+        is_unsure = bool(note.facts.get("unsure"))
+        return _DOUBTS.index(note.code), is_unsure, _compute_fraction_lower_bound(contrast)
+
+    return min(assessed, key=rank)
+
+
+def _assess_contrast(metrics: ResultMetrics, **channel: int) -> Iterator[Note]:
     detail, contrast = metrics.detail, metrics.contrast
     if metrics.filled_fraction and metrics.residual is None:
         return  # measured pixels are unchanged, and holes contain no validation pixels
     if detail is None or contrast is None:
-        yield make_note("detail-unchecked")
+        yield make_note("detail-unchecked", **channel)
         return
     is_visible = detail.detail_std > MIN_VISIBLE_DETAIL * contrast.detail_std
     is_decided = detail.slope_error <= MAX_DECIDING_ERROR
     if _is_contrast_doubtful(contrast):
-        yield _make_doubt(metrics, "contrast-doubtful", contrast)
+        yield _make_doubt(metrics, "contrast-doubtful", contrast, channel)
         return
     if contrast.slope_error > MAX_DECIDING_ERROR:
-        yield make_note("contrast-small")
+        yield make_note("contrast-small", **channel)
         return
     if is_visible and is_decided and is_doubtful(detail):
-        yield _make_doubt(metrics, "detail-doubtful", detail)
+        yield _make_doubt(metrics, "detail-doubtful", detail, channel)
         return
     if is_visible and not is_decided:
-        yield make_note("detail-small")
+        yield make_note("detail-small", **channel)
     # nothing confirms detail that is finer than the measured pixels
     has_fine_detail = is_visible and is_decided and not metrics.is_upscaled
     kinds = [contrast, *([detail] if has_fine_detail else [])]
     least_confirmed = min(kinds, key=lambda kind: kind.regression_slope)
     fraction_text = _describe_fraction(least_confirmed)
-    yield make_note("detail-confirmed", share=fraction_text, fine=least_confirmed is detail)
+    facts = {"share": fraction_text, "fine": least_confirmed is detail}
+    yield make_note("detail-confirmed", **facts, **channel)
 
 
-def _make_doubt(metrics: ResultMetrics, code: str, detail: ConfirmedDetail) -> Note:
+def _make_doubt(
+    metrics: ResultMetrics, code: str, detail: ConfirmedDetail, channel: Mapping[str, int]
+) -> Note:
     """Return that detail is doubtful; unchecked, if a refit on these pixels may have mended it."""
     if metrics.is_refitted:
-        return make_note("detail-unchecked")
+        return make_note("detail-unchecked", **channel)
     lower_bound = _compute_fraction_lower_bound(detail)
     upper_bound = detail.regression_slope + CONFIRMED_STANDARD_ERRORS * detail.slope_error
     is_uncertain = detail.slope_error > MAX_DECIDING_ERROR
@@ -358,6 +392,7 @@ def _make_doubt(metrics: ResultMetrics, code: str, detail: ConfirmedDetail) -> N
         bounded=not is_uncertain and detail.regression_slope >= MIN_REPORTED_FRACTION,
         little=has_bound,
         least=f"{lower_bound:.0%}" if has_bound else "none",
+        **channel,
     )
 
 

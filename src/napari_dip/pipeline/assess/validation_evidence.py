@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.engine.problem import Estimate, Operator, Problem
+    from napari_dip.pipeline.plan.types import UnitOutcome, WorkUnit
     from napari_dip.tasks.base import FitInput
 
 #: Side of the window, in pixels, whose mean is subtracted to obtain fine detail. In properly
@@ -54,6 +55,19 @@ class ConfirmedDetail:
     slope_error: float
     detail_std: float
     signal_to_noise: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmedChannel:
+    """Confirmed detail and contrast of a channel that was fitted by itself; channels count from 1.
+
+    An image is as good as its least confirmed channel, which a bright one would hide in the sums of
+    all units.
+    """
+
+    channel_number: int
+    detail: ConfirmedDetail
+    contrast: ConfirmedDetail
 
 
 @torch.no_grad()
@@ -106,6 +120,24 @@ def combine_validation_evidence(
     fine_detail = _estimate_confirmed_detail(totals[:_SUM_COUNT])
     contrast = _estimate_confirmed_detail(totals[_SUM_COUNT:])
     return None if fine_detail is None or contrast is None else (fine_detail, contrast)
+
+
+def confirm_channels(
+    outcomes: Iterable[UnitOutcome], units: Iterable[WorkUnit]
+) -> tuple[ConfirmedChannel, ...]:
+    """Return the confirmed detail of each channel that was fitted by itself; empty for only one."""
+    channels_by_unit = {unit.id: unit.channels for unit in units}
+    evidence: dict[int, list[tuple[float, ...]]] = {}
+    for outcome in outcomes:
+        channels = channels_by_unit.get(outcome.unit_id, ())
+        if len(channels) == 1:
+            evidence.setdefault(channels[0], []).append(outcome.evidence)
+    confirmed = [
+        ConfirmedChannel(channel_number=channel + 1, detail=pair[0], contrast=pair[1])
+        for channel, rows in sorted(evidence.items())
+        if (pair := combine_validation_evidence(rows))
+    ]
+    return tuple(confirmed) if len(confirmed) > 1 else ()
 
 
 def _estimate_confirmed_detail(sums: list[float]) -> ConfirmedDetail | None:

@@ -242,7 +242,7 @@ def _refuse_axes(header: ImageHeader) -> Refusal | None:
         return make_refusal("axes-missing", axes=axes, name=name)
     if 0 in shape:
         return make_refusal("image-empty", name=name, shape=format_sizes(shape))
-    if len(shape) == 3 and shape[-1] == 3 and "S" not in axes:
+    if len(shape) == 3 and shape[-1] == 3 and axes[-1] not in "SC":
         return make_refusal("axes-colours", **facts)
     return make_refusal("axes-twice", **facts) if {"C", "S"} <= set(axes) else None
 
