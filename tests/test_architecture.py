@@ -23,6 +23,7 @@ from napari_dip.pipeline.recipe import make_recipe, recipe_from_json
 from napari_dip.tasks import TASKS
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
+from syntax_trees import list_nodes, parse_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,10 +83,9 @@ def part(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-@cache
-def list_nodes(path: Path) -> list[ast.AST]:
-    """Return all nodes of a module's syntax tree: reading 200 modules once is 5 s of processor."""
-    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+def read_nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Return all nodes of the syntax tree of a file."""
+    return list_nodes(path.read_text(encoding="utf-8"))
 
 
 @cache
@@ -95,7 +95,7 @@ def imports(path: Path) -> frozenset[str]:
 
 
 def _iter_imports(path: Path) -> Iterator[str]:
-    for node in list_nodes(path):
+    for node in read_nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -173,7 +173,7 @@ def test_a_folder_holds_twelve_modules_at_most_and_says_what_is_decided_in_it():
         count = sum(path.name != "__init__.py" for path in folder.glob("*.py"))
         assert count <= 12, f"{folder.name} holds {count} modules"
         text = (folder / "__init__.py").read_text(encoding="utf-8")
-        assert len(ast.get_docstring(ast.parse(text)).splitlines()) >= 3, folder.name
+        assert len(ast.get_docstring(parse_source(text)).splitlines()) >= 3, folder.name
 
 
 def test_only_tasks_know_the_class_of_a_task():
@@ -183,7 +183,7 @@ def test_only_tasks_know_the_class_of_a_task():
         (name_in_package(path), node.lineno)
         for path in MODULES
         if part(path) != "tasks"
-        for node in list_nodes(path)
+        for node in read_nodes(path)
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance"
         if kinds & {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)}
     ]
@@ -206,7 +206,7 @@ def test_only_tasks_ask_which_settings_a_task_has():
     settings = {field.name for kind in TASKS.values() for field in fields(kind)}
     imports, probes = set(), []
     for path in MODULES:
-        for node in list_nodes(path) if part(path) != "tasks" else ():
+        for node in read_nodes(path) if part(path) != "tasks" else ():
             name = node.left if isinstance(node, ast.Compare) else None
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "hasattr":
                 name = node.args[1]
@@ -224,7 +224,7 @@ def test_regions_and_files_are_no_movies():
     written = {
         argument.value.value
         for path in MODULES
-        for node in list_nodes(path)
+        for node in read_nodes(path)
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Layout"
         for argument in node.keywords
         if argument.arg == "parts" and isinstance(argument.value, ast.Constant)
@@ -248,7 +248,7 @@ def test_each_constant_has_a_line_of_its_own():
     packed = [
         (name_in_package(path), node.lineno)
         for path in MODULES
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for node in parse_source(path.read_text(encoding="utf-8")).body
         if isinstance(node, ast.Assign)
         if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)
     ]
@@ -260,7 +260,7 @@ def test_no_name_says_nothing():
     for path in MODULES:
         names = set(path.relative_to(PACKAGE).with_suffix("").parts)
         kinds = (ast.FunctionDef, ast.ClassDef)
-        names |= {node.name for node in list_nodes(path) if isinstance(node, kinds)}
+        names |= {node.name for node in read_nodes(path) if isinstance(node, kinds)}
         parts = {word.lower() for name in names for word in re.findall(r"[A-Z]?[a-z]+", name)}
         empty[name_in_package(path)] = parts & EMPTY_WORDS
     assert {path: parts for path, parts in empty.items() if parts} == {}
@@ -334,7 +334,7 @@ def test_tests_that_compare_bytes_of_fits_get_all_cores():
     unmarked = [
         node.name
         for path in ROOT.glob("tests/**/test_*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in read_nodes(path)
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
         if re.search("(gives?|have|to)_the_same_(bytes|pixels)", node.name)
         if not any("all_cores" in ast.unparse(decorator) for decorator in node.decorator_list)
@@ -369,7 +369,7 @@ def test_only_the_registries_name_a_prior_or_a_noise_model() -> None:
         for path in MODULES
         if path.parent.name not in ("priors", "noise_models") or part(path) != "tasks"
         if part(path) != "public_types"  # which `make pages` writes
-        for node in list_nodes(path)
+        for node in read_nodes(path)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in keys
     ]
     assert [place for place in named if place[1] not in HOMONYMS.get(place[0], ())] == []

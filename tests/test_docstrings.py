@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from syntax_trees import list_nodes
+
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "napari_dip"
 MODULES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in PACKAGE.rglob("*.py")}
 #: Capitalised words of types that are no class: names of people, of formats, of other packages.
@@ -45,7 +47,7 @@ def parameter_names(node: ast.FunctionDef | ast.ClassDef) -> set[str]:
 
 def class_names(sources: list[str]) -> set[str]:
     """Every name of a class that the modules define, import or mention in code."""
-    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    nodes = [node for source in sources for node in list_nodes(source)]
     names = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
     names |= {node.id for node in nodes if isinstance(node, ast.Name)}
     names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
@@ -55,7 +57,7 @@ def class_names(sources: list[str]) -> set[str]:
 def find_strangers(source: str, classes: set[str]) -> list[str]:
     """Parameters that are not in the signature, and types that do not exist."""
     strangers = []
-    for node in ast.walk(ast.parse(source)):
+    for node in list_nodes(source):
         if not isinstance(node, ast.FunctionDef | ast.ClassDef):
             continue
         docstring, own = ast.get_docstring(node) or "", parameter_names(node)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from syntax_trees import list_nodes, parse_source
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "napari_dip"
 MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
@@ -31,10 +33,10 @@ SHARED = {
 }
 
 
-def bound_names(tree: ast.AST) -> list[tuple[str, int]]:
+def bound_names(source: str) -> list[tuple[str, int]]:
     """Every name that is given to something: definitions, parameters, variables, fields."""
     names = []
-    for node in ast.walk(tree):
+    for node in list_nodes(source):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.append((node.name, node.lineno))
         elif isinstance(node, ast.arg):
@@ -54,7 +56,7 @@ def bound_names(tree: ast.AST) -> list[tuple[str, int]]:
 
 def find_banned(source: str) -> list[str]:
     """Names of a module that are nothing but a banned word; left is free beside a right."""
-    names = bound_names(ast.parse(source))
+    names = bound_names(source)
     rights = {line for name, line in names if name.strip("_") == "right"}
     return [
         f"{name}, line {line}"
@@ -68,7 +70,7 @@ def find_twice(sources: dict[str, str]) -> dict[str, list[str]]:
     """Names that more than one module defines on its outermost level, and where."""
     places = defaultdict(set)
     for path, source in sources.items():
-        for node in ast.parse(source).body:
+        for node in parse_source(source).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 places[node.name].add(path)
             elif isinstance(node, ast.Assign | ast.AnnAssign):
@@ -85,7 +87,7 @@ def find_misnamed_checks(source: str) -> list[str]:
     promised = {"check": {"None"}, "refuse": {"Refusal", "Refusal | None"}}
     return [
         node.name
-        for node in ast.walk(ast.parse(source))
+        for node in list_nodes(source)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         if (verb := node.name.strip("_").partition("_")[0]) in promised
         if (ast.unparse(node.returns) if node.returns else "") not in promised[verb]

@@ -24,6 +24,7 @@ from napari_dip.errors.notes import (
 from napari_dip.errors.templates import METHODS, NOTES, STOPS, TEXTS
 from napari_dip.pipeline.assess import methods_section
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
+from syntax_trees import list_nodes, parse_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,11 +101,11 @@ def find_compared_sentences(source: str, elsewhere: dict[str, list[str]]) -> lis
     elsewhere : dict
         Texts in the constants of other modules, by name.
     """
-    tree = ast.parse(source)
+    tree = parse_source(source)
     constants = {**elsewhere, **list_constants(tree)}
     texts = (
         f"line {node.lineno}: {text}"
-        for node in ast.walk(tree)
+        for node in list_nodes(source)
         for operand in list_operands(node)
         for text in iter_texts(operand, constants)
         if SENTENCE.search(text) and text not in ALLOWED
@@ -116,7 +117,7 @@ def test_no_module_compares_a_sentence() -> None:
     sources = {path: path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
     public: dict[str, list[str]] = {}
     for source in sources.values():
-        for name, texts in list_constants(ast.parse(source)).items():
+        for name, texts in list_constants(parse_source(source)).items():
             if name.isupper() and not name.startswith("_"):
                 public.setdefault(name, []).extend(texts)
     compared = {path: find_compared_sentences(source, public) for path, source in sources.items()}

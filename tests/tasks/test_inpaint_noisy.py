@@ -28,6 +28,7 @@ from napari_dip.tasks.noise_models.impulses import fill_missing, replace_single_
 from small_runs import MACHINE
 
 SIDE = 112
+SHORT = {"preset": "fast", "max_iterations": 20}
 
 
 def draw_holes(missing: float) -> np.ndarray:
@@ -97,9 +98,9 @@ def test_dead_pixels_hardly_worsen_what_denoising_reaches() -> None:
         plane[:SIDE, :SIDE].astype(np.float32) for plane in tifffile.imread(MITOCHONDRIA)
     )
     holes = draw_holes(0.05)
-    denoised = dip.denoise(shot, preset="fast")
+    denoised = dip.denoise(shot, **SHORT)
     filled = dip.inpaint(
-        np.where(holes, 0, shot), mask=holes.astype(np.uint8), preset="fast", unmasked="denoise"
+        np.where(holes, 0, shot), mask=holes.astype(np.uint8), unmasked="denoise", **SHORT
     )
     assert filled.report["fit"]["refined"]
     assert mean_square(filled.image, truth) < 1.2 * mean_square(denoised.image, truth)
@@ -121,7 +122,7 @@ def test_noise_that_neighbours_share_is_removed_around_holes_and_in_them() -> No
     truth, noisy = load_cell_with_shared_noise()
     holes = draw_holes(0.05)
     result = dip.inpaint(
-        np.where(holes, 0, noisy), mask=holes.astype(np.uint8), preset="fast", unmasked="denoise"
+        np.where(holes, 0, noisy), mask=holes.astype(np.uint8), unmasked="denoise", **SHORT
     )
     assert result.report["prior"]["key"] == "blind-spot"
     assert "share noise" in result.report["prior"]["reason"]

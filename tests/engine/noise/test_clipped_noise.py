@@ -41,6 +41,7 @@ def draw_nuclei(brightest: float) -> np.ndarray:
     return np.asarray(nuclei * brightest / nuclei.max())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("factor", "std"), [(0.2, 40.0), (0.1, 25.0), (1.0, 60.0)])
 def test_white_noise_is_measured_although_most_blocks_are_clipped(
     factor: float, std: float
@@ -63,6 +64,7 @@ def test_gain_and_read_noise_are_measured_although_the_dark_is_clipped() -> None
     assert estimate.intercept**0.5 == pytest.approx(read_noise, rel=0.2)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("y", "x"), [(30, 50), (128, 128), (192, 128)])
 def test_black_pixels_without_a_photon_are_not_taken_for_clipped_noise(y: int, x: int) -> None:
     crop = tifffile.imread(MITOCHONDRIA)[0, y : y + 128, x : x + 128]

@@ -214,6 +214,7 @@ def test_texture_is_no_noisier_than_its_finest_frequencies() -> None:
     assert 14**2 < estimate.intercept + estimate.gain * noisy.mean() < 20**2
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("row", "column"), [(101, 360), (366, 84)])
 def test_texture_in_a_small_crop_is_doubted(row: int, column: int) -> None:
     grass = torch.from_numpy(data.grass()[row : row + 128, column : column + 128].astype(float))
@@ -222,6 +223,7 @@ def test_texture_in_a_small_crop_is_doubted(row: int, column: int) -> None:
     assert compute_blind_spot_size([estimate], (128, 128)) == (1, 1)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("side", [64, 96, 128])
 @pytest.mark.parametrize("name", ["grass", "gravel", "brick"])
 def test_texture_of_a_small_image_is_not_taken_for_correlated_noise(name: str, side: int) -> None:

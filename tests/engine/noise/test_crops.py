@@ -91,6 +91,7 @@ def draw_photons(name: str, rng: np.random.Generator) -> np.ndarray:
     return 30 * np.clip(blobs / blobs.std() - 0.3, 0, None)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("scene", ["coins", "gravel", "blobs"])
 @pytest.mark.parametrize("edit", ["none", "flat field", "gain of one half"])
 def test_a_black_background_does_not_hide_the_noise_of_bright_structures(scene, edit):

@@ -189,6 +189,7 @@ def test_a_few_blocks_of_one_brightness_do_not_make_a_slope(seed: int) -> None:
     assert 1500 < line.gain * 230 + line.intercept < 3500
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("image", "level"),
     [

@@ -66,7 +66,7 @@ def test_unmasked_pixels_between_scattered_holes_are_denoised(unmasked: str, not
         mask=(~mask).astype(np.uint8),
         preset="fast",
         unmasked=unmasked,
-        max_iterations=200,
+        max_iterations=20,
     )
     errors = [((image - truth)[mask] ** 2).mean() for image in (result.image, shot)]
     assert (errors[0] < 0.6 * errors[1]) == (unmasked == "denoise")

@@ -13,7 +13,7 @@ import napari_dip as dip
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.tasks.noise_models.jpeg_traces import measure_compressed_noise
 
-QUICK = {"preset": "fast", "device": "cpu", "max_iterations": 20}
+QUICK = {"preset": "fast", "device": "cpu", "max_iterations": 4}
 GREY = data.cell()[200:328, 150:278]
 COLOURS = data.astronaut()[:160, 224:384]
 

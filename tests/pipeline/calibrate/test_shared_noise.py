@@ -37,6 +37,7 @@ def test_noise_that_a_filter_spread_over_neighbours_is_measured(spoil):
     assert min(estimate.along_y[0], estimate.along_x[0]) > 0.2
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["grass", "gravel", "brick"])
 def test_texture_stays_what_it_is(name):
     texture = getattr(data, name)()[:192, :192].astype(float)
@@ -49,6 +50,7 @@ def test_white_noise_needs_no_second_measurement():
     assert measure(NOISY).caution is not NoiseCaution.EVERY_SECOND_PIXEL
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("row", "column", "std"), [(100, 100, 15), (150, 250, 8), (250, 150, 15)])
 def test_texture_in_every_second_pixel_is_not_taken_for_noise(row, column, std):
     grass = data.grass()[row : row + 160, column : column + 160].astype(np.float32)

@@ -107,11 +107,10 @@ def test_the_image_comes_nearer_to_what_was_compressed(truth: np.ndarray, axes: 
 
 @pytest.mark.parametrize("scale", [1 / 255, 257.0])
 def test_rescaled_images_are_known_too(scale: float) -> None:
-    compressed = save_as_jpeg(load_grey(), 10) * scale
+    image = load_grey()[:64, :64]
+    compressed = save_as_jpeg(image, 10) * scale
     result = dip.denoise(compressed.astype(np.float32), **QUICK)
-    assert measure_error(result.image / scale, load_grey()) < measure_error(
-        compressed / scale, load_grey()
-    )
+    assert measure_error(result.image / scale, image) < measure_error(compressed / scale, image)
 
 
 @pytest.mark.parametrize("prior", ["random-input", "blind-spot"])
@@ -237,6 +236,7 @@ def test_photon_noise_before_compression_is_measured_at_each_brightness() -> Non
     assert noise.intercept == pytest.approx(0, abs=10)
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("quality", [75, 90])
 @pytest.mark.parametrize("name", ["brick", "grass", "gravel", *CLEAN_CROPS])
 def test_compressed_images_without_noise_have_none(name, quality) -> None:

@@ -13,6 +13,7 @@ from fit_inputs import make_plain_fit_input
 from napari_dip.tasks.base import DEFAULT_PRIOR
 from napari_dip.tasks.priors import registry
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
+from syntax_trees import list_nodes
 
 PACKAGE = Path(napari_dip.__file__).parent
 #: Names of the rows in the registry; a noise model names the row that it goes with.
@@ -23,17 +24,17 @@ KEYS = {name for row in PRIOR_SPECS.values() for name in (row.key, row.choice)}
 KEYS -= {"guided", "pixels", "none"}
 
 
-def parse_modules():
+def iterate_modules():
     for path in PACKAGE.rglob("*.py"):
         if path.parent.name != "priors":
-            yield path.relative_to(PACKAGE), ast.parse(path.read_text(encoding="utf-8"))
+            yield path.relative_to(PACKAGE), list_nodes(path.read_text(encoding="utf-8"))
 
 
 def test_no_task_names_a_row():
     strangers = {
         place
-        for place, tree in parse_modules()
-        for node in ast.walk(tree)
+        for place, nodes in iterate_modules()
+        for node in nodes
         if isinstance(node, ast.ImportFrom) and node.module == registry.__name__
         if ROWS & {alias.name for alias in node.names}
     }
@@ -44,9 +45,9 @@ def test_no_task_names_a_row():
 def test_the_name_of_a_prior_stands_in_the_table_alone():
     holders = {
         (place, node.value)
-        for place, tree in parse_modules()
+        for place, nodes in iterate_modules()
         if place != Path("public_types.py")  # its types are generated from the table
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Constant) and node.value in KEYS
     }
     assert holders == {(Path("tasks/base.py"), DEFAULT_PRIOR)}
