@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from skimage import data
 from torch.nn import functional as F
 
@@ -56,6 +58,17 @@ def test_texture_all_over_under_white_noise_is_not() -> None:
     texture = blur(torch.randn((192, 200), generator=rng), 1)
     image = (100 + 40 * texture + 25 * torch.randn((192, 200), generator=rng))[None]
     assert not is_oversampled(image, estimate_noise(image, 0))
+
+
+def test_texture_that_was_smoothed_together_with_its_noise_keeps_its_resolution() -> None:
+    """Its finest frequencies are strong where coarser detail is, which noise is not."""
+    rng = np.random.default_rng(0)
+    envelope = gaussian_filter(rng.normal(size=(192, 200)), 12)
+    texture, noise = (gaussian_filter(rng.normal(size=(192, 200)), sigma) for sigma in (0.9, 0.7))
+    texture *= 1 + envelope / (2 * envelope.std())
+    image = 200 + 12 * texture / texture.std() + 12 * noise / noise.std()
+    planes = torch.from_numpy(image.astype(np.float32))[None]
+    assert not is_oversampled(planes, estimate_noise(planes, 0))
 
 
 @pytest.mark.parametrize("size", [(64, 80), (65, 81)])
