@@ -10,7 +10,11 @@ from skimage import data
 
 import small_runs
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
-from napari_dip.pipeline.assess.artefact_detection import detect_clipped_pixels
+from napari_dip.pipeline.assess.artefact_detection import (
+    NO_CLIPPED_PIXELS,
+    ClippedPixels,
+    detect_clipped_pixels,
+)
 from napari_dip.pipeline.assess.metrics import (
     measure_distant_holes,
     measure_residual,
@@ -19,6 +23,7 @@ from napari_dip.pipeline.assess.quality_checks import (
     MAX_EDGE_VARIANCE_RATIO,
     MAX_RESIDUAL_CORRELATION,
     compute_correlation_limit,
+    list_clipping_notes,
 )
 from napari_dip.pipeline.assess.report import MAX_ASSESSED_PIXELS, select_assessed_items
 from napari_dip.pipeline.assess.validation_evidence import (
@@ -174,6 +179,22 @@ def test_a_dark_level_that_was_cut_off_is_found():
     assert detect_clipped_pixels(np.maximum(shot, 0).astype(np.float32))[
         0
     ].fraction == pytest.approx(0.34, abs=0.03)
+
+
+def test_clipped_pixels_are_those_of_the_channel_with_most_and_name_it():
+    shot = small_runs.make_noisy(96).astype(np.int64)
+    dark = np.maximum(shot - np.int64(np.percentile(shot, 30)), 0)
+    image = np.stack([shot, dark + 5000]).astype(np.uint16)  # its black is above the other's
+    plan = small_runs.plan_for(image, "CYX", preset="instant", max_iterations=2)
+    _, result = small_runs.run_to_end(plan, image)
+    limit = result.report["verdict"]["figures"]["lower_clipping"]
+    assert limit == {
+        "fraction": pytest.approx((dark == 0).mean(), abs=1e-4),
+        "value": 5000,
+        "channel_number": 2,
+    }
+    (note,) = list_clipping_notes(ClippedPixels(**limit), NO_CLIPPED_PIXELS)
+    assert str(note).startswith("Channel 2: ")
 
 
 @pytest.mark.parametrize("stray_count", [0, 1, 4])

@@ -321,10 +321,13 @@ class ClippedPixels:
         Share of all pixels that are clipped; 0 without clipping.
     value : float
         The extreme value.
+    channel_number : int or None
+        The channel, counted from 1, if it is about one of several.
     """
 
     fraction: float
     value: float
+    channel_number: int | None = None
 
 
 #: Value for an image without clipped pixels.

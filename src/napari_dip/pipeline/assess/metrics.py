@@ -510,15 +510,22 @@ def _measure_brightness_changes(
 def _detect_clipping(
     plan: Plan, calibration: Calibration, stack: Float32Array
 ) -> tuple[ClippedPixels, ClippedPixels]:
-    """Detect clipped pixels at black and at white, in the values that the camera wrote."""
+    """Detect clipped pixels at black and at white: at each end, of the channel with most."""
     correction, measured_mask = calibration.camera_correction, calibration.measured_mask
     recorded = stack if correction is None else correction.undo(stack)
     if plan.header.dtype[0] in "iu":
         recorded = np.rint(recorded).astype(plan.header.dtype)
-    return detect_clipped_pixels(
-        recorded if measured_mask is None else recorded[measured_mask],
-        [calibration.noise[channel] for channel in calibration.varied_channels],
-    )
+    varied = calibration.varied_channels
+    if len(varied) == 1 or "S" in plan.header.axes:
+        measured = recorded if measured_mask is None else recorded[measured_mask]
+        return detect_clipped_pixels(measured, [calibration.noise[c] for c in varied])
+    limits = []
+    for c in varied:
+        pixels = recorded[:, c] if measured_mask is None else recorded[:, c][measured_mask[:, c]]
+        ends = detect_clipped_pixels(pixels, [calibration.noise[c]])
+        limits.append([replace(end, channel_number=c + 1) for end in ends])
+    lower, upper = (max(ends, key=lambda end: end.fraction) for ends in zip(*limits, strict=True))
+    return lower, upper
 
 
 class NoPeakWidth(Enum):

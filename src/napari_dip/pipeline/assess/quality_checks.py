@@ -425,6 +425,7 @@ def list_clipping_notes(lower_limit: ClippedPixels, upper_limit: ClippedPixels) 
             share=f"{limit.fraction:.2%}" if limit.fraction < 0.01 else f"{limit.fraction:.0%}",
             value=limit.value,
             fraction=_round_to_four_digits(limit.fraction),
+            **({} if limit.channel_number is None else {"channel_number": limit.channel_number}),
         )
         for code, limit in (("pixels-saturated", upper_limit), ("pixels-darkest", lower_limit))
         if limit.fraction
