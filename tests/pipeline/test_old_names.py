@@ -294,7 +294,7 @@ def test_a_report_with_the_keys_of_before_is_judged_and_described(
     assert set(figures) == list_fields(ResultMetrics) - later_fields
     assert set(figures["residual"]) == list_fields(ResidualMetrics) - {"is_camera_noise"}
     assert set(figures["detail"]) == set(figures["contrast"]) == list_fields(ConfirmedDetail)
-    assert set(figures["upper_clipping"]) == list_fields(ClippedPixels)
+    assert set(figures["upper_clipping"]) == list_fields(ClippedPixels) - {"channel_number"}
     assert figures["residual"]["noise_ratio"] == old_figures["residual"]["strength"]
     assert figures["detail"]["regression_slope"] == old_figures["detail"]["share"]
     assert report["noise"]["unreliable_reason"] == [None]
