@@ -145,6 +145,17 @@ def test_depth_of_a_hole_decides_what_is_far():
     assert measure_distant_holes(np.ones((1, 1, 8, 8), bool), 12) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("planes", "far"), [([4], 0), ([4, 5], 0), ([4, 5, 6], 1 / 3), ([10, 11], 1 / 2), ([0], 0)]
+)
+def test_a_plane_that_is_more_than_one_away_from_a_measured_one_is_far(planes, far):
+    mask = np.ones((1, 1, 12, 16, 16), bool)
+    mask[:, :, planes] = False
+    assert measure_distant_holes(mask, 12)[1] == pytest.approx(far)
+    mask[:, :, planes, 8, 8] = True  # a plane with a measured pixel is judged as any hole
+    assert measure_distant_holes(mask, 12)[1] == 0
+
+
 def test_a_hole_at_the_border_is_known_from_one_side_only():
     mask = np.ones((1, 1, 64, 64), bool)
     mask[..., :20] = False

@@ -29,7 +29,7 @@ from napari_dip.pipeline.assess.traces import compare_grid_traces, has_enough_fr
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.tasks.inpaint import MIN_DEEP_HOLE
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
-from napari_dip.tasks.priors.masked_input import compute_hole_depths
+from napari_dip.tasks.priors.masked_input import compute_hole_depths, find_distant_planes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -340,13 +340,13 @@ def measure_distant_holes(measured_mask: BoolArray, distance: int) -> tuple[floa
     measured_mask : ndarray of bool
         (N, C, *grid). A border does not count as measured.
     distance : int
-        A pixel is far if no measured pixel is within this distance along axes and diagonals. Planes
-        of a volume count like pixels.
+        A pixel is far if no measured pixel is within this distance along axes and diagonals, or if
+        its whole plane of a volume is.
     """
     missing = np.any(~measured_mask, axis=1)  # (N, *grid)
     if not missing.any():
         return 0.0, 0.0
-    distant = compute_hole_depths(missing) > distance
+    distant = (compute_hole_depths(missing) > distance) | find_distant_planes(missing)
     return float(missing.mean()), float(distant.sum() / missing.sum())
 
 

@@ -42,6 +42,10 @@ MASKED_FRACTION_RANGE = (0.3, 0.3)
 Z_STACK_RESIDUAL_BLOCKS = 4
 #: Maximum depth of a hole, in pixels, whose copies are masked as a whole.
 MAX_MASKED_DEPTH = 16
+#: Maximum distance, in planes, of a missing plane of a volume from a measured one. Planes farther
+#: away were off by 0.2 to 1.1 of their own standard deviation, and by up to 3 times the stated
+#: error, in 24 planes of two stacks and a movie (docs/constants.md).
+MAX_PLANE_DISTANCE = 1
 #: Maximum number of missing pixels whose filling is blended with a smooth one: 88,000 in lines take
 #: 0.5 s for each of five fillings, 90,000 in one hole 4 s (one thread).
 MAX_SMOOTH_PIXELS = 100_000
@@ -81,6 +85,25 @@ def compute_hole_depths(missing: BoolArray) -> npt.NDArray[np.int32]:
         if not holes.all():
             depth[index] = ndimage.distance_transform_cdt(holes, metric="chessboard")
     return depth
+
+
+def find_distant_planes(missing: BoolArray) -> BoolArray:
+    """Return where whole planes of a volume are missing, far from any with measured pixels.
+
+    Parameters
+    ----------
+    missing : ndarray of bool
+        (N, *grid).
+
+    Returns
+    -------
+    ndarray of bool
+        (N, Z, 1, 1), or one False for planes without depth.
+    """
+    if missing.ndim < 4:
+        return np.zeros((1,) * missing.ndim, bool)
+    depth = compute_hole_depths(missing.all((-2, -1)))
+    return np.asarray(depth > MAX_PLANE_DISTANCE)[..., None, None]
 
 
 def measure_hole_depth(holes: BoolArray) -> int:
