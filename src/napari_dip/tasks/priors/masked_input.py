@@ -102,7 +102,7 @@ def find_distant_planes(missing: BoolArray) -> BoolArray:
     """
     if missing.ndim < 4:
         return np.zeros((1,) * missing.ndim, bool)
-    depth = compute_hole_depths(missing.all((-2, -1)))
+    depth = compute_hole_depths(np.asarray(missing.all((-2, -1))))
     return np.asarray(depth > MAX_PLANE_DISTANCE)[..., None, None]
 
 
