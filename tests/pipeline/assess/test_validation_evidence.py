@@ -11,10 +11,10 @@ from napari_dip.pipeline.assess.quality_checks import is_doubtful
 from napari_dip.pipeline.assess.validation_evidence import (
     combine_validation_evidence,
     compute_validation_evidence,
-    compute_variance_factor,
 )
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.execute.fit_setup import prepare_fit
+from napari_dip.tasks.priors.blind_spot import compute_variance_factor
 from small_runs import make_noisy, make_truth, plan_for, run_to_end
 
 SIDE = 128

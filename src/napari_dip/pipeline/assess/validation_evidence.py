@@ -1,4 +1,4 @@
-"""Estimate from validation pixels which share of detail is real, and the scale of the variance.
+"""Estimate from validation pixels which share of detail is real.
 
 Validation pixels are excluded from the fit. Their deviation from the local mean is regressed on
 that of the image, and the slope is the confirmed share. The best prediction has the slope 1.
@@ -20,16 +20,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
-    from napari_dip.engine.problem import Estimate, Operator, Problem
+    from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.pipeline.plan.types import UnitOutcome, WorkUnit
-    from napari_dip.tasks.base import FitInput
 
 #: Side of the window, in pixels, whose mean is subtracted to obtain fine detail. In properly
 #: sampled images, spots, filaments and edges are two to four pixels wide.
 DETAIL_WINDOW_SIDE = 9
-#: Smallest and largest factor by which validation residuals may correct the predicted variance.
-#: Values beyond these limits come from a few atypical validation pixels.
-UNCERTAINTY_FACTOR_LIMITS = (0.05, 20.0)
 #: Number of regression sums for each kind of detail. Sums of several units are added.
 _SUM_COUNT = 7
 
@@ -192,33 +188,3 @@ def _average_window(image: Tensor) -> Tensor:
         planes, DETAIL_WINDOW_SIDE, 1, DETAIL_WINDOW_SIDE // 2, count_include_pad=False
     )
     return mean.reshape(image.shape)
-
-
-def compute_variance_factor(
-    fit_input: FitInput, operator: Operator, network_estimate: Estimate
-) -> Tensor:
-    """Return the ratio of validation residuals to predicted variance, within limits.
-
-    Where the network predicts a variance of its own, the squared residuals are compared with that
-    variance plus its share of the noise. Otherwise, the noise variance is subtracted from the
-    squared residuals first. The ratio is 1 if there are no validation pixels. The posterior of a
-    volume has been raised to its residuals before, so that there the ratio is at most 1.
-    """
-    assert network_estimate.log_variance is not None
-    predicted = operator(network_estimate.mean)
-    validation_mask = fit_input.masks.validation
-    noise = fit_input.noise.noise_variance.compute_variance(predicted)
-    squared_residuals = (fit_input.measurement - predicted) ** 2 * validation_mask
-    predicted_variance = operator(network_estimate.log_variance.exp()) * validation_mask
-    if not float(validation_mask.sum()):
-        return squared_residuals.new_ones(())
-    if fit_input.noise.assumed_fraction < 1:
-        assumed_noise = fit_input.noise.assumed_fraction * noise * validation_mask
-        total = (predicted_variance + assumed_noise).sum()
-        factor = squared_residuals.sum() / total.clamp(min=1e-30)
-        if fit_input.measurement.ndim > 4:
-            factor = factor.clamp(max=1)
-    else:
-        total = predicted_variance.expand_as(squared_residuals).sum()
-        factor = (squared_residuals - noise * validation_mask).sum() / total.clamp(min=1e-30)
-    return factor.clamp(*UNCERTAINTY_FACTOR_LIMITS)

@@ -28,10 +28,7 @@ from napari_dip.engine.noise.oversampling import HalfResolutionFit
 from napari_dip.engine.prior import dilate_centres, fill_with_local_mean
 from napari_dip.errors.notes import StopReason, make_note, make_stop
 from napari_dip.pipeline.assess.merge import UnitResult
-from napari_dip.pipeline.assess.validation_evidence import (
-    compute_validation_evidence,
-    compute_variance_factor,
-)
+from napari_dip.pipeline.assess.validation_evidence import compute_validation_evidence
 from napari_dip.pipeline.calibrate.clipping import convert_limits_to_network_units, correct_clipping
 from napari_dip.pipeline.calibrate.image_calibration import select_validation_pixels
 from napari_dip.pipeline.execute.device_recovery import RecoveryState
@@ -40,7 +37,11 @@ from napari_dip.pipeline.plan.costs import choose_fit_config
 from napari_dip.pipeline.plan.types import INDEPENDENT, INFERENCE, UnitOutcome
 from napari_dip.tasks.base import MIN_PIXEL_WEIGHT, FitInput, FitMasks, FitNoise
 from napari_dip.tasks.noise_models.camera_correction import compute_pixel_weights
-from napari_dip.tasks.priors.blind_spot import find_off_model_channels, measure_fit_noise
+from napari_dip.tasks.priors.blind_spot import (
+    compute_variance_factor,
+    find_off_model_channels,
+    measure_fit_noise,
+)
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.shared_settings import average_exposures
 

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.engine.noise.oversampling import HalfResolutionFit
     from napari_dip.engine.priors.blind_spot import BlindSpotPrior
-    from napari_dip.engine.problem import Estimate, Fidelity, PostprocessingSteps, Problem, Term
+    from napari_dip.engine.problem import (
+        Estimate,
+        Fidelity,
+        Operator,
+        PostprocessingSteps,
+        Problem,
+        Term,
+    )
     from napari_dip.tasks.base import FitInput, FitMasks, NoiseSettings
     from napari_dip.tasks.priors.prior_spec import PriorOptions
 
@@ -37,6 +44,9 @@ MIN_WIDE_BLIND_SPOT = 7
 GUIDE_FRACTION = 0.2
 #: Weight of the network's prediction relative to the filter's first step, for a colour camera.
 CAMERA_GUIDE_WEIGHT = 0.3
+#: Smallest and largest factor by which validation residuals may correct the predicted variance.
+#: Values beyond these limits come from a few atypical validation pixels.
+UNCERTAINTY_FACTOR_LIMITS = (0.05, 20.0)
 #: Maximum depth of a training window in three dimensions, in planes. More than the network's
 #: coarsest scale spans would only reduce the window's width.
 MAX_WINDOW_DEPTH = 16
@@ -224,6 +234,36 @@ def measure_fit_noise(fit_input: FitInput, estimate: Estimate) -> NoiseVariance:
         fit_input.masks.low_noise,
         channels=noise.off_model_channels,
     )
+
+
+def compute_variance_factor(
+    fit_input: FitInput, operator: Operator, network_estimate: Estimate
+) -> Tensor:
+    """Return the ratio of validation residuals to predicted variance, within limits.
+
+    Where the network predicts a variance of its own, the squared residuals are compared with that
+    variance plus its share of the noise. Otherwise, the noise variance is subtracted from the
+    squared residuals first. The ratio is 1 if there are no validation pixels. The posterior of a
+    volume has been raised to its residuals before, so that there the ratio is at most 1.
+    """
+    assert network_estimate.log_variance is not None
+    predicted = operator(network_estimate.mean)
+    validation_mask = fit_input.masks.validation
+    noise = fit_input.noise.noise_variance.compute_variance(predicted)
+    squared_residuals = (fit_input.measurement - predicted) ** 2 * validation_mask
+    predicted_variance = operator(network_estimate.log_variance.exp()) * validation_mask
+    if not float(validation_mask.sum()):
+        return squared_residuals.new_ones(())
+    if fit_input.noise.assumed_fraction < 1:
+        assumed_noise = fit_input.noise.assumed_fraction * noise * validation_mask
+        total = (predicted_variance + assumed_noise).sum()
+        factor = squared_residuals.sum() / total.clamp(min=1e-30)
+        if fit_input.measurement.ndim > 4:
+            factor = factor.clamp(max=1)
+    else:
+        total = predicted_variance.expand_as(squared_residuals).sum()
+        factor = (squared_residuals - noise * validation_mask).sum() / total.clamp(min=1e-30)
+    return factor.clamp(*UNCERTAINTY_FACTOR_LIMITS)
 
 
 def make_nl_bayes_refinement(
