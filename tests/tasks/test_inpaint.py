@@ -29,15 +29,19 @@ from napari_dip.engine.problem import Estimate
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import StopReason
 from napari_dip.io import ImageHeader
+from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.tasks import Inpaint
-from napari_dip.tasks.base import InspectedPixels, Inspection, TaskPlan
+from napari_dip.tasks.base import GridLocation, InspectedPixels, Inspection, TaskPlan
 from napari_dip.tasks.inpaint import (
+    average_border_holes,
     blend_with_smooth_filling,
     dilate_holes,
+    find_border_holes,
     is_scattered,
     measure_hole_depth,
     parse_mask,
 )
+from napari_dip.tasks.priors.masked_input import BORDER_NETWORK_WEIGHT, fill_harmonically
 
 if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput
@@ -298,6 +302,74 @@ def test_hole_copies_weigh_the_smooth_filling_against_that_of_the_network(
     assert torch.equal(blended.mean * (1 - holes), (truth + error) * (1 - holes))
 
 
+def make_border_holes() -> np.ndarray:
+    """Return a square of 16 pixels in the corner, and one inside."""
+    holes = make_square_hole(16)
+    holes[:16, :16] = True
+    return holes
+
+
+def test_only_borders_of_the_image_are_borders_of_a_tile() -> None:
+    holes = make_border_holes()
+    corner = np.zeros_like(holes)
+    corner[:16, :16] = True
+    assert np.array_equal(find_border_holes(holes), corner)
+    tile = GridLocation(start=(32, 0), image_size=(128, 64))
+    assert np.array_equal(find_border_holes(holes, tile), corner)
+    assert not find_border_holes(holes, replace(tile, start=(32, 8))).any()
+    assert not find_border_holes(make_square_hole(16)).any()
+
+
+def test_the_harmonic_filling_continues_a_ramp_inside_and_its_last_value_at_the_border() -> None:
+    ramp = np.broadcast_to(np.arange(32.0), (1, 24, 32))
+    holes = np.zeros((24, 32), bool)
+    holes[:, 8:12] = holes[:, 28:] = True
+    expected = ramp.clip(max=27)
+    np.testing.assert_allclose(fill_harmonically(ramp * ~holes, holes), expected, atol=1e-9)
+
+
+def test_holes_at_the_border_are_averaged_with_a_harmonic_filling_and_no_others() -> None:
+    holes = make_border_holes()
+    corner = find_border_holes(holes)
+    is_kept = torch.from_numpy(~corner)
+    fit_input = make_fit_input("random-input-no-skips", holes)
+    fit_input = replace(fit_input, measurement=0.5 * fit_input.masks.measured.expand(1, 2, 64, 64))
+    mean = torch.rand(1, 2, 64, 64, generator=torch.Generator().manual_seed(0))
+    averaged = average_border_holes(fit_input, corner, Estimate(mean, torch.zeros_like(mean)))
+    assert averaged.log_variance is not None
+    assert torch.equal(averaged.mean[:, :, is_kept], mean[:, :, is_kept])
+    assert not averaged.log_variance[:, :, is_kept].any()
+    expected = 0.5 + BORDER_NETWORK_WEIGHT * (mean - 0.5)
+    torch.testing.assert_close(averaged.mean[:, :, ~is_kept], expected[:, :, ~is_kept])
+
+
+def test_the_uncertainty_in_holes_at_the_border_is_the_error_in_mirrored_copies() -> None:
+    holes = np.zeros((64, 64), bool)
+    holes[:, 48:] = True
+    fit_input = make_fit_input("random-input-no-skips", holes)
+    ramp = torch.arange(64.0).expand(1, 2, 64, 64) / 64
+    fit_input = replace(
+        fit_input,
+        measurement=ramp * fit_input.masks.measured,
+        masks=replace(fit_input.masks, validation=0 * fit_input.masks.measured),
+    )
+    harmonic = ramp.clip(max=47 / 64)
+    certain = Estimate(harmonic, torch.full_like(ramp, -20.0))
+    log_variance = average_border_holes(fit_input, holes, certain).log_variance
+    assert log_variance is not None
+    errors = (torch.arange(1, 17) / 64) ** 2  # a straight slope is not continued
+    variance = log_variance.exp()[0, 0, :, 48:] / (1 - BORDER_NETWORK_WEIGHT)
+    torch.testing.assert_close(variance, errors.expand(64, 16), rtol=1e-3, atol=2e-4)
+
+
+def test_wide_holes_are_finished_otherwise_only_if_one_is_at_the_border() -> None:
+    for holes, is_finished in ((make_square_hole(40), False), (make_border_holes(), True)):
+        fit_input = make_fit_input("random-input-no-skips", holes)
+        problem = make_task_problem(Inpaint(), fit_input)
+        assert (problem.full_postprocess is not None) is is_finished
+        assert problem.blends_filling is is_finished
+
+
 def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
     fit_input = make_fit_input("masked-input-shapes", make_square_hole(7))
     prior = make_task_prior(Inpaint(), fit_input)
@@ -467,6 +539,15 @@ def test_a_blended_filling_is_no_refinement_of_the_pixels_that_were_measured() -
     assert (fit["blended"], fit["refined"]) == (True, False)
     assert not fit["min_spot_snr"]
     assert not fit["min_line_snr"]
+
+
+def test_methods_name_the_filling_that_holes_at_the_border_are_averaged_with() -> None:
+    methods = [
+        write_methods_section(inpaint_briefly(make_image(64), holes).report)
+        for holes in (make_border_holes(), make_square_hole(40), make_square_hole(7))
+    ]
+    assert [" harmonic " in text for text in methods] == [True, False, False]
+    assert ["biharmonic" in text for text in methods] == [False, False, True]
 
 
 def test_one_bright_pixel_on_black_does_not_end_the_fit() -> None:

@@ -32,7 +32,9 @@ from napari_dip.tasks.noise_models.impulses import exclude_missing, fill_missing
 from napari_dip.tasks.priors.blind_spot import append_upscaling
 from napari_dip.tasks.priors.masked_input import (
     MAX_SMOOTH_PIXELS,
+    average_border_holes,
     blend_with_smooth_filling,
+    find_border_holes,
     is_scattered,
     measure_hole_depth,
     measure_widest_hole,
@@ -205,8 +207,7 @@ class Inpaint(Task):
         if self.unmasked == "keep":
             problem = _keep_measurement(fit_input, problem)
         problem = append_postprocessing(problem, partial(fill_missing, fit_input))
-        is_small = float((1 - fit_input.masks.measured).sum()) <= MAX_SMOOTH_PIXELS
-        if is_small and setup.prior.list_hole_copies():
+        if float((1 - fit_input.masks.measured).sum()) <= MAX_SMOOTH_PIXELS:
             problem = _blend_filling(fit_input, problem, setup.prior)
         return replace(setup, problem=problem)
 
@@ -222,15 +223,27 @@ def _keep_measurement(fit_input: FitInput, problem: Problem) -> Problem:
 
 
 def _blend_filling(fit_input: FitInput, problem: Problem, prior: Prior) -> Problem:
-    """Return the problem whose fillings are blended with smooth ones before the other steps."""
+    """Return the problem whose fillings are blended with smooth ones before the other steps.
+
+    They are if copies of the holes were hidden. Without copies, wide holes at the border are.
+    """
     from napari_dip.engine.problem import make_single_step
 
     finish = problem.full_postprocess or make_single_step(problem.postprocess)
+    has_copies, border_holes = bool(prior.list_hole_copies()), np.zeros(0, bool)
+    is_wide = PRIOR_SPECS[fit_input.prior_key].suitable_holes == "wide"
+    if is_wide and len(fit_input.grid) == 2:
+        holes = (fit_input.masks.measured[0, 0] == 0).cpu().numpy()
+        border_holes = find_border_holes(holes, fit_input.location)
+    if not has_copies and not border_holes.any():
+        return problem
 
     def blend(estimate: Estimate) -> PostprocessingSteps:
-        # listed here, so that the fit does not hold the masks
-        hole_copies = prior.list_hole_copies()
-        return (yield from finish(blend_with_smooth_filling(fit_input, hole_copies, estimate)))
+        if has_copies:  # listed here, so that the fit does not hold the masks
+            blended = blend_with_smooth_filling(fit_input, prior.list_hole_copies(), estimate)
+        else:
+            blended = average_border_holes(fit_input, border_holes, estimate)
+        return (yield from finish(blended))
 
     return replace(
         problem,

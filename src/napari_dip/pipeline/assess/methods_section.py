@@ -58,8 +58,14 @@ def uses_refinement(report: Report) -> bool:
 
 
 def _uses_blending(report: Report) -> bool:
-    """Return whether the filling of holes was blended with a smooth one."""
-    return bool(report.get("fit", {}).get("blended"))
+    """Return whether the filling of holes was blended with a biharmonic one."""
+    is_masked = get_report_prior_spec(report).input_traits.has_masked_pixels
+    return is_masked and bool(report.get("fit", {}).get("blended"))
+
+
+def _averages_border_holes(report: Report) -> bool:
+    """Return whether the filling of holes at the border was averaged with a harmonic one."""
+    return bool(report.get("fit", {}).get("blended")) and not _uses_blending(report)
 
 
 def _fills_smoothly(report: Report) -> bool:
@@ -484,6 +490,7 @@ def _describe_refinement(report: Report) -> str:
         "refinement": uses_refinement(report),
         "filled-smoothly": _fills_smoothly(report),
         "blended": _uses_blending(report),
+        "blended-border": _averages_border_holes(report),
     }
     return " ".join(_write(key) for key, is_used in rows.items() if is_used)
 
