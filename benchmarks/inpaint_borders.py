@@ -85,14 +85,19 @@ def load(name: str) -> tuple[FloatArray, FloatArray]:
     return pixels, true
 
 
-def fill_simply(image: FloatArray, holes: BoolArray, hole: BoolArray) -> dict[str, FloatArray]:
-    """Return three fillings of one of the holes."""
+def fill_simply(image: FloatArray, holes: BoolArray) -> dict[str, FloatArray]:
+    """Return three fillings of all holes."""
     nearest = ndimage.distance_transform_edt(holes, return_distances=False, return_indices=True)
-    around = ndimage.binary_dilation(hole, iterations=SURROUNDINGS) & ~holes
+    labels, count = ndimage.label(holes)
+    means = image.copy()
+    for label in range(1, count + 1):
+        hole = labels == label
+        around = ndimage.binary_dilation(hole, iterations=SURROUNDINGS) & ~holes
+        means[hole] = image[around].mean()
     return {
         "biharmonic": inpaint_biharmonic(image, holes),
         "nearest": image[tuple(nearest)],
-        "mean": np.full_like(image, image[around].mean()),
+        "mean": means,
     }
 
 
@@ -105,10 +110,8 @@ def compare(name: str, preset: str) -> Iterator[dict[str, Any]]:
             holes[where] = True
         holed = np.where(holes, 0, image)
         result = dip.inpaint(holed.astype(np.float32), mask=holes, preset=preset)
-        for title, where in slices.items():
-            hole = np.zeros_like(holes)
-            hole[where] = True
-            fillings = {"ours": result.image, **fill_simply(holed, holes, hole)}
+        fillings = {"ours": result.image, **fill_simply(holed, holes)}
+        for title, hole in slices.items():
             row = {"image": name, "set": "chosen" if name in CHOSEN else "unchosen"}
             row |= {"preset": preset, "fit": fit, "hole": title}
             for key, filling in fillings.items():

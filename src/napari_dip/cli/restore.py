@@ -34,7 +34,7 @@ from napari_dip.io.outputs import (
 )
 from napari_dip.io.paths import shorten_name
 from napari_dip.io.reading import read_header, read_pixels, read_provenance
-from napari_dip.pipeline.assess.artefact_detection import NO_CLIPPED_PIXELS, detect_clipped_pixels
+from napari_dip.pipeline.assess.artefact_detection import NO_CLIPPED_PIXELS, detect_clipping
 from napari_dip.pipeline.assess.card import NO_BREAK, make_card
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
 from napari_dip.pipeline.assess.report_fields import has_reported_pixels, migrate_record
@@ -286,9 +286,9 @@ def _list_clipping_notes(
     """Return notes about clipped pixels, before the run spends time on them."""
     if plan.task_plan.keeps_measured_pixels or run_inputs is None:  # with tiles
         return ()
-    filled, count = fill_empty_areas(run_inputs.stack)  # a burnt-in mark is not saturated
-    image = filled.astype(image.dtype) if count else image
-    _, largest = detect_clipped_pixels(image)
+    filled, _ = fill_empty_areas(run_inputs.stack)  # a burnt-in mark is not saturated
+    stack = filled.astype(image.dtype)
+    _, largest = detect_clipping(stack, are_colours="S" in plan.header.axes)
     return list_clipping_notes(NO_CLIPPED_PIXELS, largest)  # the noise tells whether dark ones are
 
 

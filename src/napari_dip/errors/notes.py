@@ -64,12 +64,15 @@ class Note:
         """Whether the note warns of the result."""
         return self.code in WARNINGS
 
+    @property
+    def channel_name(self) -> str:
+        """Name of the channel that the note is about; "" if it is about all."""
+        number = self.facts.get("channel_number")
+        return "" if number is None else str(self.facts.get("channel_name", f"Channel {number}"))
+
     def __str__(self) -> str:
         """Render the sentence."""
-        number = self.facts.get("channel_number")
-        prefix = (
-            "" if number is None else f"{self.facts.get('channel_name', f'Channel {number}')}: "
-        )
+        prefix = f"{self.channel_name}: " if self.channel_name else ""
         return prefix + render(NOTES[self.code], self.facts)
 
     def __hash__(self) -> int:

@@ -10,7 +10,7 @@ import html
 import re
 import tomllib
 from dataclasses import dataclass, replace
-from itertools import product, zip_longest
+from itertools import product
 from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -426,10 +426,13 @@ def parse_imagej_channels(
         return SourceTags()
     count = sizes["C"]
     labels = [str(label).partition("\n")[0] for label in metadata.get("Labels") or ()]
-    names = labels[:count] if labels[:count] * (len(labels) // count) == labels else []
+    has_names = bool(labels) and labels[:count] * (len(labels) // count) == labels
     tables = metadata.get("LUTs") or ()
-    colours = [_find_ramp_colour(table) for table in tables] if len(tables) == count else []
-    channels = _make_channels(count, names, colours)
+    has_colours = len(tables) == count
+    channels = _make_channels(
+        labels[:count] if has_names else [""] * count,
+        [_find_ramp_colour(table) for table in tables] if has_colours else [""] * count,
+    )
     ranges = [float(value) for value in metadata.get("Ranges") or ()]
     limits = tuple(zip(ranges[::2], ranges[1::2], strict=False)) if len(ranges) == 2 * count else ()
     ome = OmeMetadata(channels=channels) if any(channels) else None
@@ -446,31 +449,27 @@ def parse_zarr_channels(omero: object) -> SourceTags:
     """
     try:
         entries = omero["channels"]  # type: ignore[index]
-        colours = [_encode_colour(bytes.fromhex(entry["color"])) for entry in entries]
+        colours = [encode_colour(bytes.fromhex(entry["color"])[:3]) for entry in entries]
         windows = [entry["window"] for entry in entries]
         names = [str(entry.get("label", "")) for entry in entries]
         limits = tuple((float(each["start"]), float(each["end"])) for each in windows)
     except (AttributeError, LookupError, TypeError, ValueError):
         return SourceTags()
-    channels = _make_channels(len(names), names, colours)
+    channels = _make_channels(names, colours)
     return SourceTags(ome=OmeMetadata(channels=channels), contrast_limits=limits)
 
 
-def _make_channels(
-    count: int, names: Sequence[str], colours: Sequence[str | None]
-) -> tuple[Attributes, ...]:
+def _make_channels(names: Sequence[str], colours: Sequence[str]) -> tuple[Attributes, ...]:
     """Return the attributes of each channel that are known, as OME-XML names them."""
-    pairs = zip_longest(names[:count], colours[:count])
-    channels = [
+    return tuple(
         tuple((key, text) for key, text in (("Name", name), ("Color", colour)) if text)
-        for name, colour in pairs
-    ]
-    return tuple(channels) or ((),) * count
+        for name, colour in zip(names, colours, strict=True)
+    )
 
 
-def _encode_colour(colour: bytes) -> str:
+def encode_colour(colour: bytes, alpha: int = 255) -> str:
     """Return red, green and blue as OME-XML does: with alpha, as one signed number."""
-    return str(int.from_bytes(colour[:3] + b"\xff", "big", signed=True))
+    return str(int.from_bytes((*colour, alpha), signed=True))
 
 
 def decode_colour(number: str | None) -> bytes:
@@ -478,14 +477,14 @@ def decode_colour(number: str | None) -> bytes:
     return (int(number or -1) & 0xFFFFFFFF).to_bytes(4, "big")[:3]
 
 
-def _find_ramp_colour(table: npt.NDArray[np.uint8]) -> str | None:
-    """Return the colour of a lookup table (3, values) from black to it; None for other tables."""
+def _find_ramp_colour(table: npt.NDArray[np.uint8]) -> str:
+    """Return the colour of a lookup table (3, values) from black to it; "" for other tables."""
     import numpy as np
 
     colour = table[:, -1]
     ramp = np.outer(colour, np.linspace(0, 1, table.shape[1]))
     is_ramp = np.abs(table - ramp).max() <= _MAX_RAMP_DEVIATION
-    return _encode_colour(colour.tobytes()) if is_ramp else None
+    return encode_colour(colour.tobytes()) if is_ramp else ""
 
 
 def _make_colour_table(number: str | None) -> npt.NDArray[np.uint8]:

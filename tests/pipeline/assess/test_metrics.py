@@ -14,11 +14,9 @@ from napari_dip.pipeline.assess.artefact_detection import (
     NO_CLIPPED_PIXELS,
     ClippedPixels,
     detect_clipped_pixels,
+    detect_clipping,
 )
-from napari_dip.pipeline.assess.metrics import (
-    measure_distant_holes,
-    measure_residual,
-)
+from napari_dip.pipeline.assess.metrics import measure_residual
 from napari_dip.pipeline.assess.quality_checks import (
     MAX_EDGE_VARIANCE_RATIO,
     MAX_RESIDUAL_CORRELATION,
@@ -30,6 +28,7 @@ from napari_dip.pipeline.assess.validation_evidence import (
     ConfirmedDetail,
     combine_validation_evidence,
 )
+from napari_dip.tasks.priors.masked_input import measure_distant_holes
 
 SIDE = 192
 
@@ -206,6 +205,16 @@ def test_clipped_pixels_are_those_of_the_channel_with_most_and_name_it():
     }
     (note,) = list_clipping_notes(ClippedPixels(**limit), NO_CLIPPED_PIXELS)
     assert str(note).startswith("Channel 2: ")
+
+
+def test_a_brighter_channel_does_not_hide_one_that_is_saturated():
+    shot = np.random.default_rng(0).normal(1000, 30, (1, 2, 64, 64)).astype(np.uint16)
+    shot[:, 1] = np.minimum(shot[:, 1], 1020)
+    shot[:, 0] += 500
+    _, largest = detect_clipping(shot)
+    assert (largest.channel_number, largest.value) == (2, 1020) and largest.fraction > 0.2
+    assert detect_clipping(shot, are_colours=True)[1].channel_number is None
+    assert detect_clipping(shot[:, 1:])[1].channel_number is None  # it is the only one
 
 
 @pytest.mark.parametrize("stray_count", [0, 1, 4])

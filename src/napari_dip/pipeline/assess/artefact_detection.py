@@ -372,6 +372,39 @@ def detect_clipped_pixels(
     )
 
 
+def detect_clipping(
+    stack: AnyArray,
+    mask: BoolArray | None = None,
+    noise_estimates: Sequence[NoiseEstimate] = (),
+    *,
+    are_colours: bool = False,
+) -> tuple[ClippedPixels, ClippedPixels]:
+    """Detect clipped pixels as `detect_clipped_pixels` does, at each end in the channel with most.
+
+    Parameters
+    ----------
+    stack, mask : ndarray
+        (N, C, *grid); True for measured pixels. No mask: all are.
+    noise_estimates : sequence of NoiseEstimate
+        Of each channel; empty if unknown.
+    are_colours : bool
+        Whether the channels are red, green and blue, which have one range.
+    """
+    pixels = [
+        stack[:, c] if mask is None else stack[:, c][mask[:, c]] for c in range(stack.shape[1])
+    ]
+    varied = [c for c, channel in enumerate(pixels) if channel.size and np.ptp(channel)]
+    if are_colours or len(varied) < 2:
+        estimates = [noise_estimates[c] for c in varied if noise_estimates]
+        return detect_clipped_pixels(stack if mask is None else stack[mask], estimates)
+    limits = []
+    for c in varied:
+        ends = detect_clipped_pixels(pixels[c], noise_estimates[c : c + 1])
+        limits.append([replace(end, channel_number=c + 1) for end in ends])
+    least, largest = (max(ends, key=lambda end: end.fraction) for ends in zip(*limits, strict=True))
+    return least, largest
+
+
 def _means_no_photon(value: float, sign: int, noise: NoiseEstimate) -> bool:
     """Return whether noise vanishes at the smallest value, sign 1, or at the largest, sign -1."""
     std = float(compute_noise_variance(noise, value)) ** 0.5

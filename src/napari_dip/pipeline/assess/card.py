@@ -214,8 +214,7 @@ def _judge(ranked: list[Note], notes: list[Note]) -> tuple[Verdict, str, str]:
         return Verdict.FINE, HEADLINES[key], ""
     verdict = Verdict.DO_NOT_USE if any(map(_is_failure, ranked)) else Verdict.LOOK_CLOSER
     reason = render(REASONS[_find_reason(ranked[0])], ranked[0].facts)
-    if (number := ranked[0].facts.get("channel_number")) is not None:
-        name = str(ranked[0].facts.get("channel_name", f"channel {number}"))
+    if name := ranked[0].channel_name:
         reason = f"in {name.lower()}, {reason}"
     return verdict, render(HEADLINES[verdict], {"reason": reason}), reason
 

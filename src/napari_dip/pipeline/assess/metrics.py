@@ -19,7 +19,7 @@ from napari_dip.pipeline.assess.artefact_detection import (
     PeriodicPattern,
     SmoothFill,
     compute_biased_limit,
-    detect_clipped_pixels,
+    detect_clipping,
     find_smooth_fill,
     find_strongest_pattern,
     measure_biased_areas,
@@ -29,7 +29,7 @@ from napari_dip.pipeline.assess.traces import compare_grid_traces, has_enough_fr
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.tasks.inpaint import MIN_DEEP_HOLE
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
-from napari_dip.tasks.priors.masked_input import compute_hole_depths, find_distant_planes
+from napari_dip.tasks.priors.masked_input import measure_distant_holes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -332,24 +332,6 @@ def measure_brightness(pixels: AnyArray, measured_mask: MeasuredMask = None) -> 
     return mean, height if height > 0 else 1.0
 
 
-def measure_distant_holes(measured_mask: BoolArray, distance: int) -> tuple[float, float]:
-    """Return the share of missing pixels, and the share of these far from any measured pixel.
-
-    Parameters
-    ----------
-    measured_mask : ndarray of bool
-        (N, C, *grid). A border does not count as measured.
-    distance : int
-        A pixel is far if no measured pixel is within this distance along axes and diagonals, or if
-        its whole plane of a volume is.
-    """
-    missing = np.any(~measured_mask, axis=1)  # (N, *grid)
-    if not missing.any():
-        return 0.0, 0.0
-    distant = (compute_hole_depths(missing) > distance) | find_distant_planes(missing)
-    return float(missing.mean()), float(distant.sum() / missing.sum())
-
-
 def measure_result(
     calibrated_image: CalibratedImage,
     residual: FloatArray,
@@ -401,9 +383,6 @@ def measure_result(
     ]
     evidence = [outcome.evidence for outcome in outcomes]
     detail, contrast = combine_validation_evidence(evidence) or (None, None)
-    filled_fraction, distant_fraction = (
-        (0.0, 0.0) if measured_mask is None else measure_distant_holes(measured_mask, MIN_DEEP_HOLE)
-    )
     lower_clipping, upper_clipping = _detect_clipping(
         run_plan, calibration, stack[assessed] if calibration.empty_items else stack
     )
@@ -416,20 +395,6 @@ def measure_result(
         detail=detail,
         contrast=contrast,
         channels=confirm_channels(outcomes, run_plan.units),
-        filled_fraction=filled_fraction,
-        distant_fraction=distant_fraction,
-        smooth_fill=None
-        if assessed_mask is None or result.shape != stack.shape
-        else find_smooth_fill(
-            result[assessed],
-            assessed_mask,
-            [
-                float(compute_noise_variance(noise, assessed_prediction[:, c]).mean())
-                if run_plan.task_plan.keeps_measured_pixels
-                else 0.0
-                for c, noise in enumerate(calibration.noise)
-            ],
-        ),
         is_upscaled=max(run_plan.factors) > 1,
         lower_clipping=lower_clipping,
         upper_clipping=upper_clipping,
@@ -451,8 +416,32 @@ def measure_result(
         )
         if has_traces
         else None,
+        **_measure_holes(calibrated_image, assessed, prediction, result),
         **_measure_brightness_changes(run_plan, calibration, stack, residual, result),
     )
+
+
+def _measure_holes(
+    calibrated_image: CalibratedImage,
+    assessed: slice | npt.NDArray[np.intp],
+    prediction: FloatArray,
+    result: AnyArray,
+) -> dict[str, Any]:
+    """Measure holes and what fills them, as fields of `ResultMetrics`; none without a mask."""
+    calibration = calibrated_image.calibration
+    if (measured_mask := calibration.measured_mask) is None:
+        return {}
+    filled_fraction, distant_fraction = measure_distant_holes(measured_mask, MIN_DEEP_HOLE)
+    fields = {"filled_fraction": filled_fraction, "distant_fraction": distant_fraction}
+    if result.shape != calibrated_image.stack.shape:
+        return fields
+    keeps_noise = calibrated_image.run_plan.task_plan.keeps_measured_pixels
+    noise_variances = [
+        float(compute_noise_variance(noise, prediction[assessed, c]).mean()) if keeps_noise else 0.0
+        for c, noise in enumerate(calibration.noise)
+    ]
+    fill = find_smooth_fill(result[assessed], measured_mask[assessed], noise_variances)
+    return {**fields, "smooth_fill": fill}
 
 
 def _correlate(stack: RealArray, prediction: RealArray, mask: MeasuredMask) -> float | None:
@@ -510,22 +499,13 @@ def _measure_brightness_changes(
 def _detect_clipping(
     plan: Plan, calibration: Calibration, stack: Float32Array
 ) -> tuple[ClippedPixels, ClippedPixels]:
-    """Detect clipped pixels at black and at white: at each end, of the channel with most."""
+    """Detect clipped pixels at black and at white, in the values that the camera wrote."""
     correction, measured_mask = calibration.camera_correction, calibration.measured_mask
     recorded = stack if correction is None else correction.undo(stack)
     if plan.header.dtype[0] in "iu":
         recorded = np.rint(recorded).astype(plan.header.dtype)
-    varied = calibration.varied_channels
-    if len(varied) == 1 or "S" in plan.header.axes:
-        measured = recorded if measured_mask is None else recorded[measured_mask]
-        return detect_clipped_pixels(measured, [calibration.noise[c] for c in varied])
-    limits = []
-    for c in varied:
-        pixels = recorded[:, c] if measured_mask is None else recorded[:, c][measured_mask[:, c]]
-        ends = detect_clipped_pixels(pixels, [calibration.noise[c]])
-        limits.append([replace(end, channel_number=c + 1) for end in ends])
-    lower, upper = (max(ends, key=lambda end: end.fraction) for ends in zip(*limits, strict=True))
-    return lower, upper
+    are_colours = "S" in plan.header.axes
+    return detect_clipping(recorded, measured_mask, calibration.noise, are_colours=are_colours)
 
 
 class NoPeakWidth(Enum):

@@ -19,7 +19,7 @@ from napari_dip.pipeline.assess.artefact_detection import (
 from napari_dip.pipeline.assess.metrics import RESIDUAL_EDGE_FRACTION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.assess.artefact_detection import ClippedPixels
@@ -328,11 +328,12 @@ def _assess_least_confirmed_channel(
     metrics: ResultMetrics,
 ) -> tuple[ResultMetrics, tuple[Note, ...]]:
     """Return notes on the contrast of the least confirmed channel, and the metrics with its own."""
-    assessed = [
-        (single, tuple(_assess_contrast(single, channel_number=channel.channel_number)))
-        for channel in metrics.channels
-        for single in [replace(metrics, detail=channel.detail, contrast=channel.contrast)]
-    ]
+    assessed = []
+    for channel in metrics.channels:
+        single = replace(metrics, detail=channel.detail, contrast=channel.contrast)
+        number = {"channel_number": channel.channel_number}
+        notes = (replace(n, facts={**n.facts, **number}) for n in _assess_contrast(single))
+        assessed.append((single, tuple(notes)))
     if not any(notes for _, notes in assessed):
         return metrics, tuple(_assess_contrast(metrics))
 
@@ -345,41 +346,38 @@ def _assess_least_confirmed_channel(
     return min(assessed, key=rank)
 
 
-def _assess_contrast(metrics: ResultMetrics, **channel: int) -> Iterator[Note]:
+def _assess_contrast(metrics: ResultMetrics) -> Iterator[Note]:
     detail, contrast = metrics.detail, metrics.contrast
     if metrics.filled_fraction and metrics.residual is None:
         return  # measured pixels are unchanged, and holes contain no validation pixels
     if detail is None or contrast is None:
-        yield make_note("detail-unchecked", **channel)
+        yield make_note("detail-unchecked")
         return
     is_visible = detail.detail_std > MIN_VISIBLE_DETAIL * contrast.detail_std
     is_decided = detail.slope_error <= MAX_DECIDING_ERROR
     if _is_contrast_doubtful(contrast):
-        yield _make_doubt(metrics, "contrast-doubtful", contrast, channel)
+        yield _make_doubt(metrics, "contrast-doubtful", contrast)
         return
     if contrast.slope_error > MAX_DECIDING_ERROR:
-        yield make_note("contrast-small", **channel)
+        yield make_note("contrast-small")
         return
     if is_visible and is_decided and is_doubtful(detail):
-        yield _make_doubt(metrics, "detail-doubtful", detail, channel)
+        yield _make_doubt(metrics, "detail-doubtful", detail)
         return
     if is_visible and not is_decided:
-        yield make_note("detail-small", **channel)
+        yield make_note("detail-small")
     # nothing confirms detail that is finer than the measured pixels
     has_fine_detail = is_visible and is_decided and not metrics.is_upscaled
     kinds = [contrast, *([detail] if has_fine_detail else [])]
     least_confirmed = min(kinds, key=lambda kind: kind.regression_slope)
     fraction_text = _describe_fraction(least_confirmed)
-    facts = {"share": fraction_text, "fine": least_confirmed is detail}
-    yield make_note("detail-confirmed", **facts, **channel)
+    yield make_note("detail-confirmed", share=fraction_text, fine=least_confirmed is detail)
 
 
-def _make_doubt(
-    metrics: ResultMetrics, code: str, detail: ConfirmedDetail, channel: Mapping[str, int]
-) -> Note:
+def _make_doubt(metrics: ResultMetrics, code: str, detail: ConfirmedDetail) -> Note:
     """Return that detail is doubtful; unchecked, if a refit on these pixels may have mended it."""
     if metrics.is_refitted:
-        return make_note("detail-unchecked", **channel)
+        return make_note("detail-unchecked")
     lower_bound = _compute_fraction_lower_bound(detail)
     upper_bound = detail.regression_slope + CONFIRMED_STANDARD_ERRORS * detail.slope_error
     is_uncertain = detail.slope_error > MAX_DECIDING_ERROR
@@ -392,7 +390,6 @@ def _make_doubt(
         bounded=not is_uncertain and detail.regression_slope >= MIN_REPORTED_FRACTION,
         little=has_bound,
         least=f"{lower_bound:.0%}" if has_bound else "none",
-        **channel,
     )
 
 

@@ -18,7 +18,7 @@ from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QFileDialog, QMenu, QPushButton
 
 from napari_dip.errors import DipError, Fault
-from napari_dip.io.header import OmeMetadata, SourceTags, get_unit_symbol
+from napari_dip.io.header import OmeMetadata, SourceTags, encode_colour, get_unit_symbol
 from napari_dip.io.outputs import IMAGE_SUFFIXES, resolve_output
 from napari_dip.io.reading import read_header, read_provenance
 from napari_dip.io.writing import write_bytes, write_image
@@ -239,8 +239,9 @@ def _make_tags(layer: Image, header: ImageHeader, name: str, input_path: str | N
     if ome is None and not set(header.axes) & set("CS"):
         colours = np.round(255 * np.asarray(layer.colormap.map(np.array([1.0])))[0]).astype(int)
         is_linear = len(layer.colormap.colors) == 2  # from black to one colour
-        number = int.from_bytes(bytes(colours.tolist()), signed=True) if is_linear else -1
-        ome = OmeMetadata(channels=((("Name", name), ("Color", str(number))),))
+        *colour, alpha = colours.tolist() if is_linear else (255,) * 4
+        number = encode_colour(bytes(colour), alpha)
+        ome = OmeMetadata(channels=((("Name", name), ("Color", number)),))
     origin = (
         tuple(map(float, layer.translate)) if len(layer.translate) == len(header.axes) else None
     )

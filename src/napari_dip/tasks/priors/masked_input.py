@@ -92,7 +92,7 @@ def compute_hole_depths(missing: BoolArray) -> npt.NDArray[np.int32]:
     return depth
 
 
-def find_distant_planes(missing: BoolArray) -> BoolArray:
+def _find_distant_planes(missing: BoolArray) -> BoolArray:
     """Return where whole planes of a volume are missing, far from any with measured pixels.
 
     Parameters
@@ -109,6 +109,24 @@ def find_distant_planes(missing: BoolArray) -> BoolArray:
         return np.zeros((1,) * missing.ndim, bool)
     depth = compute_hole_depths(np.asarray(missing.all((-2, -1))))
     return np.asarray(depth > MAX_PLANE_DISTANCE)[..., None, None]
+
+
+def measure_distant_holes(measured_mask: BoolArray, distance: int) -> tuple[float, float]:
+    """Return the share of missing pixels, and the share of these far from any measured pixel.
+
+    Parameters
+    ----------
+    measured_mask : ndarray of bool
+        (N, C, *grid). A border does not count as measured.
+    distance : int
+        A pixel is far if no measured pixel is within this distance along axes and diagonals, or if
+        its whole plane of a volume is.
+    """
+    missing = np.any(~measured_mask, axis=1)  # (N, *grid)
+    if not missing.any():
+        return 0.0, 0.0
+    distant = (compute_hole_depths(missing) > distance) | _find_distant_planes(missing)
+    return float(missing.mean()), float(distant.sum() / missing.sum())
 
 
 def measure_hole_depth(holes: BoolArray) -> int:
