@@ -19,6 +19,7 @@ from napari_dip.engine.noise.camera_noise import (
     CameraNoise,
     TextureStatistics,
     compute_distant_correlation,
+    flag_correlated_colours,
     measure_camera_noise,
 )
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
@@ -30,10 +31,7 @@ from napari_dip.pipeline.assess.quality_checks import (
     compute_correlation_limit,
     compute_edge_variance_limit,
 )
-from napari_dip.pipeline.calibrate.channel_noise import (
-    detect_camera_noise,
-    flag_correlated_colours,
-)
+from napari_dip.pipeline.calibrate.channel_noise import detect_camera_noise
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.machine import detect_machine

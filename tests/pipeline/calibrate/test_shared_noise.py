@@ -58,3 +58,23 @@ def test_texture_in_every_second_pixel_is_not_taken_for_noise(row, column, std):
     estimate = measure(noisy)
     assert estimate.caution is not NoiseCaution.EVERY_SECOND_PIXEL
     assert compute_noise_variance(estimate, float(grass.mean())) < 3 * std**2
+
+
+@pytest.mark.parametrize("artefact", ["hot pixels", "rows"])
+def test_clear_artefacts_do_not_hide_noise_that_neighbours_share(artefact):
+    light = gaussian_filter(data.camera()[100:260, 180:340].astype(float), 1)
+    rng = np.random.default_rng(3)
+    noise = gaussian_filter(rng.normal(size=light.shape), 0.6)
+    clean = light + 8 * noise / noise.std()
+    hit = rng.random(light.shape) < 0.002
+    offsets = 4 * rng.normal(size=(len(light), 1))
+    spoilt = (
+        np.where(hit, 1.5 * clean.max(), clean) if artefact == "hot pixels" else clean + offsets
+    )
+    estimate, expected = measure(spoilt), measure(clean)
+    assert estimate.unreliable_reason is expected.unreliable_reason is None
+    assert estimate.along_x[0] == pytest.approx(expected.along_x[0], abs=0.05)
+    level = float(light.mean())
+    assert compute_noise_variance(estimate, level) == pytest.approx(
+        compute_noise_variance(expected, level), rel=0.1
+    )

@@ -7,13 +7,21 @@ the correlation of neighbouring pixels tells how much of their variance is noise
 
 from __future__ import annotations
 
-from math import log
-from typing import NamedTuple
+from dataclasses import replace
+from math import inf, log
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from napari_dip.engine.noise import NoiseCaution
+from napari_dip.engine.noise.estimate import compute_blind_spot_size
 from napari_dip.engine.noise.flat_blocks import BLOCK_SIDE, cut_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_dip.engine.noise.estimate import NoiseEstimate
 
 #: Luminance and two colour differences from red, green and blue, as in CBM3D.
 OPPONENT_MATRIX = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
@@ -410,3 +418,54 @@ def compute_distant_correlation(residual: torch.Tensor) -> float:
     near = slice(middle - MIN_CORRELATION_DISTANCE + 1, middle + MIN_CORRELATION_DISTANCE)
     is_distant[near, near] = False
     return float(autocorrelation[is_distant].square().mean().sqrt())
+
+
+def replace_channel_noise(
+    camera: CameraNoise, noise_estimates: Sequence[NoiseEstimate], caution: NoiseCaution
+) -> tuple[NoiseEstimate, ...]:
+    """Return the noise of each channel with variance and correlation of the camera's noise."""
+    variances, autocorrelation = camera.compute_channel_noise()
+    along = autocorrelation[: len(noise_estimates[0].along_y)]
+    return tuple(
+        replace_noise(estimate, caution, 0.0, variance, variance / 2, along)
+        for estimate, variance in zip(noise_estimates, variances, strict=True)
+    )
+
+
+def replace_noise(
+    estimate: NoiseEstimate,
+    caution: NoiseCaution,
+    gain: float,
+    intercept: float,
+    floor: float,
+    along: tuple[float, ...],
+) -> NoiseEstimate:
+    """Return noise that was measured in another way, of which offset and read noise are unknown."""
+    return replace(
+        estimate,
+        gain=gain,
+        intercept=intercept,
+        floor=floor,
+        along_y=along,
+        along_x=along,
+        unreliable_reason=None,
+        caution=caution,
+        offset=None,
+        read_noise=None,
+        gain_error=inf,
+        offset_error=0.0,
+        read_noise_error=0.0,
+    )
+
+
+def flag_correlated_colours(
+    noise_estimates: Sequence[NoiseEstimate], grid: tuple[int, int]
+) -> tuple[NoiseEstimate, ...]:
+    """Add a caution to channels with correlated noise that is not that of a camera."""
+    return tuple(
+        replace(estimate, caution=NoiseCaution.CORRELATED_COLOURS)
+        if not (estimate.unreliable_reason or estimate.caution)
+        and compute_blind_spot_size([estimate], grid) != (1, 1)
+        else estimate
+        for estimate in noise_estimates
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,7 @@ from napari_dip.tasks.noise_models.registry import (
     NOISE_MODELS,
     POISSON_GAUSSIAN,
     find_clear_stripes,
+    remove_clear_artefacts,
 )
 
 if TYPE_CHECKING:
@@ -208,10 +210,6 @@ def measure_single_exposure(
     is_series : bool
         Whether they are frames or planes, of which smooth ones are left out.
     """
-    import torch
-
-    from napari_dip.engine.noise.estimate import correct_by_prediction, estimate_noise
-
     noise_model = NOISE_MODELS[noise_settings.model]
     if noise_model.remove_artefact:
         volume, measured_mask, grey_level_step = noise_model.remove_artefact(
@@ -219,21 +217,18 @@ def measure_single_exposure(
         )
     planes, sample, plane_masks = _select_planes(volume, measured_mask, is_series=is_series)
     sample, plane_masks = replace_single_pixels(sample, plane_masks)
-    sample_mask = None if plane_masks is None else torch.from_numpy(plane_masks)
-    measured = estimate_noise(torch.from_numpy(sample), grey_level_step, sample_mask)
-    is_checked = not (noise_model.remove_artefact or measured.counts_photons)
-    if plane_masks is None and is_checked:
-        plane = sample[len(sample) // 2]
-        measured = correct_by_prediction(
-            measured, torch.from_numpy(plane), grey_level_step, is_halved=is_halved
-        )
-        if not noise_settings.has_entered_noise:
-            measured = _measure_before_compression(measured, plane)
-        if not noise_settings.is_known_white:
-            measured = _measure_every_second_pixel(measured, sample, grey_level_step)
-        is_replaceable = not (measured.unreliable_reason or measured.is_before_compression)
-        if is_replaceable and find_clear_stripes(plane) is not None:
-            measured = replace(measured, caution=NoiseCaution.LINE_OFFSETS)
+    measure = partial(
+        _measure_planes,
+        grey_level_step=grey_level_step,
+        noise_settings=noise_settings,
+        is_halved=is_halved,
+    )
+    measured = measure(sample, plane_masks)
+    is_hidden = measured.unreliable_reason not in (None, UnreliableReason.HEAVY_TAILS)
+    may_have_artefacts = plane_masks is None and not noise_model.remove_artefact
+    cleaned = remove_clear_artefacts(sample) if is_hidden and may_have_artefacts else None
+    if cleaned is not None:
+        measured = measure(cleaned, None)
     is_ambiguous = measured.unreliable_reason is UnreliableReason.AMBIGUOUS_CORRELATION
     if is_ambiguous and noise_settings.is_known_white:
         caution = measured.caution or NoiseCaution.MOSTLY_TEXTURED
@@ -242,6 +237,38 @@ def measure_single_exposure(
         return noise_model.convert_noise(measured, planes)
     white = _extract_white_part(measured) if noise_settings.is_white else measured
     return _apply_user_noise(white, planes, noise_settings, measured)
+
+
+def _measure_planes(
+    sample: Float32Array,
+    plane_masks: BoolArray | None,
+    *,
+    grey_level_step: float,
+    noise_settings: NoiseSettings,
+    is_halved: bool,
+) -> NoiseEstimate:
+    """Measure the noise of planes (P, Y, X), and check it where all their pixels are measured."""
+    import torch
+
+    from napari_dip.engine.noise.estimate import correct_by_prediction, estimate_noise
+
+    sample_mask = None if plane_masks is None else torch.from_numpy(plane_masks)
+    measured = estimate_noise(torch.from_numpy(sample), grey_level_step, sample_mask)
+    has_artefact_model = NOISE_MODELS[noise_settings.model].remove_artefact
+    if plane_masks is not None or has_artefact_model or measured.counts_photons:
+        return measured
+    plane = sample[len(sample) // 2]
+    measured = correct_by_prediction(
+        measured, torch.from_numpy(plane), grey_level_step, is_halved=is_halved
+    )
+    if not noise_settings.has_entered_noise:
+        measured = _measure_before_compression(measured, plane)
+    if not noise_settings.is_known_white:
+        measured = _measure_every_second_pixel(measured, sample, grey_level_step)
+    is_replaceable = not (measured.unreliable_reason or measured.is_before_compression)
+    if is_replaceable and find_clear_stripes(plane) is not None:
+        measured = replace(measured, caution=NoiseCaution.LINE_OFFSETS)
+    return measured
 
 
 def _select_planes(
@@ -269,6 +296,8 @@ def _select_planes(
 
 def _measure_before_compression(measured: NoiseEstimate, plane: Float32Array) -> NoiseEstimate:
     """Measure noise that JPEG compression may have hidden in (Y, X) as it was before."""
+    from napari_dip.engine.noise.camera_noise import replace_noise
+
     has_doubt = measured.unreliable_reason or measured.caution
     noise = measure_compressed_noise(plane[None]) if has_doubt else None
     if noise is None:
@@ -277,7 +306,7 @@ def _measure_before_compression(measured: NoiseEstimate, plane: Float32Array) ->
         return measured
     white = (0.0,) * len(measured.along_y)
     line = noise.gain, noise.intercept, noise.floor
-    return _replace_noise(measured, NoiseCaution.COMPRESSED, *line, white)
+    return replace_noise(measured, NoiseCaution.COMPRESSED, *line, white)
 
 
 def _measure_every_second_pixel(
@@ -519,59 +548,6 @@ def _confirm_camera_noise(planes: torch.Tensor, camera: CameraNoise) -> CameraNo
     return None
 
 
-def replace_channel_noise(
-    camera: CameraNoise, noise_estimates: Sequence[NoiseEstimate], caution: NoiseCaution
-) -> tuple[NoiseEstimate, ...]:
-    """Return the noise of each channel with variance and correlation of the camera's noise."""
-    variances, autocorrelation = camera.compute_channel_noise()
-    along = autocorrelation[: len(noise_estimates[0].along_y)]
-    return tuple(
-        _replace_noise(estimate, caution, 0.0, variance, variance / 2, along)
-        for estimate, variance in zip(noise_estimates, variances, strict=True)
-    )
-
-
-def _replace_noise(
-    estimate: NoiseEstimate,
-    caution: NoiseCaution,
-    gain: float,
-    intercept: float,
-    floor: float,
-    along: tuple[float, ...],
-) -> NoiseEstimate:
-    """Return noise that was measured in another way, of which offset and read noise are unknown."""
-    return replace(
-        estimate,
-        gain=gain,
-        intercept=intercept,
-        floor=floor,
-        along_y=along,
-        along_x=along,
-        unreliable_reason=None,
-        caution=caution,
-        offset=None,
-        read_noise=None,
-        gain_error=math.inf,
-        offset_error=0.0,
-        read_noise_error=0.0,
-    )
-
-
-def flag_correlated_colours(
-    noise_estimates: Sequence[NoiseEstimate], grid: tuple[int, int]
-) -> tuple[NoiseEstimate, ...]:
-    """Add a caution to channels with correlated noise that is not that of a camera."""
-    from napari_dip.engine.noise.estimate import compute_blind_spot_size
-
-    return tuple(
-        replace(estimate, caution=NoiseCaution.CORRELATED_COLOURS)
-        if not (estimate.unreliable_reason or estimate.caution)
-        and compute_blind_spot_size([estimate], grid) != (1, 1)
-        else estimate
-        for estimate in noise_estimates
-    )
-
-
 def measure_colour_noise(
     stack: Float32Array, noise_estimates: Sequence[NoiseEstimate], grey_level_step: float
 ) -> tuple[CameraNoise | None, tuple[NoiseEstimate, ...]]:
@@ -588,6 +564,11 @@ def measure_colour_noise(
     noise_estimates : tuple of NoiseEstimate
         Noise of red, green and blue.
     """
+    from napari_dip.engine.noise.camera_noise import (
+        flag_correlated_colours,
+        replace_channel_noise,
+    )
+
     camera = detect_camera_noise(stack, noise_estimates, grey_level_step)
     caution = NoiseCaution.COLOUR_CAMERA
     if camera is None:

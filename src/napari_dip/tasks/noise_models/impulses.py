@@ -198,6 +198,15 @@ def find_stack_impulses(stack: npt.NDArray[np.floating]) -> BoolArray:
     return np.stack([find_impulses(plane) for plane in planes]).reshape(stack.shape)
 
 
+def fill_stack_impulses(planes: Float32Array) -> Float32Array:
+    """Replace the impulses of planes (P, Y, X) by the median of their neighbours.
+
+    Values drawn from around, as of missing pixels, would hide noise that neighbours share.
+    """
+    filled = [_fill_impulses(plane, find_impulses(plane)) for plane in planes]
+    return np.stack(filled).astype(np.float32)
+
+
 def compute_local_median(plane: npt.NDArray[np.floating]) -> Plane:
     """Return the median of the window around each pixel of (Y, X)."""
     padded = np.pad(plane.astype(np.float64), MEDIAN_WINDOW_SIDE // 2, mode="reflect")

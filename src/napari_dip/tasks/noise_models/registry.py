@@ -18,6 +18,7 @@ from napari_dip.tasks.base import keep_extra_inputs
 from napari_dip.tasks.noise_models.impulses import (
     build_impulse_problem,
     exclude_missing,
+    fill_stack_impulses,
     find_stack_impulses,
     replace_by_random_neighbours,
 )
@@ -179,6 +180,19 @@ def find_clear_stripes(plane: npt.NDArray[np.floating]) -> StripeOffsets | None:
     if stripes is None or stripes.variance_ratio <= MIN_STRIPE_VARIANCE_RATIO:
         return None
     return stripes
+
+
+def remove_clear_artefacts(planes: Float32Array) -> Float32Array | None:
+    """Return planes (P, Y, X) without the impulses and stripes that the middle one clearly shows.
+
+    Where they hide the noise, it can be measured in these planes. None if there are none.
+    """
+    plane, cleaned = planes[len(planes) // 2], planes
+    if _measure_impulse_fraction(crop_centre(plane, HINT_CROP_SIDE)):
+        cleaned = fill_stack_impulses(planes)
+    if find_clear_stripes(plane):
+        cleaned = subtract_line_offsets(cleaned)
+    return None if cleaned is planes else cleaned
 
 
 def _measure_impulse_fraction(plane: Float32Array) -> float:
