@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
+from napari.layers._source import Source
 
 from napari_dip.errors.notes import Stop, StopReason
+from napari_dip.pipeline.assess.report import compute_sha256
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.restoration import Restoration
 from napari_dip.qt.shell.dock_widget import fit_view, preserve_view
@@ -27,7 +30,10 @@ from napari_dip.qt.shell.napari_layers import (
     copy_layer_attributes,
     is_preview,
 )
-from napari_dip.qt.task.run_request import PendingResult
+from napari_dip.qt.shell.preferences import get_allowed_machine
+from napari_dip.qt.task import run_request
+from napari_dip.qt.task.result_export import collect_panels
+from napari_dip.qt.task.run_request import PendingResult, find_merge_layer, find_source_layer
 
 
 def make_result(image, **report):
@@ -432,3 +438,59 @@ def test_limits_by_hand_and_of_bright_images_stay(viewer, brightest, limits):
     layer.contrast_limits = limits
     brighten_dark_layer(layer)
     assert tuple(layer.contrast_limits) == limits
+
+
+@pytest.fixture
+def result_layer(viewer, noisy):
+    """The result of a layer "cells"."""
+    cells = viewer.add_image(noisy, name="cells")
+    report = {"shape": noisy.shape, "input_sha256": compute_sha256(noisy)}
+    return add_result(viewer, make_target(cells), make_result(noisy.astype(np.float32), **report))
+
+
+def test_a_region_of_another_image_of_the_name_is_not_merged(viewer, result_layer, noisy):
+    cells = viewer.layers["cells"]
+    plan = preflight(make_recipe("denoise"), read_layer_header(cells), get_allowed_machine())
+    assert find_merge_layer(viewer, cells, plan) is result_layer
+    cells.name = "raw"
+    assert find_merge_layer(viewer, cells, plan) is result_layer
+    other = viewer.add_image(noisy[::-1], name="cells")
+    assert find_merge_layer(viewer, other, plan) is None
+    cells.data = noisy[:, ::-1]
+    assert find_merge_layer(viewer, cells, plan) is None
+
+
+def test_the_input_of_a_result_is_the_layer_of_its_pixels(viewer, result_layer, noisy):
+    cells, metadata = viewer.layers["cells"], result_layer.metadata[METADATA_KEY]
+    other = viewer.add_image(noisy[::-1], name="other")
+    cells.name, other.name = "raw", "cells"
+    assert find_source_layer(viewer, metadata) is cells
+    viewer.layers.selection = {cells, other}
+    panels = dict(collect_panels(viewer, result_layer))
+    assert list(panels) == ["Input", "Result"]  # the other is no reference
+    np.testing.assert_array_equal(panels["Input"][0].plane, noisy)
+    viewer.layers.remove(cells)
+    assert find_source_layer(viewer, metadata) is None
+    assert list(dict(collect_panels(viewer, result_layer))) == ["Result"]
+
+
+def test_large_inputs_are_paired_by_name_and_file(viewer, result_layer, noisy, monkeypatch):
+    monkeypatch.setattr(run_request, "_MAX_HASHED_BYTES", 1)
+    cells, metadata = viewer.layers["cells"], result_layer.metadata[METADATA_KEY]
+    assert find_source_layer(viewer, metadata) is cells
+    inputs = {"image": {"layer": "cells", "path": "/elsewhere/cells.tif"}}
+    assert find_source_layer(viewer, {**metadata, "inputs": inputs}) is cells
+    viewer.layers.remove(cells)
+    source = Source(path="/here/cells.tif")
+    viewer.add_layer(Image(noisy, name="cells"))._source = source
+    assert find_source_layer(viewer, metadata) is viewer.layers["cells"]
+    assert find_source_layer(viewer, {**metadata, "inputs": inputs}) is None
+
+
+def test_the_whole_image_of_a_region_is_recognised(viewer, result_layer, noisy):
+    whole = {"layer": "cells", "path": None, "sha256": compute_sha256(noisy)}
+    region = {**result_layer.metadata[METADATA_KEY], "shows": "region", "inputs": {"image": whole}}
+    region["report"] = {"shape": (32, 32), "input_sha256": compute_sha256(noisy[:32, :32])}
+    assert find_source_layer(viewer, region) is viewer.layers["cells"]
+    viewer.layers["cells"].data = noisy[::-1]
+    assert find_source_layer(viewer, region) is None

@@ -185,6 +185,13 @@ def test_run_again_brings_settings_and_layers_back(expanded_repeat, noisy):
     driver.wait_for_end()
     again = driver.viewer.layers["cells denoised [1]"]
     np.testing.assert_array_equal(again.data, first.data)
+    driver.viewer.layers["cells"].name = "raw"
+    press(driver, driver.dock.repeat_section.again_button)
+    assert driver.dock.image_chooser.get_layer().name == "raw"
+    driver.viewer.layers["raw"].data = noisy[24:48, :24]
+    driver.viewer.layers["raw"].name = "cells"
+    press(driver, driver.dock.repeat_section.again_button)
+    assert "The pixels of 'cells' have changed since" in driver.last_message
 
 
 @pytest.mark.long

@@ -51,7 +51,12 @@ from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.shell.settings_form import make_combo, update_combo
 from napari_dip.qt.task.result_export import find_shape_bounds
-from napari_dip.qt.task.run_request import find_merge_layer, make_crop_request, make_run_request
+from napari_dip.qt.task.run_request import (
+    find_merge_layer,
+    find_source_layer,
+    make_crop_request,
+    make_run_request,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -337,10 +342,12 @@ class CropPreviewSection(CollapsibleSection):
             return
         self.grid.end()
         self._form.show_recipe(recipe_from_dict(provenance["recipe"]))
-        name, axes = provenance["input"]["name"], provenance["report"]["axes"]
-        if not self._image_chooser.choose(name, axes):
+        image = find_source_layer(self._viewer, provenance)
+        if image is None:
+            name = provenance["input"]["name"]
             self.message_label.setText(f"The layer '{name}' that was tried is no longer there.")
             return
+        self._image_chooser.choose(image.name, provenance["report"]["axes"])
         self.applied.emit()
 
     def _on_view(self, _: object = None) -> None:
@@ -471,7 +478,7 @@ class CropPreviewSection(CollapsibleSection):
         self.grid.end()
         whole_plan, *_ = crops[0]
         merge_layer = find_merge_layer(self._viewer, image, whole_plan) if is_merged else None
-        whole_request = make_run_request(whole_plan, image, self._extra_inputs)
+        whole_request = make_run_request(whole_plan, image, self._extra_inputs, is_crop=True)
         requests = [make_crop_request(whole_request, *crop, merge_layer) for crop in crops]
         self.message_label.setText("")
         self.comparison_target = requests[0].target if len(requests) > 1 else None

@@ -51,6 +51,7 @@ from napari_dip.qt.task.result_export import apply_header
 from napari_dip.qt.task.run_request import (
     build_repetition,
     describe_unsaved_inputs,
+    find_source_layer,
     find_unsaved_inputs,
     read_recorded_inputs,
     read_result_provenance,
@@ -359,32 +360,52 @@ class RepeatSection(CollapsibleSection):
             raise RefusedError("repeat-other-task", layer=result, task=recipe.task.spec.title)
         self._form.show_recipe(recipe)
         recorded = read_recorded_inputs(provenance)
-        image = recorded.pop("image")
+        image, layers = recorded.pop("image"), self._viewer.layers
         with preserve_view(self._viewer):  # the result stays selected
-            self._open_input(image, result, provenance["report"].get("fit", {}))
+            source_layer = self._open_source(image, result, provenance)
             for record in recorded.values():
-                self._open_input(record, result)
-        is_chosen = self._image_chooser.choose(
-            image["layer"], image.get("axes", provenance["report"]["axes"])
-        )
+                if record["layer"] not in layers:
+                    self._open_input(record, result)
+        if source_layer is not None:
+            axes = image.get("axes", provenance["report"]["axes"])
+            self._image_chooser.choose(source_layer.name, axes)
         self._extra_inputs.choose({name: record["layer"] for name, record in recorded.items()})
         names = [record["layer"] for record in (image, *recorded.values())]
-        missing = [name for name in names if name not in self._viewer.layers]
-        if missing or not is_chosen:
-            layer = [*missing, image["layer"]][0]
-            raise RefusedError("repeat-layer-gone", result=result, layer=layer)
+        for name in names[source_layer is not None :]:
+            if name not in layers:
+                raise RefusedError("repeat-layer-gone", result=result, layer=name)
         return f"All is set as for '{result}'. Press Run to make it again."
+
+    def _open_source(
+        self, record: Mapping[str, Any], result: str, provenance: Mapping[str, Any]
+    ) -> Image | None:
+        """Return the layer of which a result was made, opened if needed; None without one.
+
+        Raises
+        ------
+        RefusedError
+            If only other pixels are there, in a layer of its name or in its file.
+        """
+        if (layer := find_source_layer(self._viewer, provenance)) is None:
+            opened = self._open_input(record, result, provenance["report"].get("fit", {}))
+            layer = find_source_layer(self._viewer, provenance)
+            is_changed = opened is not None or record["layer"] in self._viewer.layers
+            if layer is None and opened is not None:
+                self._viewer.layers.remove(opened)
+            if layer is None and is_changed:
+                raise RefusedError("repeat-changed", result=result, layer=record["layer"])
+        return layer
 
     def _open_input(
         self, record: Mapping[str, Any], result: str, fit: Mapping[str, Any] | None = None
-    ) -> None:
-        """Open the file of an input that is not among the layers, and place it below the result.
+    ) -> Any:
+        """Open the file of an input, and place it below the result; return its layer, or None.
 
         The pixel size is that of the run, if `fit` has it: the user may have changed the file's.
         """
         path = record.get("path")
-        if record["layer"] in self._viewer.layers or not path or not os.path.exists(path):
-            return
+        if not path or not os.path.exists(path):
+            return None
         failure_text = f"'{path}' could not be opened"
         layers, _ = try_call(lambda: self._viewer.open(path, plugin="napari"), failure_text)
         for layer in (layers or ())[:1]:
@@ -397,6 +418,7 @@ class RepeatSection(CollapsibleSection):
                 if fit and fit.get("scale") and fit.get("units"):
                     header = replace(header, scale=tuple(fit["scale"]), units=tuple(fit["units"]))
                 apply_header(layer, header)
+        return layers[0] if layers else None
 
     def copy_methods(self) -> None:
         """Copy the methods text to the clipboard."""
@@ -480,15 +502,17 @@ class RepeatSection(CollapsibleSection):
         recorded = read_recorded_inputs(provenance)
         layer_name = recorded[name]["layer"]
         layer, fingerprint = find_layer(self._viewer, layer_name), None
+        source_layer = find_source_layer(self._viewer, provenance)
+        if name == "image" and source_layer is not None:
+            layer = source_layer
         if layer is None:
             raise RefusedError("repeat-unsaved", layer=layer_name, result=result)
         if name == "image":
             pixels = get_full_resolution(layer)
             axes, fingerprint = str(provenance["report"]["axes"]), provenance["input"]["sha256"]
         elif isinstance(layer, Shapes):
-            image = recorded["image"]["layer"]
-            source_layer = find_layer(self._viewer, image)
-            if not isinstance(source_layer, Image):
+            if source_layer is None:
+                image = recorded["image"]["layer"]
                 raise RefusedError("repeat-unsaved", layer=image, result=result)
             pixels, axes = rasterise_shapes(layer, source_layer).any(0), "YX"
         else:

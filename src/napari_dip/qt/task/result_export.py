@@ -37,6 +37,7 @@ from napari_dip.qt.shell.napari_layers import (
 from napari_dip.qt.task.run_request import (
     LOOK_ATTRIBUTES,
     describe_unsaved_inputs,
+    find_source_layer,
     read_recorded_inputs,
     read_result_provenance,
     record_layer,
@@ -109,7 +110,7 @@ def unpack_provenance(saved: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     inputs: dict[str, dict[str, Any]] = {}
     for name, record in saved.get("inputs", {"image": image}).items():
         inputs[name] = {
-            key: str(record[key]) for key in ("layer", "axes", "path") if record.get(key)
+            key: str(record[key]) for key in ("layer", "axes", "path", "sha256") if record.get(key)
         }
         # a file from elsewhere could name any place
         path = inputs[name].get("path", "")
@@ -254,19 +255,22 @@ def collect_panels(viewer: Viewer, result: Image) -> list[tuple[str, list[PanelI
     Input and reference have the contrast of the result. All show the plane in view.
     """
     provenance = read_layer_provenance(result)
-    source, digest = provenance["input"]["name"], provenance["report"].get("output_sha256")
+    source, source_name = find_source_layer(viewer, provenance), provenance["input"]["name"]
+    digest = provenance["report"].get("output_sha256")
     panels: dict[str, tuple[Image, Image]] = {"Result": (result, result)}
     for layer in viewer.layers:
         record = read_layer_provenance(layer)
         is_selected = layer in viewer.layers.selection or _REFERENCE_NAME.search(layer.name)
         if not isinstance(layer, Image) or layer is result:
             continue
-        if layer.name == source:
+        if layer is source:
             panels["Input"] = layer, result
         elif record.get("report", {}).get("output_sha256", layer) == digest and _has_same_frame(
             layer, result
         ):
             panels[_PANEL_TITLES.get(record.get("shows", ""), "")] = layer, layer
+        elif layer.name == source_name:  # other pixels than those of the run
+            continue
         elif not record and is_selected and layer.data.shape == result.data.shape:
             panels["Reference"] = layer, result
     point = viewer.dims.point

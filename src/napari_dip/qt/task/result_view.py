@@ -31,15 +31,15 @@ from napari_dip.qt.shell.napari_layers import (
     add_provenance,
     adjust_contrast_limits,
     compute_value_range,
-    find_layer,
     measure_clipped_fractions,
+    read_layer_provenance,
     read_source_input,
 )
 from napari_dip.qt.shell.preferences import read_preferences
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.task.crop_preview_section import SwipeLine
 from napari_dip.qt.task.result_export import SaveMenu
-from napari_dip.qt.task.run_request import PendingResult, describe_region
+from napari_dip.qt.task.run_request import PendingResult, describe_region, find_source_layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -203,8 +203,8 @@ class ResultView:
         if layer is self.get_result_layer() and not self.card.isHidden():
             return
         self._show_card(layer, provenance["report"])
-        source_layer = find_layer(self._viewer, provenance["input"]["name"])
-        if isinstance(source_layer, Image):
+        source_layer = find_source_layer(self._viewer, provenance)
+        if source_layer is not None:
             self.profile.show_pair(source_layer, layer)
             if self.comparison.isHidden():
                 self.comparison.show_pair(source_layer, layer)
@@ -507,10 +507,12 @@ class ComparisonSlider(QWidget):
         for layer in reversed(self._viewer.layers):
             if not isinstance(layer, Image) or not layer.visible or not layer.opacity:
                 continue
-            name = (read_source_input(layer) or {}).get("name", layer.name)
-            source = input_layer if layer is result_layer else find_layer(self._viewer, name)
+            provenance = read_layer_provenance(layer)
+            source = input_layer if layer is result_layer else None
+            if source is None and "report" in provenance:
+                source = find_source_layer(self._viewer, provenance)
             is_pair = source is input_layer
-            source = source if isinstance(source, Image) else layer
+            source = layer if source is None else source
             inputs[source] = self._initial_opacities[0] if is_pair else source.opacity
             if layer.blending not in SEE_THROUGH:  # covers the others
                 break

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from operator import ge
+from operator import eq, ge
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -26,6 +26,7 @@ from napari_dip.errors.templates import format_bytes, format_duration, render_te
 from napari_dip.io.paths import describe_exception
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.assess.methods_section import describe_result_iteration
+from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave, summarise_run
 from napari_dip.pipeline.execute.crop_preview import MERGE_INPUT, run_crop_preview
 from napari_dip.pipeline.execute.runner import run
@@ -37,6 +38,7 @@ from napari_dip.qt.shell.background_call import MIN_UPDATE_SECONDS, JobProgress,
 from napari_dip.qt.shell.dock_widget import DOCK_TEXTS
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.layer_headers import get_full_resolution, record_file_sizes
+from napari_dip.qt.shell.layer_inputs import is_selectable
 from napari_dip.qt.shell.napari_layers import (
     CROP_PREVIEW,
     REGION,
@@ -73,6 +75,8 @@ UNDO_HINT = DOCK_TEXTS["run-undo-hint"]
 NO_IMAGE_MESSAGE = DOCK_TEXTS["run-no-image"]
 #: The space between a number and its unit, which becomes a non-breaking one.
 _UNIT = re.compile(r"(?<=\d) (?=(s|min|h|MB|GB)\b)")
+#: Largest image that is hashed in the GUI thread, in bytes: 0.1 s on one core.
+_MAX_HASHED_BYTES = 2**27
 _ARRAY_ATTRIBUTES = ("scale", "translate", "rotate", "shear", "affine", "contrast_limits")
 _SCALAR_ATTRIBUTES = (
     "gamma",
@@ -116,6 +120,41 @@ def read_result_provenance(layer: Any) -> Mapping[str, Any] | None:
     return provenance if provenance.get("shows", "result") in ("result", REGION) else None
 
 
+def is_input_layer(layer: Layer, provenance: Mapping[str, Any]) -> bool:
+    """Whether a layer has the pixels of which a result was made, under any name.
+
+    Pixels on the disk, and too many ones, are not compared. They go by the name of the layer, and
+    by the path of its file if both are known.
+    """
+    report, recorded = provenance["report"], provenance.get("inputs", {}).get("image", {})
+    is_crop = provenance.get("shows") in (REGION, CROP_PREVIEW)
+    shape = tuple(report.get("shape", ()))
+    if not is_selectable(layer):
+        return False
+    if shape and not _is_matching_shape(get_full_resolution(layer).shape, shape, is_crop):
+        return False
+    # the report of a crop has the hash of the crop
+    digest = recorded.get("sha256") or (None if is_crop else provenance["input"]["sha256"])
+    if digest and (layer_digest := _hash_layer(layer)):
+        return layer_digest == str(digest)
+    paths = {os.path.realpath(path) for path in (recorded.get("path"), layer.source.path) if path}
+    return layer.name == provenance["input"]["name"] and len(paths) < 2
+
+
+def find_source_layer(viewer: Viewer, provenance: Mapping[str, Any]) -> Image | None:
+    """Return the layer of which a result was made; None if there is none."""
+    name = provenance["input"]["name"]
+    layers = sorted(viewer.layers, key=lambda layer: layer.name != name)
+    return next((layer for layer in layers if is_input_layer(layer, provenance)), None)
+
+
+def _hash_layer(layer: Image) -> str | None:
+    """Return the hash of a layer's pixels; None if they are on the disk, or too many."""
+    pixels = get_full_resolution(layer)
+    is_hashed = type(pixels) is np.ndarray and pixels.nbytes <= _MAX_HASHED_BYTES
+    return compute_sha256(pixels) if is_hashed else None
+
+
 def find_merge_layer(viewer: Viewer, image: Image, plan: Plan) -> Image | None:
     """Return the topmost result of the plan's task for an image; None if there is none.
 
@@ -127,11 +166,12 @@ def find_merge_layer(viewer: Viewer, image: Image, plan: Plan) -> Image | None:
         The plan for the whole image.
     """
     for layer in reversed(viewer.layers):
-        provenance = read_result_provenance(layer) or {}
+        provenance = read_result_provenance(layer)
         if (
-            provenance.get("input", {}).get("name") == image.name
+            provenance is not None
             and provenance["recipe"]["task"] == plan.recipe.task.spec.name
             and get_full_resolution(layer).shape == plan.result_shape
+            and is_input_layer(image, provenance)
         ):
             return layer
     return None
@@ -199,9 +239,12 @@ def _is_matching_file(path: str | None, shape: tuple[int, ...] | None, is_crop: 
         found_shape = read_header(path).shape
     except DipError:
         return False
-    if shape is None or not is_crop:
-        return shape is None or found_shape == shape
-    return len(found_shape) == len(shape) and all(map(ge, found_shape, shape))
+    return shape is None or _is_matching_shape(found_shape, shape, is_crop)
+
+
+def _is_matching_shape(sides: tuple[int, ...], shape: tuple[int, ...], is_crop: bool) -> bool:
+    """Whether an image has the shape of a run's input, or contains it if that was a crop."""
+    return len(sides) == len(shape) and all(map(ge if is_crop else eq, sides, shape))
 
 
 def describe_region(report: Mapping[str, Any]) -> str:
@@ -310,6 +353,7 @@ def make_run_request(
     extra_inputs: ExtraInputs,
     *,
     autosave_target: AutosaveTarget | None = None,
+    is_crop: bool = False,
 ) -> JobRequest:
     """Return a request for the chosen layers.
 
@@ -322,12 +366,16 @@ def make_run_request(
         The extra inputs.
     autosave_target : AutosaveTarget, optional
         An interrupted run that is resumed; by default a new one, if runs are saved.
+    is_crop : bool
+        Whether a crop is restored, whose report does not tell the hash of the whole image.
     """
     earlier_limits = layer.contrast_limits
     brighten_dark_layer(layer)
     is_brightened = layer.contrast_limits != earlier_limits
     chosen = extra_inputs.get_chosen_layers()
     inputs = record_inputs(layer, plan.header.axes, chosen)
+    if is_crop:
+        inputs["image"]["sha256"] = _hash_layer(layer)
     scheduler = "" if autosave_target is not None else get_scheduler()
     if plan.network is not None:
         inputs[NETWORK_FILE_INPUT] = {"path": plan.network.path}
