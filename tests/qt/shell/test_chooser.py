@@ -8,6 +8,7 @@ from napari.components import ViewerModel
 
 from napari_dip.errors import Refusal
 from napari_dip.pipeline.plan.layout import list_axes_choices
+from napari_dip.qt.shell.dock_widget import preserve_view
 from napari_dip.qt.shell.layer_inputs import ImageChooser
 
 
@@ -83,6 +84,32 @@ def test_renaming_the_chosen_image_keeps_it(viewer, image_chooser):
     first.name = "renamed"
     assert image_chooser.get_layer() is first
     assert image_chooser.read_header().name == "renamed"
+
+
+def test_renaming_keeps_an_image_chosen_by_hand_and_its_axes(viewer, image_chooser):
+    stack = np.stack([make_image()] * 3)
+    first, second = (viewer.add_image(stack, name=name) for name in "ab")
+    choose_by_hand(image_chooser, "a")
+    image_chooser.axes_combo.setCurrentText("TYX")
+    first.name = "raw"
+    assert image_chooser.get_layer() is first
+    second.name = "a"
+    assert image_chooser.get_layer() is first
+    assert image_chooser.read_header().axes == "TYX"
+    choose_by_hand(image_chooser, "a")
+    assert image_chooser.read_header().axes == "ZYX"
+
+
+def test_a_choice_of_the_program_lasts_until_another_image_is_selected(viewer, image_chooser):
+    first, second = (viewer.add_image(make_image(), name=name) for name in ("first", "second"))
+    third = viewer.add_image(make_image(), name="third")
+    image_chooser.choose("first", is_by_hand=False)
+    with preserve_view(viewer):
+        viewer.add_image(make_image(), name="result", metadata={"napari_dip": {"preview": True}})
+    assert viewer.layers.selection.active is third
+    assert image_chooser.get_layer() is first
+    viewer.layers.selection.active = second
+    assert image_chooser.get_layer() is second
 
 
 def test_only_images_are_offered(viewer, image_chooser):

@@ -148,6 +148,21 @@ def test_a_choice_outlasts_new_layers_and_renaming_the_others(viewer, extra_inpu
     assert extra_inputs.get_layer("mask").name == "first"
 
 
+def test_a_chosen_layer_stays_chosen_under_another_name(viewer, extra_inputs):
+    names = {"mask": "first", "second": "again"}
+    layers = {"first": viewer.add_labels(np.zeros((8, 9), int), name="first")}
+    viewer.add_labels(np.zeros((8, 9), int), name="topmost")
+    layers["again"] = viewer.add_image(np.zeros((8, 9)), name="again")
+    viewer.add_image(np.zeros((8, 9)), name="other")
+    extra_inputs.choose(names)
+    for name, layer in layers.items():
+        layer.name = f"{name}, checked"
+    assert extra_inputs.get_chosen_layers() == {
+        "mask": layers["first"],
+        "second": layers["again"],
+    }
+
+
 def test_a_change_is_signalled_until_the_dock_is_gone(viewer, extra_inputs):
     heard = []
     extra_inputs.changed.connect(lambda: heard.append(True))

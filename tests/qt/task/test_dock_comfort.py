@@ -80,6 +80,8 @@ def test_one_click_runs_on_all_selected_images_and_chooses_none_of_them(driver, 
     assert "second denoised" not in driver.names
     assert layers["third denoised"].metadata[METADATA_KEY]["input"]["name"] == "third"
     assert driver.dock.image_chooser.get_layer() is chosen
+    layers.selection.active = layers["second"]
+    assert driver.dock.image_chooser.get_layer() is layers["second"]
 
 
 def test_a_refused_selection_is_named_and_the_choice_stays(driver, noisy):
@@ -90,6 +92,8 @@ def test_a_refused_selection_is_named_and_the_choice_stays(driver, noisy):
     assert not driver.dock.is_busy
     assert driver.last_message.startswith("'tiny' is 8 × 8 pixels")
     assert driver.dock.image_chooser.get_layer().name == "cells"
+    driver.viewer.layers.selection.active = driver.viewer.layers["tiny"]
+    assert driver.dock.image_chooser.get_layer().name == "cells"  # chosen by hand before
 
 
 @pytest.mark.long

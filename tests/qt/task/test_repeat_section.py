@@ -172,8 +172,8 @@ def test_run_again_brings_settings_and_layers_back(expanded_repeat, noisy):
     driver = expanded_repeat
     driver.set(seed=4, prior="random-input", gain="1.5")
     first = restore_layer(driver)
-    driver.viewer.add_image(noisy[::-1].copy(), name="other")
-    driver.viewer.layers.selection.active = driver.viewer.layers["other"]
+    for name in ("first", "other"):
+        driver.viewer.add_image(noisy[::-1].copy(), name=name)
     driver.set(seed=9, prior="auto", gain="")
     assert driver.dock.image_chooser.get_layer().name == "other"
     press(driver, driver.dock.repeat_section.again_button)
@@ -183,6 +183,9 @@ def test_run_again_brings_settings_and_layers_back(expanded_repeat, noisy):
     assert not driver.dock.is_busy
     driver.run()
     driver.wait_for_end()
+    assert driver.dock.image_chooser.get_layer().name == "cells"
+    driver.viewer.layers.selection.active = driver.viewer.layers["first"]
+    assert driver.dock.image_chooser.get_layer().name == "first"
     again = driver.viewer.layers["cells denoised [1]"]
     np.testing.assert_array_equal(again.data, first.data)
     driver.viewer.layers["cells"].name = "raw"

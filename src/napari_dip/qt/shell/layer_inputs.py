@@ -12,7 +12,7 @@ from functools import partial
 from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeGuard
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from napari.layers import Image, Labels, Shapes
@@ -48,7 +48,7 @@ from napari_dip.qt.shell.napari_layers import find_layer, is_preview, read_layer
 from napari_dip.qt.shell.settings_form import fill_combo, make_combo, make_combo_editable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from napari.layers import Layer
     from napari.viewer import Viewer
@@ -90,9 +90,12 @@ class ImageChooser(QWidget):
         super().__init__()
         self._viewer = viewer
         self._has_axes_field = has_axes_field
-        self._chosen_by_hand: str | None = None
+        self._chosen_layer: Image | None = None
+        #: Whether the user has chosen that layer, which then stays whatever is selected.
+        self.is_by_hand: bool = False
+        self._get_active_at_choice: Callable[[], Layer | None] = lambda: None
         self._watched_layer: Image | None = None
-        self._axes_by_layer: dict[str, str] = {}
+        self._axes_by_layer: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
         self._connections = Connections()
         self.combo: QComboBox = make_combo("Image", DOCK_TEXTS["inputs-image"])
         self.axes_combo: QComboBox = make_combo("Axes", DOCK_TEXTS["inputs-axes-tooltip"])
@@ -118,7 +121,7 @@ class ImageChooser(QWidget):
         layer: Image | None = find_layer(self._viewer, self.combo.currentText())
         return layer
 
-    def choose(self, name: str, axes: str = "") -> bool:
+    def choose(self, name: str, axes: str = "", *, is_by_hand: bool = True) -> bool:
         """Choose a layer by name, as the user would; return False if it cannot be chosen.
 
         Parameters
@@ -126,11 +129,17 @@ class ImageChooser(QWidget):
         name : str
         axes : str
             One letter for each axis; "": as they are.
+        is_by_hand : bool
+            False: only until another image is selected.
         """
-        if not is_selectable(find_layer(self._viewer, name)):
+        layer = find_layer(self._viewer, name)
+        if not is_selectable(layer):
             return False
-        self._chosen_by_hand = name
-        self._axes_by_layer |= {name: axes} if axes else {}
+        self._chosen_layer, self.is_by_hand = layer, is_by_hand
+        active = self._viewer.layers.selection.active
+        self._get_active_at_choice = (lambda: None) if active is None else ref(active)
+        if axes:
+            self._axes_by_layer[layer] = axes
         self.refresh()
         return True
 
@@ -139,7 +148,7 @@ class ImageChooser(QWidget):
         layer = self.get_layer()
         if layer is not None:
             header = read_layer_header(layer, self._read_axes())
-            is_named = layer.name in self._axes_by_layer
+            is_named = layer in self._axes_by_layer
             return replace(header, has_guessed_axes=False) if is_named else header
         active = self._viewer.layers.selection.active
         if active is None or is_preview(active):
@@ -149,12 +158,11 @@ class ImageChooser(QWidget):
 
     def refresh(self, _: object = None) -> None:
         """Update the list to the layers of the viewer, then follow its selection."""
-        names = [layer.name for layer in self._viewer.layers if is_selectable(layer)]
+        layers = [layer for layer in self._viewer.layers if is_selectable(layer)]
+        chosen = self._find_choice(layers)
         # topmost first, as in the layer list
-        fill_combo(self.combo, names[::-1], self._choose_layer_name(names))
-        self._axes_by_layer = {
-            name: axes for name, axes in self._axes_by_layer.items() if name in names
-        }
+        names = [layer.name for layer in reversed(layers)]
+        fill_combo(self.combo, names, None if chosen is None else chosen.name)
         self._show_axes()
         self._watch_layer(self.get_layer())
         self.changed.emit()
@@ -163,32 +171,37 @@ class ImageChooser(QWidget):
         """Disconnect from the viewer, which outlives this widget."""
         self._connections.disconnect_all()
         self._watch_layer(None)
+        self._chosen_layer = None
 
-    def _choose_layer_name(self, names: list[str]) -> str | None:
-        """Return the name chosen by hand, or else the selected, present or topmost image."""
-        if self._chosen_by_hand not in names:
-            self._chosen_by_hand = None
+    def _find_choice(self, layers: list[Image]) -> Image | None:
+        """Return the image that was chosen, or else the selected, present or topmost one."""
+        if self._chosen_layer not in layers:
+            self._chosen_layer, self.is_by_hand = None, False
         active = self._viewer.layers.selection.active
-        selected = active.name if is_original(active) else None
-        for name in (self._chosen_by_hand, selected, self.combo.currentText()):
-            if name in names:
-                return name
-        originals = [name for name in names if is_original(self._viewer.layers[name])]
-        return next(reversed(originals or names), None)
+        selected = active if is_original(active) else None
+        # the present one can have got another name
+        for layer in (self._chosen_layer, selected, self.get_layer(), self._watched_layer):
+            if layer is not None and layer in layers:
+                return layer
+        originals = [layer for layer in layers if is_original(layer)]
+        return next(reversed(originals or layers), None)
 
     def _on_selection(self, _: object = None) -> None:
         active = self._viewer.layers.selection.active
+        is_followed = not self.is_by_hand and is_original(active)
+        if is_followed and active is not self._get_active_at_choice():
+            self._chosen_layer = None
         if not self.isEnabled():  # the input stays during a run
             return
-        if active is None or (self._chosen_by_hand is None and is_original(active)):
+        if active is None or is_followed:
             self.refresh()
         elif self.get_layer() is None:
             self.changed.emit()
 
     def _on_combo(self, _: int) -> None:
-        active = self._viewer.layers.selection.active
-        name = self.combo.currentText()
-        self._chosen_by_hand = None if is_original(active) and active.name == name else name
+        active, layer = self._viewer.layers.selection.active, self.get_layer()
+        self.is_by_hand = not is_original(active) or active is not layer
+        self._chosen_layer = layer if self.is_by_hand else None
         self.refresh()
 
     def _read_axes(self) -> str:
@@ -196,7 +209,8 @@ class ImageChooser(QWidget):
         return self.axes_combo.currentText().partition(":")[0].strip().upper()
 
     def _on_axes(self, _: str) -> None:
-        self._axes_by_layer[self.combo.currentText()] = self._read_axes()
+        if (layer := self.get_layer()) is not None:
+            self._axes_by_layer[layer] = self._read_axes()
         self._mark_guess(is_guess=False)
         self.changed.emit()
 
@@ -205,10 +219,10 @@ class ImageChooser(QWidget):
         layer, axes, choices = self.get_layer(), "", dict[str, str]()
         is_guess = False
         if layer is not None:
-            axes = self._axes_by_layer.get(layer.name, guess_layer_axes(layer))
+            axes = self._axes_by_layer.get(layer, guess_layer_axes(layer))
             choices = list_axes_choices(get_full_resolution(layer).shape, rgb=bool(layer.rgb))
             header = read_layer_header(layer, axes)
-            is_guess = layer.name not in self._axes_by_layer and header.has_guessed_axes
+            is_guess = layer not in self._axes_by_layer and header.has_guessed_axes
         with QSignalBlocker(self.axes_combo):
             self.axes_combo.clear()
             self.axes_combo.addItems(list(choices.values()))
@@ -277,10 +291,11 @@ class ExtraInputs(QWidget):
         self._inputs = tuple(inputs)
         self._image: Image | None = None
         self._chosen_by_hand: set[str] = set()
+        self._last_layers: dict[str, Any] = {}
         self._watched_layers: list[Labels | Shapes | Image] = []
         self._is_blank = False
         self._stroke_timer = make_single_shot_timer(self, self.changed, _STROKE_PAUSE_MS)
-        self.changed.connect(lambda: self._watch_layers(self.get_chosen_layers().values()))
+        self.changed.connect(lambda: self._watch_layers(self.get_chosen_layers()))
         self.combos: dict[str, QComboBox] = {
             item.name: make_combo(item.label, item.help, length=len(NO_LAYER))
             for item in self._inputs
@@ -396,7 +411,10 @@ class ExtraInputs(QWidget):
                 and not ("labels" in extra_input.layer_types and _is_result(layer))
             ][::-1]
             names = [layer.name for layer in layers]
-            layer_name = combo.currentText()
+            entries = [NO_LAYER, *names] if extra_input.is_optional else names
+            layer_name, last_layer = combo.currentText(), self._last_layers.get(extra_input.name)
+            if layer_name not in entries and last_layer is not None and last_layer in layers:
+                layer_name = last_layer.name  # another one by now
             if extra_input.name not in self._chosen_by_hand and layer_name in ("", NO_LAYER):
                 layer_name = _guess_layer(extra_input.name, layers) or layer_name
             if extra_input.has_items and extra_input.name not in self._chosen_by_hand:
@@ -404,7 +422,6 @@ class ExtraInputs(QWidget):
                 layers = [each for each in layers if has_planes_of(read_layer_header(each), image)]
             if layer_name not in (layer.name for layer in layers):
                 layer_name = NO_LAYER if extra_input.is_optional else _find_topmost_original(layers)
-            entries = [NO_LAYER, *names] if extra_input.is_optional else names
             # a placeholder widens the list, which would then move below its label
             combo.setPlaceholderText("" if extra_input.is_optional else "no other layer")
             fill_combo(combo, entries, layer_name)
@@ -414,11 +431,12 @@ class ExtraInputs(QWidget):
         """Disconnect from the viewer, which outlives this widget."""
         self._connections.disconnect_all()
         self._stroke_timer.stop()
-        self._watch_layers(())
+        self._watch_layers({})
 
-    def _watch_layers(self, layers: Iterable[Any]) -> None:
-        """Connect to the drawing events of those of the layers that are small masks."""
-        watched_layers = [layer for layer in layers if self._is_small_mask(layer)]
+    def _watch_layers(self, layers: dict[str, Any]) -> None:
+        """Keep the layers of the inputs, and connect to the drawing events of small masks."""
+        self._last_layers = layers
+        watched_layers = [layer for layer in layers.values() if self._is_small_mask(layer)]
         for watched in {*self._watched_layers, *watched_layers}:
             if (watched in self._watched_layers) != (watched in watched_layers):
                 is_labels = isinstance(watched, Labels)  # "set_data": undo

@@ -347,7 +347,8 @@ class CropPreviewSection(CollapsibleSection):
             name = provenance["input"]["name"]
             self.message_label.setText(f"The layer '{name}' that was tried is no longer there.")
             return
-        self._image_chooser.choose(image.name, provenance["report"]["axes"])
+        axes = provenance["report"]["axes"]
+        self._image_chooser.choose(image.name, axes, is_by_hand=False)
         self.applied.emit()
 
     def _on_view(self, _: object = None) -> None:

@@ -214,7 +214,8 @@ class InterruptedRunPanel(QWidget):
             self._viewer.layers.selection.active = image
         recipe = recipe_from_dict(run.manifest["recipe"])
         self._form.show_recipe(recipe)
-        self._image_chooser.choose(names.pop("image"), run.inputs["image"]["axes"])
+        axes = run.inputs["image"]["axes"]
+        self._image_chooser.choose(names.pop("image"), axes, is_by_hand=False)
         self._extra_inputs.choose(names)
         header, layer = self._image_chooser.read_header(), self._image_chooser.get_layer()
         if isinstance(header, Refusal) or layer is None:

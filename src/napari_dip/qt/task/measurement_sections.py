@@ -521,7 +521,7 @@ class PsfSection(MeasurementSection):
         others = [other for other in self._viewer.layers if is_original(other)]
         others = [other for other in others if other not in (layer, psf_layer)]
         if chooser.get_layer() is layer and others:  # it followed the selection to the beads
-            chooser.choose(others[-1].name)
+            chooser.choose(others[-1].name, is_by_hand=False)
             sentences.insert(1, f"The image to deblur is '{others[-1].name}'.")
         self.message_label.setText("\n".join(sentences))
 

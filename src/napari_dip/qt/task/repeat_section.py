@@ -368,7 +368,7 @@ class RepeatSection(CollapsibleSection):
                     self._open_input(record, result)
         if source_layer is not None:
             axes = image.get("axes", provenance["report"]["axes"])
-            self._image_chooser.choose(source_layer.name, axes)
+            self._image_chooser.choose(source_layer.name, axes, is_by_hand=False)
         self._extra_inputs.choose({name: record["layer"] for name, record in recorded.items()})
         names = [record["layer"] for record in (image, *recorded.values())]
         for name in names[source_layer is not None :]:

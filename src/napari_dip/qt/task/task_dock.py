@@ -243,6 +243,7 @@ class TaskDock(QWidget):
     def _make_selected_requests(self) -> list[JobRequest]:
         """Plan the runs on the selected images, one of which is chosen after the other."""
         chosen, requests = self.image_chooser.get_layer(), []
+        is_by_hand = self.image_chooser.is_by_hand
         try:
             for layer in self._get_selected_images():
                 self.image_chooser.choose(layer.name)
@@ -251,7 +252,7 @@ class TaskDock(QWidget):
                 self.network_start.note_use(plan)
         finally:
             if chosen is not None:
-                self.image_chooser.choose(chosen.name)
+                self.image_chooser.choose(chosen.name, is_by_hand=is_by_hand)
         return requests
 
     def start(self) -> None:
