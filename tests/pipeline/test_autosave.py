@@ -22,6 +22,8 @@ from napari_dip.pipeline.autosave import (
     run_with_autosave,
     summarise_run,
 )
+from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.store.run_folder import (
     RUN_MANIFEST_FILE,
     RunFolder,
@@ -60,6 +62,13 @@ def interrupt_run(place: AutosaveTarget, image: Any = IMAGE) -> None:
         if (place.folder / RUN_MANIFEST_FILE).exists():
             assert find_interrupted_runs(place.folder.parent, "denoise") == ()  # it is on
             loop.close()
+
+
+def test_the_refit_counts_among_the_iterations_of_a_run():
+    recipe = make_recipe("inpaint", max_iterations=500)
+    plan = preflight(recipe, PLAN.header, MACHINE, {"mask": PLAN.header})
+    assert 0 < plan.fit_config.refit_iterations
+    assert summarise_run(plan, "Denoise", MACHINE)["iterations"] == 500
 
 
 @pytest.mark.long

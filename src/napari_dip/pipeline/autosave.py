@@ -153,7 +153,7 @@ class InterruptedRun:
         iterations = self.completed_iterations
         limit = self.manifest["iterations"]
         progress = f"{iterations:,} of at most {limit:,} iterations"
-        if iterations > limit:  # a fit was repeated, or refitted to all pixels
+        if iterations > limit:  # a fit was repeated
             progress = f"{iterations:,} iterations"
         if self.manifest["tiles"]:
             finished = list(self.folder.glob(f"{make_tile_name('*')}{ENTRY_SUFFIX}"))
@@ -216,11 +216,12 @@ def summarise_run(plan: Any, label: str, machine: Machine) -> dict[str, Any]:
     machine : Machine
         The machine that the run was planned for.
     """
+    refit = plan.fit_config.refit_iterations
     return {
         "recipe": plan.recipe.to_dict(),
         "label": label,
         "begun": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "iterations": sum(unit.iterations for unit in plan.units),
+        "iterations": sum(unit.iterations + refit for unit in plan.units),
         "tiles": len(plan.tiles),
         "machine": {_MACHINE_KEYS[name]: value for name, value in asdict(machine).items()},
     }

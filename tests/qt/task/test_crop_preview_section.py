@@ -176,6 +176,16 @@ def test_the_two_ways_to_restore_a_part_say_what_becomes_of_it(driver):
     assert "to look at only" in hint and "for good" in hint
 
 
+def test_previews_of_another_task_are_not_offered(driver, noisy):
+    trying = driver.dock.crop_preview
+    for task in ("denoise", "inpaint"):
+        provenance = {"shows": "crop-preview", "recipe": {"task": task}, "report": {"axes": "YX"}}
+        metadata = {METADATA_KEY: {**provenance, "input": {"name": "gone", "sha256": None}}}
+        driver.viewer.add_image(noisy, name=f"{task} crop", metadata=metadata)
+    names = [trying.preview_combo.itemText(row) for row in range(trying.preview_combo.count())]
+    assert names == ["denoise crop"]
+
+
 def test_discarding_a_comparison_runs_no_further_preset(large_image):
     large_image.set(prior="random-input", max_iterations="100000")
     large_image.press(large_image.dock.crop_preview.compare_button)

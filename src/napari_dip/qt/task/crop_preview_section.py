@@ -420,7 +420,7 @@ class CropPreviewSection(CollapsibleSection):
         layers = list(self._viewer.layers)[::-1]
         drawn = [each.name for each in layers if isinstance(each, Shapes) and not is_preview(each)]
         update_combo(self.region_combo, [VISIBLE_REGION_LABEL, *drawn], drawn)
-        names = [layer.name for layer in filter(read_preview_provenance, layers)]
+        names = [each.name for each in layers if self._is_own_preview(each)]
         if self._unmerge is not None and self._unmerge.args[0]() not in layers:
             self._unmerge = None
         self.undo_button.setVisible(self._unmerge is not None)
@@ -432,6 +432,11 @@ class CropPreviewSection(CollapsibleSection):
             self.message_label.setText(_CROP_PREVIEW_HINT)  # the last one was about an image
         self._update_offer()
         self._show_cost()
+
+    def _is_own_preview(self, layer: Layer) -> bool:
+        """Whether a layer is a crop preview of this task, whose settings the form can show."""
+        provenance = read_preview_provenance(layer)
+        return provenance is not None and provenance["recipe"]["task"] == self._form.task
 
     def _enable_buttons(self) -> None:
         """Enable what can act: without an image, nothing but the previews that are there."""
