@@ -46,7 +46,8 @@ def hash_files(folder: Path) -> dict[str, str]:
 def match_refusal(code: str) -> re.Pattern[str]:
     """Match the fault's two sentences, whatever its facts are."""
     fault = FAULTS[code]
-    parts = re.split(r"\{\w+(?::[^?}][^}]*)?\}", f"{fault.sentence} {fault.remedy}")
+    field = r"\{\w+(?::(?:[^{}]|\{[^{}]*\})*)?\}"  # a condition may name other facts
+    parts = re.split(field, f"{fault.sentence} {fault.remedy}")
     return re.compile(".*?".join(map(re.escape, parts)))
 
 

@@ -22,6 +22,7 @@ from napari_dip.pipeline.assess.card import MAX_CARD_WARNINGS, Verdict, format_t
 FACTS = {
     "rows": True,
     "deviation": 5.0,
+    "factor": 3,
     "down": 2.0,
     "right": -1.0,
     "ratio": 1.6,

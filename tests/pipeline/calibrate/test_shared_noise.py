@@ -78,3 +78,12 @@ def test_clear_artefacts_do_not_hide_noise_that_neighbours_share(artefact):
     assert compute_noise_variance(estimate, level) == pytest.approx(
         compute_noise_variance(expected, level), rel=0.1
     )
+
+
+def test_the_unit_of_the_intensities_does_not_change_the_measurement():
+    light = gaussian_filter(data.coins()[50:210, 50:210].astype(float), 1)
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=light.shape), 0.6)
+    noisy = light + 8 * noise / noise.std()
+    expected, estimate = measure(noisy), measure(noisy * 1e-12)  # currents in ampere
+    assert estimate.caution is expected.caution is NoiseCaution.EVERY_SECOND_PIXEL
+    assert estimate.intercept * 1e24 == pytest.approx(expected.intercept, rel=1e-3)

@@ -175,7 +175,7 @@ def test_impulses_are_counted_in_the_report_and_filled_in_from_around() -> None:
 
 @pytest.mark.long
 def test_without_impulses_the_image_is_restored_as_ever() -> None:
-    measured = add_noise(load_moon())
+    measured = add_noise(load_moon(), seed=1)
     result = dip.denoise(measured, noise="salt-and-pepper", **QUICK)
     assert result.report["prior"]["key"] == "blind-spot"
     assert "no impulses" in result.report["prior"]["reason"]
@@ -401,3 +401,11 @@ def test_what_cannot_be_restored_so_is_refused(
     with pytest.raises(RefusedError) as caught:
         dip.denoise(image, **QUICK, **options)
     assert caught.value.reason.code == code
+
+
+@pytest.mark.parametrize(("factor", "is_reported"), [(1, False), (2, False), (3, True), (5, True)])
+def test_pixels_that_are_repeated_are_reported_with_their_number(factor, is_reported) -> None:
+    image, _ = make_correlated_image()
+    repeated = np.kron(image, np.ones((factor, factor)))[1:97, 2:97].astype(np.float32)
+    notes = [hint for hint in list_noise_hints(repeated[None]) if hint.code == "pixels-repeated"]
+    assert [note.facts["factor"] for note in notes] == [factor] * is_reported

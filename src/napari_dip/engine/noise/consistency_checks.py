@@ -173,6 +173,10 @@ _COARSE_BANDS = _SLOW_BANDS & (_Y + _X >= 2)
 _CURVED_BANDS = _COARSE_BANDS & (_Y < 3) & (_X < 3)
 _LOWER_FINE_BANDS = select_finest_bands() & (_Y <= 4) & (_X <= 4)
 _UPPER_FINE_BANDS = (_Y >= 6) & (_X >= 6)
+#: Sums of the two frequencies of a block's fine and middle waves, from least to most.
+FINE_WAVES, MIDDLE_WAVES = (10, 14), (4, 6)
+#: Shares of the blocks whose noise is usual, and strong, for their brightness.
+USUAL_BLOCK_FRACTION, STRONG_BLOCK_FRACTION = 0.5, 0.3
 
 
 def find_contradiction(
@@ -336,6 +340,42 @@ def measure_finest_variance(planes: Tensor) -> float:
     differences = (corners[0] - corners[1] - corners[2] + corners[3])[is_inner] / 2
     std = MAD_TO_STD * float(differences.abs().median()) if len(differences) else 0.0
     return max(std**2, 1e-30)
+
+
+def compare_noise_spectra(
+    plane: Tensor, level_variance: Tensor, compute_variance: Callable[[Tensor], Tensor]
+) -> float:
+    """Return how much coarser a plane is where its noise is stronger than its brightness tells.
+
+    It is about 1 if noise differs from place to place, and more if structure is taken for noise.
+
+    Parameters
+    ----------
+    plane : Tensor
+        (Y, X).
+    level_variance : Tensor
+        (Y, X), variance of the noise around each pixel.
+    compute_variance : callable
+        Variance of the noise at these brightnesses, (K,) each.
+    """
+    blocks, variances = (
+        cut_patches(pixels[None].double(), DCT_SIDE, DCT_SIDE) for pixels in (plane, level_variance)
+    )
+    basis = make_dct_matrix()
+    power = (basis @ blocks @ basis.T).square()
+    order = (variances.mean((1, 2)) / compute_variance(blocks.mean((1, 2)))).argsort()
+    y, x = make_frequency_grids()
+    fine, middle = (
+        power[:, (y + x >= low) & (y + x <= high)].mean(1)
+        for low, high in (FINE_WAVES, MIDDLE_WAVES)
+    )
+    usual = order[: round(USUAL_BLOCK_FRACTION * len(order))]
+    strong = order[-round(STRONG_BLOCK_FRACTION * len(order)) :]
+    ratios = [
+        float(middle[group].median() / fine[group].median().clamp(min=1e-30))
+        for group in (strong, usual)
+    ]
+    return ratios[0] / max(ratios[1], 1e-30)
 
 
 def find_smooth_planes(planes: Tensor) -> Tensor:

@@ -543,15 +543,16 @@ def calibrate_for_weaker_noise(
     # with random input, a fit learns detail late, whatever noise was measured
     is_excluded |= not PRIOR_SPECS[run_plan.fit_config.prior_key].input_traits.contains_image
     is_excluded |= not run_plan.recipe.task.spec.reports_unreliable_noise
-    noise_inputs = calibration.repeated_exposure, calibration.camera_correction
-    is_excluded |= any(each is not None for each in (*noise_inputs, calibration.measured_mask))
+    noise_inputs = calibration.repeated_exposure, calibration.measured_mask
+    is_excluded |= any(each is not None for each in noise_inputs)
+    is_excluded |= calibration.camera_correction is not calibration.level_correction
     if is_excluded or result.residual is None or result.failure_score < 1:
         return None
-    if all(estimate.counts_photons for estimate in calibration.noise):
-        return None  # the noise is known exactly
-    if calibration.camera_noise is not None:
-        return None  # its residual is uneven even where the result is right
-    residual = to_stack(result.residual, calibrated_image.header.axes, calibrated_image.layout)
+    is_exact = all(estimate.counts_photons for estimate in calibration.noise)
+    if is_exact or calibration.camera_noise is not None:
+        return None  # of a camera, the residual is uneven even where the result is right
+    header, layout = calibrated_image.header, calibrated_image.layout
+    residual = to_stack(result.residual, header.axes, layout) / calibration.noise_level
     fractions = [
         _measure_calm_noise(channel_noise, calibrated_image.stack[:, c], residual[:, c])
         for c, channel_noise in enumerate(calibration.noise)

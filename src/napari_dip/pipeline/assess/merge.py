@@ -175,7 +175,7 @@ class ResultMerger:
             mean = np.where(preserved_mask, self._stack, mean)
         if (filled := self._filled_mask) is not None:
             mean = np.where(filled, self._get_input_stack(), mean)
-        return self._to_result_axes(mean.astype(np.float32))
+        return self._to_result_axes(self._undo_level(mean.astype(np.float32)))
 
     def make_restoration(
         self, seconds: float, *, is_timed_out: bool, unrestored_notes: tuple[Note, ...] = ()
@@ -246,7 +246,7 @@ class ResultMerger:
         warnings += [text for text in map(str, card.all_warnings) if text not in warnings]
         return Restoration(
             image=pixels.image,
-            uncertainty=self._to_result_axes(pixels.std),
+            uncertainty=self._to_result_axes(pixels.std * self._calibration.noise_level),
             stop=stop,
             best_iteration=first_outcome.best_iteration,
             history=first_outcome.history,
@@ -255,6 +255,7 @@ class ResultMerger:
             report=report,
             residual=self._to_input_axes(
                 self._zero_unmeasured(pixels.residual - pixels.mean_correction)
+                * self._calibration.noise_level
                 * (1 if self._filled_mask is None else ~self._filled_mask)
             ),
             failure_score=metrics.residual.failure_score if metrics.residual else 0.0,
@@ -287,10 +288,15 @@ class ResultMerger:
             std = np.where(preserved_mask, noise, std)
         input_image, copied_mask = self._correct_input(), self._make_input_mask(preserved_mask)
         image = convert_to_input_dtype(
-            self._to_result_axes(result), input_image, self._run_plan, copied_mask
+            self._to_result_axes(self._undo_level(result)),
+            input_image,
+            self._run_plan,
+            copied_mask,
         )
         if image.dtype != np.float32:  # assess the values after rounding and clipping
             result = to_stack(image, self._header.axes, self._layout)
+            if (level := self._calibration.level_correction) is not None:
+                result = level.correct(result)
         if (filled := self._filled_mask) is not None:
             image = np.where(self._to_result_axes(filled), input_image.astype(image.dtype), image)
         return _MergedPixels(
@@ -304,7 +310,10 @@ class ResultMerger:
 
     def _correct_input(self) -> AnyArray:
         """Return the input in its own axes and type, corrected by camera maps if there are any."""
-        if self._calibration.camera_correction is None:
+        if (
+            self._calibration.camera_correction is None
+            or self._calibration.level_correction is not None
+        ):
             return self._input_pixels
         image = self._to_input_axes(self._get_input_stack())
         return convert_dtype(image, self._input_pixels.dtype.newbyteorder("="))
@@ -314,6 +323,11 @@ class ResultMerger:
         stack = to_stack(self._input_pixels, self._header.axes, self._layout)
         correction = self._calibration.camera_correction
         return stack if correction is None else correction.correct(stack)
+
+    def _undo_level(self, stack: AnyArray) -> AnyArray:
+        """Return (N, C, *grid) in the values of the input."""
+        correction = self._calibration.level_correction
+        return stack if correction is None else correction.undo(stack)
 
     @cached_property
     def _filled_mask(self) -> BoolArray | None:

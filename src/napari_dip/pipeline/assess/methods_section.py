@@ -234,6 +234,8 @@ _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
 
 #: Code of the template on how the noise was measured, by the paper to cite.
 _ORIGINS = {"noise estimation": "origin-image", "repeated exposure": "origin-exposures"}
+#: Code of the template on what else was measured, by the code of its note.
+_FURTHER_ORIGINS = {"noise-levelled": "origin-level", "noise-measured-again": "origin-residual"}
 _DEVICES = {"cpu": "the CPU", "cuda": "an NVIDIA GPU", "mps": "an Apple GPU"}
 #: Settings that other sentences name.
 _NAMED_SETTINGS = (
@@ -342,8 +344,10 @@ def _describe_noise_model(report: Report) -> str:
             origin = _write(template_key)
     if _is_measured_before_compression(report):
         origin = _write("origin-compressed", origin=origin)
-    if any(note["code"] == "noise-measured-again" for note in report.get("note_codes", ())):
-        origin = _write("origin-residual", origin=origin)
+    note_codes = {note["code"] for note in report.get("note_codes", ())}
+    for note_code, template_key in _FURTHER_ORIGINS.items():
+        if note_code in note_codes:
+            origin = _write(template_key, origin=origin)
     figures = {
         name: _join_figures(values) for name, values in noise_model.list_figures(noise).items()
     }

@@ -338,7 +338,7 @@ def compute_contrast_limits(image: AnyArray) -> tuple[float, float]:
 
 def stretch_contrast(image: AnyArray, low: float, high: float) -> FloatArray:
     """Scale values between the limits to 0 to 1, and clip the others."""
-    scaled = (image.astype(np.float64) - low) / max(high - low, 1e-12)
+    scaled = (image.astype(np.float64) - low) / max(high - low, 1e-300)
     return np.clip(scaled, 0, 1)
 
 

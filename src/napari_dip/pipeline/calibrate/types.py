@@ -235,6 +235,18 @@ class Calibration:
             return 0.0
         return correction.excess_variance
 
+    @property
+    def level_correction(self) -> CameraCorrection | None:
+        """The correction by the level of the noise, which results undo; None without one."""
+        correction = self.camera_correction
+        return correction if correction is not None and correction.is_undone else None
+
+    @property
+    def noise_level(self) -> Float32Array | float:
+        """Level of the noise (C, *grid) by which differences from the mean were divided; or 1."""
+        correction = self.level_correction
+        return 1.0 if correction is None else np.reciprocal(correction.factor)
+
     def get_fit_calibration(self) -> Calibration:
         """Return the calibration of the fitted pixels, which may have half the resolution."""
         if self.half_resolution is None:

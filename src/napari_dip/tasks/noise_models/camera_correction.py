@@ -1,7 +1,8 @@
-"""Camera maps: offset, gain and read noise of each pixel, as extra inputs of a task.
+"""Correct pixels before the calibration: by maps of the camera, or by the level of their noise.
 
-Each pixel of an sCMOS camera has its own amplifier. Offset and gain are corrected before the
-calibration; pixels with more read noise get less weight.
+Each pixel of an sCMOS camera has its own amplifier. Offset and gain are corrected; pixels with more
+read noise get less weight. Where noise differs from place to place, the image is divided by its
+level there, and the result multiplied by it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from napari_dip.errors.templates import format_sizes
 from napari_dip.tasks.base import load_input
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -34,6 +35,13 @@ LOCAL_MEAN_SIDE = 5
 #: Ratio of variance to usual variance above which a hot pixel is drawn to its neighbours: with 4,
 #: variances are within 0.3 of the true ones; with 1, 3 too low (docs/constants.md).
 MIN_HOT_VARIANCE_RATIO = 4.0
+#: Weights along an axis whose product is 0 for planes and one-dimensional edges, and keeps the
+#: variance of white noise (Immerkaer, Computer Vision and Image Understanding 64(2), 1996).
+FINEST_WEIGHTS = np.array((1.0, -2.0, 1.0)) / 6**0.5
+#: Standard deviation in pixels of the window in which the level of the noise is measured.
+LEVEL_WINDOW_SIGMA = 8.0
+#: Minimum variance of the noise at a place, in units of its median.
+MIN_LEVEL_VARIANCE_FRACTION = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -43,18 +51,21 @@ class CameraCorrection:
     Attributes
     ----------
     factor, shift : ndarray
-        (Y, X) float32.
+        (Y, X) or (C, Y, X) float32.
     median_variance : float
         Read-noise variance of the median pixel, in squared units of the image; 0 without a noise
         map.
     excess_variance : ndarray or None
         (Y, X): read-noise variance of each pixel beyond that; None without a noise map.
+    is_undone : bool
+        Whether results are in the values before the correction.
     """
 
     factor: Float32Array
     shift: Float32Array
     median_variance: float = 0.0
     excess_variance: Float32Array | None = None
+    is_undone: bool = False
 
     def correct(self, stack: Float32Array) -> Float32Array:
         """Correct offset and gain of (..., Y, X); units and mean offset do not change."""
@@ -67,9 +78,9 @@ class CameraCorrection:
     def crop(self, slices: tuple[slice, ...]) -> CameraCorrection:
         """Crop the maps to a rectangle of the image's plane."""
         excess = None if self.excess_variance is None else self.excess_variance[slices]
-        return replace(
-            self, factor=self.factor[slices], shift=self.shift[slices], excess_variance=excess
-        )
+        rows, columns = slices[-2:]
+        factor, shift = (values[..., rows, columns] for values in (self.factor, self.shift))
+        return replace(self, factor=factor, shift=shift, excess_variance=excess)
 
     def suppress_hot_pixels(self, stack: Float32Array) -> Float32Array:
         """Shrink the deviation of hot pixels of (..., Y, X) from their surroundings to usual noise.
@@ -207,3 +218,44 @@ def compute_pixel_weights(
 
     usual_variance = noise_variance.compute_variance(average_in_plane(measurement, LOCAL_MEAN_SIDE))
     return (usual_variance / (usual_variance + excess)).amin((0, 1), keepdim=True)
+
+
+def build_level_correction(stack: Float32Array, channels: Sequence[int]) -> CameraCorrection | None:
+    """Build the correction that makes noise equally strong everywhere; None if there is no noise.
+
+    Differences from the mean are divided, since a constant would get the structure of the level.
+
+    Parameters
+    ----------
+    stack : ndarray
+        (1, C, Y, X).
+    channels : sequence of int
+        Channels whose noise differs from place to place.
+    """
+    factor = np.ones(stack.shape[1:], np.float32)
+    for channel in channels:
+        level = measure_noise_level(stack[0, channel])
+        if level is None:
+            return None
+        factor[channel] = np.reciprocal(level)
+    mean = stack[0].mean((-2, -1), keepdims=True, dtype=np.float64)
+    shift = np.asarray(mean * (1 - factor), np.float32)
+    return CameraCorrection(factor=factor, shift=shift, is_undone=True)
+
+
+def measure_noise_level(plane: Float32Array) -> Float32Array | None:
+    """Return the level of the noise at each pixel of (Y, X), with an RMS of 1; None without noise.
+
+    It is measured at the finest frequencies around each pixel, so sharp edges raise it.
+    """
+    from scipy import ndimage
+
+    fine = plane.astype(np.float64)
+    for axis in (0, 1):
+        fine = ndimage.correlate1d(fine, FINEST_WEIGHTS, axis, mode="reflect")
+    variance = ndimage.gaussian_filter(fine**2, LEVEL_WINDOW_SIGMA, mode="reflect")
+    minimum = MIN_LEVEL_VARIANCE_FRACTION * float(np.median(variance))
+    if minimum <= 0:
+        return None
+    variance = variance.clip(min=minimum)
+    return np.asarray(np.sqrt(variance / variance.mean()), np.float32)

@@ -86,6 +86,8 @@ MIN_FAR_RARE_FRACTION = 0.35
 #: Minimum share of impulses in each quarter of the pixels by brightness, relative to that in all
 #: pixels. Impulses occur at every brightness, the long tails of photon noise do not.
 MIN_QUARTER_IMPULSE_FRACTION = 0.3
+#: Least repetition of pixels that is told: an image that repeats them twice is fitted at half size.
+MIN_REPEATED_FACTOR = 3
 #: Minimum ratio of the variance of line offsets to that of a line's mean by pixel noise that is
 #: worth a hint.
 MIN_STRIPE_VARIANCE_RATIO = 20.0
@@ -169,7 +171,20 @@ def list_noise_hints(image: Float32Array) -> tuple[Note, ...]:
     if stripes := find_clear_stripes(plane):
         rows = stripes.axis == -2
         notes.append(make_note("stripes-likely", rows=rows, deviation=stripes.std))
+    if (factor := find_repeated_pixels(plane)) >= MIN_REPEATED_FACTOR:
+        notes.append(make_note("pixels-repeated", factor=factor))
     return tuple(notes)
+
+
+def find_repeated_pixels(plane: Float32Array) -> int:
+    """Return how often each pixel of (Y, X) is repeated along Y and X, at least; 1 if it is not."""
+    import numpy as np
+
+    factors = []
+    for pixels in (plane, plane.T):
+        changes = np.flatnonzero((pixels[1:] != pixels[:-1]).any(1))
+        factors.append(int(np.gcd.reduce(np.diff(changes))) if len(changes) > 1 else 1)
+    return min(factors)
 
 
 def find_clear_stripes(plane: npt.NDArray[np.floating]) -> StripeOffsets | None:

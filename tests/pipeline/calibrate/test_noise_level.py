@@ -1,0 +1,84 @@
+"""Noise that differs from place to place is measured in the image divided by its level."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from skimage import data
+
+import napari_dip as dip
+from napari_dip.engine.noise.consistency_checks import compare_noise_spectra
+from napari_dip.pipeline.assess.methods_section import write_methods_section
+from napari_dip.tasks.noise_models.camera_correction import (
+    build_level_correction,
+    measure_noise_level,
+)
+
+
+def make_photons(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    light = gaussian_filter(data.camera()[100:260, 180:340].astype(float), 1)
+    light = 40 * light / light.max() + 1
+    return np.random.default_rng(seed).poisson(light).astype(float), light
+
+
+def subtract_background(image: np.ndarray) -> np.ndarray:
+    return image - gaussian_filter(image, 8)
+
+
+def rms(image: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(image**2)))
+
+
+def list_note_codes(result) -> set[str]:
+    return {note["code"] for note in result.report["note_codes"]}
+
+
+def test_noise_of_a_subtracted_background_is_removed():
+    noisy, light = map(subtract_background, make_photons())
+    result = dip.denoise(noisy.astype(np.float32), preset="instant", threads=1)
+    assert "noise-levelled" in list_note_codes(result)
+    assert result.report["noise"]["unreliable_reason"] == [None]
+    best_gaussian = min(rms(gaussian_filter(noisy, width) - light) for width in (0.8, 1.2, 1.6))
+    assert rms(result.image - light) < 0.85 * best_gaussian
+    assert np.allclose(result.image + result.residual, noisy, atol=1e-3)
+    bright = make_photons()[1] > 20
+    errors = (result.image - light) / result.uncertainty
+    assert 0.5 < rms(errors[bright]) / rms(errors[~bright]) < 2
+    assert "after division by the level of its noise" in write_methods_section(result.report)
+
+
+def test_whole_grey_values_stay_whole():
+    noisy = np.rint(500 + 10 * subtract_background(make_photons()[0])).astype(np.uint16)
+    result = dip.denoise(noisy, preset="instant", max_iterations=2, threads=1, dtype="same")
+    assert "noise-levelled" in list_note_codes(result)
+    assert abs(float(result.image.mean()) - float(noisy.mean())) < 2
+    assert result.image.dtype == np.uint16
+
+
+def test_only_the_channel_in_doubt_is_divided():
+    photons, _ = make_photons()
+    stack = np.stack([photons, subtract_background(photons)]).astype(np.float32)
+    correction = build_level_correction(stack[None], [1])
+    assert np.all(correction.factor[0] == 1) and np.ptp(correction.factor[1]) > 0.3
+    assert np.allclose(correction.undo(correction.correct(stack[None])), stack, atol=1e-4)
+
+
+@pytest.mark.parametrize(("texture", "is_coarser"), [(None, False), ("grass", True)])
+def test_texture_is_coarser_where_it_is_stronger_and_noise_is_not(texture, is_coarser):
+    rng = np.random.default_rng(0)
+    strength = 1 + 3 * (np.arange(160) > 80)
+    plane = strength * rng.normal(0, 5, (160, 160))
+    if texture:
+        grass = data.grass()[:160, :160].astype(float)
+        plane = rng.normal(0, 5, (160, 160)) + (strength > 1) * (grass - grass.mean())
+    level = measure_noise_level(plane.astype(np.float32))
+    ratio = compare_noise_spectra(
+        torch.from_numpy(plane), torch.from_numpy(level**2), torch.ones_like
+    )
+    assert (ratio > 1.3) == is_coarser
+
+
+def test_a_plane_without_noise_has_no_level():
+    assert measure_noise_level(np.zeros((64, 64), np.float32)) is None
