@@ -87,3 +87,9 @@ def test_the_unit_of_the_intensities_does_not_change_the_measurement():
     expected, estimate = measure(noisy), measure(noisy * 1e-12)  # currents in ampere
     assert estimate.caution is expected.caution is NoiseCaution.EVERY_SECOND_PIXEL
     assert estimate.intercept * 1e24 == pytest.approx(expected.intercept, rel=1e-3)
+
+
+def test_an_image_that_is_constant_in_most_places_is_measured():
+    noisy = np.zeros((160, 160))
+    noisy[60:90, 60:90] = NOISY[:30, :30]
+    assert measure(noisy).floor > 0

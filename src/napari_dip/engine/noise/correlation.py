@@ -490,7 +490,7 @@ def measure_prediction_residual(plane: Tensor) -> tuple[Tensor, Tensor, float]:
         predictors = neighbours - neighbour_mean[flat, None]
         targets = centres[flat] - neighbour_mean[flat]
         gram = predictors.T @ predictors
-        gram += RIDGE * gram.diagonal().mean().clamp(min=1e-300) * torch.eye(len(gram))
+        gram += RIDGE * gram.diagonal().mean().clamp(min=1e-300) * torch.eye(len(gram)).to(gram)
         residuals = targets - predictors @ torch.linalg.solve(gram, predictors.T @ targets)
         levels.append(neighbour_mean[flat].mean())
         variances.append(residuals.square().mean())
