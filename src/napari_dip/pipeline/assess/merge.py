@@ -242,8 +242,8 @@ class ResultMerger:
         card = make_card(report)
         report["verdict"]["kind"] = str(card.verdict)
         report["verdict"]["headline"] = card.headline
-        warnings = report["verdict"]["warnings"]  # those of the checks; now also those of the noise
-        warnings += [text for text in map(str, card.all_warnings) if text not in warnings]
+        # those of the noise as well, and none that another one contradicts
+        report["verdict"]["warnings"] = list(map(str, card.all_warnings))
         return Restoration(
             image=pixels.image,
             uncertainty=self._to_result_axes(pixels.std * self._calibration.noise_level),

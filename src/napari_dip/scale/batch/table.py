@@ -84,6 +84,8 @@ def render_batch_page(outcomes: Iterable[FileOutcome], recipe: Recipe) -> str:
 def _make_table_row(outcome: FileOutcome) -> dict[str, Any]:
     report: Mapping[str, Any] = outcome.record.get("report") or {}
     losses = [loss for _, loss in report.get("validation_loss", ()) if loss is not None]
+    card = make_card(report) if report else None
+    sentences = (*card.all_warnings, *card.findings, *card.details) if card else ()
     hashes = outcome.record.get("inputs_sha256") or {}
     written = outcome.record.get("results_sha256") or {}
     name = make_result_name(outcome.source)
@@ -96,8 +98,8 @@ def _make_table_row(outcome: FileOutcome) -> dict[str, Any]:
         "prior": report.get("prior", {}).get("key"),
         "min_validation_loss": min(losses, default=None),
         "residual_lag_1_correlation": report.get("residual", {}).get("lag_1_correlation"),
-        "verdict": str(make_card(report).verdict) if report else "",
-        "checks": " ".join(report.get("verdict", {}).get("sentences", ())),
+        "verdict": str(card.verdict) if card else "",
+        "checks": " ".join(dict.fromkeys(map(str, sentences))),
         "message": outcome.fault.message if outcome.fault else "",
         **{name: report.get(name) for name in _COMPUTER_COLUMNS},
         "input_sha256": hashes.get("image"),
