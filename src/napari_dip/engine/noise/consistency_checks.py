@@ -173,10 +173,12 @@ _COARSE_BANDS = _SLOW_BANDS & (_Y + _X >= 2)
 _CURVED_BANDS = _COARSE_BANDS & (_Y < 3) & (_X < 3)
 _LOWER_FINE_BANDS = select_finest_bands() & (_Y <= 4) & (_X <= 4)
 _UPPER_FINE_BANDS = (_Y >= 6) & (_X >= 6)
-#: Sums of the two frequencies of a block's fine and middle waves, from least to most.
-FINE_WAVES, MIDDLE_WAVES = (10, 14), (4, 6)
-#: Shares of the blocks whose noise is usual, and strong, for their brightness.
-USUAL_BLOCK_FRACTION, STRONG_BLOCK_FRACTION = 0.5, 0.3
+_MIDDLE_WAVES = (_Y + _X >= 4) & (_Y + _X <= 6)
+_FINE_WAVES = _Y + _X >= 10
+#: Share of the blocks whose noise is the weakest for their brightness: usual noise.
+USUAL_BLOCK_FRACTION = 0.5
+#: Share of the blocks whose noise is the strongest for their brightness.
+STRONG_BLOCK_FRACTION = 0.3
 
 
 def find_contradiction(
@@ -364,11 +366,7 @@ def compare_noise_spectra(
     basis = make_dct_matrix()
     power = (basis @ blocks @ basis.T).square()
     order = (variances.mean((1, 2)) / compute_variance(blocks.mean((1, 2)))).argsort()
-    y, x = make_frequency_grids()
-    fine, middle = (
-        power[:, (y + x >= low) & (y + x <= high)].mean(1)
-        for low, high in (FINE_WAVES, MIDDLE_WAVES)
-    )
+    fine, middle = (power[:, waves].mean(1) for waves in (_FINE_WAVES, _MIDDLE_WAVES))
     usual = order[: round(USUAL_BLOCK_FRACTION * len(order))]
     strong = order[-round(STRONG_BLOCK_FRACTION * len(order)) :]
     ratios = [

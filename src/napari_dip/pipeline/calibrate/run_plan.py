@@ -72,14 +72,14 @@ MAX_SMOOTH_HOLE_FRACTION = 0.1
 #: Reason in the report why the prior is that of images without holes.
 FILLED_REASON = "the noise is a colour camera's, so the holes were filled smoothly before the fit"
 #: Reasons of noise that cannot be told from structure.
-TEXTURE_REASONS = (
+STRUCTURE_REASONS = (
     UnreliableReason.TEXTURE,
     UnreliableReason.AMBIGUOUS_CORRELATION,
     UnreliableReason.SMOOTHED,
 )
 #: Reasons and cautions of noise that may differ from place to place.
 PLACE_REASONS = (
-    *TEXTURE_REASONS,
+    *STRUCTURE_REASONS,
     UnreliableReason.OFF_VARIANCE_MODEL,
     UnreliableReason.HEAVY_TAILS,
 )
@@ -223,7 +223,7 @@ def _is_structured(plane: Float32Array, factor: Float32Array, noise: NoiseEstima
 
     from napari_dip.engine.noise.consistency_checks import compare_noise_spectra
 
-    if noise.unreliable_reason in TEXTURE_REASONS:
+    if noise.unreliable_reason in STRUCTURE_REASONS:
         return False
     level_variance = torch.from_numpy(np.reciprocal(factor) ** 2)
     ratio = compare_noise_spectra(torch.from_numpy(plane), level_variance, noise.compute_variance)
@@ -235,7 +235,7 @@ def _is_doubtful(noise: NoiseEstimate, before: NoiseEstimate) -> bool:
 
     White noise off its line, which the fit measures again, is better than what looked like texture.
     """
-    if before.unreliable_reason in TEXTURE_REASONS:
+    if before.unreliable_reason in STRUCTURE_REASONS:
         is_white = max(noise.along_y[0], noise.along_x[0]) < MAX_WHITE_CORRELATION
         if noise.unreliable_reason is UnreliableReason.OFF_VARIANCE_MODEL and is_white:
             return False
