@@ -275,3 +275,37 @@ def test_a_mask_with_nothing_painted_is_refused_before_run_until_a_stroke(
     with qtbot.waitSignal(extra_inputs.changed, timeout=2000):
         holes.undo()
     assert inspect_early(plan).code == "mask-empty"
+
+
+def list_input_notes(extra_inputs, name):
+    notes = extra_inputs.read_headers()[name].notes
+    return [(note.code, note.facts["is_placed"]) for note in notes]
+
+
+def test_a_layer_that_lies_elsewhere_is_taken_by_hand_only_and_with_a_note(
+    viewer, extra_inputs, qtbot
+):
+    holes = viewer.add_labels(np.zeros((8, 9), int), name="holes", translate=(3, 4))
+    assert extra_inputs.get_layer("mask") is holes  # there is no image yet
+    image = viewer.add_image(np.zeros((8, 9)), name="cells")
+    viewer.add_labels(np.zeros((8, 9), int), name="more", translate=(0.4, 0))
+    extra_inputs.set_image(image)
+    assert extra_inputs.get_layer("mask").name == "more"
+    assert list_input_notes(extra_inputs, "mask") == []
+    extra_inputs.choose({"mask": "holes"})
+    assert list_input_notes(extra_inputs, "mask") == [("input-elsewhere", True)]
+    with qtbot.waitSignal(extra_inputs.changed, timeout=2000):
+        holes.translate = (0, 0)
+    assert list_input_notes(extra_inputs, "mask") == []
+
+
+def test_a_layer_without_a_place_is_taken_with_a_note(viewer, extra_inputs):
+    size = {"scale": (0.1, 0.1), "units": "um"}
+    image = viewer.add_image(np.zeros((8, 9)), name="cells", **size)
+    extra_inputs.set_image(image)
+    viewer.add_labels(np.zeros((8, 9), int), name="holes")
+    assert extra_inputs.get_layer("mask").name == "holes"
+    assert list_input_notes(extra_inputs, "mask") == [("input-elsewhere", False)]
+    viewer.add_image(np.zeros((8, 9)), name="again", scale=(100, 100), units="nm")
+    extra_inputs.choose({"mask": "holes", "second": "again"})
+    assert list_input_notes(extra_inputs, "second") == []

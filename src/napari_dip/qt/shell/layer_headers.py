@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from math import prod
+from dataclasses import replace
+from itertools import product
+from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Shapes
+from napari.layers import Image, Shapes
 
 from napari_dip.errors.notes import make_note
 from napari_dip.io import ImageHeader, guess_axes
@@ -14,15 +16,19 @@ from napari_dip.io.header import get_unit_symbol, split_pixel_sizes
 from napari_dip.io.reading import find_file_header
 
 if TYPE_CHECKING:
-    from napari.layers import Image
+    from napari.layers import Layer
 
+    from napari_dip.errors.notes import Note
     from napari_dip.io import BoolArray, FloatArray
+    from napari_dip.tasks import TaskInput
 
 #: Number of samples of a colour image that are restored: red, green and blue, but not alpha.
 COLOUR_COUNT = 3
 #: Largest number of planes of a file whose header is read in the GUI thread: 1,000 of ImageJ take
 #: 0.26 s on two busy cores.
 _MAX_FILE_PLANES = 1_000
+#: Largest distance between a pixel of an image and that of a layer on it, in pixels of the image.
+_MAX_PLACEMENT_ERROR = 0.5
 #: How sizes along the axes of a file are told.
 _PIXELS = "pixels of {}"
 _SIZE_PHRASES = {"T": "frames every {}", "Z": "planes {} apart", "Y": _PIXELS, "X": _PIXELS}
@@ -166,6 +172,63 @@ def locate_corners(shapes: Shapes, number: int, image: Image) -> FloatArray:
     # the last two axes are Y and X in both layers
     world = [shapes.data_to_world(corner)[-image.ndim :] for corner in shapes.data[number]]
     return np.array([image.world_to_data(corner)[-2:] for corner in world])
+
+
+def read_input_header(item: TaskInput, layer: Any, image: Image | None) -> ImageHeader:
+    """Return a description of a layer as an extra input of a task for an image."""
+    if isinstance(layer, Shapes):
+        grid = get_image_grid(image)
+        return ImageHeader(name=layer.name, shape=grid, dtype="bool", axes="YX")
+    if isinstance(layer, Image):
+        header = read_layer_header(layer)
+    else:
+        data = get_full_resolution(layer)
+        shape, dtype = tuple(int(count) for count in data.shape), np.dtype(data.dtype).name
+        header = ImageHeader(name=layer.name, shape=shape, dtype=dtype, axes=guess_axes(shape))
+    return replace(header, notes=(*header.notes, *_list_placement_notes(item, layer, image)))
+
+
+def read_input_pixels(layer: Any, image: Image | None) -> Any:
+    """Return the pixels of a layer; shapes become a mask on the grid of the image."""
+    if isinstance(layer, Shapes):
+        return rasterise_shapes(layer, image).any(0)
+    return get_full_resolution(layer)
+
+
+def is_misplaced(item: TaskInput, layer: Layer, image: Image | None) -> bool:
+    """Whether a layer was placed elsewhere than the image to whose pixels its own would belong."""
+    notes = _list_placement_notes(item, layer, image)
+    return any(note.facts["is_placed"] for note in notes)
+
+
+def _list_placement_notes(item: TaskInput, layer: Any, image: Image | None) -> tuple[Note, ...]:
+    """Return a note on a layer of the image's size that is drawn elsewhere.
+
+    A layer without scale and translation was not placed at all, such as a mask made by a script.
+    """
+    # PSF and detector maps have no place, and shapes are drawn onto the image where they lie
+    is_unplaced = item.is_detector_map or item.is_inspected_early or isinstance(layer, Shapes)
+    if image is None or is_unplaced:
+        return ()
+    shape = get_full_resolution(layer).shape[: layer.ndim]
+    if shape[-2:] != get_image_grid(image):
+        return ()
+    count = min(layer.ndim, image.ndim)
+    pairs = zip(layer.units[-count:], image.units[-count:], strict=True)
+    # napari disregards units that differ in kind, such as pixels and micrometres
+    factors = [float((1 * a).m_as(b)) if a.is_compatible_with(b) else 1.0 for a, b in pairs]
+    corners = np.array(list(product(*((0, size - 1) for size in shape[-count:]))), float)
+    world = np.array([layer.data_to_world(corner)[-count:] for corner in corners])
+    on_image = np.array([image.world_to_data(point)[-count:] for point in world * factors])
+    distance = float(np.abs(on_image - corners).max())
+    if distance <= _MAX_PLACEMENT_ERROR:
+        return ()
+    facts = {
+        "distance": ceil(distance),
+        "several": distance > 1,
+        "is_placed": not np.array_equal(world, corners),
+    }
+    return (make_note("input-elsewhere", name=layer.name, image=image.name, **facts),)
 
 
 def get_image_grid(image: Image | None) -> tuple[int, int]:

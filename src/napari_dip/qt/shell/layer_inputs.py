@@ -20,7 +20,6 @@ from qtpy.QtCore import QObject, QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QLabel, QPushButton, QWidget
 
 from napari_dip.errors import Fault, Refusal, make_refusal
-from napari_dip.io import ImageHeader, guess_axes
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS, Verdict
 from napari_dip.pipeline.calibrate.inputs import inspect_early
 from napari_dip.pipeline.plan.layout import has_planes_of, list_axes_choices
@@ -41,7 +40,9 @@ from napari_dip.qt.shell.layer_headers import (
     get_full_resolution,
     get_image_grid,
     guess_layer_axes,
-    rasterise_shapes,
+    is_misplaced,
+    read_input_header,
+    read_input_pixels,
     read_layer_header,
 )
 from napari_dip.qt.shell.napari_layers import find_layer, is_preview, read_layer_provenance
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dip.errors.notes import Note
+    from napari_dip.io import ImageHeader
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.shell.job_controller import JobController
     from napari_dip.tasks import TaskInput
@@ -70,6 +72,10 @@ _MAX_INSPECTED_PIXELS = 2**16
 #: that mark more to be reversed, which is worth the time before a run.
 _MAX_USUAL_MASK_FRACTION = 0.5
 _NEW_MASK_TOOLTIP = "Add an empty mask as large as the image, to paint what is filled in"
+#: Events of a layer that is painted on; "set_data": undo.
+_LABELS_EVENTS = ("paint", "labels_update", "set_data")
+#: Events of a layer that moves.
+_PLACEMENT_EVENTS = ("scale", "translate", "rotate", "shear", "affine", "units")
 #: Entry of the list for an optional input that is not used.
 NO_LAYER = "none"
 
@@ -292,7 +298,7 @@ class ExtraInputs(QWidget):
         self._image: Image | None = None
         self._chosen_by_hand: set[str] = set()
         self._last_layers: dict[str, Any] = {}
-        self._watched_layers: list[Labels | Shapes | Image] = []
+        self._watched_signals: list[Any] = []
         self._is_blank = False
         self._stroke_timer = make_single_shot_timer(self, self.changed, _STROKE_PAUSE_MS)
         self.changed.connect(lambda: self._watch_layers(self.get_chosen_layers()))
@@ -358,13 +364,16 @@ class ExtraInputs(QWidget):
 
     def read_headers(self) -> dict[str, ImageHeader]:
         """Return a description of each chosen layer by input name, without reading pixels."""
-        layers = self.get_chosen_layers().items()
-        return {name: self._describe_layer(layer) for name, layer in layers}
+        layers, items = self.get_chosen_layers(), {item.name: item for item in self._inputs}
+        return {
+            name: read_input_header(items[name], layer, self._image)
+            for name, layer in layers.items()
+        }
 
     def read_pixels(self) -> dict[str, Any]:
         """Return the pixels of each chosen layer by input name; shapes become a mask."""
         layers = self.get_chosen_layers().items()
-        return {name: self._read_layer(layer) for name, layer in layers}
+        return {name: read_input_pixels(layer, self._image) for name, layer in layers}
 
     def inspect_early(self, plan: Plan) -> tuple[Note, ...]:
         """Let the task inspect a small PSF, and an empty or very full mask; return its notes.
@@ -385,9 +394,9 @@ class ExtraInputs(QWidget):
         for item in self._inputs:
             layer = self.get_layer(item.name)
             if "labels" in item.layer_types and self._is_small_mask(layer):
-                masks[item.name] = self._read_layer(layer)
+                masks[item.name] = read_input_pixels(layer, self._image)
             if item.is_inspected_early and _is_small(layer, Image, _MAX_INSPECTED_PIXELS):
-                small_images[item.name] = self._read_layer(layer)
+                small_images[item.name] = read_input_pixels(layer, self._image)
         marked_fractions = [float((pixels > 0).mean()) for pixels in masks.values()]
         self._is_blank = bool(marked_fractions) and not any(marked_fractions)
         # a usual mask is inspected with the image, in the run
@@ -415,8 +424,12 @@ class ExtraInputs(QWidget):
             layer_name, last_layer = combo.currentText(), self._last_layers.get(extra_input.name)
             if layer_name not in entries and last_layer is not None and last_layer in layers:
                 layer_name = last_layer.name  # another one by now
-            if extra_input.name not in self._chosen_by_hand and layer_name in ("", NO_LAYER):
-                layer_name = _guess_layer(extra_input.name, layers) or layer_name
+            misplaced = [each for each in layers if is_misplaced(extra_input, each, self._image)]
+            layers = [each for each in layers if each not in misplaced]
+            unchosen_names = ("", NO_LAYER, *(each.name for each in misplaced))
+            if extra_input.name not in self._chosen_by_hand and layer_name in unchosen_names:
+                layer_name = _guess_layer(extra_input.name, layers)
+            layers += misplaced
             if extra_input.has_items and extra_input.name not in self._chosen_by_hand:
                 image = None if self._image is None else read_layer_header(self._image)
                 layers = [each for each in layers if has_planes_of(read_layer_header(each), image)]
@@ -431,21 +444,26 @@ class ExtraInputs(QWidget):
         """Disconnect from the viewer, which outlives this widget."""
         self._connections.disconnect_all()
         self._stroke_timer.stop()
+        self._image = None
         self._watch_layers({})
 
-    def _watch_layers(self, layers: dict[str, Any]) -> None:
-        """Keep the layers of the inputs, and connect to the drawing events of small masks."""
-        self._last_layers = layers
-        watched_layers = [layer for layer in layers.values() if self._is_small_mask(layer)]
-        for watched in {*self._watched_layers, *watched_layers}:
-            if (watched in self._watched_layers) != (watched in watched_layers):
-                is_labels = isinstance(watched, Labels)  # "set_data": undo
-                for name in ("data", *("paint", "labels_update", "set_data")[: 3 * is_labels]):
-                    signal = getattr(watched.events, name)
-                    (signal.connect if watched in watched_layers else signal.disconnect)(
-                        self._on_stroke
-                    )
-        self._watched_layers = watched_layers
+    def _watch_layers(self, chosen_layers: dict[str, Any]) -> None:
+        """Keep the layers of the inputs; connect to their moves, and to strokes on small masks."""
+        self._last_layers = chosen_layers
+        layers = chosen_layers.values()
+        images = () if self._image is None else (self._image,)
+        moves = ((layer, _PLACEMENT_EVENTS) for layer in (*images, *layers))
+        strokes = (
+            (mask, ("data", *_LABELS_EVENTS[: 3 * isinstance(mask, Labels)]))
+            for mask in filter(self._is_small_mask, layers)
+        )
+        pairs = chain(moves, strokes)
+        signals = [getattr(layer.events, name) for layer, names in pairs for name in names]
+        for signal in (each for each in self._watched_signals if each not in signals):
+            signal.disconnect(self._on_stroke)
+        for signal in (each for each in signals if each not in self._watched_signals):
+            signal.connect(self._on_stroke)
+        self._watched_signals = signals
 
     def _on_stroke(self, _: object = None) -> None:
         if self._is_blank:  # the first stroke enables Run without a delay
@@ -463,24 +481,6 @@ class ExtraInputs(QWidget):
             pixel_count = max(1, len(layer.data)) * prod(get_image_grid(self._image))
             return pixel_count <= _MAX_CHECKED_MASK_PIXELS
         return _is_small(layer, (Labels, Image), _MAX_CHECKED_MASK_PIXELS)
-
-    def _read_layer(self, layer: Any) -> Any:
-        """Return the pixels of a layer; shapes become a mask."""
-        if isinstance(layer, Shapes):
-            return rasterise_shapes(layer, self._image).any(0)
-        return get_full_resolution(layer)
-
-    def _describe_layer(self, layer: Any) -> ImageHeader:
-        if isinstance(layer, Shapes):
-            grid = get_image_grid(self._image)
-            return ImageHeader(name=layer.name, shape=grid, dtype="bool", axes="YX")
-        if isinstance(layer, Image):
-            return read_layer_header(layer)
-        data = get_full_resolution(layer)
-        shape = tuple(int(count) for count in data.shape)
-        return ImageHeader(
-            name=layer.name, shape=shape, dtype=np.dtype(data.dtype).name, axes=guess_axes(shape)
-        )
 
 
 def _is_result(layer: Layer) -> bool:
