@@ -309,3 +309,32 @@ def test_a_layer_without_a_place_is_taken_with_a_note(viewer, extra_inputs):
     viewer.add_image(np.zeros((8, 9)), name="again", scale=(100, 100), units="nm")
     extra_inputs.choose({"mask": "holes", "second": "again"})
     assert list_input_notes(extra_inputs, "second") == []
+
+
+def test_a_shape_on_a_frame_of_a_movie_marks_that_frame_only(viewer, extra_inputs):
+    movie = viewer.add_image(np.zeros((6, 16, 16)), name="cells", scale=(2, 1, 1))
+    extra_inputs.set_image(movie)
+    square = np.array([[2, 2], [2, 6], [6, 6], [6, 2]])
+    shapes = viewer.add_shapes([np.insert(square, 0, 3 * 2, axis=1)], name="scratch")
+    shapes.add_polygons(np.column_stack([[8, 8, 10, 10], square]))  # napari shows it on both
+    shapes.add_polygons(np.insert(square, 0, -9, axis=1))  # before the movie
+    extra_inputs.choose({"mask": "scratch"})
+    header, mask = extra_inputs.read_headers()["mask"], extra_inputs.read_pixels()["mask"]
+    assert header.shape == mask.shape == (6, 16, 16)
+    assert np.flatnonzero(mask.any((1, 2))).tolist() == [3, 4, 5]
+    assert [dict(note.facts) for note in header.notes] == [
+        {"name": "scratch", "count": 3, "total": 6}
+    ]
+    viewer.layers.remove("scratch")
+    viewer.add_shapes([square], name="flat")
+    extra_inputs.choose({"mask": "flat"})
+    assert extra_inputs.read_headers()["mask"].shape == (16, 16)
+    assert extra_inputs.read_pixels()["mask"].any()
+
+
+def test_a_shape_of_three_axes_marks_its_plane_in_all_frames_of_four(viewer, extra_inputs):
+    extra_inputs.set_image(viewer.add_image(np.zeros((2, 3, 16, 16)), name="cells"))
+    square = np.array([[1, 2, 2], [1, 2, 6], [1, 6, 6], [1, 6, 2]])
+    viewer.add_shapes([square], name="scratch")
+    mask = extra_inputs.read_pixels()["mask"]
+    assert np.argwhere(mask.any((2, 3))).tolist() == [[0, 1], [1, 1]]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image, Shapes
 
-from napari_dip.errors.notes import make_note
+from napari_dip.errors.notes import Note, make_note
 from napari_dip.io import ImageHeader, guess_axes
 from napari_dip.io.header import get_unit_symbol, split_pixel_sizes
 from napari_dip.io.reading import find_file_header
@@ -18,7 +18,6 @@ from napari_dip.io.reading import find_file_header
 if TYPE_CHECKING:
     from napari.layers import Layer
 
-    from napari_dip.errors.notes import Note
     from napari_dip.io import BoolArray, FloatArray
     from napari_dip.tasks import TaskInput
 
@@ -169,16 +168,65 @@ def rasterise_shapes(shapes: Shapes, image: Image | None) -> BoolArray:
 
 def locate_corners(shapes: Shapes, number: int, image: Image) -> FloatArray:
     """Return the corners of a shape in pixels of an image: (corners, 2), Y and X."""
-    # the last two axes are Y and X in both layers
-    world = [shapes.data_to_world(corner)[-image.ndim :] for corner in shapes.data[number]]
-    return np.array([image.world_to_data(corner)[-2:] for corner in world])
+    return _move_corners(shapes, shapes.data[number], image)[:, -2:]
+
+
+def _move_corners(shapes: Shapes, corners: FloatArray, image: Image) -> FloatArray:
+    """Return corners of a shape in pixels of an image; the last two axes of both are Y and X."""
+    world = [shapes.data_to_world(corner)[-image.ndim :] for corner in corners]
+    return np.array([image.world_to_data(corner) for corner in world])
+
+
+def rasterise_mask(shapes: Shapes, image: Image | None) -> BoolArray:
+    """Return a mask of the shapes of a layer on an image, of the shape by `get_mask_shape`."""
+    mask = np.zeros(get_mask_shape(shapes, image), bool)
+    for number, plane in enumerate(rasterise_shapes(shapes, image)):
+        is_stack = image is not None and mask.ndim > 2
+        mask[_find_planes(shapes, number, image) if is_stack else ()] |= plane
+    return mask
+
+
+def get_mask_shape(shapes: Shapes, image: Image | None) -> tuple[int, ...]:
+    """Return the shape of a mask: that of a stack, if shapes are drawn on its planes, or a plane.
+
+    Shapes with two axes hold for all planes, and those with more axes only where napari shows them.
+    """
+    grid = get_image_grid(image)
+    shape = grid if image is None else get_full_resolution(image).shape[: image.ndim]
+    is_stack = shapes.ndim > 2 and shapes.nshapes > 0 and shape[-2:] == grid
+    return tuple(map(int, shape)) if is_stack and prod(shape) > prod(grid) else grid
+
+
+def _find_planes(shapes: Shapes, number: int, image: Image) -> tuple[slice, ...]:
+    """Return the index of the planes of a stack on which napari shows a shape."""
+    corners = shapes.data[number]
+    _, first = np.unique(corners[:, :-2], axis=0, return_index=True)  # usually one, of many
+    planes = np.rint(_move_corners(shapes, corners[first], image)[:, :-2]).astype(int)
+    spans = zip(planes.min(0).clip(0), planes.max(0).clip(-1) + 1, strict=True)
+    common_count = max(0, image.ndim - shapes.ndim)  # axes along which the shapes hold everywhere
+    return tuple(
+        slice(None) if axis < common_count else slice(*map(int, span))
+        for axis, span in enumerate(spans)
+    )
+
+
+def _describe_mask(shapes: Shapes, image: Image | None) -> ImageHeader:
+    """Return a description of a mask of shapes, with a note on the planes of a stack it marks."""
+    shape, axes, notes = get_mask_shape(shapes, image), "YX", tuple[Note, ...]()
+    if image is not None and len(shape) > 2:
+        marked_planes = np.zeros(shape[:-2], bool)
+        for number in range(shapes.nshapes):
+            marked_planes[_find_planes(shapes, number, image)] = True
+        axes = read_layer_header(image).axes.replace("S", "")
+        facts = {"count": int(marked_planes.sum()), "total": marked_planes.size}
+        notes = (make_note("mask-shapes", name=shapes.name, **facts),)
+    return ImageHeader(name=shapes.name, shape=shape, dtype="bool", axes=axes, notes=notes)
 
 
 def read_input_header(item: TaskInput, layer: Any, image: Image | None) -> ImageHeader:
     """Return a description of a layer as an extra input of a task for an image."""
     if isinstance(layer, Shapes):
-        grid = get_image_grid(image)
-        return ImageHeader(name=layer.name, shape=grid, dtype="bool", axes="YX")
+        return _describe_mask(layer, image)
     if isinstance(layer, Image):
         header = read_layer_header(layer)
     else:
@@ -191,7 +239,7 @@ def read_input_header(item: TaskInput, layer: Any, image: Image | None) -> Image
 def read_input_pixels(layer: Any, image: Image | None) -> Any:
     """Return the pixels of a layer; shapes become a mask on the grid of the image."""
     if isinstance(layer, Shapes):
-        return rasterise_shapes(layer, image).any(0)
+        return rasterise_mask(layer, image)
     return get_full_resolution(layer)
 
 

@@ -39,6 +39,7 @@ from napari_dip.qt.shell.layer_headers import (
     find_layer_file_header,
     get_full_resolution,
     get_image_grid,
+    get_mask_shape,
     guess_layer_axes,
     is_misplaced,
     read_input_header,
@@ -448,14 +449,15 @@ class ExtraInputs(QWidget):
         self._watch_layers({})
 
     def _watch_layers(self, chosen_layers: dict[str, Any]) -> None:
-        """Keep the layers of the inputs; connect to their moves, and to strokes on small masks."""
+        """Keep the layers; connect to their moves, to strokes on small masks, and to all shapes."""
         self._last_layers = chosen_layers
         layers = chosen_layers.values()
         images = () if self._image is None else (self._image,)
         moves = ((layer, _PLACEMENT_EVENTS) for layer in (*images, *layers))
         strokes = (
             (mask, ("data", *_LABELS_EVENTS[: 3 * isinstance(mask, Labels)]))
-            for mask in filter(self._is_small_mask, layers)
+            for mask in layers
+            if isinstance(mask, Shapes) or self._is_small_mask(mask)
         )
         pairs = chain(moves, strokes)
         signals = [getattr(layer.events, name) for layer, names in pairs for name in names]
@@ -479,7 +481,8 @@ class ExtraInputs(QWidget):
         """Whether a layer can be a mask that is small enough to be checked with each plan."""
         if isinstance(layer, Shapes):
             pixel_count = max(1, len(layer.data)) * prod(get_image_grid(self._image))
-            return pixel_count <= _MAX_CHECKED_MASK_PIXELS
+            mask_pixel_count = prod(get_mask_shape(layer, self._image))
+            return max(pixel_count, mask_pixel_count) <= _MAX_CHECKED_MASK_PIXELS
         return _is_small(layer, (Labels, Image), _MAX_CHECKED_MASK_PIXELS)
 
 
