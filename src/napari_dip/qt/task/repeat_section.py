@@ -37,7 +37,7 @@ from napari_dip.qt.shell.dock_widget import (
     make_single_shot_timer,
     preserve_view,
 )
-from napari_dip.qt.shell.layer_headers import get_full_resolution, rasterise_shapes
+from napari_dip.qt.shell.layer_headers import get_full_resolution, rasterise_mask
 from napari_dip.qt.shell.napari_layers import METADATA_KEY, REGION, find_layer
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.run_bar import make_message_label
@@ -514,7 +514,8 @@ class RepeatSection(CollapsibleSection):
             if source_layer is None:
                 image = recorded["image"]["layer"]
                 raise RefusedError("repeat-unsaved", layer=image, result=result)
-            pixels, axes = rasterise_shapes(layer, source_layer).any(0), "YX"
+            pixels = rasterise_mask(layer, source_layer)
+            axes = guess_axes(pixels.shape)
         else:
             pixels = get_full_resolution(layer)
             axes = guess_axes(tuple(pixels.shape), rgb=bool(getattr(layer, "rgb", False)))
