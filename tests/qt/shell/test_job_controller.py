@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pytest
 from qtpy.QtCore import QObject
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import make_refusal
 from napari_dip.pipeline.progress import Event
+from napari_dip.qt.shell import job_controller
 from napari_dip.qt.shell.background_call import JobProgress
 from napari_dip.qt.shell.job_controller import (
     JobController,
@@ -191,3 +193,24 @@ def test_a_job_whose_dock_is_deleted_is_discarded(qtbot):
     fake_dock.parent.deleteLater()
     qtbot.waitUntil(lambda: bool(ends))
     assert ends == [Control.DISCARD]
+
+
+def test_a_waiting_job_reads_small_inputs_as_they_were(fake_dock, qtbot, monkeypatch):
+    monkeypatch.setattr(job_controller, "_MAX_COPIED_BYTES", 2 * 64)
+    fake_dock.jobs.start([request_of("first")])
+    other = FakeDock()
+    image, mask, large = np.zeros(8), np.zeros(8, bool), np.zeros(99)
+
+    def read(pixels, control):
+        yield JobProgress(event=Event(message="working"))
+        return {name: float(array[0]) for name, array in pixels.items()}
+
+    inputs = {"large": large, "image": image, "mask": mask}
+    request = JobRequest(kind="denoise", label="x", work=read, summary="", inputs=inputs)
+    other.jobs.start([request, request])
+    for array in inputs.values():
+        array[:] = 1
+    fake_dock.jobs.discard()
+    qtbot.waitUntil(lambda: not other.jobs.is_busy)
+    accepted = [text for text in other.progress if text.startswith("accept")]
+    assert accepted == ["accept {'large': 1.0, 'image': 0.0, 'mask': 0.0}"] * 2
