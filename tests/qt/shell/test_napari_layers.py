@@ -19,7 +19,11 @@ from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.restoration import Restoration
 from napari_dip.qt.shell.dock_widget import fit_view, preserve_view
 from napari_dip.qt.shell.job_controller import ResultTarget
-from napari_dip.qt.shell.layer_headers import get_full_resolution, read_layer_header
+from napari_dip.qt.shell.layer_headers import (
+    find_visible_bounds,
+    get_full_resolution,
+    read_layer_header,
+)
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     Preview,
@@ -494,3 +498,21 @@ def test_the_whole_image_of_a_region_is_recognised(viewer, result_layer, noisy):
     assert find_source_layer(viewer, region) is viewer.layers["cells"]
     viewer.layers["cells"].data = noisy[::-1]
     assert find_source_layer(viewer, region) is None
+
+
+@pytest.mark.parametrize("multiscale", [False, True])
+def test_what_is_in_view_follows_camera_and_canvas(multiscale):
+    viewer, pixels = ViewerModel(), np.zeros((2, 80, 60))
+    place = {"scale": (1, 0.5, 0.5), "translate": (0, 10, 20)}
+    data = [pixels, pixels[:, ::2, ::2]] if multiscale else pixels
+    image = viewer.add_image(data, multiscale=multiscale, **place)
+    viewer.canvas.size = (40, 20)
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (10 + 15, 20 + 5), 4
+    assert find_visible_bounds(viewer, image) == (20.5, 5.5, 40.5, 15.5)
+    viewer.scene.camera.center = (10, 20)  # the corner of the image
+    assert find_visible_bounds(viewer, image) == (0, 0, 10.5, 5.5)
+    viewer.scene.camera.center = (-90, 20)
+    assert find_visible_bounds(viewer, image) == (0, 0, np.inf, np.inf)
+    viewer.dims.order = (0, 2, 1)  # resets the view
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (20 + 5, 10 + 15), 4
+    assert find_visible_bounds(viewer, image) == (25.5, 0.5, 35.5, 20.5)

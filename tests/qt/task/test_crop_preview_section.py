@@ -188,6 +188,7 @@ def test_previews_of_another_task_are_not_offered(driver, noisy):
 
 def test_discarding_a_comparison_runs_no_further_preset(large_image):
     large_image.set(prior="random-input", max_iterations="100000")
+    draw_rectangle(large_image, 40, 16, 104, 80)
     large_image.press(large_image.dock.crop_preview.compare_button)
     large_image.wait_for_fit()
     assert large_image.dock.plan_label.text().startswith(
@@ -196,7 +197,7 @@ def test_discarding_a_comparison_runs_no_further_preset(large_image):
     large_image.press(large_image.dock.run_bar.discard_button)
     assert not large_image.dock.is_busy
     large_image.qtbot.wait(200)
-    assert not large_image.dock.is_busy and large_image.names == ["cells"]
+    assert not large_image.dock.is_busy and large_image.names == ["cells", "region"]
 
 
 def test_what_is_in_view_is_the_region_without_a_drawing(large_image):

@@ -17,6 +17,7 @@ from napari_dip.io.reading import find_file_header
 
 if TYPE_CHECKING:
     from napari.layers import Layer
+    from napari.viewer import Viewer
 
     from napari_dip.io import BoolArray, FloatArray
     from napari_dip.tasks import TaskInput
@@ -28,6 +29,8 @@ COLOUR_COUNT = 3
 _MAX_FILE_PLANES = 1_000
 #: Largest distance between a pixel of an image and that of a layer on it, in pixels of the image.
 _MAX_PLACEMENT_ERROR = 0.5
+#: Fewest rows and columns that count as a visible part of an image.
+_MIN_VISIBLE_PIXELS = 2
 #: How sizes along the axes of a file are told.
 _PIXELS = "pixels of {}"
 _SIZE_PHRASES = {"T": "frames every {}", "Z": "planes {} apart", "Y": _PIXELS, "X": _PIXELS}
@@ -284,13 +287,20 @@ def get_image_grid(image: Image | None) -> tuple[int, int]:
     return (0, 0) if image is None else read_layer_header(image).grid
 
 
-def find_visible_bounds(image: Image) -> tuple[float, float, float, float]:
-    """Return top, left, bottom, right of the visible part; all of it before the first drawing."""
-    downsampling = np.ones(image.ndim)
-    if image.multiscale:
-        downsampling = np.asarray(image.downsample_factors[image.data_level])[: image.ndim]
-    corners = np.asarray(image.corner_pixels, float) * downsampling
-    (top, left), (bottom, right) = corners[0, -2:], corners[1, -2:] + downsampling[-2:]
-    if bottom - top < 2 or right - left < 2:
+def find_visible_bounds(viewer: Viewer, image: Image) -> tuple[float, float, float, float]:
+    """Return top, left, bottom, right of the visible part of an image, in pixels from its corner.
+
+    All of it, if fewer than two rows or columns are visible. napari's `corner_pixels` are not used:
+    of a multiscale image they are those of the part that is loaded.
+    """
+    camera, axes = viewer.scene.camera, list(viewer.dims.displayed[-2:])
+    half = np.array(viewer.canvas.viewbox_size(viewer.layers)) / camera.zoom / 2
+    points = np.tile(np.array(viewer.dims.point, float), (4, 1))
+    points[:, axes] = camera.center[-2:] + half * [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+    # the centre of a pixel is half a pixel from its corner
+    corners = np.array([image.world_to_data(point)[-2:] for point in points]) + 0.5
+    bounds = np.clip([corners.min(0), corners.max(0)], 0, get_image_grid(image))
+    if (bounds[1] - bounds[0] < _MIN_VISIBLE_PIXELS).any():
         return 0.0, 0.0, np.inf, np.inf
-    return float(top), float(left), float(bottom), float(right)
+    top, left, bottom, right = bounds.ravel().tolist()
+    return top, left, bottom, right

@@ -106,7 +106,7 @@ def find_region(
     is_merged : bool
         Whether the result is merged into an earlier one.
     """
-    box = find_visible_bounds(image) if shapes is None else find_shape_bounds(shapes, image)
+    box = find_visible_bounds(viewer, image) if shapes is None else find_shape_bounds(shapes, image)
     point = image.world_to_data(viewer.dims.point[-image.ndim :])
     pairs = zip(point, plan.header.shape, strict=False)
     position = [int(np.clip(round(coordinate), 0, count - 1)) for coordinate, count in pairs]
@@ -383,7 +383,7 @@ class CropPreviewSection(CollapsibleSection):
         image = self._image_chooser.get_layer()
         if self._is_busy or image is None or self.grid.is_active:
             return
-        bounds = (*find_visible_bounds(image), *self._viewer.dims.current_step)
+        bounds = (*find_visible_bounds(self._viewer, image), *self._viewer.dims.current_step)
         if bounds == self._last_bounds:
             return
         self._last_bounds = bounds
