@@ -41,7 +41,7 @@ from napari_dip.scale.batch.records import (
 from napari_dip.scale.batch.restore_file import restore_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from napari_dip.engine.fit.stopping import PollControl
@@ -342,7 +342,9 @@ def _lock_batch_folder(plan: BatchPlan) -> Iterator[None]:
         yield
 
 
-def summarise_batch_plan(plan: BatchPlan, workers: int | None = None) -> str:
+def summarise_batch_plan(
+    plan: BatchPlan, workers: int | None = None, refused_sources: Collection[Path] = ()
+) -> str:
     """Summarise a plan: number of files to restore, finished and refused, and maximum time.
 
     Parameters
@@ -350,14 +352,18 @@ def summarise_batch_plan(plan: BatchPlan, workers: int | None = None) -> str:
     plan : BatchPlan
     workers : int or None
         Number of worker processes; None: this process alone.
+    refused_sources : collection of Path
+        Files whose pixels were refused, in addition to those whose headers are.
     """
-    restorable_count = len(plan.jobs) - len(plan.refused_files)
-    plans = find_remaining_plans(plan).values()
+    refused = {source for source, _ in plan.refused_files}.union(refused_sources)
+    restorable_count = len(plan.jobs) - len(refused)
+    remaining = find_remaining_plans(plan).items()
+    plans = [each for number, each in remaining if plan.jobs[number - 1].source not in refused]
     clauses = [f"{len(plan.jobs)} file{'s' * (len(plan.jobs) != 1)}"]
     if restorable_count > len(plans):
         clauses.append(f"{restorable_count - len(plans)} done")
-    if plan.refused_files:
-        clauses.append(f"{len(plan.refused_files)} refused")
+    if refused:
+        clauses.append(f"{len(refused)} refused")
     worker_text = "" if workers is None else f" by {workers} worker{'s' * (workers > 1)}"
     parallel_count = max(1, min(workers or 1, len(plans)))
     seconds = sum(remaining_plan.seconds for remaining_plan in plans) / parallel_count

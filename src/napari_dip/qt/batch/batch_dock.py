@@ -53,7 +53,7 @@ from napari_dip.tasks import TASKS
 from napari_dip.tasks.network_import.loading import LIST_ALL, refuse_unlisted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Collection, Generator, Mapping
 
     import napari.viewer
     from qtpy.QtGui import QDragEnterEvent, QDropEvent
@@ -117,7 +117,13 @@ class BatchPlanView:
 
 
 def read_batch(
-    recipe: Recipe, inputs: tuple[str, ...], folder: str, *, process_count: int, **options: Any
+    recipe: Recipe,
+    inputs: tuple[str, ...],
+    folder: str,
+    *,
+    process_count: int,
+    refused_sources: Collection[Path] = (),
+    **options: Any,
 ) -> BatchPlanView:
     """Read the headers of a batch; raise `RefusedError` if the whole batch cannot be restored.
 
@@ -130,6 +136,8 @@ def read_batch(
         The folder for the results; a batch in it is resumed.
     process_count : int
         Number of parallel processes.
+    refused_sources : collection of Path
+        Files that the last batch refused, for the summary; they are tried again.
     options
         As for `plan_batch`.
     """
@@ -141,7 +149,9 @@ def read_batch(
     return BatchPlanView(
         plan=plan,
         rows=make_file_rows(plan),
-        summary=summarise_batch_plan(plan, process_count if process_count > 1 else None),
+        summary=summarise_batch_plan(
+            plan, process_count if process_count > 1 else None, refused_sources
+        ),
         process_count=process_count,
         reread=partial(read_batch, recipe, inputs, folder, process_count=process_count, **options),
     )
@@ -379,6 +389,9 @@ class BatchDock(QWidget):
             self.files_edit.get_inputs(),
             folder,
             process_count=self.options.process_spin_box.value(),
+            refused_sources={
+                row.source for row in self._last_rows.values() if row.state == "refused"
+            },
             machine=get_allowed_machine(),
             extra_paths=self.recipe_chooser.get_extra_paths(),
             axes=self.options.axes_edit.text().strip().upper() or None,
