@@ -199,35 +199,33 @@ def test_what_the_pilot_has_smoothed_away_comes_back_where_it_returns() -> None:
     )
 
 
-def test_noise_that_neighbours_share_does_not_guide(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_that_neighbours_share_does_not_guide() -> None:
     measured = make_noisy(draw_truth(32, 32))
     pilot, mask = average_3x3(measured), torch.ones(1, 1, 32, 32)
     answers: dict[bool, list[torch.Tensor]] = {}
     for shared in (True, False):
         correlation = ((0.3, 0.0), (0.3, 0.0)) if shared else None
         for weights in (module.MIN_GUIDE_WEIGHTS, (0.9, 0.9)):
-            with monkeypatch.context() as patch:
-                patch.setattr(module, "MIN_GUIDE_WEIGHTS", weights)
-                answer = refine_by_nl_bayes(
-                    make_noise_variance(), measured, pilot, mask, correlation
-                ).mean
-            answers.setdefault(shared, []).append(answer)
+            answer = refine_by_nl_bayes(
+                make_noise_variance(), measured, pilot, mask, correlation, min_guide_weights=weights
+            )
+            answers.setdefault(shared, []).append(answer.mean)
     assert torch.equal(*answers[True])
     assert not torch.equal(*answers[False])
 
 
-def test_a_pilot_that_knows_more_than_the_measurement_guides_alone() -> None:
+def test_a_pilot_that_knows_more_than_the_measurement_guides_most() -> None:
     measured, mask = make_noisy(draw_truth()), torch.ones(1, 1, 64, 72)
     pilot = draw_truth() + 0.1 * (make_noisy(draw_truth(), seed=1) - draw_truth())
-    guided, alone = (
+    guided, trusted = (
         measure_error(
             refine_by_nl_bayes(
-                make_noise_variance(), measured, pilot, mask, uses_pilot_only=informed
+                make_noise_variance(), measured, pilot, mask, min_guide_weights=weights
             ).mean
         )
-        for informed in (False, True)
+        for weights in (module.MIN_GUIDE_WEIGHTS, module.NO_GUIDE_WEIGHTS)
     )
-    assert alone < 0.95 * guided
+    assert trusted < 0.95 * guided
 
 
 def test_a_photon_in_the_dark_that_the_pilot_follows_leaves_no_hole() -> None:
@@ -287,11 +285,13 @@ def test_the_number_of_threads_changes_no_refined_pixel() -> None:
     assert torch.equal(*images)
 
 
-def test_what_a_first_filter_brings_out_guides_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_first_filter_brings_out_guides_the_second() -> None:
     measured, mask = make_noisy(draw_truth()), torch.ones(1, 1, 64, 72)
     errors = []
     for weights in (module.MIN_GUIDE_WEIGHTS, module.MIN_GUIDE_WEIGHTS[:1]):
-        monkeypatch.setattr(module, "MIN_GUIDE_WEIGHTS", weights)
-        filtered = refine_by_nl_bayes(make_noise_variance(), measured, average_3x3(measured), mask)
+        pilot = average_3x3(measured)
+        filtered = refine_by_nl_bayes(
+            make_noise_variance(), measured, pilot, mask, min_guide_weights=weights
+        )
         errors.append(measure_error(filtered.mean))
     assert errors[0] < 0.99 * errors[1]

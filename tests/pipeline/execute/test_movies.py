@@ -286,3 +286,18 @@ def test_a_long_movie_says_where_it_begins_anew() -> None:
     assert start_notes(70, "ZYX", stacks="planes") == start_notes(70) == ()
     (note,) = start_notes(40, "ZYX", stacks="planes", series_training="warm-start")
     assert "at planes 1 and 21." in str(note)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_frames_of_a_running_mean_are_no_inputs_of_each_other(width: int) -> None:
+    rng = np.random.default_rng(0)
+    shots = data.camera()[100:164, 100:164] + rng.normal(0, 10, (8, 64, 64))
+    windows = np.lib.stride_tricks.sliding_window_view(shots, width, 0)
+    frames = windows.mean(-1, dtype=np.float32)
+    image = calibrate_image(plan_for(frames, "TYX"), {"image": frames})
+    codes = {note.code for note in image.calibration.notes}
+    assert ("frames-share-noise" in codes) == (width > 1)
+    units = [unit for unit in image.run_plan.units if unit.neighbours]
+    provider = NeighbourFrameProvider(ResultMerger(image))
+    frames_of_unit = provider.get_neighbour_frames(units[0], image.run_plan.fit_config.prior_key)
+    assert (frames_of_unit.neighbours is None) == (width > 1)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from napari_dip.engine.constants import MAD_TO_STD, TUKEY_SIGMAS
 from napari_dip.engine.noise import compute_intercept
@@ -33,6 +34,10 @@ MIN_NOISE_FRACTION = 0.1
 #: Least range of brightnesses of flat frames, in units of the highest, that tells a gain without
 #: dark frames: with 0.2, as of a lamp that falls off, gains were 1.5 to 2.6 times off.
 MIN_BRIGHTNESS_RANGE = 0.5
+#: Side in pixels of the blocks in which successive frames are compared.
+FRAME_BLOCK_SIDE = 16
+#: Share of the blocks, of least correlation, in which no structure makes frames alike.
+UNLIKE_BLOCK_FRACTION = 0.2
 #: Share of the pixels that is left out at each end for the spread of a single dark frame.
 _TAIL_FRACTION = 0.1587
 
@@ -228,3 +233,28 @@ def measure_photon_transfer(frames: Tensor, dark: DarkLevel | None) -> tuple[flo
     gain = float((variances - dark.read_noise**2).sum() / signal.sum().clamp(min=1e-300))
     gain = max(gain, 0.0)
     return gain, compute_intercept(gain, dark.offset, dark.read_noise**2)
+
+
+def measure_shared_noise(frames: Tensor) -> float:
+    """Return the correlation of the noise of successive frames, at least 0: their mean over pairs.
+
+    It is that of diagonal differences, in the blocks where it is lowest: structure that stays
+    raises it elsewhere.
+
+    Parameters
+    ----------
+    frames : Tensor
+        (T, Y, X), two or more.
+    """
+    if min(frames.shape[1:]) <= FRAME_BLOCK_SIDE:
+        return 0.0
+    top, bottom = frames[:, :-1].double(), frames[:, 1:].double()
+    differences = top[..., :-1] - top[..., 1:] - bottom[..., :-1] + bottom[..., 1:]
+    first, second = differences[:-1], differences[1:]
+    products, *powers = (
+        avg_pool2d(pair[:, None], FRAME_BLOCK_SIDE).flatten(1)
+        for pair in (first * second, first.square(), second.square())
+    )
+    scales = (powers[0] * powers[1]).sqrt()
+    correlations = torch.where(scales > 0, products / scales.clamp(min=1e-300), 0.0)
+    return float(correlations.quantile(UNLIKE_BLOCK_FRACTION, 1).clamp(min=0).mean())

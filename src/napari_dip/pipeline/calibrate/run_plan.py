@@ -71,6 +71,11 @@ FEW_PHOTONS_PER_PIXEL = 0.6
 MAX_SMOOTH_HOLE_FRACTION = 0.1
 #: Reason in the report why the prior is that of images without holes.
 FILLED_REASON = "the noise is a colour camera's, so the holes were filled smoothly before the fit"
+#: Maximum correlation of the noise of successive frames that are inputs of each other: at most 0.11
+#: in 16 stacks and movies with noise, 0.4 in one without; 0.37 and more after a running mean of 3.
+MAX_FRAME_CORRELATION = 0.3
+#: Maximum number of frames whose noise is compared; their noise is of one detector.
+MAX_COMPARED_FRAMES = 16
 #: Reasons of noise that cannot be told from structure.
 STRUCTURE_REASONS = (
     UnreliableReason.TEXTURE,
@@ -133,6 +138,9 @@ def calibrate_image(
     calibration = find_hidden_compression(plan, calibration, stack)
     calibration, stack = _calibrate_levelled(plan, run_inputs, calibration) or (calibration, stack)
     inspection, layout = run_inputs.inspection, run_inputs.layout
+    if _shares_frame_noise(get_task_plan(plan, layout), calibration, stack):
+        notes = (*calibration.notes, make_note("frames-share-noise"))
+        calibration = replace(calibration, shares_frame_noise=True, notes=notes)
     return CalibratedImage(
         run_plan=make_run_plan(plan, inspection, calibration, layout=layout, network=network),
         calibration=calibration,
@@ -172,6 +180,21 @@ def _calibrate_filled(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float
     if calibration.camera_noise is None or calibration.half_resolution is None:
         return None
     return replace(calibration, measured_mask=mask), stack
+
+
+def _shares_frame_noise(task_plan: TaskPlan, calibration: Calibration, stack: Float32Array) -> bool:
+    """Return whether frames or planes of (N, C, Y, X) would tell a network each other's noise."""
+    is_series = stack.ndim == 4 and len(stack) > 1 and calibration.measured_mask is None
+    is_series &= not calibration.empty_items
+    if not (is_series and task_plan.uses_neighbouring_frames and calibration.varied_channels):
+        return False
+    import torch
+
+    from napari_dip.engine.noise.repeated_exposure import measure_shared_noise
+
+    planes = torch.from_numpy(stack[:MAX_COMPARED_FRAMES])
+    shares = [measure_shared_noise(planes[:, c]) for c in calibration.varied_channels]
+    return max(shares) > MAX_FRAME_CORRELATION
 
 
 def _calibrate_levelled(
@@ -322,6 +345,8 @@ def make_run_plan(
     """
     layout, notes = layout or plan.layout, plan.notes
     task_plan = get_task_plan(plan, layout)
+    if calibration.shares_frame_noise:
+        task_plan = replace(task_plan, uses_neighbouring_frames=False)
     if layout != plan.layout:
         notes = (*notes, make_note("planes-together", axis=layout.grid_axes[0]))
     prior_key, prior_reason = _choose_prior(

@@ -161,6 +161,8 @@ class Calibration:
     empty_planes : ndarray or None
         (N, C, *depth), True for planes of one value among others, such as lost frames; None if
         there are none.
+    shares_frame_noise : bool
+        Whether successive frames or planes have noise in common, as after a running mean.
     """
 
     intensity_offset: tuple[float, ...]
@@ -181,6 +183,7 @@ class Calibration:
     item_calibrations: tuple[Calibration, ...] = ()
     camera_correction: CameraCorrection | None = None
     empty_planes: BoolArray | None = None
+    shares_frame_noise: bool = False
 
     def select_extra_inputs(self, task_spec: TaskSpec, item: int) -> dict[str, Float32Array]:
         """Return the extra inputs of one item; of those with items, the entry of it or for all."""

@@ -350,7 +350,11 @@ def _refine_plane(
         restore_significant_spots,
     )
     from napari_dip.engine.priors.r2r import estimate_count_skewness
-    from napari_dip.engine.refinement import refine_by_nl_bayes
+    from napari_dip.engine.refinement import (
+        MIN_GUIDE_WEIGHTS,
+        NO_GUIDE_WEIGHTS,
+        refine_by_nl_bayes,
+    )
 
     correlation = fit_input.noise.correlation
     has_neighbours = fit_input.neighbouring_frames is not None
@@ -363,7 +367,7 @@ def _refine_plane(
         guide.mean,
         weights,
         correlation,
-        uses_pilot_only=has_neighbours,
+        min_guide_weights=NO_GUIDE_WEIGHTS if has_neighbours else MIN_GUIDE_WEIGHTS,
         uses_sparse_groups=fit_input.refines_sparse_groups,
     )
     if correlation is not None or has_neighbours:
