@@ -56,7 +56,7 @@ MATCHING_MEASUREMENT_WEIGHT = 0.25
 #: Least share in a group's pilot of the hard-thresholded measurement, and of a first filtered image
 #: in what these two give. Both shares grow to 1 with the network's error (docs/constants.md).
 MIN_GUIDE_WEIGHTS = 0.3, 0.5
-#: The same where the pilot knows neighbouring frames: ten movies and stacks gain 0.32 dB over no
+#: Least shares if the pilot knows neighbouring frames: ten movies and stacks gain 0.32 dB over no
 #: other pilots with `instant`, 0.03 with `fast`. With the shares above, two of them lose 0.6 dB.
 NO_GUIDE_WEIGHTS = 0.0, 0.0
 #: Network's error, in noise variances, at which half of that range is reached (docs/constants.md).
