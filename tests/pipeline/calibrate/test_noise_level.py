@@ -1,4 +1,4 @@
-"""Noise that differs from place to place is measured in the image divided by its level."""
+"""Noise that differs in place or time is measured in the image divided by its level."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from skimage import data
 import napari_dip as dip
 from napari_dip.engine.noise.consistency_checks import compare_noise_spectra
 from napari_dip.pipeline.assess.methods_section import write_methods_section
+from napari_dip.pipeline.calibrate.channel_noise import measure_single_exposure
+from napari_dip.pipeline.calibrate.run_plan import measure_frame_spread
+from napari_dip.tasks.base import NoiseSettings
 from napari_dip.tasks.noise_models.camera_correction import (
     build_level_correction,
     measure_noise_level,
@@ -61,7 +64,7 @@ def test_only_the_channel_in_doubt_is_divided():
     photons, _ = make_photons()
     stack = np.stack([photons, subtract_background(photons)]).astype(np.float32)
     correction = build_level_correction(stack[None], [1])
-    assert np.all(correction.factor[0] == 1) and np.ptp(correction.factor[1]) > 0.3
+    assert np.all(correction.factor[0, 0] == 1) and np.ptp(correction.factor[0, 1]) > 0.3
     assert np.allclose(correction.undo(correction.correct(stack[None])), stack, atol=1e-4)
 
 
@@ -82,3 +85,32 @@ def test_texture_is_coarser_where_it_is_stronger_and_noise_is_not(texture, is_co
 
 def test_a_plane_without_noise_has_no_level():
     assert measure_noise_level(np.zeros((64, 64), np.float32)) is None
+
+
+def make_bleached_movie() -> tuple[np.ndarray, np.ndarray]:
+    """A movie whose bleaching was corrected, with noise of its own in each frame, and its light."""
+    _, light = make_photons()
+    left = np.exp(-np.arange(6) / 3)[:, None, None]
+    photons = np.random.default_rng(0).poisson(light[:96, :96] * left)
+    return (photons / left).astype(np.float32), np.broadcast_to(light[:96, :96], photons.shape)
+
+
+def test_noise_that_grows_from_frame_to_frame_is_removed():
+    movie, light = make_bleached_movie()
+    result = dip.denoise(movie, preset="instant", axes="TYX", threads=1)
+    assert "noise-levelled" in list_note_codes(result)
+    best_gaussian = min(
+        rms(gaussian_filter(movie, (0, width, width)) - light) for width in (1, 1.5, 2, 3)
+    )
+    assert rms(result.image - light) < best_gaussian
+    assert result.uncertainty[-1].mean() > 1.5 * result.uncertainty[0].mean()
+    assert np.allclose(result.image + result.residual, movie, atol=1e-3)
+
+
+def test_frames_of_one_noise_are_not_divided():
+    movie = np.stack([make_photons(seed)[0][:96, :96] for seed in range(4)]).astype(np.float32)
+    estimate = measure_single_exposure(movie, None, 0.0, NoiseSettings(), is_series=True)
+    assert measure_frame_spread(movie, estimate) < 1.3
+    bleached, _ = make_bleached_movie()
+    estimate = measure_single_exposure(bleached, None, 0.0, NoiseSettings(), is_series=True)
+    assert measure_frame_spread(bleached, estimate) > 2

@@ -111,6 +111,19 @@ def test_of_a_movie_one_frame_is_tried(image):
     assert preview.image.shape == (1, 64, 120)
 
 
+def test_a_frame_of_a_movie_whose_noise_grows_is_tried_in_its_own_values(image):
+    left = np.exp(-np.arange(6) / 3)[:, None, None]
+    light = 1 + 40 * np.broadcast_to(image, (6, *image.shape)) / image.max()
+    movie = (np.random.default_rng(0).poisson(light * left) / left).astype(np.float32)
+    plan = make_task_plan("denoise", movie)
+    region = make_crop_region(plan.header, plan.layout, (16, 16, 80, 80), (4, 50, 50))
+    preview = run_preview(plan, region, image=movie)
+    assert "noise-levelled" in {note["code"] for note in preview.report["note_codes"]}
+    crop = movie[4:5, 16:80, 16:80]
+    assert preview.image.mean() == pytest.approx(crop.mean(), rel=0.05)
+    np.testing.assert_allclose(preview.image + preview.residual, crop, atol=1e-3)
+
+
 def test_a_region_outside_of_the_image_is_refused_before_work_begins(image):
     plan = make_task_plan("denoise", image)
     region = make_crop_region(plan.header, plan.layout, (200, 200, 300, 300), (0, 0))

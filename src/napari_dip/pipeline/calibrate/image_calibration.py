@@ -120,7 +120,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
     if inputs.repeated_exposure is not None:
         repeated = fill_pixels(task_spec, inputs.repeated_exposure, outlier_limits)
         inputs = replace(inputs, repeated_exposure=repeated.stack)
-    may_halve = task_plan.uses_half_resolution and may_be_halved(plan, inputs)
+    may_halve = task_plan.uses_half_resolution and _may_be_halved(plan, inputs)
     noise, half_resolution, camera_noise, repeated_exposure = _measure_noise(
         task_plan, inputs, stack, constant_channels, may_halve=may_halve, is_tiled=bool(plan.tiles)
     )
@@ -297,7 +297,7 @@ def _measure_noise(
     return _MeasuredNoise(noise, half_resolution, camera_noise, repeated_exposure)
 
 
-def may_be_halved(plan: Plan, inputs: RunInputs) -> bool:
+def _may_be_halved(plan: Plan, inputs: RunInputs) -> bool:
     """Return whether all is measured, once and equally well, in one plane or in planes of tiles."""
     correction, tiles = inputs.camera_correction, plan.tiles
     return (

@@ -308,7 +308,6 @@ def _crop_image(
         measured_mask = None if measured_mask.all() else measured_mask
     if repeated_exposure is not None:
         repeated_exposure = replace(repeated_exposure, stack=crop(repeated_exposure.stack))
-    rows, columns = (region.get_span(axis, axes) for axis in "YX")
     (top, bottom), (left, right) = (
         (region.inner_spans or region.spans)[axes.index(axis)] for axis in "YX"
     )
@@ -325,7 +324,7 @@ def _crop_image(
         repeated_exposure=repeated_exposure,
         camera_correction=None
         if calibration.camera_correction is None
-        else calibration.camera_correction.crop((rows, columns)),
+        else calibration.camera_correction.crop(crop),
         notes=(*calibration.notes, make_note(note_code, **edges)),
         empty_planes=None if calibration.empty_planes is None else find_empty_planes(stack),
     )

@@ -155,7 +155,8 @@ def _crop_training_region(
     if repeated_exposure is not None:
         repeated_exposure = replace(repeated_exposure, stack=crop(repeated_exposure.stack))
     if camera_correction is not None and training_region.size:
-        camera_correction = camera_correction.crop(_make_region_slices(training_region)[-2:])
+        rows, columns = _make_region_slices(training_region)[-2:]
+        camera_correction = camera_correction.crop(lambda pixels: pixels[..., rows, columns])
     if half_resolution is not None:
         half_resolution = replace(half_resolution, stack=crop(half_resolution.stack, 2))
     calibration = replace(

@@ -18,7 +18,7 @@ from napari_dip.errors.templates import format_sizes
 from napari_dip.tasks.base import load_input
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -51,7 +51,7 @@ class CameraCorrection:
     Attributes
     ----------
     factor, shift : ndarray
-        (Y, X) or (C, Y, X) float32.
+        (Y, X) or (N, C, Y, X) float32.
     median_variance : float
         Read-noise variance of the median pixel, in squared units of the image; 0 without a noise
         map.
@@ -75,11 +75,10 @@ class CameraCorrection:
         """Undo `correct`."""
         return (stack - self.shift) / self.factor
 
-    def crop(self, slices: tuple[slice, ...]) -> CameraCorrection:
-        """Crop the maps to a rectangle of the image's plane."""
-        excess = None if self.excess_variance is None else self.excess_variance[slices]
-        rows, columns = slices[-2:]
-        factor, shift = (values[..., rows, columns] for values in (self.factor, self.shift))
+    def crop(self, crop: Callable[[Float32Array], Float32Array]) -> CameraCorrection:
+        """Crop all maps by a function."""
+        excess = None if self.excess_variance is None else crop(self.excess_variance)
+        factor, shift = crop(self.factor), crop(self.shift)
         return replace(self, factor=factor, shift=shift, excess_variance=excess)
 
     def suppress_hot_pixels(self, stack: Float32Array) -> Float32Array:
@@ -228,32 +227,33 @@ def build_level_correction(stack: Float32Array, channels: Sequence[int]) -> Came
     Parameters
     ----------
     stack : ndarray
-        (1, C, Y, X).
+        (N, C, Y, X).
     channels : sequence of int
-        Channels whose noise differs from place to place.
+        Channels whose noise differs from place to place, or from frame to frame.
     """
-    factor = np.ones(stack.shape[1:], np.float32)
+    factor = np.ones(stack.shape, np.float32)
     for channel in channels:
-        level = measure_noise_level(stack[0, channel])
+        level = measure_noise_level(stack[:, channel])
         if level is None:
             return None
-        factor[channel] = np.reciprocal(level)
-    mean = stack[0].mean((-2, -1), keepdims=True, dtype=np.float64)
+        factor[:, channel] = np.reciprocal(level)
+    mean = stack.mean((0, -2, -1), keepdims=True, dtype=np.float64)
     shift = np.asarray(mean * (1 - factor), np.float32)
     return CameraCorrection(factor=factor, shift=shift, is_undone=True)
 
 
-def measure_noise_level(plane: Float32Array) -> Float32Array | None:
-    """Return the level of the noise at each pixel of (Y, X), with an RMS of 1; None without noise.
+def measure_noise_level(planes: Float32Array) -> Float32Array | None:
+    """Return the level of the noise at each pixel of (..., Y, X), its RMS 1; None without noise.
 
     It is measured at the finest frequencies around each pixel, so sharp edges raise it.
     """
     from scipy import ndimage
 
-    fine = plane.astype(np.float64)
-    for axis in (0, 1):
+    fine = planes.astype(np.float64)
+    for axis in (-2, -1):
         fine = ndimage.correlate1d(fine, FINEST_WEIGHTS, axis, mode="reflect")
-    variance = ndimage.gaussian_filter(fine**2, LEVEL_WINDOW_SIGMA, mode="reflect")
+    sigmas = (0,) * (planes.ndim - 2) + (LEVEL_WINDOW_SIGMA,) * 2
+    variance = ndimage.gaussian_filter(fine**2, sigmas, mode="reflect")
     minimum = MIN_LEVEL_VARIANCE_FRACTION * float(np.median(variance))
     if minimum <= 0:
         return None
