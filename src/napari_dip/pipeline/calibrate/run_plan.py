@@ -212,19 +212,21 @@ def _calibrate_levelled(
     whose bleaching was corrected grows from frame to frame.
     """
     task_plan, stack = get_task_plan(plan, inputs.layout), inputs.stack
-    doubted = [
-        c
-        for c in calibration.varied_channels
-        if _may_differ_by_place(calibration.noise[c])
-        or measure_frame_spread(stack[:, c], calibration.noise[c]) > MAX_FRAME_SPREAD
-    ]
     is_automatic = task_plan.noise_settings == NoiseSettings() and not plan.tiles
     is_automatic &= plan.recipe.task.spec.reports_unreliable_noise and not task_plan.joint_channels
     others = (inputs.repeated_exposure, inputs.measured_mask, inputs.camera_correction)
     is_plain = all(each is None for each in (*others, calibration.half_resolution))
     is_plain &= calibration.noise_model != JPEG.key and not calibration.empty_items
     is_plain &= stack.ndim == 4 and min(stack.shape[-2:]) >= MIN_HALVED_SIDE
-    if not (doubted and is_automatic and is_plain) or stack.nbytes > MAX_LEVELLED_BYTES:
+    if not (is_automatic and is_plain) or stack.nbytes > MAX_LEVELLED_BYTES:
+        return None
+    doubted = [
+        c
+        for c in calibration.varied_channels
+        if _may_differ_by_place(calibration.noise[c])
+        or measure_frame_spread(stack[:, c], calibration.noise[c]) > MAX_FRAME_SPREAD
+    ]
+    if not doubted:
         return None
     correction = build_level_correction(stack, doubted)
     middle = len(stack) // 2
