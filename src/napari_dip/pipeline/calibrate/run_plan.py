@@ -302,13 +302,13 @@ def _is_doubtful(noise: NoiseEstimate, before: NoiseEstimate, *, is_series: bool
     White noise with heavy tails is known, and white noise off its line is better than what looked
     like texture: the fit measures both again. In a series, cautions of before may stay.
     """
-    known: list[UnreliableReason | None] = [None]
+    accepted: list[UnreliableReason | None] = [None]
     if max(noise.along_y[0], noise.along_x[0]) < MAX_WHITE_CORRELATION:
-        known.append(UnreliableReason.HEAVY_TAILS)
+        accepted.append(UnreliableReason.HEAVY_TAILS)
         if before.unreliable_reason in STRUCTURE_REASONS:
-            known.append(UnreliableReason.OFF_VARIANCE_MODEL)
+            accepted.append(UnreliableReason.OFF_VARIANCE_MODEL)
     may_stay = is_series and noise.caution is before.caution
-    return noise.unreliable_reason not in known or (
+    return noise.unreliable_reason not in accepted or (
         noise.caution in LEVELLED_DOUBTS and not may_stay
     )
 
