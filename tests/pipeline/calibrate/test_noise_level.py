@@ -90,9 +90,9 @@ def test_a_plane_without_noise_has_no_level():
 def make_bleached_movie() -> tuple[np.ndarray, np.ndarray]:
     """A movie whose bleaching was corrected, with noise of its own in each frame, and its light."""
     _, light = make_photons()
-    left = np.exp(-np.arange(6) / 3)[:, None, None]
-    photons = np.random.default_rng(0).poisson(light[:96, :96] * left)
-    return (photons / left).astype(np.float32), np.broadcast_to(light[:96, :96], photons.shape)
+    remaining = np.exp(-np.arange(6) / 3)[:, None, None]
+    photons = np.random.default_rng(0).poisson(light[:96, :96] * remaining)
+    return (photons / remaining).astype(np.float32), np.broadcast_to(light[:96, :96], photons.shape)
 
 
 def test_noise_that_grows_from_frame_to_frame_is_removed():

@@ -112,9 +112,9 @@ def test_of_a_movie_one_frame_is_tried(image):
 
 
 def test_a_frame_of_a_movie_whose_noise_grows_is_tried_in_its_own_values(image):
-    left = np.exp(-np.arange(6) / 3)[:, None, None]
+    remaining = np.exp(-np.arange(6) / 3)[:, None, None]
     light = 1 + 40 * np.broadcast_to(image, (6, *image.shape)) / image.max()
-    movie = (np.random.default_rng(0).poisson(light * left) / left).astype(np.float32)
+    movie = (np.random.default_rng(0).poisson(light * remaining) / remaining).astype(np.float32)
     plan = make_task_plan("denoise", movie)
     region = make_crop_region(plan.header, plan.layout, (16, 16, 80, 80), (4, 50, 50))
     preview = run_preview(plan, region, image=movie)
