@@ -1,12 +1,13 @@
 """Measure noise from repeated exposures: of one object, in the dark, or of constant light.
 
 Their differences contain noise alone, so variance and autocorrelation are not biased by texture.
-The intensities of two exposures of one object are matched first.
+The intensities of two exposures of one object are matched first. Frames of a movie are compared as
+well: whether they share noise, and whether it is equally strong in all of them.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ from napari_dip.engine.noise.flat_blocks import (
     fit_robust_variance_model,
     select_flat_blocks,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Iterations of the robust fit, which converges in five to ten.
 ROBUST_ITERATIONS = 20
@@ -248,8 +252,7 @@ def measure_shared_noise(frames: Tensor) -> float:
     """
     if min(frames.shape[1:]) <= FRAME_BLOCK_SIDE:
         return 0.0
-    top, bottom = frames[:, :-1].double(), frames[:, 1:].double()
-    differences = top[..., :-1] - top[..., 1:] - bottom[..., :-1] + bottom[..., 1:]
+    differences = _subtract_diagonally(frames.double())
     first, second = differences[:-1], differences[1:]
     products, *powers = (
         avg_pool2d(pair[:, None], FRAME_BLOCK_SIDE).flatten(1)
@@ -258,3 +261,31 @@ def measure_shared_noise(frames: Tensor) -> float:
     scales = (powers[0] * powers[1]).sqrt()
     correlations = torch.where(scales > 0, products / scales.clamp(min=1e-300), 0.0)
     return float(correlations.quantile(UNLIKE_BLOCK_FRACTION, 1).clamp(min=0).mean())
+
+
+def measure_frame_spread(frames: Tensor, compute_variance: Callable[[Tensor], Tensor]) -> float:
+    """Return how much the noise of frames differs at one brightness: most over least.
+
+    Of each frame it is the median of blocks of the variance of diagonal differences, in units of
+    the variance that was measured for their brightness.
+
+    Parameters
+    ----------
+    frames : Tensor
+        (T, Y, X), of at least `DCT_SIDE` + 1 pixels a side.
+    compute_variance : callable
+        Measured variance of the noise at these brightnesses, (K,) each.
+    """
+    ratios = []
+    for frame in frames.double():
+        blocks = cut_patches(frame[None, :-1, :-1], DCT_SIDE, DCT_SIDE)
+        fine = cut_patches(_subtract_diagonally(frame)[None] / 2, DCT_SIDE, DCT_SIDE)
+        variances = fine.square().mean((1, 2)) / compute_variance(blocks.mean((1, 2)))
+        ratios.append(float(variances.median()))
+    return max(ratios) / max(min(ratios), 1e-30)
+
+
+def _subtract_diagonally(frames: Tensor) -> Tensor:
+    """Return the difference of both diagonals of each 2 x 2 pixels of (..., Y, X)."""
+    top, bottom = frames[..., :-1, :], frames[..., 1:, :]
+    return top[..., :-1] - top[..., 1:] - bottom[..., :-1] + bottom[..., 1:]

@@ -224,7 +224,7 @@ def _calibrate_levelled(
         c
         for c in calibration.varied_channels
         if _may_differ_by_place(calibration.noise[c])
-        or measure_frame_spread(stack[:, c], calibration.noise[c]) > MAX_FRAME_SPREAD
+        or _differs_by_frame(stack[:, c], calibration.noise[c])
     ]
     if not doubted:
         return None
@@ -250,28 +250,14 @@ def _calibrate_levelled(
     return replace(again, notes=(*again.notes, make_note("noise-levelled"))), levelled_stack
 
 
-def measure_frame_spread(frames: Float32Array, noise: NoiseEstimate) -> float:
-    """Return how much the noise of frames (N, Y, X) differs at one brightness: most over least.
-
-    Of each frame it is the median of blocks of the variance of diagonal differences, in units of
-    the variance that was measured for their brightness.
-    """
-    if len(frames) < 2:
-        return 1.0
+def _differs_by_frame(frames: Float32Array, noise: NoiseEstimate) -> bool:
+    """Return whether the noise of frames (N, Y, X) differs at one brightness."""
     import torch
 
-    from napari_dip.engine.noise.flat_blocks import DCT_SIDE, cut_patches
+    from napari_dip.engine.noise.repeated_exposure import measure_frame_spread
 
-    ratios = []
-    for frame in torch.from_numpy(frames[:: -(-len(frames) // MAX_COMPARED_FRAMES)]).double():
-        differences = (frame[:-1, :-1] - frame[1:, :-1] - frame[:-1, 1:] + frame[1:, 1:]) / 2
-        blocks, fine_blocks = (
-            cut_patches(pixels[None], DCT_SIDE, DCT_SIDE).flatten(1)
-            for pixels in (frame[:-1, :-1], differences)
-        )
-        variances = fine_blocks.square().mean(1) / noise.compute_variance(blocks.mean(1))
-        ratios.append(float(variances.median()))
-    return max(ratios) / max(min(ratios), 1e-30)
+    compared = torch.from_numpy(frames[:: -(-len(frames) // MAX_COMPARED_FRAMES)])
+    return measure_frame_spread(compared, noise.compute_variance) > MAX_FRAME_SPREAD
 
 
 def _may_differ_by_place(noise: NoiseEstimate) -> bool:
