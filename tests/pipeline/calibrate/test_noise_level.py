@@ -68,6 +68,14 @@ def test_only_the_channel_in_doubt_is_divided():
     assert np.allclose(correction.undo(correction.correct(stack[None])), stack, atol=1e-4)
 
 
+def test_an_image_with_padding_is_not_divided():
+    noisy = np.pad(subtract_background(make_photons()[0]), ((0, 60), (0, 0)), constant_values=-100)
+    result = dip.denoise(noisy.astype(np.float32), preset="instant", max_iterations=2, threads=1)
+    assert {"empty-areas"} <= list_note_codes(result)
+    assert "noise-levelled" not in list_note_codes(result)
+    assert np.all(result.image[160:] == -100)
+
+
 @pytest.mark.parametrize(("texture", "is_coarser"), [(None, False), ("grass", True)])
 def test_texture_is_coarser_where_it_is_stronger_and_noise_is_not(texture, is_coarser):
     rng = np.random.default_rng(0)

@@ -216,7 +216,8 @@ def _calibrate_levelled(
     is_automatic &= plan.recipe.task.spec.reports_unreliable_noise and not task_plan.joint_channels
     others = (inputs.repeated_exposure, inputs.measured_mask, inputs.camera_correction)
     is_plain = all(each is None for each in (*others, calibration.half_resolution))
-    is_plain &= calibration.noise_model != JPEG.key and not calibration.empty_items
+    # padding, which is filled in, would no longer be of one value
+    is_plain &= calibration.noise_model != JPEG.key and not calibration.filled_count
     is_plain &= stack.ndim == 4 and min(stack.shape[-2:]) >= MIN_HALVED_SIDE
     if not (is_automatic and is_plain) or stack.nbytes > MAX_LEVELLED_BYTES:
         return None
