@@ -42,8 +42,8 @@ def _overestimated_noise(monkeypatch):
     """Take the noise for 400 times as strong as it is, and for correlated."""
     right = run_noise.measure_single_exposure
 
-    def overestimate(*arguments: Any) -> Any:
-        unit = right(*arguments)
+    def overestimate(*arguments: Any, **options: Any) -> Any:
+        unit = right(*arguments, **options)
         lags = (0.7, 0.4, 0.2, 0.1, 0.0)
         variance = 400 * unit.intercept + 400 * unit.gain * 128
         return replace(
