@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 from tifffile import imread
 
 import napari_dip as dip
+from edited_images import compute_psnr
 from napari_dip.samples import NUCLEI_MOVIE
 from shared_data import data_folder, write
 
@@ -95,13 +96,6 @@ def list_edits(light: Movie) -> Iterator[tuple[str, Movie, Movie]]:
     yield "bleaching corrected", bleached / remaining, light
 
 
-def compute_psnr(result: npt.NDArray[Any], truth: Movie) -> float:
-    """Return PSNR over the range of the truth, after a fit of gain and offset."""
-    pixels = result.astype(float)
-    fitted = np.polyval(np.polyfit(pixels.ravel(), truth.ravel(), 1), pixels)
-    return float(10 * np.log10(np.ptp(truth) ** 2 / np.mean((fitted - truth) ** 2)))
-
-
 def main() -> None:
     """Restore all and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -119,9 +113,9 @@ def main() -> None:
                 {
                     "edit": edit,
                     "movie": name,
-                    "input": compute_psnr(noisy, truth),
-                    "output": compute_psnr(np.asarray(result.image), truth),
-                    "Gaussian": max(compute_psnr(image, truth) for image in filtered),
+                    "input": compute_psnr(noisy, truth, is_fitted=True),
+                    "output": compute_psnr(np.asarray(result.image), truth, is_fitted=True),
+                    "Gaussian": max(compute_psnr(i, truth, is_fitted=True) for i in filtered),
                     "verdict": str(result.report["verdict"]["kind"]),
                 }
             )

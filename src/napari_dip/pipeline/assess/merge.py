@@ -175,7 +175,7 @@ class ResultMerger:
             mean = np.where(preserved_mask, self._stack, mean)
         if (filled := self._filled_mask) is not None:
             mean = np.where(filled, self._get_input_stack(), mean)
-        return self._to_result_axes(self._undo_level(mean.astype(np.float32)))
+        return self._to_result_axes(self._calibration.undo_level(mean.astype(np.float32)))
 
     def make_restoration(
         self, seconds: float, *, is_timed_out: bool, unrestored_notes: tuple[Note, ...] = ()
@@ -288,15 +288,14 @@ class ResultMerger:
             std = np.where(preserved_mask, noise, std)
         input_image, copied_mask = self._correct_input(), self._make_input_mask(preserved_mask)
         image = convert_to_input_dtype(
-            self._to_result_axes(self._undo_level(result)),
+            self._to_result_axes(self._calibration.undo_level(result)),
             input_image,
             self._run_plan,
             copied_mask,
         )
         if image.dtype != np.float32:  # assess the values after rounding and clipping
             result = to_stack(image, self._header.axes, self._layout)
-            if (level := self._calibration.level_correction) is not None:
-                result = level.correct(result)
+            result = self._calibration.divide_by_level(result)
         if (filled := self._filled_mask) is not None:
             image = np.where(self._to_result_axes(filled), input_image.astype(image.dtype), image)
         return _MergedPixels(
@@ -323,11 +322,6 @@ class ResultMerger:
         stack = to_stack(self._input_pixels, self._header.axes, self._layout)
         correction = self._calibration.camera_correction
         return stack if correction is None else correction.correct(stack)
-
-    def _undo_level(self, stack: AnyArray) -> AnyArray:
-        """Return (N, C, *grid) in the values of the input."""
-        correction = self._calibration.level_correction
-        return stack if correction is None else correction.undo(stack)
 
     @cached_property
     def _filled_mask(self) -> BoolArray | None:

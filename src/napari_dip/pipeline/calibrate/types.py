@@ -250,6 +250,14 @@ class Calibration:
         correction = self.level_correction
         return 1.0 if correction is None else np.reciprocal(correction.factor)
 
+    def divide_by_level(self, stack: Float32Array) -> Float32Array:
+        """Return (N, C, *grid) as it is fitted: divided by the level of its noise, if any."""
+        return stack if self.level_correction is None else self.level_correction.correct(stack)
+
+    def undo_level(self, stack: Float32Array) -> Float32Array:
+        """Undo `divide_by_level`."""
+        return stack if self.level_correction is None else self.level_correction.undo(stack)
+
     def get_fit_calibration(self) -> Calibration:
         """Return the calibration of the fitted pixels, which may have half the resolution."""
         if self.half_resolution is None:

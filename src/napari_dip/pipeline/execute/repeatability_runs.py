@@ -371,7 +371,8 @@ def add_half_comparison(
         pairs = [(a.stack[:, channels], b.stack[:, channels]) for a, b in draws]
         measured = measure_resolution(pairs, spacing, is_thinned=is_thinned)
     period = min(max((restored[0] or MAX_PERIOD) / spacing[-1], 2.0), MAX_PERIOD)
-    whole = _get_fitted_values(calibrated_image, restoration.image)
+    whole = to_stack(restoration.image, header.axes, calibrated_image.layout)
+    whole = calibration.divide_by_level(whole)
     repeats = np.full(whole.shape, np.nan, np.float32)
     repeats[:, channels] = map_repeats(
         first, second, whole[:, channels], period, is_thinned=is_thinned
@@ -435,23 +436,15 @@ def add_null_control(
 ) -> Restoration:
     """Return the restoration with what the same run finds without an object."""
     header, layout = calibrated_image.header, calibrated_image.layout
-    whole = _get_fitted_values(calibrated_image, restoration.image)
+    calibration = calibrated_image.calibration
+    whole = calibration.divide_by_level(to_stack(restoration.image, header.axes, layout))
     contrast = measure_contrast(extract_detail(whole, period))
     rate = compute_peak_density(extract_detail(result, period), MIN_NULL_CONTRAST * contrast)
     note = make_note("null-control", rate=round(rate))
-    if (level := calibrated_image.calibration.level_correction) is not None:
-        result = level.undo(result)
     return replace(
         _add_findings(restoration, note, null_control={"rate": rate, "contrast": contrast}),
-        null_image=from_stack(result, header.axes, header.shape, layout),
+        null_image=from_stack(calibration.undo_level(result), header.axes, header.shape, layout),
     )
-
-
-def _get_fitted_values(calibrated_image: CalibratedImage, image: AnyArray) -> Float32Array:
-    """Return a restored image as (N, C, *grid), in the values that were fitted."""
-    stack = to_stack(image, calibrated_image.header.axes, calibrated_image.layout)
-    level = calibrated_image.calibration.level_correction
-    return stack if level is None else level.correct(stack)
 
 
 def _add_findings(restoration: Restoration, note: Note, **fields: Any) -> Restoration:
