@@ -20,6 +20,8 @@ import time
 from contextlib import redirect_stderr
 from pathlib import Path
 
+from golden.processor import list_instructions
+
 
 def main() -> int:
     """Freeze or check; returns the exit code."""
@@ -49,10 +51,8 @@ def _set_environment(home: Path) -> None:
     os.environ["NAPARI_CONFIG"] = str(home / "settings.yaml")
     os.environ["OMP_NUM_THREADS"] = "1"
     # By itself OpenBLAS chooses by the maker of the processor, which the file does not know.
-    path = Path("/proc/cpuinfo")
-    flags = path.read_text(encoding="utf-8").split() if path.exists() else []
-    if "avx2" in flags:
-        os.environ["OPENBLAS_CORETYPE"] = "SkylakeX" if "avx512f" in flags else "Haswell"
+    if "avx2" in (instructions := list_instructions()):
+        os.environ["OPENBLAS_CORETYPE"] = "SkylakeX" if "avx512f" in instructions else "Haswell"
     os.environ["QT_QPA_PLATFORM"] = "offscreen"
     logging.disable(logging.WARNING)
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from golden.processor import list_instructions
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -28,8 +30,6 @@ TOLERANCE = 0.02
 #: How many times as far as the machines in the file lie from each other another one may lie. Fits
 #: of fixed noise are the furthest: 17 tolerances between an Intel and an AMD after 60 iterations.
 MAX_MACHINE_RATIO = 3
-#: Instructions that libraries choose their arithmetic by, as Linux names them.
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd")
 
 
 def make_machine_key() -> dict[str, Any]:
@@ -40,7 +40,7 @@ def make_machine_key() -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "processor": " ".join([platform.machine(), *_list_instructions()]),
+        "processor": " ".join([platform.machine(), *list_instructions()]),
         "threads": 1,
     }
 
@@ -144,12 +144,6 @@ def write_hashes(machines: list[dict[str, Any]], recipes: Mapping[str, Any]) -> 
         comma = "," if place < len(recipes) else ""
         lines += [f"{json.dumps(name)}: {{", ",\n".join(rows), f"}}{comma}"]
     PATH.write_text("\n".join([*lines, "}}", ""]), encoding="utf-8")
-
-
-def _list_instructions() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    flags = set(path.read_text(encoding="utf-8").split()) if path.exists() else set()
-    return [name for name in INSTRUCTIONS if name in flags]
 
 
 def _freeze(pixels: Pixels) -> dict[str, Any]:
