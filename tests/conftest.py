@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from golden.processor import choose_blas_kernels
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
@@ -35,6 +37,7 @@ os.environ.update(
     MPLBACKEND="Agg",
     NAPARI_CONFIG=str(HOME / "napari" / "settings.yaml"),
     OMP_WAIT_POLICY="PASSIVE",  # idle threads of torch do not fight those of other programs
+    **choose_blas_kernels(),  # the frozen pixels hold for these
 )
 
 # Side by side without a display, each worker keeps to one core: fits of two threads each, on two

@@ -20,7 +20,7 @@ import time
 from contextlib import redirect_stderr
 from pathlib import Path
 
-from golden.processor import list_instructions
+from golden.processor import choose_blas_kernels
 
 
 def main() -> int:
@@ -50,9 +50,7 @@ def _set_environment(home: Path) -> None:
     os.environ.update(dict.fromkeys(names, str(home)))
     os.environ["NAPARI_CONFIG"] = str(home / "settings.yaml")
     os.environ["OMP_NUM_THREADS"] = "1"
-    # By itself OpenBLAS chooses by the maker of the processor, which the file does not know.
-    if "avx2" in (instructions := list_instructions()):
-        os.environ["OPENBLAS_CORETYPE"] = "SkylakeX" if "avx512f" in instructions else "Haswell"
+    os.environ.update(choose_blas_kernels())
     os.environ["QT_QPA_PLATFORM"] = "offscreen"
     logging.disable(logging.WARNING)
 

@@ -13,3 +13,14 @@ def list_instructions() -> list[str]:
     path = Path("/proc/cpuinfo")
     flags = set(path.read_text(encoding="utf-8").split()) if path.exists() else set()
     return [name for name in INSTRUCTIONS if name in flags]
+
+
+def choose_blas_kernels() -> dict[str, str]:
+    """Return the variable that tells OpenBLAS its kernels, to be set before NumPy is loaded.
+
+    By itself it chooses by the maker of the processor, which the frozen pixels do not know.
+    """
+    instructions = list_instructions()
+    if "avx2" not in instructions:
+        return {}
+    return {"OPENBLAS_CORETYPE": "SkylakeX" if "avx512f" in instructions else "Haswell"}
