@@ -275,6 +275,10 @@ def test_a_scene_with_a_direction_is_not_taken_for_a_motion() -> None:
     assert isinstance(blur, GaussianKernel)
 
 
+#: The shapes that the notes name otherwise than the setting.
+SHAPES = {"motion": "line", "defocus": "disc"}
+
+
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("blur", ["gaussian", "motion", "defocus", "lens", "free"])
 def test_image_and_psf_come_back(blur: str) -> None:
@@ -285,10 +289,11 @@ def test_image_and_psf_come_back(blur: str) -> None:
     assert psf.dtype == np.float32
     assert psf.min() >= 0
     assert psf.sum() == pytest.approx(1, abs=1e-5)
-    notes = [note for note in answer.report["notes"] if "blur found" in note]
-    assert len(notes) == 1
+    codes = [note["code"] for note in answer.report["note_codes"]]
+    # four iterations find aberrations on some processors, and on others none
+    assert len([code for code in codes if code.startswith(f"blur-{SHAPES.get(blur, blur)}")]) == 1
     # nothing but the image tells the blur, so no check can confirm it
-    assert [note["code"] for note in answer.report["note_codes"]].count("psf-estimated") == 1
+    assert codes.count("psf-estimated") == 1
 
 
 @pytest.mark.long
