@@ -199,6 +199,17 @@ def test_a_fit_comes_nearer_to_the_truth_than_the_blurred_image() -> None:
     assert ours < before
 
 
+def test_noise_that_neighbours_share_is_not_sharpened_into_grain() -> None:
+    """Grain of 24 grey values was in the result, where the image has noise of 15."""
+    truth = data.cell()[100:228, 100:228].astype(np.float32)
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=truth.shape), 0.8)
+    image = (gaussian_filter(truth, 1.5) + 15 * noise / noise.std()).astype(np.float32)
+    settings = {"preset": "instant", "max_iterations": 4, "device": "cpu"}
+    result = dip.deblur(image, gaussian_sigma=1.5, **settings)
+    assert np.std((result.image - truth)[6:-6, 6:-6]) < 6
+    assert result.report["noise"]["blind_spot_size"] == [5, 5]
+
+
 def test_the_command_takes_the_psf_from_a_file_and_says_what_it_did(tmp_path: Path, capsys) -> None:
     image, psf, output = (tmp_path / name for name in ("in.tif", "psf.tif", "out.tif"))
     tifffile.imwrite(image, load_sharp(24, 28), photometric="minisblack")

@@ -129,3 +129,11 @@ def test_noise_that_neighbours_share_is_removed_around_holes_and_in_them() -> No
     assert "biharmonic" in write_methods_section(result.report)
     for pixels in (holes, ~holes):
         assert mean_square(result.image[pixels], truth[pixels]) < 0.1 * 225
+
+
+def test_noise_that_neighbours_share_stays_out_of_holes_where_pixels_are_kept() -> None:
+    truth, noisy = load_cell_with_shared_noise()
+    holes = draw_holes(0.05)
+    result = dip.inpaint(np.where(holes, 0, noisy), mask=holes.astype(np.uint8), **SHORT)
+    np.testing.assert_array_equal(result.image[~holes], noisy[~holes])
+    assert mean_square(result.image[holes], truth[holes]) < 0.1 * 225

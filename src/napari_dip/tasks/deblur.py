@@ -57,7 +57,6 @@ from napari_dip.tasks.psf.psf_settings import (
 )
 from napari_dip.tasks.shared_settings import (
     CONTEXT_RADIUS,
-    SINGLE_PIXEL,
     CameraGain,
     DetectorNoiseSetting,
     GreyValue,
@@ -204,10 +203,6 @@ class Deblur(Task):
             prior_reasons={DEFAULT_PRIOR: DEBLUR_REASON},
             ending_pixel_seconds=DECONVOLUTION_PIXEL_SECONDS if len(axes) == 2 else 0.0,
             noise_settings=make_noise_settings(self),
-            # blur alone correlates neighbouring pixels, independent of the noise: on five of six
-            # Set12 images, blurred and with white noise added, blocks of up to 7 x 7 were measured,
-            # which would take a quarter of the pixels from the fit
-            blind_spot_shape=SINGLE_PIXEL,
             notes=psf_source.list_notes(header, psf_header, factors[-1]),
         )
 
@@ -284,6 +279,7 @@ class Deblur(Task):
         `operator` replaces that of the settings by one whose PSF was estimated from the image. The
         PSF among the extra inputs is then its PSF at the start.
         """
+        setup_input, fit_input = fit_input, self._strengthen_noise(fit_input)
         initial_operator = self._make_operator(fit_input)
         dark_level = self._compute_dark_level(fit_input)
         random_input = RandomInputOptions(grid=initial_operator.compute_object_grid(fit_input.grid))
@@ -307,8 +303,23 @@ class Deblur(Task):
                 initial,
                 psf_error=0.0 if operator is None else ESTIMATED_PSF_ERROR,
             ),
-            fit_input=fit_input,
+            fit_input=setup_input,
         )
+
+    def _strengthen_noise(self, fit_input: FitInput) -> FitInput:
+        """Return a fit input whose noise is white, and as strong where the blur passes light."""
+        from napari_dip.engine.noise.correlation import compute_passed_power
+
+        noise = fit_input.noise
+        if noise.correlation is None:
+            return fit_input
+        power = compute_passed_power(noise.correlation, self._bin_kernel(fit_input))
+        white_noise = replace(
+            noise,
+            noise_variance=noise.noise_variance.scale(power),
+            rms_std=noise.rms_std * power**0.5,
+        )
+        return replace(fit_input, noise=white_noise)
 
     def _make_problem(
         self,

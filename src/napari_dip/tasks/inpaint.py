@@ -112,7 +112,7 @@ class Inpaint(Task):
         else:
             may_hold_nan = header.dtype.startswith("float")
             refusal = None if may_hold_nan else make_refusal("holes-none", name=header.name)
-        keeps_noise = self.unmasked == "keep" or self.prior != AUTOMATIC or axes != "YX"
+        keeps_noise = self.prior != AUTOMATIC or axes != "YX"
         return refusal or TaskPlan(
             stacks="volume",  # neighbouring planes show most of what is missing in a plane
             prior_key=INPAINTING_PRIORS.select(self.prior)[0].key,
@@ -196,15 +196,17 @@ class Inpaint(Task):
             masks = fit_input.masks.redraw_validation(*patches)
             fit_input = replace(fit_input, masks=masks)
         fit_input = exclude_missing(fit_input)
+        # noise that neighbours share reaches the holes, unless measured pixels are predicted, too
+        predicts_measured = self.unmasked == "denoise" or fit_input.noise.correlation is not None
         options = PriorOptions(
-            predicts_measured=self.unmasked == "denoise",
+            predicts_measured=predicts_measured,
             random_input=RandomInputOptions(
                 skip_channels=INPAINT_SKIP_CHANNELS, jitter=INPAINT_JITTER
             ),
         )
         setup = PRIOR_SPECS[fit_input.prior_key].build_setup(fit_input, rng, options)
         problem = validate_by_squared_error(fit_input, setup.problem)
-        if self.unmasked == "keep":
+        if not predicts_measured:
             problem = _keep_measurement(fit_input, problem)
         problem = append_postprocessing(problem, partial(fill_missing, fit_input))
         if float((1 - fit_input.masks.measured).sum()) <= MAX_SMOOTH_PIXELS:

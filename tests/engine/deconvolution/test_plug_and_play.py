@@ -145,3 +145,12 @@ def test_detail_that_a_wrong_psf_explains_counts_as_noise() -> None:
     assert residuals[0] < residuals[1] < 8 * NOISE_STD
     variations = [float(torch.diff(image, dim=3).abs().mean()) for image in (rough, smooth)]
     assert variations[1] < variations[0]
+
+
+def test_grain_that_the_blur_hides_is_filtered_at_last() -> None:
+    """The measurement of an even object has noise alone; a guide with grain explains it as well."""
+    truth = torch.full((1, 1, SIDE + 2 * MARGIN, SIDE + 2 * MARGIN), 0.5)
+    term = make_term(truth)
+    grain = torch.randn(truth.shape, generator=torch.Generator().manual_seed(2))
+    error = compute_error(deconvolve(term, truth + NOISE_STD * grain), truth)
+    assert error < 0.5 * NOISE_STD

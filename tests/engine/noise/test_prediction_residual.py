@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from scipy.signal import fftconvolve
 from skimage import data
 
+from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.noise.correlation import (
     WHITE_RESIDUAL_FRACTION,
+    compute_passed_power,
     compute_residual_fraction,
     measure_prediction_residual,
 )
@@ -154,3 +157,19 @@ def test_white_noise_of_a_tiny_image_is_not_doubted() -> None:
     plane = 100 + 10 * torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
     white = NoiseEstimate(gain=0.0, intercept=100.0, floor=50.0)
     assert correct_by_prediction(white, plane, 0.0) is white
+
+
+def test_noise_behind_a_blur_is_as_strong_as_its_power_that_the_blur_passes() -> None:
+    kernel = sample_gaussian_psf((1.5, 1.0), (11, 11))
+    white = torch.randn(512, 512, generator=torch.Generator().manual_seed(0))
+    smooth = torch.from_numpy(gaussian_filter(white.numpy(), 0.8))
+    products = [[(smooth * smooth.roll(lag, axis)).mean() for lag in range(5)] for axis in (0, 1)]
+    along_y, along_x = (tuple(float(p / line[0]) for p in line[1:]) for line in products)
+    strengths = [
+        float(torch.from_numpy(fftconvolve(noise, kernel, mode="valid")).var() / noise.var())
+        for noise in (smooth, white)
+    ]
+    power = compute_passed_power((along_y, along_x), kernel)
+    assert power == pytest.approx(strengths[0] / strengths[1], rel=0.1)
+    assert compute_passed_power(((0.0,), (0.0,)), kernel) == pytest.approx(1)
+    assert compute_passed_power((along_y, along_x), kernel[None]) == pytest.approx(power)

@@ -57,6 +57,12 @@ SOLVER_STEPS = 40
 REMOVED_NOISE = (32.0, 16.0, 8.0, 4.0)
 #: Conjugate gradient steps after each of them: with 12, the same to 0.01 dB.
 ALTERNATING_STEPS = 20
+#: Variance of the noise that NL-Bayes removes from the last image, in units of the measurement's:
+#: on 18 crops 27.56 dB, with 1 and 2 27.06 and 26.97, without this step 26.58.
+LAST_REMOVED_NOISE = 0.5
+#: Error at the validation pixels up to which the last image is taken, in units of that of the first
+#: deconvolution: with 1, 27.56 instead of 27.72 dB on these crops.
+MAX_LOSS_RATIO = 1.02
 
 
 class _Measurement(NamedTuple):
@@ -153,12 +159,16 @@ def deconvolve_with_guide(
     sharp = yield from _choose_penalty(visible, guide, compute_loss, accepts_noise=psf_error > 0)
     scale = max(1.0, sharp.loss)  # what the model does not explain counts as noise
     finer_pixels = round(1 / float(apply_adjoint(torch.ones_like(term.measurement)).max()))
-    alternate = partial(_alternate, noise_variance=noise_variance.scale(scale * finer_pixels))
+    # with an estimated PSF, a photograph lost 1.9 dB by a last filter, and another gained 1.0
+    last_noise = 0.0 if psf_error else LAST_REMOVED_NOISE
+    noise = noise_variance.scale(scale * finer_pixels)
+    alternate = partial(_alternate, noise_variance=noise, last_noise=last_noise)
     filtered = None
     if guide.ndim == 4 and min(guide.shape[2:]) >= PATCH_SIDE:
         measurement = weigh(term.training_pixel_weights, scale)
         filtered = yield from alternate(measurement, sharp.image, sharp.image)
-        filtered = filtered if compute_loss(filtered) <= sharp.loss else None
+        max_ratio = MAX_LOSS_RATIO if last_noise else 1.0
+        filtered = filtered if compute_loss(filtered) <= max_ratio * sharp.loss else None
     image, penalty_weight = sharp.image, sharp.penalty_weight
     if not penalty_weight and filtered is None:
         return None
@@ -227,9 +237,18 @@ def _solve_sparse_gradients(
 
 
 def _alternate(
-    measurement: _Measurement, image: Tensor, filtered: Tensor, *, noise_variance: NoiseVariance
+    measurement: _Measurement,
+    image: Tensor,
+    filtered: Tensor,
+    *,
+    noise_variance: NoiseVariance,
+    last_noise: float,
 ) -> Generator[None, None, Tensor]:
-    """Filter similar patches, guided by the last filtered image, and explain the measurement."""
+    """Filter similar patches, guided by the last filtered image, and explain the measurement.
+
+    What explains the measurement has noise wherever the blur hides it, so a last filter removes
+    `last_noise` times the noise variance.
+    """
     everywhere = torch.ones_like(image[:, :1])
     for factor in REMOVED_NOISE:
         yield
@@ -242,7 +261,9 @@ def _alternate(
 
         target = measurement.target + precision * filtered
         image = solve_conjugate_gradients(apply_normal, target, image, ALTERNATING_STEPS)
-    return image
+    if not last_noise:
+        return image
+    return refine_by_nl_bayes(noise_variance.scale(last_noise), image, filtered, everywhere).mean
 
 
 def solve_conjugate_gradients(

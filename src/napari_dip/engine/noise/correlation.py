@@ -183,6 +183,32 @@ def subtract_image_correlation(correlations: tuple[float, ...]) -> tuple[float, 
     return tuple(max(0.0, _subtract_longest(value, correlations[-1])) for value in correlations)
 
 
+def compute_passed_power(
+    correlations: tuple[tuple[float, ...], tuple[float, ...]], kernel: Tensor
+) -> float:
+    """Return how strong noise is at the frequencies that a blur passes, in units of its variance.
+
+    A deconvolution explains the measurement there alone. White noise has 1.
+
+    Parameters
+    ----------
+    correlations : tuple of two tuples of float
+        Autocorrelation of the noise at lags 1, 2, ... along Y and X; it is taken as their product.
+    kernel : Tensor
+        (*grid), the blur, in pixels of the measurement.
+    """
+    sizes = tuple(2 * size for size in kernel.shape)
+    blur_correlation = torch.fft.irfftn(torch.fft.rfftn(kernel, sizes).abs().square(), sizes)
+    for axis, lags in zip((-2, -1), correlations, strict=True):
+        count = min(len(lags), kernel.shape[axis] - 1)
+        values = torch.zeros(sizes[axis]).to(kernel)
+        values[0], values[1 : 1 + count] = 1, torch.tensor(lags[:count])
+        values[sizes[axis] - count :] = values[1 : 1 + count].flip(0)
+        blur_correlation = blur_correlation * values.reshape(-1, *[1] * (-1 - axis))
+    planes = blur_correlation.reshape(-1, *sizes[-2:])[0]  # noise is white along depth
+    return float(planes.sum() / planes[0, 0])
+
+
 def _subtract_longest(correlation: CorrelationT, longest: float) -> CorrelationT:
     """Return correlations less that of the image, which is the correlation at the longest lags."""
     image_correlation = min(max(0.0, longest), MAX_NOISE_CORRELATION)

@@ -126,8 +126,11 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
     )
     scale = _sign_scales(task_spec, task_plan, scale, noise)
     varied_noise = [estimate for c, estimate in enumerate(noise) if c not in constant_channels]
+    is_blurred = not task_spec.keeps_pixel_grid
     # detectors record plane by plane, so noise is assumed white along depth and time
-    plane_size = _choose_blind_spot_size(task_plan, measured_mask, varied_noise, plan.header.grid)
+    plane_size = _choose_blind_spot_size(
+        task_plan, measured_mask, varied_noise, plan.header.grid, is_blurred=is_blurred
+    )
     blind_spot_size = (1,) * (stack.ndim - 4) + plane_size
     converted_inputs, input_notes = inputs.inspection.convert_inputs(
         stack[0], inputs.extra_inputs, {"image": plan.header, **plan.extra_headers}
@@ -199,26 +202,29 @@ def _choose_blind_spot_size(
     measured_mask: BoolArray | None,
     noise_estimates: list[NoiseEstimate],
     grid: tuple[int, int],
+    *,
+    is_blurred: bool,
 ) -> tuple[int, int]:
     """Return the size along Y and X that the user or the noise demands.
 
-    Between many pixels to fill in it is one pixel, since they need their closest neighbours.
+    Where the closest neighbours are needed, between pixels to fill in and in blurred images, it is
+    one pixel unless neighbours share noise for certain.
     """
     from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
     if rows := task_plan.blind_spot_shape:
         return len(rows), len(rows[0])
     size = compute_blind_spot_size(noise_estimates, grid)
-    if measured_mask is not None and task_plan.fallback_prior_key:  # no prior was chosen
-        is_certain = all(
-            estimate.unreliable_reason is None
-            and max(estimate.along_y[0], estimate.along_x[0]) >= MIN_CERTAIN_CORRELATION
-            for estimate in noise_estimates
-        )
-        is_rare = 1 - float(measured_mask.mean()) <= MAX_CORRELATED_MISSING_FRACTION
-        if not (is_certain and is_rare):
-            return 1, 1
-    return size
+    is_filled = measured_mask is not None and task_plan.fallback_prior_key  # no prior was chosen
+    if not (is_blurred or is_filled):
+        return size
+    is_certain = all(
+        estimate.unreliable_reason is None
+        and max(estimate.along_y[0], estimate.along_x[0]) >= MIN_CERTAIN_CORRELATION
+        for estimate in noise_estimates
+    )
+    missing = 0.0 if measured_mask is None else 1 - float(measured_mask.mean())
+    return size if is_certain and missing <= MAX_CORRELATED_MISSING_FRACTION else (1, 1)
 
 
 def get_task_plan(plan: Plan, layout: Layout) -> TaskPlan:
