@@ -282,3 +282,33 @@ def test_noise_that_neighbours_share_is_kept_and_told(blur, is_told):
     assert "noise is left" in card.headline  # by the strength of the residual after two iterations
     confirmed = {note.code for note in card.details} & {"detail-confirmed", "input-kept"}
     assert bool(confirmed) != is_told
+
+
+@pytest.mark.parametrize("settings", [{}, {"psf_sigma": 1.0}, {"downsampling": "lanczos"}])
+def test_the_noise_that_backprojection_carries_is_in_the_uncertainty(settings) -> None:
+    task = SuperResolve(**{"prior": "random-input", "downsampling": "binning", **settings})
+    fit_input = make_fit_input(32, 32)
+    problem = make_task_problem(task, fit_input)
+    downsample = task._make_operator("YX")
+    squares = []
+    for seed in range(8):
+        noise = 0.1 * torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(seed + 1))
+        noisy = replace(fit_input, measurement=noise)
+        _, carried = task._fit_interpolation(noisy, downsample, fit_input.masks.measured)
+        squares.append(problem.crop(Estimate(carried)).mean.square().mean())
+    torch.testing.assert_close(
+        problem.noise_left.mean(), torch.stack(squares).mean(), rtol=0.2, atol=0
+    )
+    assert problem.noise_left.shape == problem.crop(Estimate(carried)).mean.shape
+
+
+def test_the_uncertainty_of_a_finer_noisy_image_is_no_less_than_half_of_its_error() -> None:
+    truth = gaussian_filter(make_fine(), 1.5)
+    noise = np.random.default_rng(0).normal(0, 6, (24, 32))
+    coarse = (bin_pixels(truth, (2, 2)) + noise).astype(np.float32)
+    settings = {"factor": 2, "downsampling": "binning", "prior": "random-input"}
+    result = dip.super_resolve(coarse, **settings, **FAST, max_iterations=10)
+    error, uncertainty = (
+        float(np.sqrt(np.mean(values**2))) for values in (result.image - truth, result.uncertainty)
+    )
+    assert 0.5 < error / uncertainty < 2

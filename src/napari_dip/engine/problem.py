@@ -209,6 +209,9 @@ class Problem:
         Whether `full_postprocess` refines measured pixels.
     measures_noise_again : bool
         Whether postprocessing measures the noise in the residual of hidden pixels.
+    noise_left : Tensor or float
+        Variance of the noise that stays in the image by construction, on the grid that `crop`
+        returns.
     """
 
     terms: tuple[Term, ...]
@@ -220,6 +223,7 @@ class Problem:
     blends_filling: bool = False
     refines_pixels: bool = True
     measures_noise_again: bool = False
+    noise_left: Tensor | float = 0.0
 
     @property
     def main_term(self) -> Term:

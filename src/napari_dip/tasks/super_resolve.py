@@ -216,13 +216,16 @@ class SuperResolve(Task):
             make_gaussian_deviance,
             make_weighted_residual,
         )
-        from napari_dip.engine.problem import Problem, Term
+        from napari_dip.engine.problem import Estimate, Problem, Term
 
         masks, noise_variance = fit_input.masks, fit_input.noise.noise_variance
         change: Tensor | float = 0.0  # what the validation pixels change in the baseline
+        noise_left: Tensor | float = 0.0
+        crop = make_crop_to_field(self._compute_margin(get_spatial_axes(fit_input)))
         if baseline is not None:
             _, complete = self._fit_interpolation(fit_input, downsample, masks.measured)
             change = complete - baseline
+            noise_left = crop(Estimate(self._propagate_noise(fit_input, downsample))).mean
 
         term = Term(
             measurement=fit_input.measurement,
@@ -237,8 +240,23 @@ class SuperResolve(Task):
         return Problem(
             terms=(term,),
             postprocess=lambda estimate: estimate._replace(mean=estimate.mean + change),
-            crop=make_crop_to_field(self._compute_margin(get_spatial_axes(fit_input))),
+            crop=crop,
+            noise_left=noise_left,
         )
+
+    def _propagate_noise(self, fit_input: FitInput, downsample: Operator) -> Tensor:
+        """Return the variance of the noise that back-projection carries into the fine image.
+
+        Back-projection is linear, so white noise of variance one tells by how much it amplifies.
+        """
+        import torch
+
+        measured, noise = fit_input.measurement, fit_input.noise.noise_variance
+        drawn = torch.randn(measured.shape, generator=torch.Generator().manual_seed(0))
+        unit_noise = replace(fit_input, measurement=drawn.to(measured))
+        _, carried = self._fit_interpolation(unit_noise, downsample, fit_input.masks.measured)
+        variance = self._upsample(fit_input, noise.compute_variance(measured)).clamp(min=0)
+        return carried.square().mean() * variance
 
     def _make_operator(self, axes: str) -> Operator:
         """Return the blur by the PSF followed by the downsampling."""

@@ -474,7 +474,7 @@ def _compute_uncertainty(
     if network_estimate.log_variance is not None and bool(term.validation_mask.any()):
         factor = compute_variance_factor(prepared_fit.fit_input, term.operator, network_estimate)
         variance = factor * variance
-    std = variance[0].sqrt().cpu().numpy()
+    std = (variance + prepared_fit.problem.noise_left)[0].sqrt().cpu().numpy()
     scale = broadcast_channel_values(
         full_calibration.intensity_scale, prepared_fit.unit.channels, std.ndim
     )
