@@ -290,7 +290,8 @@ def test_a_report_with_the_keys_of_before_is_judged_and_described(
     (tmp_path / "old.json").write_text(json.dumps(old))
     report = read_run_report(tmp_path / "old.json")
     figures, old_figures = report["verdict"]["figures"], old["verdict"]["figures"]
-    later_fields = {"channels", "has_entered_noise", "is_instant", "is_refitted", "smooth_fill"}
+    later_fields = {"channels", "has_entered_noise", "is_instant", "is_refitted", "plane"}
+    later_fields |= {"smooth_fill"}
     assert set(figures) == list_fields(ResultMetrics) - later_fields
     assert set(figures["residual"]) == list_fields(ResidualMetrics) - {"is_camera_noise"}
     assert set(figures["detail"]) == set(figures["contrast"]) == list_fields(ConfirmedDetail)

@@ -274,7 +274,8 @@ def test_a_dock_with_a_long_card_has_a_single_scroll_bar(user):
     window = user.viewer.window._qt_window
     window.resize(1280, 720)
     window.show()
-    codes = [make_note("residual-edges", ratio=1.6), make_note("mean-off", share=0.02, brighter=1)]
+    mean_note = make_note("mean-off", share=0.02, brighter=1, plane="")
+    codes = [make_note("residual-edges", ratio=1.6), mean_note]
     report = {"verdict": {"codes": [note.to_dict() for note in codes]}, "note_codes": []}
     for entry in ("Denoise", "Super-resolve", "Inpaint"):
         user.open_dock(entry)

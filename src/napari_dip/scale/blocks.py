@@ -151,6 +151,7 @@ def _restore_block(
     plan: Plan, tile: Tile, regions_image: CalibratedImage, pixels: AnyArray
 ) -> Float32Array:
     """Fit one block; return (C, *size) with its halo, and with the mean of its pixels."""
+    from napari_dip.pipeline.assess.report import PlaneSums
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.execute.tile_executor import TileExecutor, open_tile_results
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
@@ -167,11 +168,13 @@ def _restore_block(
         drain_generator(run_with_torch(executor.run(units), plan.threads, plan.header.name))
         name = make_tile_name(tile.index)
         estimate = np.array(results.open_estimates(name)[0], np.float32)
-        mean_residual = np.array(results.read_residual_sums(name)) / tile.compute_weights().sum()
+        sums = np.array(results.read_residual_sums(name))
         results.close()
-    if plan.recipe.task.spec.keeps_mean:
-        estimate += mean_residual.astype(np.float32).reshape(-1, *[1] * len(tile.spans))
-    return estimate
+    pixels = np.full(sums.shape[1:], 1.0) * tile.compute_weights().sum((-2, -1))
+    task_spec, noise = plan.recipe.task.spec, regions_image.calibration.noise
+    shift = np.add(*PlaneSums(sums[0], sums[1], pixels).compute_shifts(task_spec, noise))
+    depth = tile.size[:-2]
+    return np.asarray(estimate + shift.reshape(len(shift), *depth, 1, 1), np.float32)
 
 
 def _blend_block(plan: Plan, region: Tile, tiles: list[Tile], *estimates: Float32Array) -> AnyArray:

@@ -64,6 +64,8 @@ FACTS = {
     "quality": 50,
     "upscaled": False,
     "corrected": False,
+    "plane": "",
+    "planes": 0.0,
 }
 #: What each note on a result claims: a topic and a state of it. Notes of one topic and different
 #: states contradict each other.

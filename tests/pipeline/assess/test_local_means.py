@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import gaussian_filter
 
-from napari_dip.errors.notes import make_note
+from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
+from napari_dip.errors.notes import StopReason, make_note, make_stop
 from napari_dip.pipeline.assess.artefact_detection import compute_biased_limit, measure_biased_areas
+from napari_dip.pipeline.assess.merge import ResultMerger, UnitResult
 from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics, measure_result
 from napari_dip.pipeline.assess.quality_checks import assess_quality
+from napari_dip.pipeline.assess.report import sum_planes
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
-from small_runs import make_noisy, plan_for
+from napari_dip.pipeline.plan.types import UnitOutcome
+from napari_dip.tasks import TASKS
+from small_runs import make_noisy, make_truth, plan_for
 
 SIDE = 128
 
@@ -153,3 +159,96 @@ def test_a_deblurred_result_that_explains_its_image_is_not_called_that_image(agr
     metrics = ResultMetrics(residual=residual, bias=0.0, agreement=agreement)
     codes = [note["code"] for note in assess_quality(metrics)["codes"]]
     assert ("input-kept" in codes) is is_kept
+
+
+DEPTH, PLANE_SIDE = 6, 64
+WHITE = [NoiseEstimate(gain=0.0, intercept=1.0, floor=1e-4)]
+
+
+def merge_planes(biases):
+    """Merge the truth with a bias in each plane as the result of a fit to six noisy planes."""
+    truth = np.stack([make_truth(PLANE_SIDE) + 100] * DEPTH)
+    stack = np.stack([make_noisy(PLANE_SIDE, seed) for seed in range(DEPTH)])
+    image = calibrate_image(plan_for(stack, "ZYX", stacks="volume"), {"image": stack})
+    merger = ResultMerger(image)
+    estimate = (truth + np.reshape(biases, (-1, 1, 1)))[None].astype(np.float32)
+    outcome = UnitOutcome(
+        unit_id="p0c0r0",
+        stop=make_stop(StopReason.USER),
+        is_ended_by_user=False,
+        best_iteration=1,
+        iterations=1,
+        history=(),
+        notes=(),
+    )
+    estimates = estimate, np.ones_like(estimate), estimate
+    merger.add(image.run_plan.units[0], UnitResult(outcomes=(outcome,), estimates=estimates))
+    return truth, stack, merger.make_restoration(1.0, is_timed_out=False)
+
+
+def test_each_plane_of_a_volume_keeps_its_mean_as_far_as_noise_tells():
+    biases = np.array([9.0, -6.0, 0.0, 0.0, -3.0, 0.0])
+    truth, stack, restored = merge_planes(biases)
+    assert np.abs(restored.image.mean((1, 2)) - stack.mean((1, 2))).max() < 0.5
+    assert np.abs(restored.residual.mean((1, 2))).max() < 0.5
+    _, _, unbiased = merge_planes(0 * biases)
+    errors = (np.mean((result.image - truth) ** 2) for result in (restored, unbiased))
+    assert max(errors) < 0.2  # the variance of the noise is 200
+    sentences = " ".join(restored.report["verdict"]["sentences"])
+    assert "Mean intensity was kept within 0.5%, and in each plane within 0." in sentences
+
+
+def test_pixels_without_a_measurement_do_not_move_the_mean_of_their_plane():
+    residual = np.stack([make_noise(seed) for seed in range(4)])[None, None] + 1
+    measured = np.ones(residual.shape, bool)
+    measured[0, 0, 1, :60] = False
+    measured[0, 0, 3] = False
+    residual[~measured] = 1e3
+    sums = sum_planes(residual, measured)
+    common, differences = sums.compute_shifts(TASKS["denoise"].spec, WHITE)
+    shifts = (common + differences)[0, 0]
+    np.testing.assert_allclose(shifts[:3], 1, atol=0.05)
+    assert sums.means[0, 0, 3] == 0
+
+
+def test_a_plane_whose_mean_changes_beyond_its_error_is_named():
+    stack = np.stack([make_noisy(PLANE_SIDE, seed) for seed in range(DEPTH)])
+    image = calibrate_image(plan_for(stack, "ZYX", stacks="volume"), {"image": stack})
+    result = np.stack([make_truth(PLANE_SIDE) + 100] * DEPTH)[None, None].astype(np.float32)
+    result[0, 0, 3] -= 9
+    result[0, 0, 4] += 8.9
+    metrics = measure_result(image, image.stack - result, result, result, ())
+    assert metrics.plane.name == "plane 4" and metrics.plane.change < -0.05
+    (note,) = (note for note in assess_quality(metrics)["warnings"] if "darker" in note)
+    assert note.startswith("In plane 4 the result is ")
+
+
+@pytest.mark.parametrize("blur", [0.0, 1.2])
+def test_means_of_noise_that_neighbours_share_are_less_certain(blur):
+    noise = np.stack([make_noise(seed, blur) for seed in range(40)])
+    sums = sum_planes(noise[None, None])
+    errors = sums.compute_errors([estimate_noise(torch.from_numpy(noise[:4]), 0.0)])
+    assert 0.6 < sums.means.std() / errors.mean() < 1.4
+
+
+def test_a_single_impulse_does_not_shift_its_plane():
+    noise = np.stack([make_noise(seed) for seed in range(8)])
+    noise -= noise.mean((1, 2), keepdims=True)
+    noise[2, 5, 5] += 60.0
+    sums = sum_planes(noise[None, None])
+    common, differences = sums.compute_shifts(TASKS["denoise"].spec, WHITE)
+    assert np.abs(common + differences)[..., 2].max() < 0.2 * 60 / SIDE**2
+
+
+def test_frames_of_fits_of_their_own_keep_their_means_exactly():
+    sums = sum_planes(np.stack([make_noise(0), make_noise(1) + 1e-4])[:, None])
+    common, differences = sums.compute_shifts(TASKS["denoise"].spec, WHITE)
+    np.testing.assert_array_equal(common, sums.means)
+    assert not differences.any()
+
+
+@pytest.mark.parametrize("name", ["deblur", "super-resolve"])
+def test_behind_an_operator_planes_have_no_mean_of_their_own(name):
+    sums = sum_planes(np.ones((1, 1, 4, 32, 32)) * np.arange(4).reshape(4, 1, 1))
+    common, differences = sums.compute_shifts(TASKS[name].spec, WHITE)
+    assert common.item() == 1.5 and not differences.any()

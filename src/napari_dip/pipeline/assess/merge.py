@@ -26,8 +26,8 @@ from napari_dip.pipeline.assess.report import (
     round_to_six_digits,
     select_assessed_items,
     serialise_fit,
+    sum_planes,
     summarise_residual,
-    zero_residual_outliers,
 )
 from napari_dip.pipeline.assess.report_fields import convert_nan_to_none
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
@@ -39,7 +39,7 @@ from napari_dip.tasks.priors.blind_spot import describe_blind_spot
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -56,7 +56,8 @@ DEFAULT_PRIOR_REASON = "it is the one that this task uses"
 class _MergedPixels:
     """Merged pixels: `image` in the input's axes and type, the others (N, C, *grid).
 
-    `prediction` and `residual` are from before the mean was corrected, by `mean_correction`.
+    `prediction` and `residual` are from before the mean of each channel was corrected, by
+    `mean_correction`, and from after that of the planes of a volume.
     """
 
     image: AnyArray
@@ -79,15 +80,16 @@ class UnitResult:
         training. Without a prediction, it equals the restored image.
     learned_parameters : mapping of str to ndarray
         Learned parameters of a fit, such as a PSF.
-    residual_sums : tuple of float
-        For each channel of a tile, the sum of measurement minus prediction, weighted by the tile's
-        blending weights. The sums of all tiles add up to that of the image.
+    residual_sums : sequence
+        Sums over each plane of a tile, of measurement minus prediction and of its square, (2, C,
+        planes): weighted by the tile's blending weights, so that those of all tiles add up to that
+        of the image.
     """
 
     outcomes: tuple[UnitOutcome, ...]
     estimates: tuple[Float32Array, ...] = ()
     learned_parameters: Mapping[str, Float32Array] = field(default_factory=dict)
-    residual_sums: tuple[float, ...] = ()
+    residual_sums: Sequence[Any] = ()
 
 
 class ResultMerger:
@@ -182,7 +184,7 @@ class ResultMerger:
     ) -> Restoration:
         """Return the merged image with its report.
 
-        The mean of each channel is corrected if the task keeps it.
+        The mean of each channel, and of each plane of a volume, is corrected if the task keeps it.
 
         Parameters
         ----------
@@ -277,9 +279,10 @@ class ResultMerger:
         preserved_mask = self._get_preserved_mask()
         if preserved_mask is not None:  # the residual is exactly 0 there, without rounding errors
             prediction = np.where(preserved_mask, self._stack, prediction)
-        residual, mean_correction = self._compute_residual(prediction)
-        if not self._run_plan.recipe.task.spec.keeps_mean:
-            mean_correction = np.zeros_like(mean_correction)
+        residual, mean_correction, plane_shift = self._compute_residual(prediction)
+        if plane_shift.any():  # all that follows is about volumes whose planes keep their means
+            mean, prediction = mean + plane_shift, prediction + plane_shift
+            residual = self._zero_unmeasured(residual - plane_shift)
         result = np.asarray(mean + mean_correction, np.float32)
         std = self._compute_std()
         if preserved_mask is not None:
@@ -391,15 +394,26 @@ class ResultMerger:
         count = self._get_counts()
         return np.where(count > 0, self.predictions / np.maximum(count, 1), self._stack)
 
-    def _compute_residual(self, prediction: FloatArray) -> tuple[FloatArray, Float32Array]:
-        """Return the residual, 0 where nothing was measured, and its mean for each channel."""
+    def _compute_residual(
+        self, prediction: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the residual, 0 where nothing was measured, and what corrects the mean by it.
+
+        These are the shift of each channel, and the differences of the shifts of its planes.
+        """
         residual = self._zero_unmeasured(self._stack - prediction)
-        measured_mask, grid = self._calibration.measured_mask, tuple(range(2, residual.ndim))
-        is_restored = np.ones_like(residual, np.bool_) if measured_mask is None else measured_mask
+        restored_mask = self._calibration.measured_mask
         if self._filled_mask is not None:  # the result keeps these pixels as measured
-            is_restored = is_restored & ~self._filled_mask
-        total = zero_residual_outliers(residual * is_restored).sum(grid, keepdims=True)
-        return residual, total / np.maximum(is_restored.sum(grid, keepdims=True), 1)
+            restored_mask = ~self._filled_mask & (True if restored_mask is None else restored_mask)
+        task_spec, noise = self._run_plan.recipe.task.spec, self._calibration.noise
+        common, differences = sum_planes(residual, restored_mask).compute_shifts(task_spec, noise)
+        items_and_channels, depth = residual.shape[:2], residual.shape[2:-2]
+        grid = [1] * (residual.ndim - 2)
+        return (
+            residual,
+            common.reshape(*items_and_channels, *grid),
+            differences.reshape(*items_and_channels, *depth, 1, 1),
+        )
 
     def _zero_unmeasured(self, values: FloatArray) -> FloatArray:
         measured_mask = self._calibration.measured_mask

@@ -24,7 +24,12 @@ from napari_dip.pipeline.assess.artefact_detection import (
     find_strongest_pattern,
     measure_biased_areas,
 )
-from napari_dip.pipeline.assess.report import select_assessed_items, serialise_noise
+from napari_dip.pipeline.assess.report import (
+    find_changed_plane,
+    measure_brightness,
+    select_assessed_items,
+    serialise_noise,
+)
 from napari_dip.pipeline.assess.traces import compare_grid_traces, has_enough_frames
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.tasks.inpaint import MIN_DEEP_HOLE
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
+    from napari_dip.pipeline.assess.report import PlaneChange
     from napari_dip.pipeline.assess.validation_evidence import ConfirmedChannel, ConfirmedDetail
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome
@@ -72,9 +78,6 @@ _MAX_PROFILE_CORRELATION = 0.9
 _MIN_PEAK_TO_ERROR = 5.0
 #: Least width of a peak in samples; a narrower one is a single pixel.
 _MIN_PEAK_SAMPLES = 1.5
-#: Percentile that is taken as the dark level of an image. Relative changes of the mean refer to the
-#: intensity above it, so that a camera's offset does not make them look small.
-DARK_PERCENTILE = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +142,8 @@ class ResultMetrics:
     bias : float or None
         Change of the mean from input to result; None if the task does not keep it. Where noise was
         clipped, the result is clipped in the same way first.
+    plane : PlaneChange or None
+        The same of single planes, where the image has several.
     mean_correction : float
         Change of the mean by the fit, before the mean was corrected.
     detail, contrast : ConfirmedDetail or None
@@ -179,6 +184,7 @@ class ResultMetrics:
 
     residual: ResidualMetrics | None
     bias: float | None
+    plane: PlaneChange | None = None
     mean_correction: float = 0.0
     detail: ConfirmedDetail | None = None
     contrast: ConfirmedDetail | None = None
@@ -322,16 +328,6 @@ def select_worst_residual(residuals: list[ResidualMetrics]) -> ResidualMetrics |
     )
 
 
-def measure_brightness(pixels: AnyArray, measured_mask: MeasuredMask = None) -> tuple[float, float]:
-    """Return the mean of the measured pixels, and its height above the dark level."""
-    measured = pixels.reshape(-1) if measured_mask is None else pixels[measured_mask]
-    if not measured.size:
-        return 0.0, 1.0
-    mean = float(measured.mean(dtype=np.float64))
-    height = mean - float(np.percentile(measured, DARK_PERCENTILE))
-    return mean, height if height > 0 else 1.0
-
-
 def measure_result(
     calibrated_image: CalibratedImage,
     residual: FloatArray,
@@ -417,7 +413,7 @@ def measure_result(
         if has_traces
         else None,
         **_measure_holes(calibrated_image, assessed, prediction, result),
-        **_measure_brightness_changes(run_plan, calibration, stack, residual, result),
+        **_measure_brightness_changes(calibrated_image, residual, result),
     )
 
 
@@ -459,22 +455,20 @@ def _correlate(stack: RealArray, prediction: RealArray, mask: MeasuredMask) -> f
 
 
 def _measure_brightness_changes(
-    plan: Plan,
-    calibration: Calibration,
-    stack: Float32Array,
-    residual: FloatArray,
-    result: AnyArray,
+    calibrated_image: CalibratedImage, residual: FloatArray, result: AnyArray
 ) -> dict[str, Any]:
     """Compare the mean of the result with that of the input, as fields of `ResultMetrics`."""
     from napari_dip.pipeline.calibrate.clipping import apply_clipping, bound_clipping_bias
 
-    measured_mask = calibration.measured_mask
+    plan, calibration = calibrated_image.run_plan, calibrated_image.calibration
+    stack, measured_mask = calibrated_image.stack, calibration.measured_mask
     mean, mean_height = measure_brightness(stack, measured_mask)
+    results = result, apply_clipping(plan, calibration, result)
     result_mean, clipped_mean = (
         float(pixels.mean(dtype=np.float64))
         if measured_mask is None
         else measure_brightness(pixels, measured_mask)[0]
-        for pixels in (result, apply_clipping(plan, calibration, result))
+        for pixels in results
     )
     raised, lowered = bound_clipping_bias(plan, calibration, stack)
     measured_residual = residual if measured_mask is None else residual[measured_mask]
@@ -489,6 +483,7 @@ def _measure_brightness_changes(
         border_change, unexplained, bias, change = change, 0.0, 0.0, 0.0
     return {
         "bias": bias / mean_height if judges_mean else None,
+        "plane": find_changed_plane(calibrated_image, residual, results) if judges_mean else None,
         "border_change": border_change / mean_height,
         "mean_correction": float(measured_residual.mean(dtype=np.float64)) / mean_height,
         "clipping_correction": (change - bias) / mean_height,

@@ -6,7 +6,7 @@ The figures behind the bounds come from `scripts/quality_check_bounds.py`.
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from math import sqrt
+from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors.notes import make_note
@@ -298,10 +298,20 @@ def _assess_intensity(metrics: ResultMetrics) -> Iterator[Note]:
         change = metrics.border_change
         yield make_note("border-crossed", share=abs(change), brighter=change > 0)
     elif abs(bias) > MAX_MEAN_CHANGE:
-        yield make_note("mean-off", share=abs(bias), brighter=bias > 0)
+        yield make_note("mean-off", share=abs(bias), brighter=bias > 0, plane="")
+    elif (plane := metrics.plane) is not None and plane.excess > MAX_MEAN_CHANGE:
+        facts = {"share": abs(plane.change), "brighter": plane.change > 0, "plane": plane.name}
+        number = plane.channel_number
+        yield make_note(
+            "mean-off", **facts, **({} if number is None else {"channel_number": number})
+        )
     else:
         is_corrected = abs(metrics.clipping_correction) > MAX_MEAN_CHANGE
-        yield make_note("mean-kept", share=MAX_MEAN_CHANGE, corrected=is_corrected)
+        facts = {"share": MAX_MEAN_CHANGE, "corrected": is_corrected, "planes": 0.0, "noun": ""}
+        if plane is not None:  # the figure is rounded up
+            facts |= {"planes": max(MAX_MEAN_CHANGE, ceil(1000 * plane.largest) / 1000)}
+            facts["noun"] = plane.noun
+        yield make_note("mean-kept", **facts)
 
 
 def list_trace_notes(traces: TraceComparison | None) -> tuple[Note, ...]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from math import inf, prod
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -18,19 +19,21 @@ from napari_dip.io.lazy_images import iter_chunks
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.machine import get_torch_version
 from napari_dip.pipeline.plan.joint_training import summarise_joint_training
-from napari_dip.pipeline.plan.layout import ITEM_NAMES
+from napari_dip.pipeline.plan.layout import ITEM_NAMES, REGION_AXIS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
+    from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, BoolArray, FloatArray
     from napari_dip.io.lazy_images import MemoryMappedImage
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
     from napari_dip.pipeline.plan.types import UnitOutcome, WorkUnit
     from napari_dip.public_types import Report
+    from napari_dip.tasks.base import TaskSpec
 
 #: Keys that differ between runs of the same recipe, or are not needed to repeat or judge a result.
 _RUN_SPECIFIC_KEYS = ("seconds", "peak_bytes", "validation_loss", "recipe", "residual", "notes")
@@ -46,6 +49,96 @@ RESIDUAL_SIZE_QUANTILE = 0.99
 MAX_QUANTILE_PLANES = 8
 #: Maximum number of pixels that `RESIDUAL_SIZE_QUANTILE` is taken from.
 MAX_QUANTILE_PIXELS = 1_000_000
+#: Percentile that is taken as the dark level of an image. Relative changes of the mean refer to the
+#: intensity above it, so that a camera's offset does not make them look small.
+DARK_PERCENTILE = 1.0
+#: Standard errors of a plane's mean that a change of it exceeds before it counts: what the noise
+#: leaves open is within one (`PlaneSums.compute_shifts`).
+PLANE_STANDARD_ERRORS = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaneChange:
+    """How the means of single planes changed, as fractions of these above the dark level.
+
+    Attributes
+    ----------
+    name : str
+        The plane that changed most beyond its standard error, such as "plane 3".
+    noun : str
+        "plane" or "frame".
+    channel_number : int or None
+        Its channel, where there are several.
+    change : float
+        Its change.
+    excess : float
+        The part of it beyond `PLANE_STANDARD_ERRORS`.
+    largest : float
+        Largest change of any plane.
+    """
+
+    name: str
+    noun: str
+    channel_number: int | None
+    change: float
+    excess: float
+    largest: float
+
+
+class PlaneSums(NamedTuple):
+    """Sums over the pixels of each plane of a residual: (..., C, planes) each.
+
+    Attributes
+    ----------
+    residuals, squares : ndarray
+        Sums of the residual, and of its square.
+    pixels : ndarray
+        Number of pixels.
+    """
+
+    residuals: FloatArray
+    squares: FloatArray
+    pixels: FloatArray
+
+    @property
+    def means(self) -> FloatArray:
+        """Mean residual of each plane; 0 without pixels."""
+        return np.asarray(self.residuals / np.maximum(self.pixels, 1))
+
+    def compute_errors(self, noise_estimates: Sequence[NoiseEstimate]) -> FloatArray:
+        """Return the standard error of each mean: larger for noise that neighbours share."""
+        widening = [
+            prod(1 + 2 * sum(max(lag, 0.0) for lag in axis) for axis in (n.along_y, n.along_x))
+            for n in noise_estimates
+        ]
+        count = np.maximum(self.pixels, 1)
+        variance = np.maximum(self.squares / count - self.means**2, 0) / count
+        return np.asarray(np.sqrt(variance * np.reshape(widening, (-1, 1))))
+
+    def compute_shifts(
+        self, task_spec: TaskSpec, noise_estimates: Sequence[NoiseEstimate]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the shift by which each channel keeps its mean, and how that of planes differs.
+
+        The planes of a volume, which one fit changes differently, keep their means as far as these
+        are larger than their errors: the error's share of the square is left out, as by James and
+        Stein, Proc. 4th Berkeley Symp. 1, 1961. Behind an operator, a plane has no mean of its own.
+
+        Returns
+        -------
+        common, differences : ndarray
+            (..., C, 1) and (..., C, planes). The mean of the differences over all pixels is 0.
+        """
+        total = np.maximum(self.pixels.sum(-1, keepdims=True), 1)
+        common = self.residuals.sum(-1, keepdims=True) / total
+        if not task_spec.keeps_mean:
+            common = np.zeros_like(common)
+        if not (task_spec.keeps_mean and task_spec.keeps_pixel_grid) or self.pixels.shape[-1] == 1:
+            return common, np.zeros_like(self.residuals)
+        squares = np.maximum(self.means**2, np.finfo(np.float64).tiny)
+        certain = 1 - self.compute_errors(noise_estimates) ** 2 / squares
+        shifts = self.means * np.maximum(certain, 0)
+        return common, shifts - (shifts * self.pixels).sum(-1, keepdims=True) / total
 
 
 def compute_sha256(array: AnyArray | MemoryMappedImage) -> str:
@@ -272,6 +365,86 @@ def zero_residual_outliers(residual: FloatArray) -> FloatArray:
     max_size = MAX_RESIDUAL_SIZE_RATIO * usual_size
     has_outliers = 0 < max_size < max(float(residual.max()), -float(residual.min()))
     return np.where(np.abs(residual) > max_size, 0.0, residual) if has_outliers else residual
+
+
+def sum_planes(residual: FloatArray, pixel_mask: BoolArray | None = None) -> PlaneSums:
+    """Return the sums over each plane of a residual (N, C, *grid), where a mask is True."""
+    values = zero_residual_outliers(residual if pixel_mask is None else residual * pixel_mask)
+    shape, plane_pixels = (*residual.shape[:2], -1), float(prod(residual.shape[-2:]))
+    squares = np.einsum("...yx,...yx->...", values, values)
+    sums = values.sum((-2, -1)), squares, np.full(squares.shape, plane_pixels)
+    if pixel_mask is not None:
+        sums = (*sums[:2], pixel_mask.sum((-2, -1), dtype=np.float64))
+    return PlaneSums(*(array.reshape(shape) for array in sums))
+
+
+def measure_brightness(
+    pixels: AnyArray, measured_mask: BoolArray | None = None
+) -> tuple[float, float]:
+    """Return the mean of the measured pixels, and its height above the dark level."""
+    measured = pixels.reshape(-1) if measured_mask is None else pixels[measured_mask]
+    if not measured.size:
+        return 0.0, 1.0
+    mean = float(measured.mean(dtype=np.float64))
+    height = mean - float(np.percentile(measured, DARK_PERCENTILE))
+    return mean, height if height > 0 else 1.0
+
+
+def find_changed_plane(
+    calibrated_image: CalibratedImage, residual: FloatArray, results: tuple[AnyArray, AnyArray]
+) -> PlaneChange | None:
+    """Compare the mean of each plane with that of the input; None without several planes.
+
+    Parameters
+    ----------
+    calibrated_image : CalibratedImage
+        The input.
+    residual : ndarray
+        (N, C, *grid), 0 where nothing was measured.
+    results : tuple of ndarray
+        The result on the same grid, and the same with clipped noise: the change of the mean lies
+        between those of both.
+    """
+    run_plan, calibration = calibrated_image.run_plan, calibrated_image.calibration
+    stack, mask = calibrated_image.stack, calibration.measured_mask
+    layout, header = calibrated_image.layout, calibrated_image.header
+    axes = layout.item_axes + layout.grid_axes[:-2]
+    is_comparable = run_plan.recipe.task.spec.keeps_pixel_grid and not run_plan.regions
+    if not is_comparable or REGION_AXIS in axes or stack[:, 0].size == prod(stack.shape[-2:]):
+        return None
+    planes = sum_planes(residual, mask)
+    errors = PLANE_STANDARD_ERRORS * planes.compute_errors(calibration.noise)
+
+    def compute_means(pixels: AnyArray) -> FloatArray:
+        valid = pixels if mask is None else pixels * mask
+        sums = valid.sum((-2, -1), dtype=np.float64).reshape(errors.shape)
+        return np.asarray(sums / np.maximum(planes.pixels, 1))
+
+    means = compute_means(stack)
+    low, high = np.sort([compute_means(result) - means for result in results], axis=0)
+    changes = np.maximum(low, 0) + np.minimum(high, 0)
+    dark_levels = [
+        np.subtract(*measure_brightness(stack[:, c], None if mask is None else mask[:, c]))
+        for c in range(stack.shape[1])
+    ]
+    heights = means - np.reshape(dark_levels, (-1, 1))
+    scales = np.divide(1.0, heights, out=np.zeros_like(heights), where=heights > 0)
+    excesses = np.maximum(np.abs(changes) - errors, 0) * scales
+    item, channel, plane = np.unravel_index(int(excesses.argmax()), excesses.shape)
+    indices = np.unravel_index(item * errors.shape[-1] + plane, header.get_sizes(axes))
+    numbers = {
+        ITEM_NAMES[axis]: index + 1
+        for axis, index in zip(axes, indices, strict=True)
+        if header.get_size(axis) > 1
+    }
+    return PlaneChange(
+        name=", ".join(f"{noun} {number}" for noun, number in numbers.items()),
+        noun=list(numbers)[-1],
+        channel_number=int(channel) + 1 if stack.shape[1] > 1 else None,
+        change=float((changes * scales)[item, channel, plane]),
+        excess=float(excesses[item, channel, plane]),
+        largest=float(np.abs(changes * scales).max()),
+    )
 
 
 def round_if_known(value: float | None) -> float | None:

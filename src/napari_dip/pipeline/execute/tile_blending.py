@@ -152,7 +152,7 @@ class TileBlender:
         Parameters
         ----------
         shift : ndarray
-            (C,): value to add to each channel, so that the result keeps the mean of the image.
+            (C, planes): what to add to each plane, so that the result keeps the mean of the image.
         """
         run_plan = self.run_plan
         result_dtype = np.dtype(
@@ -164,8 +164,10 @@ class TileBlender:
             self.unit_results.allocate_image("deviation.raw", run_plan.result_shape, float_dtype),
             self.unit_results.allocate_image("residual.raw", run_plan.header.shape, float_dtype),
         )
-        offset = shift.reshape(-1, *[1] * len(run_plan.tiles[0].spans))
         for band in self._iter_bands():
+            planes = slice(None) if band.z is None else slice(band.z.start, band.z.stop)
+            depth = band.size[:-2]
+            offset = shift[:, planes].reshape(len(shift), *depth, 1, 1)
             blended, result_band = self.blend_region(band), band.upscale(self._factors)
             image, input_mask = blended.image + offset, blended.input_mask
             task_spec = run_plan.recipe.task.spec

@@ -15,7 +15,7 @@ import numpy as np
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import RefusedError
 from napari_dip.pipeline.assess.merge import ResultMerger, UnitResult
-from napari_dip.pipeline.assess.report import zero_residual_outliers
+from napari_dip.pipeline.assess.report import PlaneSums, zero_residual_outliers
 from napari_dip.pipeline.calibrate.image_calibration import replace_half_resolution
 from napari_dip.pipeline.calibrate.inputs import fill_pixels
 from napari_dip.pipeline.calibrate.types import CalibratedImage
@@ -191,17 +191,16 @@ class TileExecutor:
         if control is Control.DISCARD or (control is Control.KEEP and not merger.outcomes):
             return control
         mean, std, prediction = (tile.join_planes(estimate) for estimate in merger.get_estimates())
-        weighted_residual = tile.compute_weights() * (
-            tile.join_planes(merger.calibrated_image.stack) - prediction.astype(np.float64)
-        )
-        residual_sums = zero_residual_outliers(weighted_residual).sum(
-            tuple(range(1, weighted_residual.ndim))
-        )
+        residual = tile.join_planes(merger.calibrated_image.stack) - prediction.astype(np.float64)
+        weighted_residual = zero_residual_outliers(tile.compute_weights() * residual)
+        residual_sums = np.stack(
+            [weighted_residual.sum((-2, -1)), (weighted_residual * residual).sum((-2, -1))]
+        ).reshape(2, len(residual), -1)
         has_same_prediction = np.array_equal(mean, prediction)
         tile_result = UnitResult(
             outcomes=tuple(merger.outcomes),
             estimates=(mean, std) if has_same_prediction else (mean, std, prediction),
-            residual_sums=tuple(float(residual_sum) for residual_sum in residual_sums),
+            residual_sums=residual_sums.tolist(),
         )
         is_ended_early = control is Control.KEEP
         self.unit_results.save(make_tile_name(tile.index), tile_result, in_memory=is_ended_early)
@@ -283,15 +282,20 @@ def restore_tiles(
         monitor.start_assessment()
         yield monitor.make_message_event("Putting the tiles together")
         blender = TileBlender(run_plan, regions_image.calibration, unit_results, image)
-        images = blender.write_images(_compute_mean_shift(run_plan, unit_results))
+        images = blender.write_images(_compute_mean_shift(regions_image, unit_results))
         return assemble_restoration(regions_image, blender, images, hashes["image"], monitor)
 
 
-def _compute_mean_shift(run_plan: RunPlan, unit_results: ResultStore) -> Any:
-    """Return the shift of each channel that keeps its mean: the mean residual, or 0."""
-    if not run_plan.recipe.task.spec.keeps_mean:
-        return np.zeros(1)
-    names = (make_tile_name(tile.index) for tile in run_plan.tiles)
-    sums = [unit_results.read_residual_sums(name) for name in names if unit_results.has(name)]
-    pixels = prod(run_plan.header.get_sizes(run_plan.tiles[0].axes))
-    return np.sum(sums, axis=0) / pixels
+def _compute_mean_shift(regions_image: CalibratedImage, unit_results: ResultStore) -> Any:
+    """Return the shift (C, planes) of all planes that keep their mean."""
+    run_plan, noise = regions_image.run_plan, regions_image.calibration.noise
+    has_depth = run_plan.tiles[0].z is not None
+    sums = np.zeros((2, len(noise), run_plan.header.get_size("Z") if has_depth else 1))
+    for tile in run_plan.tiles:
+        if unit_results.has(name := make_tile_name(tile.index)):
+            planes = slice(None) if tile.z is None else slice(tile.z.start, tile.z.stop)
+            sums[..., planes] += unit_results.read_residual_sums(name)
+    pixels = np.full(sums.shape[1:], float(prod(run_plan.header.grid)))
+    return np.add(
+        *PlaneSums(sums[0], sums[1], pixels).compute_shifts(run_plan.recipe.task.spec, noise)
+    )

@@ -126,7 +126,7 @@ class ResultStore:
         """Return the outcomes of a result; empty if there is none."""
         return tuple(map(parse_outcome, self._read_metadata(name)["outcomes"]))
 
-    def read_residual_sums(self, name: str) -> tuple[float, ...]:
+    def read_residual_sums(self, name: str) -> tuple[Any, ...]:
         """Return the residual sums of a tile; empty if it has no result."""
         return tuple(self._read_metadata(name)["residual_sums"])
 
