@@ -384,7 +384,12 @@ class Deblur(Task):
                 )
                 guide = mix_visible(estimate)
             image = yield from deconvolve_with_guide(
-                term, fit_noise.noise_variance, masks.measured, guide.mean, psf_error=psf_error
+                term,
+                fit_noise.noise_variance,
+                masks.measured,
+                guide.mean,
+                psf_error=psf_error,
+                is_noise_shared=fit_noise.correlation is not None,
             )
             if image is None:
                 return problem.postprocess(estimate)
