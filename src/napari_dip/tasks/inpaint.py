@@ -47,7 +47,7 @@ from napari_dip.tasks.priors.registry import (
     PriorChoices,
     get_denoising_prior,
 )
-from napari_dip.tasks.shared_settings import SINGLE_PIXEL, count_planes
+from napari_dip.tasks.shared_settings import SINGLE_PIXEL, count_planes, refuse_content
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +74,9 @@ MAX_VALIDATION_PATCH = 8
 INPAINT_JITTER = 0.03
 #: Channels of each skip connection with random input.
 INPAINT_SKIP_CHANNELS = 16
+#: Greatest share of marked neighbours of weak pixels with the same value in a mask without labels,
+#: along Y or X: at most 0.59 after JPEG or resampling, 0.61 or more in labels 5 pixels wide.
+MAX_EQUAL_NEIGHBOURS = 0.6
 INPAINTING_PRIORS = PriorChoices("inpaint")
 
 
@@ -147,9 +150,11 @@ class Inpaint(Task):
                 return refusal
             missing = missing | marked
         if not missing.any():
-            return make_refusal("holes-none", name=name)
+            return refuse_content(pixels.image, name) or make_refusal("holes-none", name=name)
         prior_key, reason = self._choose_prior(plan.prior_key, ~missing)
         notes = [] if mask is None else _list_reversed_mask_notes(missing)
+        if mask is not None and self.label is None:
+            notes += _list_weak_pixel_notes(mask)
         planes, total = count_missing_planes(~missing)
         if planes:
             notes.append(make_note("planes-missing", count=planes, total=total))
@@ -310,6 +315,15 @@ def _list_reversed_mask_notes(missing: BoolArray) -> list[Note]:
     return [make_note("mask-mostly", share=share)]
 
 
+def _list_weak_pixel_notes(mask: AnyArray) -> list[Note]:
+    """Return a note on pixels that JPEG or resampling may have added to a mask."""
+    weak = (mask > 0) & (mask < mask.max() / 2)
+    if not weak.any() or _has_labels(mask, weak):
+        return []
+    is_ignored = find_least_mark(mask) > 0
+    return [make_note("mask-weak", count=int(weak.sum()), ignored=is_ignored)]
+
+
 def refuse_mask_header(image_header: ImageHeader, mask_header: ImageHeader) -> Refusal | None:
     """Refuse a mask whose header does not fit that of the image.
 
@@ -342,7 +356,7 @@ def parse_mask(mask: AnyArray, label: int | None, *, is_inverted: bool) -> BoolA
     Parameters
     ----------
     mask : ndarray
-        Above 0 where marked.
+        (..., Y, X), above 0 where marked; at least half of its maximum if it was JPEG or resampled.
     label : int or None
         Select the pixels of this value only.
     is_inverted : bool
@@ -353,8 +367,33 @@ def parse_mask(mask: AnyArray, label: int | None, *, is_inverted: bool) -> BoolA
     ndarray of bool
         Of the shape of the mask.
     """
-    marked = mask > 0 if label is None else mask == label
+    marked = (mask > 0) & (mask >= find_least_mark(mask)) if label is None else mask == label
     return ~marked if is_inverted else marked
+
+
+def find_least_mark(mask: AnyArray) -> float:
+    """Return half of the maximum of a mask (..., Y, X) that was JPEG or resampled, else 0.
+
+    Its weak pixels, those below that half, are no labels: their marked neighbours differ from them.
+    A single weak value may be a label that is one pixel wide.
+    """
+    half = float(mask.max()) / 2
+    weak = (mask > 0) & (mask < half)
+    is_single = not weak.any() or mask[weak].min() == mask[weak].max()
+    return 0.0 if is_single or _has_labels(mask, weak) else half
+
+
+def _has_labels(mask: AnyArray, weak: BoolArray) -> bool:
+    """Return whether most neighbours of weak pixels that are marked have the same whole value."""
+    if (mask[weak] % 1).any():
+        return False
+    shares = []
+    for axis in (-1, -2):
+        values, is_weak = np.moveaxis(mask, axis, 0), np.moveaxis(weak, axis, 0)
+        is_pair = (is_weak[1:] | is_weak[:-1]) & (values[1:] > 0) & (values[:-1] > 0)
+        is_equal = values[1:][is_pair] == values[:-1][is_pair]
+        shares.append(is_equal.mean() if is_equal.size else 1.0)
+    return bool(min(shares) > MAX_EQUAL_NEIGHBOURS)
 
 
 def dilate_holes(holes: BoolArray, radius: int) -> BoolArray:

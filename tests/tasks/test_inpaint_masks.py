@@ -1,0 +1,95 @@
+"""A mask marks what its author drew, not what compression or resampling added."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import binary_dilation, gaussian_filter
+from scipy.ndimage import label as label_parts
+
+from fit_inputs import inspect_stack
+from napari_dip.errors.notes import make_note
+from napari_dip.tasks import Inpaint
+from napari_dip.tasks.base import Inspection
+from napari_dip.tasks.inpaint import parse_mask
+
+if TYPE_CHECKING:
+    from napari_dip.io import BoolArray
+
+
+def make_two_rectangles() -> BoolArray:
+    mask = np.zeros((48, 48), bool)
+    mask[10:16, 6:40] = mask[30:33, 20:44] = True
+    return mask
+
+
+def make_rim_label() -> np.ndarray:
+    """Return two rectangles of 255 within a rim of 1 that is one pixel wide."""
+    mask = make_two_rectangles()
+    return binary_dilation(mask, np.ones((3, 3))) + 254.0 * mask
+
+
+def compress(mask: BoolArray, quality: int) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray((mask * 255).astype(np.uint8)).save(file, "JPEG", quality=quality)
+    return np.array(Image.open(file), np.float32)
+
+
+@pytest.mark.parametrize("quality", [50, 75, 90, 95])
+def test_rings_of_a_compressed_mask_mark_nothing(quality: int) -> None:
+    mask = make_two_rectangles()
+    compressed = compress(mask, quality)
+    assert (compressed > 0).sum() > mask.sum()
+    assert np.array_equal(parse_mask(compressed, None, is_inverted=False), mask)
+    assert np.array_equal(parse_mask(compressed, None, is_inverted=True), ~mask)
+
+
+@pytest.mark.parametrize("highest", [1.0, 255.0])
+def test_a_resampled_mask_marks_from_half_of_its_highest_value_on(highest: float) -> None:
+    blurred = gaussian_filter(make_two_rectangles() * highest, 1.0)
+    blurred = blurred.round() if highest > 1 else blurred
+    marked = parse_mask(blurred, None, is_inverted=False)
+    assert np.array_equal(marked, blurred >= blurred.max() / 2)
+
+
+def test_labels_mark_whatever_their_values() -> None:
+    mask = make_two_rectangles()
+    parts, _ = label_parts(mask)
+    cells = (np.indices(mask.shape)[1] // 5 + 1) * mask
+    for labels in (mask, 255 * mask, 0.5 * mask, np.choose(parts, [0, 2, 65535]), cells):
+        for pixels in (labels, np.where(mask, labels, -3), make_rim_label()):
+            marked = parse_mask(pixels.astype(np.float32), None, is_inverted=False)
+            assert np.array_equal(marked, pixels > 0)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "ignored"), [(compress(make_two_rectangles(), 90), True), (make_rim_label(), False)]
+)
+def test_a_note_counts_the_weak_pixels_of_a_mask(pixels: Any, ignored: bool) -> None:
+    weak_count = int(((pixels > 0) & ~make_two_rectangles()).sum())
+    assert list_notes(pixels) == (make_note("mask-weak", count=weak_count, ignored=ignored),)
+    assert not list_notes(pixels, label=255)
+
+
+def test_labels_that_touch_do_not_count_as_weak() -> None:
+    cells = (np.indices((48, 48))[1] // 5 + 1) * make_two_rectangles()
+    assert not list_notes(cells)
+
+
+def list_notes(mask: np.ndarray, **settings: Any) -> tuple[Any, ...]:
+    image = np.random.default_rng(0).normal(100, 5, (1, 1, 48, 48))
+    overlay = mask.astype(np.float32)[None, None]
+    inspection = inspect_stack(Inpaint(**settings), image, mask=overlay)
+    assert isinstance(inspection, Inspection)
+    return inspection.notes
+
+
+def test_an_infinite_pixel_is_named_where_nothing_is_missing() -> None:
+    image = np.random.default_rng(0).normal(100, 5, (1, 1, 16, 16))
+    image[..., 5, 5] = np.inf
+    refusal = inspect_stack(Inpaint(), image)
+    assert not isinstance(refusal, Inspection) and refusal.code == "pixels-infinite"
