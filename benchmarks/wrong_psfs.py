@@ -39,7 +39,7 @@ OPTICS = {"na": 1.4, "wavelength": 520.0}
 PIXEL, Z_STEP = 65.0, 200.0
 LEVIN = (1, 2, 3, 5, 6, 8)
 #: Notes on even sizes and offsets, which only move a PSF, and true descriptions.
-HARMLESS = {"psf-padded", "psf-centred", "psf-uniform", "psf-plane"}
+HARMLESS = {"psf-padded", "psf-centred", "psf-uniform", "psf-plane", "psf-unchecked"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,22 @@ GAUSSIAN = sample_gaussian_psf((2.0, 2.0), (31, 31)).numpy()
 GAUSSIAN = GAUSSIAN / GAUSSIAN.max()
 DEEP = sample_gaussian_psf((3.5, 1.6, 1.6), (31, 21, 21)).numpy()
 AIRY = compute_microscope_psf("widefield", 1.4, 520.0, (65.0, 65.0), 1.518, (41, 41)).numpy()
+
+
+def compute_spherical_aberration(waves: float) -> np.ndarray:
+    frequencies = np.fft.fftfreq(256, 65.0) * 520.0 / 1.4
+    radii = np.hypot(frequencies[:, None], frequencies)
+    phase = waves * np.sqrt(5) * (6 * radii**4 - 6 * radii**2 + 1)
+    field = np.fft.fftshift(np.fft.ifft2((radii <= 1) * np.exp(2j * np.pi * phase)))
+    return np.abs(field[108:149, 108:149]) ** 2
+
+
 #: Width of that PSF in pixels, as *Deblur* expects it.
 AIRY_FWHM = dict.fromkeys("YX", 3.01)
+DISTANCES = np.hypot(*np.mgrid[-20:21, -20:21])
+MOFFAT = (1 + (DISTANCES / 3) ** 2) ** -2.5
+#: A spot in rings that spherical aberration makes, computed from the pupil of an objective.
+RINGS = compute_spherical_aberration(0.4)
 RNG = np.random.default_rng(0)
 NOISE = RNG.normal(0, 0.02, GAUSSIAN.shape)
 
@@ -126,6 +140,28 @@ def test_background_and_noise_are_taken_out_and_that_is_said(background: np.ndar
         for psf in (GAUSSIAN + background, checked.image)
     )
     assert after < 0.5 * before
+
+
+@pytest.mark.parametrize(("sigma", "side"), [(1.5, 11), (1.5, 15), (2.0, 15), (3.0, 25)])
+@pytest.mark.parametrize("level", [0.02, 0.1])
+def test_a_background_close_to_the_light_is_taken_out(
+    sigma: float, side: int, level: float
+) -> None:
+    gaussian = sample_gaussian_psf((sigma, sigma), (side, side)).numpy()
+    checked = inspect(gaussian + level * gaussian.max())
+    assert [note.code for note in checked.notes] == ["psf-background"]
+    error = np.abs(checked.image / checked.image.sum() - gaussian / gaussian.sum()).sum()
+    assert error < 0.02
+
+
+@pytest.mark.parametrize("side", [11, 13, 15, 17, 21, 25, 31])
+@pytest.mark.parametrize("psf", [AIRY, MOFFAT, RINGS])
+def test_light_that_reaches_the_rim_stays(psf: np.ndarray, side: int) -> None:
+    margin = (len(psf) - side) // 2
+    cropped = psf[margin:-margin, margin:-margin]
+    checked = inspect(cropped)
+    assert "psf-background" not in [note.code for note in checked.notes]
+    np.testing.assert_array_equal(checked.image, cropped)
 
 
 def test_a_noisy_psf_is_named() -> None:
