@@ -143,6 +143,28 @@ def test_validation_pixels_never_enter_the_loss_where_backprojection_adds_them()
     assert float((term.refit_pixel_weights * term.validation_mask).sum()) == 0
 
 
+@pytest.mark.parametrize(
+    ("settings", "is_close"),
+    [
+        ({"factor": "2,4"}, True),
+        ({"factor": "4", "psf_sigma": 1.0}, True),
+        ({"factor": "4", "prior": "random-input"}, False),
+    ],
+)
+def test_a_fit_starts_from_an_image_that_explains_the_pixels(settings, is_close) -> None:
+    prior = make_task_prior(SuperResolve(**settings), make_fit_input())
+    assert isinstance(prior, RandomInputPrior)
+    assert (prior.baseline is not None) == is_close
+
+
+def test_the_uncertainty_of_a_fit_that_hardly_spreads_is_that_of_its_error() -> None:
+    fine = make_fine()
+    settings = {"factor": (2, 4), "downsampling": "binning", "preset": "instant"}
+    result = dip.super_resolve(bin_pixels(fine, (2, 4)), max_iterations=20, **settings)
+    errors, uncertainty = result.image - fine, result.uncertainty
+    assert 0.3 < np.sqrt(np.mean(errors**2) / np.mean(uncertainty**2)) < 3
+
+
 def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
     assert split_into_stages((4, 4)) == ((2, 2), 2)
     assert split_into_stages((1, 8)) == ((1, 2), 3)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors.templates import (
     ENDED_BY_HAND,
     NOTES,
+    OVERRULED_NOTES,
     STOPS,
     WARNINGS,
     render,
@@ -94,6 +95,13 @@ def make_note(code: str, /, **facts: object) -> Note:
     note = Note(code=code, facts=simplify_facts(facts))
     str(note)
     return note
+
+
+def drop_overruled(notes: Iterable[Note]) -> list[Note]:
+    """Return the notes without those that others make untrue."""
+    notes = list(notes)
+    overruled = {code for note in notes for code in OVERRULED_NOTES.get(note.code, ())}
+    return [note for note in notes if note.code not in overruled]
 
 
 def parse_note(raw: Mapping[str, Any]) -> Note:

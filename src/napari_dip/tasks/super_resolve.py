@@ -69,8 +69,9 @@ INTERPOLATED_INPUT_JITTER = 0.1
 #: Range of the network's correction, in RMS changes by back-projection, from which a volume starts:
 #: a random start reached 29.1 dB, cubic interpolation 41.1 dB (docs/constants.md).
 CORRECTION_RANGE_FACTOR = 4.0
-#: Maximum factor at which a plane starts from the back-projected image, too: error of 51 grey
-#: values on mitochondria, 60 to 72 from a random start (docs/constants.md).
+#: Largest lesser factor at which a plane starts from the back-projected image, too (with a PSF
+#: always): error of 51 grey values on mitochondria, 60 to 72 from a random start
+#: (docs/constants.md).
 MAX_INTERPOLATED_START_FACTOR = 2
 #: Minimum range of the network's correction, in network units, for images without detail.
 MIN_CORRECTION_RANGE = 1e-4
@@ -198,7 +199,8 @@ class SuperResolve(Task):
         if self.initial_estimate != "none":
             visible = fit_input.masks.visible
             interpolated, backprojected = self._fit_interpolation(fit_input, downsample, visible)
-            if len(fit_input.grid) > 2 or max(factors) <= MAX_INTERPOLATED_START_FACTOR:
+            is_fine = min(factors) <= MAX_INTERPOLATED_START_FACTOR or self.psf_sigma > 0
+            if len(fit_input.grid) > 2 or is_fine:
                 baseline = backprojected  # see `CORRECTION_RANGE_FACTOR`
             random_input = _add_estimates(random_input, interpolated, backprojected, baseline)
         options = PriorOptions(random_input=random_input)

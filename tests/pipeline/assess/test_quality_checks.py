@@ -100,6 +100,27 @@ def test_where_the_noise_is_unreliable_only_edges_are_checked():
     assert "along the edges" in list_warnings(residual=replace(unsure, edge_variance_ratio=2.0))
 
 
+@pytest.mark.parametrize(
+    ("excess", "rms", "is_fault"), [(0.46, 0.075, True), (0.46, 0.009, False), (0.02, 0.075, False)]
+)
+def test_a_strong_residual_with_structure_needs_no_noise_to_be_a_fault(excess, rms, is_fault):
+    residual = ResidualMetrics(
+        excess=excess,
+        noise_ratio=2.26,
+        pixel_count=64 * 64,
+        is_noise_reliable=False,
+        relative_rms=rms,
+    )
+    codes = {
+        note["code"]
+        for note in assess_quality(
+            replace(GOOD, residual=residual, agreement=0.97, is_upscaled=True)
+        )["codes"]
+    }
+    assert ("residual-unexplained" in codes) == is_fault
+    assert ("measurement-explained" in codes) == (not is_fault)
+
+
 def test_the_figures_of_a_warning_differ_as_they_are_read():
     just = ResidualMetrics(
         excess=compute_correlation_limit(GOOD.residual) + 3e-4,

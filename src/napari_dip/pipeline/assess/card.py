@@ -10,11 +10,16 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors.notes import TEXT_CODE, make_note, parse_notes, parse_report_notes
+from napari_dip.errors.notes import (
+    TEXT_CODE,
+    drop_overruled,
+    make_note,
+    parse_notes,
+    parse_report_notes,
+)
 from napari_dip.errors.templates import (
     FIGURES,
     HEADLINES,
-    OVERRULED_NOTES,
     REASONS,
     VERDICT_REASONS,
     render,
@@ -172,9 +177,7 @@ def _name_colour(note: Note) -> Note:
 
 def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> ResultCard:
     """Return the card of notes, without those that worse ones overrule."""
-    notes = list(notes)
-    overruled = {code for note in notes for code in OVERRULED_NOTES.get(note.code, ())}
-    notes = [note for note in notes if note.code not in overruled]
+    notes = drop_overruled(notes)
     ranked = sorted((note for note in notes if _find_reason(note)), key=_get_rank)
     unranked = (note for note in notes if note.is_warning and note.code not in VERDICT_REASONS)
     warnings = dict.fromkeys((*ranked, *unranked))

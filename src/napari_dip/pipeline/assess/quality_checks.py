@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors.notes import make_note
+from napari_dip.errors.notes import drop_overruled, make_note
 from napari_dip.pipeline.assess.artefact_detection import (
     LOCAL_AREA_SIDE,
     MIN_PATTERN_FRACTION,
@@ -55,6 +55,10 @@ MAX_NOISE_LEFT_CORRELATION = 0.3
 #: RMS residual, relative to the intensity range, up to which an image with unreliable noise counts
 #: as unchanged: at most 0.006 in four photographs without noise (docs/constants.md).
 MAX_UNCHANGED_RESIDUAL = 0.0075
+#: RMS residual behind an operator, relative to the intensity range, from which correlation is a
+#: fault whatever the noise: with unreliable noise at most 0.007 in 14 good results whose residuals
+#: are correlated, 0.075 or more in five bad ones.
+MAX_UNMEASURED_RESIDUAL = 0.03
 #: Reliable noise, relative to the intensity range, up to which a weak residual is no warning.
 MAX_NEGLIGIBLE_NOISE = 0.015
 #: Maximum change of the mean intensity, as a fraction of the mean above the dark level.
@@ -142,7 +146,7 @@ def assess_quality(metrics: ResultMetrics, early_end_notes: Sequence[Note] = ())
         *_make_clipping_notes(metrics),
         *([make_note("detail-finer")] if metrics.is_upscaled else ()),
     ]
-    notes.sort(key=lambda note: not note.is_warning)
+    notes = sorted(drop_overruled(notes), key=lambda note: not note.is_warning)
     return {
         "sentences": list(map(str, notes)),
         "warnings": [str(note) for note in notes if note.is_warning],
@@ -214,7 +218,9 @@ def _assess_residual_structure(metrics: ResultMetrics, residual: ResidualMetrics
     is_visible = residual.relative_rms >= MIN_VISIBLE_RESIDUAL
     is_correlated = residual.excess > compute_correlation_limit(residual)
     # what explains an image to half a grey level explains it, however its residual looks
-    if residual.is_noise_reliable and is_correlated and (is_visible or not has_operator):
+    is_fault = residual.is_noise_reliable and (is_visible or not has_operator)
+    is_fault |= has_operator and residual.relative_rms > MAX_UNMEASURED_RESIDUAL
+    if is_correlated and is_fault:
         if has_operator:
             return make_note("residual-unexplained", ratio=1.0, upscaled=metrics.is_upscaled)
         excess_text, limit_text = _format_distinct_figures(
