@@ -195,6 +195,21 @@ def test_a_layer_with_unusual_axes_keeps_colour_and_place(
 
 
 @pytest.mark.long
+def test_a_saved_colour_photograph_keeps_its_place(driver, noisy, tmp_path, monkeypatch):
+    driver.viewer.layers.clear()
+    photograph = np.stack([noisy[y : y + 32, :34] for y in (0, 16, 32)], -1)
+    driver.viewer.add_image(photograph, name="cells", scale=(0.5, 0.25), translate=(3.0, 4.0))
+    restore(driver)
+    save(driver, monkeypatch, tmp_path / "mine.ome.zarr")
+    assert read_header(tmp_path / "mine.ome.zarr").tags.origin == (0.0, 3.0, 4.0)
+    driver.viewer.layers.clear()
+    driver.viewer.open(str(tmp_path / "mine.ome.zarr"))
+    for opened in driver.viewer.layers:
+        np.testing.assert_allclose(opened.scale[-2:], (0.5, 0.25))
+        np.testing.assert_allclose(opened.translate[-2:], (3.0, 4.0))
+
+
+@pytest.mark.long
 def test_run_again_from_a_saved_result_opens_its_further_inputs_as_well(
     file_driver, noisy, tmp_path, monkeypatch
 ):

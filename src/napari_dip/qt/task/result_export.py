@@ -171,12 +171,14 @@ def _reorder_look(look: dict[str, Any], axes: str) -> dict[str, Any]:
 
 
 def apply_header(layer: Image, header: ImageHeader) -> None:
-    """Set pixel size, units and axes of a layer to those of its file, where both have as many."""
+    """Set pixel size, place, units and axes of a layer to those of its file, if it has as many."""
     if len(header.axes) - (1 if layer.rgb else 0) != layer.ndim:
         return
     layer.axis_labels = tuple(header.axes.lower()[: layer.ndim])
     if header.scale is not None:
         layer.scale = header.scale[: layer.ndim]
+    if header.tags.origin is not None:
+        layer.translate = header.tags.origin[: layer.ndim]
     if header.units is not None:
         with suppress(Exception):  # a unit that napari does not know
             layer.units = header.units[: layer.ndim]
@@ -190,7 +192,8 @@ def _restore_file_sizes(header: ImageHeader, provenance: Mapping[str, Any]) -> I
         return header
     if header.has_guessed_axes:
         header = replace(header, axes=axes)
-    if not scale or not units or set(header.units or ()) != {"pixel"} or axes != header.axes:
+    is_dropped = set(header.units or ()) == {"pixel"} != set(units or ())
+    if not scale or not units or not is_dropped or axes != header.axes:
         return header
     # the layer of a finer result has a part of a pixel as its scale
     sizes = zip(header.scale or (1.0,) * len(scale), scale, strict=True)
@@ -243,9 +246,10 @@ def _make_tags(layer: Image, header: ImageHeader, name: str, input_path: str | N
         *colour, alpha = colours.tolist() if is_linear else (255,) * 4
         number = encode_colour(bytes(colour), alpha)
         ome = OmeMetadata(channels=((("Name", name), ("Color", number)),))
-    origin = (
-        tuple(map(float, layer.translate)) if len(layer.translate) == len(header.axes) else None
-    )
+    axes = header.axes.replace("S", "")
+    places = dict(zip(axes, map(float, layer.translate), strict=False))
+    has_places = len(layer.translate) == len(axes)
+    origin = tuple(places.get(axis, 0.0) for axis in header.axes) if has_places else None
     return SourceTags(ome=ome, origin=origin, contrast_limits=(limits,))
 
 
