@@ -101,6 +101,19 @@ def test_where_the_noise_is_unreliable_only_edges_are_checked():
 
 
 @pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({}, "If you know gain and read noise"),
+        ({"agreement": 0.9}, "Check the PSF first"),
+        ({"agreement": 0.9, "is_upscaled": True}, "Check factor, downsampling and PSF first"),
+    ],
+)
+def test_a_wrong_brightness_names_its_likely_cause(changes, cause):
+    residual = replace(GOOD.residual, biased_fraction=0.5, darker_fraction=0.5, area_count=64)
+    assert cause in list_warnings(residual=residual, **changes)
+
+
+@pytest.mark.parametrize(
     ("excess", "rms", "is_fault"), [(0.46, 0.075, True), (0.46, 0.009, False), (0.02, 0.075, False)]
 )
 def test_a_strong_residual_with_structure_needs_no_noise_to_be_a_fault(excess, rms, is_fault):

@@ -283,7 +283,15 @@ def _assess_local_means(metrics: ResultMetrics) -> Iterator[Note]:
             brighter_share=share - darker,  # rounded, so that the two add up
             instant=metrics.is_instant,
             entered=metrics.has_entered_noise,
+            cause=_name_operator(metrics),
         )
+
+
+def _name_operator(metrics: ResultMetrics) -> str:
+    """Return what a wrong brightness behind an operator most likely comes from; "": none."""
+    if metrics.agreement is None:
+        return ""
+    return "factor, downsampling and PSF" if metrics.is_upscaled else "the PSF"
 
 
 def _assess_pattern(metrics: ResultMetrics) -> Iterator[Note]:
