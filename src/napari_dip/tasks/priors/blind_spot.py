@@ -47,8 +47,8 @@ CAMERA_GUIDE_WEIGHT = 0.3
 #: Smallest and largest factor by which validation residuals may correct the predicted variance.
 #: Values beyond these limits come from a few atypical validation pixels.
 UNCERTAINTY_FACTOR_LIMITS = (0.05, 20.0)
-#: Largest factor for the spread of a fit, which may be far smaller than its error: 70,000 where a
-#: fit started close to its result; with 20, the uncertainty was 36 times too small.
+#: Largest factor behind a blur or binning, where the spread of a fit that starts close to its
+#: result is far below its error: 70,000 in one; with 20, the uncertainty was 36 times too small.
 MAX_SPREAD_FACTOR = 1e6
 #: Maximum depth of a training window in three dimensions, in planes. More than the network's
 #: coarsest scale spans would only reduce the window's width.
@@ -257,7 +257,6 @@ def compute_variance_factor(
     predicted = operator(network_estimate.mean)
     validation_mask = fit_input.masks.validation
     noise = fit_input.noise.noise_variance.compute_variance(predicted)
-    least, most = UNCERTAINTY_FACTOR_LIMITS
     squared_residuals = (fit_input.measurement - predicted) ** 2 * validation_mask
     predicted_variance = operator(network_estimate.log_variance.exp()) * validation_mask
     if not float(validation_mask.sum()):
@@ -271,10 +270,9 @@ def compute_variance_factor(
     else:
         total = predicted_variance.expand_as(squared_residuals).sum()
         factor = (squared_residuals - noise * validation_mask).sum() / total.clamp(min=1e-30)
-        most = MAX_SPREAD_FACTOR
         if not isinstance(operator, Identity):
-            least = 1.0
-    return factor.clamp(least, most)
+            return factor.clamp(1.0, MAX_SPREAD_FACTOR)
+    return factor.clamp(*UNCERTAINTY_FACTOR_LIMITS)
 
 
 def make_nl_bayes_refinement(
