@@ -161,7 +161,7 @@ class BlindDeblur(Task):
             learns_operator=axes == "YX" and self.blur in ("auto", "free"),
             prior_reasons={DEFAULT_PRIOR: DEBLUR_REASON},
             noise_settings=make_noise_settings(self),
-            # blur alone correlates neighbouring pixels, independent of the noise
+            # the search for the blur takes all noise for white
             blind_spot_shape=SINGLE_PIXEL,
             setup_seconds=search_seconds if axes == "YX" else 0.0,
             ending_pixel_seconds=DECONVOLUTION_PIXEL_SECONDS if axes == "YX" else 0.0,

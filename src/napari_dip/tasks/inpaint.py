@@ -317,11 +317,10 @@ def _list_reversed_mask_notes(missing: BoolArray) -> list[Note]:
 
 def _list_weak_pixel_notes(mask: AnyArray) -> list[Note]:
     """Return a note on pixels that JPEG or resampling may have added to a mask."""
-    weak = (mask > 0) & (mask < mask.max() / 2)
-    if not weak.any() or _has_labels(mask, weak):
+    weak = _find_weak_pixels(mask)
+    if not weak.any():
         return []
-    is_ignored = find_least_mark(mask) > 0
-    return [make_note("mask-weak", count=int(weak.sum()), ignored=is_ignored)]
+    return [make_note("mask-weak", count=int(weak.sum()), ignored=_has_many_values(mask[weak]))]
 
 
 def refuse_mask_header(image_header: ImageHeader, mask_header: ImageHeader) -> Refusal | None:
@@ -367,20 +366,24 @@ def parse_mask(mask: AnyArray, label: int | None, *, is_inverted: bool) -> BoolA
     ndarray of bool
         Of the shape of the mask.
     """
-    marked = (mask > 0) & (mask >= find_least_mark(mask)) if label is None else mask == label
+    marked = mask > 0 if label is None else mask == label
+    if label is None and _has_many_values(mask[weak := _find_weak_pixels(mask)]):
+        marked &= ~weak
     return ~marked if is_inverted else marked
 
 
-def find_least_mark(mask: AnyArray) -> float:
-    """Return half of the maximum of a mask (..., Y, X) that was JPEG or resampled, else 0.
+def _find_weak_pixels(mask: AnyArray) -> BoolArray:
+    """Return which pixels of a mask (..., Y, X) are below half of its maximum, and no labels.
 
-    Its weak pixels, those below that half, are no labels: their marked neighbours differ from them.
-    A single weak value may be a label that is one pixel wide.
+    The marked neighbours of a label mostly equal it, those of weak pixels differ from them.
     """
-    half = float(mask.max()) / 2
-    weak = (mask > 0) & (mask < half)
-    is_single = not weak.any() or mask[weak].min() == mask[weak].max()
-    return 0.0 if is_single or _has_labels(mask, weak) else half
+    weak = (mask > 0) & (mask < float(mask.max()) / 2)
+    return weak & (not _has_labels(mask, weak)) if weak.any() else weak
+
+
+def _has_many_values(weak_pixels: AnyArray) -> bool:
+    """Return whether weak pixels differ: a single value may be a label one pixel wide."""
+    return weak_pixels.size > 0 and bool(weak_pixels.min() < weak_pixels.max())
 
 
 def _has_labels(mask: AnyArray, weak: BoolArray) -> bool:
