@@ -500,7 +500,7 @@ def judge(case: Case) -> dict[str, Any]:
     elif refusal:
         outcome = "refused"
     else:
-        mended = {"psf-background", "psf-centred", "psf-padded", "psf-corner"}
+        mended = {"psf-background", "psf-centred", "psf-padded", "psf-corner", "psf-pixel-size"}
         outcome = "mended" if mended & set(hits) else "named"
     return {"PSF": case.name, "outcome": outcome, "codes": codes}
 

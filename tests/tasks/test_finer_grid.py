@@ -16,8 +16,8 @@ from fit_inputs import make_plain_fit_input, make_task_plan, make_task_problem
 from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import (
     compute_microscope_psf,
+    resample_psf,
     sample_gaussian_psf,
-    upsample_psf,
 )
 from napari_dip.engine.deconvolution.richardson_lucy import iterate_richardson_lucy
 from napari_dip.engine.operators.imaging import BinnedDownsample, ValidConvolution
@@ -49,7 +49,7 @@ def test_a_refined_psf_is_that_of_the_finer_grid(factor):
     fine = compute_microscope_psf(
         "widefield", pixel_nm=(66.0 / factor,) * 2, sizes=(side, side), **optics
     )
-    refined = upsample_psf(coarse, (factor, factor))
+    refined = resample_psf(coarse, (factor, factor))
     assert refined.shape == fine.shape
     assert float(refined.sum()) == pytest.approx(1, abs=1e-5)
     assert float((refined - fine).abs().max() / fine.max()) < 0.003
@@ -57,7 +57,7 @@ def test_a_refined_psf_is_that_of_the_finer_grid(factor):
 
 def test_a_refined_psf_of_an_odd_factor_gives_the_psf_back_when_it_is_binned():
     coarse = sample_gaussian_psf((1.4, 1.8), (15, 17))
-    refined = upsample_psf(coarse, (3, 3))
+    refined = resample_psf(coarse, (3, 3))
     padded = torch.nn.functional.pad(refined, (1, 1, 1, 1))[None, None]
     binned = BinnedDownsample((3, 3))(padded)[0, 0] * 9
     torch.testing.assert_close(binned, coarse, atol=2e-4, rtol=0)
@@ -65,7 +65,7 @@ def test_a_refined_psf_of_an_odd_factor_gives_the_psf_back_when_it_is_binned():
 
 def test_a_factor_of_one_leaves_the_psf_alone():
     psf = sample_gaussian_psf((1.4, 1.8))
-    assert upsample_psf(psf, (1, 1)) is psf
+    assert resample_psf(psf, (1, 1)) is psf
 
 
 def test_a_gaussian_has_its_width_after_binning():

@@ -217,17 +217,23 @@ class Deblur(Task):
         psf_header = pixels.extra_headers.get("psf")
         if psf_header and (refusal := refuse_field_size(pixels.header, psf_header)):
             return refusal
-        computed_fwhm = get_psf_source(self).optics.compute_fwhm(pixels.header)
+        psf_source = get_psf_source(self)
         leading = [count for count in psf.shape[:-2] if count > 1]
         is_field = len(leading) > 1
-        cells, sizes = tuple(leading[:2]), (*leading[2:], *psf.shape[-2:])
+        cells = tuple(leading[:2]) if is_field else ()
+        sizes = (*leading[len(cells) :], *psf.shape[-2:])
+        axes = "ZYX"[-len(sizes) :]
+        ratios = psf_source.compute_resampling(pixels.header, psf_header, axes)
+        widths = psf_source.optics.compute_fwhm(pixels.header)  # in pixels of the image
+        pairs = zip(axes, ratios, strict=True)
+        computed_fwhm = {axis: widths[axis] / ratio for axis, ratio in pairs if axis in widths}
         images: list[AnyArray] = []
         notes: list[Note] = []
-        for image in psf.reshape(-1, *sizes) if is_field else (psf,):
+        for image in psf.reshape(-1, *sizes):
             checked = inspect_psf_image(image, {} if is_field else computed_fwhm)
             if isinstance(checked, Refusal):
                 return checked
-            if refusal := refuse_dark_middle(pixels.header, checked.image):
+            if refusal := refuse_dark_middle(pixels.header, checked.image, ratios):
                 return refusal
             images.append(checked.image)
             notes += checked.notes
@@ -246,10 +252,10 @@ class Deblur(Task):
     ) -> ConvertedInputs:
         """Centre or compute the PSF, and return it with notes on what was done."""
         axes = get_fit_axes(headers["image"], image.ndim - 1)
-        kernel, notes = get_psf_source(self).make_kernel(
-            headers["image"], checked_psf, axes, get_axis_factors(self.factor, axes)
+        source, factors = get_psf_source(self), get_axis_factors(self.factor, axes)
+        kernel, notes = source.make_kernel(
+            headers["image"], checked_psf, axes, factors, headers.get("psf")
         )
-        source = get_psf_source(self)
         is_computed = checked_psf is None and source.sigma is None
         if is_computed or source.optics.compute_fwhm(headers["image"]):
             return {"psf": kernel.numpy()}, notes
@@ -265,7 +271,12 @@ class Deblur(Task):
         """Return a PSF that changes over the field as modes, and its mean over the field."""
         dims = image.ndim - 1
         factors = get_axis_factors(self.factor, get_fit_axes(headers["image"], dims))
-        field_psf, mean, notes = make_field_kernels(headers["image"], checked_psfs, dims, factors)
+        ratios = get_psf_source(self).compute_resampling(
+            headers["image"], headers.get("psf"), "ZYX"[2 - checked_psfs.ndim :]
+        )
+        field_psf, mean, notes = make_field_kernels(
+            headers["image"], checked_psfs, dims, factors, ratios
+        )
         arrays = {"psf": mean, "psf_modes": field_psf.modes}
         arrays["psf_coefficients"] = field_psf.coefficients
         kernels = {name: array.numpy() for name, array in arrays.items()}
@@ -488,7 +499,11 @@ class Deblur(Task):
 
 
 def make_field_kernels(
-    header: ImageHeader, images: AnyArray, dims: int, factors: tuple[int, ...]
+    header: ImageHeader,
+    images: AnyArray,
+    dims: int,
+    factors: tuple[int, ...],
+    ratios: tuple[float, ...],
 ) -> tuple[FieldPsf, Tensor, tuple[Note, ...]]:
     """Return a PSF that changes over the field, its mean over the field, and notes.
 
@@ -502,17 +517,19 @@ def make_field_kernels(
         Number of axes of a fit. PSFs of one plane act within each plane of a volume.
     factors : tuple of int
         As for `PsfSource.make_kernel`.
+    ratios : tuple of float
+        Pixels of the image in each pixel of the PSF, along the axes of a PSF.
     """
     import torch
     from torch.nn.functional import pad
 
     from napari_dip.engine.deconvolution.kernels import decompose_field
-    from napari_dip.engine.deconvolution.psf import upsample_psf
+    from napari_dip.engine.deconvolution.psf import resample_psf
     from napari_dip.tasks.psf.psf_checks import centre_psf_image
 
     cells, sizes = images.shape[:2], images.shape[2:]
-    centred = [centre_psf_image(header, image) for image in images.reshape(-1, *sizes)]
-    kernels = [upsample_psf(kernel, factors[-kernel.ndim :]) for kernel, _ in centred]
+    centred = [centre_psf_image(header, image, ratios) for image in images.reshape(-1, *sizes)]
+    kernels = [resample_psf(kernel, factors[-kernel.ndim :]) for kernel, _ in centred]
     largest = [max(axis_sizes) for axis_sizes in zip(*(k.shape for k in kernels), strict=True)]
 
     def pad_evenly(kernel: Tensor) -> Tensor:

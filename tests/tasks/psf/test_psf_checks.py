@@ -16,7 +16,7 @@ from napari_dip.errors import Refusal, RefusedError
 from napari_dip.io import ImageHeader
 from napari_dip.io.writing import write_image
 from napari_dip.tasks import Deblur
-from napari_dip.tasks.base import TaskPlan
+from napari_dip.tasks.base import InspectedPixels, Inspection, TaskPlan
 from napari_dip.tasks.psf.psf_checks import CheckedPsf, inspect_psf_image
 
 GAUSSIAN = sample_gaussian_psf((2.0, 2.0), (31, 31)).numpy()
@@ -230,6 +230,36 @@ def test_the_plan_names_another_pixel_size_a_missing_axis_and_too_wide_pixels() 
     )
     widefield = Deblur(**optics, microscope="widefield")
     assert list_plan_codes(widefield, make_header(160.0), None) == ["psf-nyquist"]
+
+
+def compute_airy(pixel: float, side: int) -> np.ndarray:
+    psf = compute_microscope_psf("widefield", 0.9, 600.0, (pixel, pixel), 1.0, (side, side))
+    return psf.numpy()
+
+
+@pytest.mark.parametrize(("pixel", "side"), [(50.0, 61), (33.0, 93), (150.0, 21)])
+def test_a_psf_of_another_pixel_size_is_resampled_to_that_of_the_image(
+    pixel: float, side: int
+) -> None:
+    headers = {"image": make_header(100.0), "psf": make_header(pixel, side)}
+    image, task = np.zeros((1, 64, 64), np.float32), Deblur(na=0.9, wavelength=600.0)
+    pixels = InspectedPixels(
+        header=headers["image"],
+        image=image[0],
+        stack=image[None],
+        extra_inputs={"psf": compute_airy(pixel, side)},
+        extra_headers={"psf": headers["psf"]},
+    )
+    plan = task.plan(headers["image"], {"psf": headers["psf"]}, "YX")
+    assert isinstance(plan, TaskPlan)
+    inspection = task.inspect(pixels, plan)
+    assert isinstance(inspection, Inspection)
+    assert not {"psf-wide", "psf-narrow"} & {note.code for note in inspection.notes}
+    kernel = inspection.convert_inputs(image, {}, headers)[0]["psf"]
+    expected, margin = compute_airy(100.0, 31), (31 - kernel.shape[0]) // 2
+    assert margin >= 0
+    difference = np.pad(kernel, margin) - expected / expected.sum()
+    assert np.abs(difference).max() < 0.02 * kernel.max()
 
 
 def test_an_impossible_aperture_is_refused_beside_a_psf_image() -> None:

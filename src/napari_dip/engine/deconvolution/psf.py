@@ -20,6 +20,8 @@ from napari_dip.engine.fit.optimizers import LineSearchLbfgs
 from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_dip.errors.notes import Note
 
 #: Side of the overlapping blocks of a stack whose periodograms are averaged, in pixels.
@@ -229,37 +231,39 @@ class _VolumeSpectrum:
         return loss
 
 
-def upsample_psf(psf: Tensor, factors: tuple[int, ...]) -> Tensor:
-    """Return a PSF on a finer grid, such that its mean over each coarse pixel is the given one.
+def resample_psf(psf: Tensor, factors: Sequence[float]) -> Tensor:
+    """Return a PSF on another grid, whose pixels average the same light.
 
-    The PSF is taken for band-limited: its Fourier series is evaluated at the fine pixels, after
-    division by the transfer function of the mean over a coarse pixel.
+    The PSF is taken for band-limited: its Fourier series is evaluated at the new pixels, after
+    division by the transfer function of the mean over an old pixel, and times that of a new one.
 
     Parameters
     ----------
     psf : Tensor
         (*sizes) of sum one, with odd sizes; its middle is its origin.
-    factors : tuple of int, > 0
-        Fine pixels per pixel along each axis.
+    factors : sequence of float, > 0
+        New pixels per old one along each axis.
 
     Returns
     -------
     Tensor
-        (*fine sizes) float32, non-negative, of sum one; sizes are factor * (size - 1) + 1.
+        (*sizes) float32, non-negative, of sum one, with odd sizes; for whole factors these are
+        factor * (size - 1) + 1.
     """
-    if max(factors) == 1:
+    if all(factor == 1 for factor in factors):
         return psf
-    fine = psf.double()
+    resampled = psf.double()
     for axis, (size, factor) in enumerate(zip(psf.shape, factors, strict=True)):
         frequencies = torch.arange(-(size // 2), size // 2 + 1, dtype=torch.float64) / size
         transfer = torch.sinc(frequencies) / torch.sinc(frequencies / factor)
-        places = torch.arange(-factor * (size // 2), factor * (size // 2) + 1) / factor
+        radius = int(factor * (size // 2))
+        places = torch.arange(-radius, radius + 1) / factor
         offsets = places[:, None].double() - (torch.arange(size) - size // 2).double()
         phases = 2 * pi * offsets[..., None] * frequencies
-        weights = (phases.cos() / transfer).sum(-1) / (size * factor)
-        fine = torch.tensordot(weights, fine, dims=([1], [axis])).movedim(0, axis)
-    fine = fine.clamp(min=0)
-    return (fine / fine.sum()).float()
+        weights = (phases.cos() / transfer).sum(-1)
+        resampled = torch.tensordot(weights, resampled, dims=([1], [axis])).movedim(0, axis)
+    resampled = resampled.clamp(min=0)
+    return (resampled / resampled.sum()).float()
 
 
 def compute_microscope_psf(

@@ -19,7 +19,7 @@ from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import format_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -176,9 +176,15 @@ def _refuse_values(psf: FloatArray) -> Refusal | None:
     return None
 
 
-def refuse_dark_middle(header: ImageHeader, psf: AnyArray) -> Refusal | None:
-    """Refuse a PSF that has hardly any light where it is cropped to the image."""
-    sizes = header.get_sizes("ZYX"[-psf.ndim :])
+def refuse_dark_middle(
+    header: ImageHeader, psf: AnyArray, factors: Sequence[float]
+) -> Refusal | None:
+    """Refuse a PSF that has hardly any light where it is cropped to the image.
+
+    The factors are the pixels of the image in each pixel of the PSF, along each axis.
+    """
+    counts = zip(header.get_sizes("ZYX"[-psf.ndim :]), factors, strict=True)
+    sizes = tuple(round(count / factor) for count, factor in counts)
     values = psf.astype(np.float64).clip(min=0)
     box = tuple(
         slice(max(0, round(middle) - count // 2), round(middle) + count // 2 + 1)
@@ -190,13 +196,19 @@ def refuse_dark_middle(header: ImageHeader, psf: AnyArray) -> Refusal | None:
     return make_refusal("psf-large", name=header.name, **facts)
 
 
-def centre_psf_image(header: ImageHeader, image: AnyArray) -> tuple[Tensor, tuple[Note, ...]]:
-    """Centre the image of a PSF, and crop it to its light and to the image."""
+def centre_psf_image(
+    header: ImageHeader, image: AnyArray, factors: Sequence[float]
+) -> tuple[Tensor, tuple[Note, ...]]:
+    """Centre the image of a PSF, sample it as the image is, and crop it to its light and to that.
+
+    The factors are the pixels of the image in each pixel of the PSF, along each axis.
+    """
     import torch
 
-    from napari_dip.engine.deconvolution.psf import clean_psf
+    from napari_dip.engine.deconvolution.psf import clean_psf, resample_psf
 
     kernel, notes = clean_psf(torch.from_numpy(image))
+    kernel = resample_psf(kernel, factors)
     sizes = header.get_sizes("ZYX"[-kernel.ndim :])
     margins = [(size - count) // 2 for size, count in zip(kernel.shape, sizes, strict=True)]
     if max(margins) <= 0:

@@ -233,12 +233,12 @@ class PsfSource:
         if psf_header is None:
             return tuple(notes)
         has_depth = is_psf_volume(psf_header)
-        for axis in "ZYX" if has_depth else "YX":
-            size = get_pixel_size_nm(psf_header, axis)
-            image_size = optics.get_pixel_sizes(image_header, axis)[0]
-            if not size or not image_size or max(size, image_size) > _MAX_MICROSCOPE_PIXEL:
-                continue  # unknown, or the resolution of a print
-            if not isclose(size, image_size, rel_tol=_PIXEL_SIZE_TOLERANCE):
+        psf_axes = "ZYX" if has_depth else "YX"
+        ratios = self.compute_resampling(image_header, psf_header, psf_axes)
+        for axis, ratio in zip(psf_axes, ratios, strict=True):
+            if ratio != 1:
+                size = get_pixel_size_nm(psf_header, axis)
+                image_size = optics.get_pixel_sizes(image_header, axis)[0]
                 notes.append(make_note("psf-pixel-size", axis=axis, psf=size, image=image_size))
         count = image_header.get_size("Z")
         if count > 1 and not has_depth:
@@ -252,6 +252,20 @@ class PsfSource:
         if cells := get_psf_cells(psf_header):
             notes.append(make_note("psf-field", rows=cells[0], columns=cells[1]))
         return tuple(notes)
+
+    def compute_resampling(
+        self, image_header: ImageHeader, psf_header: ImageHeader | None, axes: str
+    ) -> tuple[float, ...]:
+        """Return the pixels of the image in each pixel of the PSF along axes, 1 if unknown."""
+        ratios = [1.0] * len(axes)
+        for index, axis in enumerate(axes):
+            size = get_pixel_size_nm(psf_header, axis) if psf_header else None
+            image_size = self.optics.get_pixel_sizes(image_header, axis)[0]
+            if not size or not image_size or max(size, image_size) > _MAX_MICROSCOPE_PIXEL:
+                continue  # unknown, or the resolution of a print
+            if not isclose(size, image_size, rel_tol=_PIXEL_SIZE_TOLERANCE):
+                ratios[index] = size / image_size
+        return tuple(ratios)
 
     def is_volumetric(self, psf_header: ImageHeader | None) -> bool:
         """Return whether the PSF extends along Z, so that a Z stack is one volume."""
@@ -277,6 +291,8 @@ class PsfSource:
             shape = psf_header.shape[-2:]
             if axes[0] == "Z":
                 shape = (_count_psf_planes(psf_header), *shape)
+            ratios = self.compute_resampling(image_header, psf_header, axes)
+            shape = tuple(ceil(n * ratio) for n, ratio in zip(shape, ratios, strict=True))
             # centring at most doubles the size; kernels larger than the image are cropped
             return tuple(
                 min(n | 1 if is_centred else 2 * n + 1, 2 * (count // 2) + 1) if n > 1 else 1
@@ -299,6 +315,7 @@ class PsfSource:
         image: AnyArray | None,
         axes: str,
         factors: tuple[int, ...] | None = None,
+        psf_header: ImageHeader | None = None,
     ) -> tuple[Tensor, tuple[Note, ...]]:
         """Return the kernel, (*sizes) float32 of sum one, with notes on how it was made.
 
@@ -313,15 +330,18 @@ class PsfSource:
         factors : tuple of int or None
             Fine pixels of the kernel in each pixel of the image, along each axis; None: one. The
             mean of the fine pixels is then what the PSF of the image describes.
+        psf_header : ImageHeader or None
+            Header of the image of the PSF.
         """
-        from napari_dip.engine.deconvolution.psf import sample_gaussian_psf, upsample_psf
+        from napari_dip.engine.deconvolution.psf import resample_psf, sample_gaussian_psf
         from napari_dip.tasks.psf.psf_checks import centre_psf_image
 
         notes: tuple[Note, ...]
         factors = factors or (1,) * len(axes)
         if image is not None:
-            kernel, notes = centre_psf_image(header, image)
-            kernel = upsample_psf(kernel, factors[-kernel.ndim :])
+            ratios = self.compute_resampling(header, psf_header, "ZYX"[-image.ndim :])
+            kernel, notes = centre_psf_image(header, image, ratios)
+            kernel = resample_psf(kernel, factors[-kernel.ndim :])
         else:
             sizes = upscale_sizes(self.compute_psf_sizes(header, None, axes), factors)
             if self.sigma is not None:
