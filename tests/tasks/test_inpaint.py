@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ from napari_dip.engine.priors.masked_input import (
     fill_by_pull_push,
 )
 from napari_dip.engine.priors.random_input import RandomInputPrior
-from napari_dip.engine.problem import Estimate
+from napari_dip.engine.problem import Estimate, Identity
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import StopReason
 from napari_dip.io import ImageHeader
@@ -41,6 +41,7 @@ from napari_dip.tasks.inpaint import (
     measure_hole_depth,
     parse_mask,
 )
+from napari_dip.tasks.priors.blind_spot import compute_variance_factor
 from napari_dip.tasks.priors.masked_input import BORDER_NETWORK_WEIGHT, fill_harmonically
 
 if TYPE_CHECKING:
@@ -277,9 +278,20 @@ def test_the_final_inference_predicts_copies_of_shaped_holes_while_they_are_hidd
             predicted = torch.maximum(predicted, mask)
     torch.testing.assert_close(total, torch.ones_like(total))
     assert bool((predicted >= torch.cat(copies).amax(0, keepdim=True)).all())
-    assert not make_task_prior(
-        Inpaint(), make_fit_input("masked-input", make_random_mask())
-    ).list_hole_copies()
+
+
+@pytest.mark.parametrize("unmasked", ["keep", "denoise"])
+def test_the_final_inference_hides_some_measured_pixels_beside_single_missing_ones(
+    unmasked: Literal["keep", "denoise"],
+) -> None:
+    prior = make_task_prior(
+        Inpaint(unmasked=unmasked), make_fit_input("masked-input", make_random_mask())
+    )
+    (hidden,) = prior.list_hole_copies()
+    predicting = [draw for draw in prior.make_inference_samples() if draw.window is None]
+    assert predicting[0].output_mask is not None
+    assert torch.equal(predicting[0].output_mask, hidden)
+    assert bool((predicting[0].network_input[:, -1:][hidden > 0] < 0).all())
 
 
 @pytest.mark.parametrize(("network_error", "weight"), [(0.0, 0.0), (0.5, 1.0)])
@@ -296,10 +308,32 @@ def test_hole_copies_weigh_the_smooth_filling_against_that_of_the_network(
     holes = 1 - fit_input.masks.measured
     fit_input = replace(fit_input, measurement=truth * fit_input.masks.measured)
     copies = make_task_prior(Inpaint(), fit_input).list_hole_copies()
-    blended = blend_with_smooth_filling(fit_input, copies, Estimate(truth + error))
+    predicted = Estimate(truth + error, torch.zeros_like(error))
+    blended = blend_with_smooth_filling(fit_input, copies, predicted)
     off = ((blended.mean - truth) * holes).abs().max()
     assert float(off) < 0.02
     assert torch.equal(blended.mean * (1 - holes), (truth + error) * (1 - holes))
+
+
+def test_holes_in_noise_are_filled_with_local_means_and_their_error_is_stated() -> None:
+    fit_input = make_fit_input("masked-input-shapes", make_square_hole(7))
+    rng = torch.Generator().manual_seed(0)
+    truth = torch.full((1, 2, *fit_input.grid), 0.5)
+    noise_std = fit_input.noise.noise_variance.compute_variance(truth).sqrt()
+    measurement = truth + noise_std * torch.randn(truth.shape, generator=rng)
+    fit_input = replace(fit_input, measurement=measurement * fit_input.masks.measured)
+    copies = make_task_prior(Inpaint(), fit_input).list_hole_copies()
+    is_hole = (fit_input.masks.measured == 0).expand_as(truth)
+    # a network that copies the noise of neighbours, and says that of a measured pixel
+    rough = truth + noise_std * torch.randn(truth.shape, generator=rng)
+    predicted = Estimate(rough, 2 * noise_std.log())
+    blended = blend_with_smooth_filling(fit_input, copies, predicted)
+    assert blended.log_variance is not None
+    error = float((blended.mean - truth)[is_hole].square().mean().sqrt())
+    factor = compute_variance_factor(fit_input, Identity(), predicted)
+    stated = float((factor * blended.log_variance.exp())[is_hole].mean().sqrt())
+    assert error < stated < 0.3 * float(noise_std.mean())  # the network's is 1.0
+    assert torch.equal(blended.log_variance[~is_hole], 2 * noise_std.log()[~is_hole])
 
 
 def make_border_holes() -> np.ndarray:

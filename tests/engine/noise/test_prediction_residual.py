@@ -19,11 +19,14 @@ from napari_dip.engine.noise.correlation import (
     measure_prediction_residual,
 )
 from napari_dip.engine.noise.estimate import (
+    MIN_DOUBTFUL_SHARE,
+    MIN_WHITE_SHARE,
     NoiseEstimate,
     compute_blind_spot_size,
     correct_by_prediction,
     estimate_noise,
 )
+from napari_dip.tasks.noise_models.impulses import replace_by_random_neighbours
 
 
 def make_noisy(name: str, deviation: float, *, blurred: float = 0.0) -> torch.Tensor:
@@ -47,6 +50,20 @@ def test_correlated_noise_is_predicted_as_well_as_its_correlation_allows() -> No
     fractions = [compute_residual_fraction((lag, lag**2), (lag, lag**2)) for lag in (0.2, 0.5, 0.8)]
     assert fractions == sorted(fractions, reverse=True)
     assert fractions[2] < 0.25 * fractions[0]
+
+
+@pytest.mark.parametrize(("blurred", "is_shared"), [(0.8, True), (0.0, False)])
+def test_replaced_pixels_do_not_hide_whether_neighbours_share_noise(
+    blurred: float, is_shared: bool
+) -> None:
+    plane = make_noisy("moon", 15, blurred=blurred)[:128, :128].numpy()[None]
+    is_measured = np.random.default_rng(1).random(plane.shape) >= 0.25
+    replaced = torch.from_numpy(replace_by_random_neighbours(plane, is_measured)[0])
+    *_, diluted = measure_prediction_residual(replaced)
+    *_, share = measure_prediction_residual(replaced, replaced_fraction=0.25)
+    assert diluted > MIN_DOUBTFUL_SHARE
+    assert (share < MIN_DOUBTFUL_SHARE) is is_shared
+    assert (share > MIN_WHITE_SHARE) is not is_shared
 
 
 def test_fur_that_was_taken_for_correlated_noise_is_doubted_and_less_is_taken() -> None:

@@ -544,7 +544,12 @@ def compute_blind_spot_size(
 
 
 def correct_by_prediction(
-    noise_estimate: NoiseEstimate, plane: Tensor, grey_level_step: float, *, is_halved: bool = False
+    noise_estimate: NoiseEstimate,
+    plane: Tensor,
+    grey_level_step: float,
+    *,
+    is_halved: bool = False,
+    replaced_fraction: float = 0.0,
 ) -> NoiseEstimate:
     """Check a noise estimate by how well neighbours predict each pixel, and correct it.
 
@@ -553,17 +558,16 @@ def correct_by_prediction(
 
     Parameters
     ----------
-    noise_estimate : NoiseEstimate
-        Measured on the plane.
-    plane : Tensor
-        (Y, X), all of it measured.
+    noise_estimate, plane
+        Measured on this plane (Y, X), which has no missing pixels.
     grey_level_step : float
         Distance of neighbouring grey values; 0 for continuous ones.
-    is_halved : bool
-        Whether the plane is an enlarged one at half its size, where neighbours do share noise.
+    is_halved, replaced_fraction
+        Whether it is an enlarged plane at half its size, where neighbours do share noise; fraction
+        of its pixels that random neighbours replace.
     """
     is_large = plane.numel() >= MIN_PLANE_PIXELS
-    levels, remaining, share = measure_prediction_residual(plane)
+    levels, remaining, share = measure_prediction_residual(plane, replaced_fraction)
     clipping_ratio = noise_estimate.compute_clipping_ratio(levels)
     measured_variance = noise_estimate.compute_variance(levels) * clipping_ratio
     fraction = float((remaining / measured_variance).median())
@@ -584,10 +588,8 @@ def correct_by_prediction(
         return noise_estimate
     if float(measured_variance.mean()) <= grey_level_step**2:  # noise within a grey value
         return noise_estimate
-    expected = compute_residual_fraction(
-        subtract_image_correlation(noise_estimate.along_y),
-        subtract_image_correlation(noise_estimate.along_x),
-    )
+    axes = noise_estimate.along_y, noise_estimate.along_x
+    expected = compute_residual_fraction(*map(subtract_image_correlation, axes))
     min_texture = max(MIN_TEXTURE_RESIDUAL_FRACTION, MIN_TEXTURE_RESIDUAL_RATIO * expected)
     if is_large and fraction >= min_texture:
         return replace(whiter, unreliable_reason=UnreliableReason.TEXTURE)

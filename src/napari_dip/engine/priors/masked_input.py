@@ -335,8 +335,8 @@ class MaskedInputPrior(VariancePrior):
 
         All take as long, although the first ones predict few pixels.
         """
-        copies = self.list_hole_copies()
-        predicted = self.measured_mask if self.predicts_measured else self.validation_mask
+        copies = self.list_hole_copies() if self.uses_hole_shapes else []
+        predicted = self._predicted_mask
         if copies:
             predicted = torch.cat([predicted, *copies]).amax(0, keepdim=True)
         axes = range(2, 2 + len(self.grid))
@@ -344,8 +344,7 @@ class MaskedInputPrior(VariancePrior):
             product((False, True) if self.uses_mirroring else (False,), repeat=len(self.grid))
         )
         start = (0,) * len(self.grid)
-        fold_count = INFERENCE_FOLDS if self.predicts_measured else 1
-        numbers, total = count(1), len(orientations) + len(copies) + fold_count
+        numbers, total = count(1), len(orientations) + len(copies) + self._fold_count
         for flips in orientations:
             flipped_dims = tuple(compress(axes, flips))
             window = Window(start=start, size=self.grid, flipped_dims=flipped_dims)
@@ -366,18 +365,27 @@ class MaskedInputPrior(VariancePrior):
                 completed_fraction=next(numbers) / total,
             )
             predicted = predicted * (1 - hidden)
-        for fold in split_into_folds(predicted, fold_count):
+        for fold in split_into_folds(predicted, self._fold_count):
             network_input = self._make_masked_input(self.measurement, self.measured_mask - fold)
             yield StepInput(
                 network_input, output_mask=fold, completed_fraction=next(numbers) / total
             )
 
     def list_hole_copies(self) -> list[Tensor]:
-        """List the same masks at every inference; none for single pixels, or in denoising."""
-        if self.predicts_measured or not self.uses_hole_shapes:
-            return []
+        """List the same masks at every inference: copies of shapes, or the first fold of pixels."""
+        if not self.uses_hole_shapes:
+            return [next(split_into_folds(self._predicted_mask, self._fold_count))]
         rng = torch.Generator().manual_seed(0)
         return [self._draw_hidden_mask(rng) * self.measured_mask for _ in range(INFERENCE_COPIES)]
+
+    @property
+    def _predicted_mask(self) -> Tensor:
+        """Measured pixels that the final inference predicts."""
+        return self.measured_mask if self.predicts_measured else self.validation_mask
+
+    @property
+    def _fold_count(self) -> int:
+        return INFERENCE_FOLDS if self.predicts_measured else 1
 
     def _draw_hidden_mask(self, rng: torch.Generator) -> Tensor:
         """Return randomly placed copies of the holes, thinned in squares to the allowed share."""

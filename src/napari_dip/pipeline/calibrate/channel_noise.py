@@ -216,12 +216,14 @@ def measure_single_exposure(
             volume, measured_mask, grey_level_step
         )
     planes, sample, plane_masks = _select_planes(volume, measured_mask, is_series=is_series)
+    missing_fraction = 0.0 if plane_masks is None else 1 - float(plane_masks.mean())
     sample, plane_masks = replace_single_pixels(sample, plane_masks)
     measure = partial(
         _measure_planes,
         grey_level_step=grey_level_step,
         noise_settings=noise_settings,
         is_halved=is_halved,
+        replaced_fraction=missing_fraction,
     )
     measured = measure(sample, plane_masks)
     is_hidden = measured.unreliable_reason not in (None, UnreliableReason.HEAVY_TAILS)
@@ -246,6 +248,7 @@ def _measure_planes(
     grey_level_step: float,
     noise_settings: NoiseSettings,
     is_halved: bool,
+    replaced_fraction: float,
 ) -> NoiseEstimate:
     """Measure the noise of planes (P, Y, X), and check it where all their pixels are measured."""
     import torch
@@ -259,7 +262,11 @@ def _measure_planes(
         return measured
     plane = sample[len(sample) // 2]
     measured = correct_by_prediction(
-        measured, torch.from_numpy(plane), grey_level_step, is_halved=is_halved
+        measured,
+        torch.from_numpy(plane),
+        grey_level_step,
+        is_halved=is_halved,
+        replaced_fraction=replaced_fraction,
     )
     if not noise_settings.has_entered_noise:
         measured = _measure_before_compression(measured, plane)

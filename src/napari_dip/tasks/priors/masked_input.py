@@ -6,6 +6,7 @@ The network takes the image with more of its pixels masked, and learns to fill t
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +51,16 @@ MAX_PLANE_DISTANCE = 1
 #: Maximum number of missing pixels whose filling is blended with a smooth one: 88,000 in lines take
 #: 0.5 s for each of five fillings, 90,000 in one hole 4 s (one thread).
 MAX_SMOOTH_PIXELS = 100_000
+#: Standard deviations of the windows of local means, in pixels: with 1.8 alone 13 images with holes
+#: of a shape gain half as much, with 1.2 and 4, or with six of them, as much (docs/adr/0041).
+LOCAL_MEAN_SIGMAS = (1.8, 4.0)
+#: Radius of these windows in standard deviations: they reach 40 pixels, across the widest holes.
+LOCAL_MEAN_RADIUS = 10.0
+#: Weight of the equation that weights have a sum of one, in units of the norm of all others.
+SUM_CONSTRAINT_WEIGHT = 1e3
+#: Least share of the squared error at hidden pixels that is no noise, whose variance is measured too
+#: high where texture is taken for it.
+MIN_ERROR_SHARE = 0.25
 #: Weight of the network in holes at the border: the root mean square error of 42 holes of 6 images
 #: is 0.114 of their range, with 0.25 and 0.75 0.119 and 0.118, with 0 and 1 0.130 and 0.128
 #: (benchmarks/inpaint_borders.py, images marked *chosen*).
@@ -244,10 +255,11 @@ def _build_masked_input_network(
 def blend_with_smooth_filling(
     fit_input: FitInput, hole_copies: Sequence[Tensor], predicted: Estimate
 ) -> Estimate:
-    """Blend the network's filling with a biharmonic one, as copies of the holes tell.
+    """Blend the network's filling with smooth ones, as hidden measured pixels tell.
 
-    The weight of the biharmonic filling is that of the least squared error where copies of the
-    holes were hidden, between 0 and 1.
+    The smooth fillings are a biharmonic one, which follows slopes, and local means, which take no
+    noise of single pixels into holes. The weights, which are positive with a sum of one, are those
+    of the least squared error where measured pixels were hidden.
 
     Parameters
     ----------
@@ -265,22 +277,76 @@ def blend_with_smooth_filling(
     Wolpert, Stacked generalization, Neural Networks 5(2), 1992,
     doi:10.1016/S0893-6080(05)80023-1.
     """
-    from torch import where
+    from torch import cat, einsum, where
 
-    is_hole = fit_input.masks.measured == 0
-    measurement, covariance, power = fit_input.measurement, 0.0, 0.0
-    remaining = fit_input.masks.measured
+    from napari_dip.engine.problem import Estimate, Identity
+
+    is_hole, measurement = fit_input.masks.measured == 0, fit_input.measurement
+    noise_variance = fit_input.noise.noise_variance.compute_variance(predicted.mean)
+    assert predicted.log_variance is not None
+    others = (measurement, noise_variance, predicted.log_variance.exp())
+    samples, remaining = [], fit_input.masks.measured
     for hidden in hole_copies:
-        compared = hidden * remaining
-        smooth = fill_smoothly(measurement, (hidden > 0) | is_hole)
-        change = (smooth - predicted.mean) * compared
-        covariance += float((change * (measurement - predicted.mean)).sum())
-        power += float((change**2).sum())
+        is_compared = (hidden * remaining).expand_as(measurement) > 0
+        fillings = _list_fillings(measurement, (hidden > 0) | is_hole, predicted.mean)
+        samples.append(cat([fillings, *(values[None] for values in others)])[:, is_compared])
         remaining = remaining * (1 - hidden)
-    weight = min(max(covariance / power, 0.0), 1.0) if power else 0.0
-    blended = predicted.mean.lerp(fill_smoothly(measurement, is_hole), weight)
+    *columns, measured, noise, predicted_variance = cat(samples, 1).cpu().double().numpy()
+    if not measured.size:
+        return predicted
+    weights = _compute_stacking_weights(np.stack(columns, 1), measured)
+    fillings = _list_fillings(measurement, is_hole, predicted.mean)
+    blended = einsum("k,k...->...", measurement.new_tensor(weights), fillings)
     mean = where(is_hole, blended, predicted.mean)
-    return predicted._replace(mean=mean)
+    squared_errors = (weights @ columns - measured) ** 2
+    # hidden pixels have noise, and the predicted variance a part of it, which is no error of holes
+    squared_error = squared_errors.mean().clip(min=1e-12)
+    excess = max(squared_error - noise.mean(), MIN_ERROR_SHARE * squared_error)
+    factor = compute_variance_factor(fit_input, Identity(), predicted)  # it is applied later
+    change = np.log(excess / predicted_variance.mean()) - factor.log()
+    return Estimate(mean, predicted.log_variance + is_hole * change)
+
+
+def _list_fillings(measurement: Tensor, hidden: Tensor, predicted: Tensor) -> Tensor:
+    """Return the network's filling and smooth ones of hidden pixels, (K, 1, C, *grid)."""
+    from torch import stack
+
+    means = (_fill_by_local_means(measurement, hidden, sigma) for sigma in LOCAL_MEAN_SIGMAS)
+    return stack([predicted, fill_smoothly(measurement, hidden), *means])
+
+
+def _fill_by_local_means(image: Tensor, hidden: Tensor, sigma: float) -> Tensor:
+    """Return means of visible pixels (1, C, Y, X), weighted by a Gaussian window."""
+    from scipy.ndimage import gaussian_filter
+    from torch import from_numpy
+
+    visible = (~hidden[:1]).cpu().double().numpy()
+    filter_plane = partial(gaussian_filter, sigma=sigma, axes=(-2, -1), truncate=LOCAL_MEAN_RADIUS)
+    weights = filter_plane(visible).clip(min=np.finfo(np.float64).tiny)
+    means = filter_plane(image.cpu().double().numpy() * visible) / weights
+    return from_numpy(means).to(image)
+
+
+def _compute_stacking_weights(fillings: FloatArray, measured: FloatArray) -> FloatArray:
+    """Return positive weights (K,) of sum one with the least squared error.
+
+    Parameters
+    ----------
+    fillings : ndarray
+        (pixels, K).
+    measured : ndarray
+        (pixels,), at least one.
+
+    References
+    ----------
+    Lawson, Hanson, Solving Least Squares Problems, SIAM 1995, doi:10.1137/1.9781611971217, chapter
+    22 (an equation of large weight as a constraint).
+    """
+    from scipy.optimize import nnls
+
+    constraint = SUM_CONSTRAINT_WEIGHT * float(np.linalg.norm(fillings))
+    rows = np.vstack([fillings, np.full((1, fillings.shape[1]), constraint)])
+    return np.asarray(nnls(rows, np.append(measured, constraint))[0])
 
 
 def fill_smoothly(image: Tensor, hidden: Tensor) -> Tensor:
