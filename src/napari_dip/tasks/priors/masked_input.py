@@ -58,8 +58,8 @@ LOCAL_MEAN_SIGMAS = (1.8, 4.0)
 LOCAL_MEAN_RADIUS = 10.0
 #: Weight of the equation that weights have a sum of one, in units of the norm of all others.
 SUM_CONSTRAINT_WEIGHT = 1e3
-#: Least share of the squared error at hidden pixels that is no noise. Without it, errors in 80 cases
-#: were up to 7.4 times the stated ones, as texture was measured as noise; with it up to 2.0 times.
+#: Least share of the squared error at hidden pixels that is no noise. Without it errors were up
+#: to 7.4 times the stated ones, as texture was measured as noise; with it up to 2.0 times.
 MIN_ERROR_SHARE = 0.25
 #: Weight of the network in holes at the border: the root mean square error of 42 holes of 6 images
 #: is 0.114 of their range, with 0.25 and 0.75 0.119 and 0.118, with 0 and 1 0.130 and 0.128
