@@ -54,7 +54,8 @@ MAX_SMOOTH_PIXELS = 100_000
 #: Standard deviations of the windows of local means, in pixels: with 1.8 alone 13 images with holes
 #: of a shape gain half as much, with 1.2 and 4, or with six of them, as much (docs/adr/0041).
 LOCAL_MEAN_SIGMAS = (1.8, 4.0)
-#: Radius of these windows in standard deviations: they reach 40 pixels, across the widest holes.
+#: Radius of the windows of local means in standard deviations: to 18 and 40 pixels, while narrow
+#: holes are at most 12 deep.
 LOCAL_MEAN_RADIUS = 10.0
 #: Weight of the equation that weights have a sum of one, in units of the norm of all others.
 SUM_CONSTRAINT_WEIGHT = 1e3
