@@ -332,7 +332,7 @@ def test_holes_in_noise_are_filled_with_local_means_and_their_error_is_stated() 
     error = float((blended.mean - truth)[is_hole].square().mean().sqrt())
     factor = compute_variance_factor(fit_input, Identity(), predicted)
     stated = float((factor * blended.log_variance.exp())[is_hole].mean().sqrt())
-    assert error < stated < 0.3 * float(noise_std.mean())  # the network's is 1.0
+    assert error < stated < 0.6 * float(noise_std.mean())  # the network says 1.0
     assert torch.equal(blended.log_variance[~is_hole], 2 * noise_std.log()[~is_hole])
 
 
