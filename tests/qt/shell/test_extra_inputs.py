@@ -121,6 +121,22 @@ def test_shapes_are_drawn_onto_the_image_wherever_both_lie(viewer):
     np.testing.assert_allclose(inside.max(0), (8, 10), atol=1)
 
 
+UNITS = [("um", 0.1, "nm", 1000), ("nm", 100, "um", 0.001), ("um", 0.1, "pixel", 1)]
+
+
+@pytest.mark.parametrize(("unit", "size", "other", "factor"), UNITS)
+def test_shapes_in_another_unit_are_drawn_where_napari_shows_them(
+    viewer, unit, size, other, factor
+):
+    image = viewer.add_image(np.zeros((100, 100)), scale=(size, size), units=unit)
+    square = np.array([[19.5, 19.5], [19.5, 39.5], [39.5, 39.5], [39.5, 19.5]]) * size * factor
+    (mask,) = rasterise_shapes(viewer.add_shapes([square], units=other), image)
+    inside = np.argwhere(mask)
+    np.testing.assert_allclose((inside.min(0), inside.max(0)), ((20, 20), (39, 39)), atol=1)
+    (mask,) = rasterise_shapes(viewer.add_shapes([square / 1000], units=other), image)
+    assert mask.sum() <= 1
+
+
 def test_an_empty_shapes_layer_is_a_mask_as_large_as_the_image(viewer, extra_inputs):
     image = viewer.add_image(np.zeros((20, 30)), name="cells")
     viewer.add_shapes(name="drawing")

@@ -17,6 +17,7 @@ from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.restoration import Restoration
+from napari_dip.qt.shell.dock_plots import find_plane_index
 from napari_dip.qt.shell.dock_widget import fit_view, preserve_view
 from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.layer_headers import (
@@ -516,3 +517,17 @@ def test_what_is_in_view_follows_camera_and_canvas(multiscale):
     viewer.dims.order = (0, 2, 1)  # resets the view
     viewer.scene.camera.center, viewer.scene.camera.zoom = (20 + 5, 10 + 15), 4
     assert find_visible_bounds(viewer, image) == (25.5, 0.5, 35.5, 20.5)
+
+
+def test_the_part_in_view_is_that_of_the_image_in_its_own_unit():
+    viewer, pixels = ViewerModel(), np.zeros((9, 100, 100))
+    images = [
+        viewer.add_image(pixels, scale=(0.5, 0.1, 0.1), units="um"),
+        viewer.add_image(pixels, scale=(500, 100, 100), units="nm"),
+    ]
+    viewer.canvas.size = (20, 20)
+    viewer.dims.set_point(0, 1500)  # napari's view takes the smallest unit
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (3_000, 5_000), 0.01
+    for image in images:
+        np.testing.assert_allclose(find_visible_bounds(viewer, image), (20.5, 40.5, 40.5, 60.5))
+        assert find_plane_index(image, viewer.dims.point, viewer.dims.units) == (3,)

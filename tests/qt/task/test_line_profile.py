@@ -7,12 +7,18 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_dip.pipeline.assess.metrics import NoPeakWidth, measure_peak_width
-from napari_dip.qt.shell.dock_plots import LineProfiles, Profile, measure_line_profile
+from napari_dip.qt.shell.dock_plots import (
+    LineProfiles,
+    Profile,
+    find_drawn_line,
+    measure_line_profile,
+)
 
 SAMPLES = np.arange(41.0)
 
@@ -123,6 +129,18 @@ def test_a_profile_reads_the_image_along_the_line_in_world_units():
     estimate = measure_line_profile(image, line, (0.0, 0.0))
     assert estimate.distance[-1] == 5
     np.testing.assert_allclose(estimate.intensity, 2 + estimate.distance / 0.5)
+
+
+def test_a_line_in_another_unit_lies_where_napari_shows_it():
+    viewer, ramp = ViewerModel(), np.tile(np.arange(20.0), (10, 1))
+    image = viewer.add_image(ramp, scale=(0.1, 0.1), units="um")
+    line = np.array([[500.0, 400.0], [500.0, 900.0]])
+    viewer.add_shapes([line], shape_type="line", units="nm")
+    drawn, units = find_drawn_line(viewer), viewer.dims.units
+    np.testing.assert_allclose(drawn, line)
+    estimate = measure_line_profile(image, drawn, viewer.dims.point, units)
+    np.testing.assert_allclose(estimate.intensity, 4 + estimate.distance / 100)
+    assert estimate.distance[-1] == 500
 
 
 def test_a_profile_of_a_stack_is_that_of_the_plane_in_sight_and_of_colours_their_mean():

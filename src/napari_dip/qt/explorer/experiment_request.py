@@ -261,7 +261,8 @@ def describe_experiment(plan: Plan, plane: VisiblePlane, fit_count: int, time: s
 
 def find_visible_plane(viewer: Viewer, layer: Image) -> VisiblePlane:
     """Return the plane of a layer at the position of the viewer's sliders."""
-    data, position = get_full_resolution(layer), find_plane_index(layer, viewer.dims.point)
+    data, dims = get_full_resolution(layer), viewer.dims
+    position = find_plane_index(layer, dims.point, dims.units)
     pixels = data[position] if position else data
     axes = "YXS" if layer.rgb else "YX"
     shape = tuple(int(count) for count in pixels.shape)

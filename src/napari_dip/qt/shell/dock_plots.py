@@ -37,12 +37,17 @@ from napari_dip.qt.shell.dock_widget import (
     make_single_shot_timer,
     preserve_view,
 )
-from napari_dip.qt.shell.layer_headers import get_full_resolution, rasterise_shapes
+from napari_dip.qt.shell.layer_headers import (
+    convert_units,
+    get_full_resolution,
+    locate_points,
+    rasterise_shapes,
+)
 from napari_dip.qt.shell.napari_layers import METADATA_KEY, read_layer_provenance
 from napari_dip.qt.shell.run_bar import make_message_label
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from napari.viewer import Viewer
 
@@ -300,7 +305,8 @@ def find_drawn_line(viewer: Viewer) -> FloatArray | None:
     Returns
     -------
     ndarray or None
-        (2, 2): Y and X of the first and the last point in world coordinates; None without a line.
+        (2, 2): Y and X of the first and the last point in the viewer's world coordinates; None
+        without a line.
     """
     for layer in reversed(viewer.layers):
         if not isinstance(layer, Shapes) or not layer.visible:
@@ -309,18 +315,26 @@ def find_drawn_line(viewer: Viewer) -> FloatArray | None:
         for number in reversed(range(len(layer.data))):
             if kinds[number] in ("line", "path"):
                 ends = layer.data[number][[0, -1]]
-                return np.array([layer.data_to_world(end)[-2:] for end in ends], float)
+                world = [layer.data_to_world(end)[-2:] for end in ends]
+                return convert_units(world, layer.units, viewer.dims.units)
     return None
 
 
-def find_plane_index(image: Image, point: tuple[float, ...]) -> tuple[int, ...]:
+def find_plane_index(
+    image: Image, point: Sequence[float] | FloatArray, units: Sequence[Any] | None = None
+) -> tuple[int, ...]:
     """Return the index of the plane at a position in world coordinates: all axes but Y and X."""
-    position = image.world_to_data(point[-image.ndim :])[:-2]
+    position = locate_points([point], units, image)[0, :-2]
     sizes = get_full_resolution(image).shape
     return tuple(int(np.clip(round(c), 0, n - 1)) for c, n in zip(position, sizes, strict=False))
 
 
-def measure_line_profile(image: Image, line: FloatArray, point: tuple[float, ...]) -> Profile:
+def measure_line_profile(
+    image: Image,
+    line: FloatArray,
+    point: Sequence[float] | FloatArray,
+    units: Sequence[Any] | None = None,
+) -> Profile:
     """Return the intensities of an image along a line; only pixels around the line are read.
 
     Parameters
@@ -328,18 +342,20 @@ def measure_line_profile(image: Image, line: FloatArray, point: tuple[float, ...
     image : Image
     line : ndarray
         (2, 2), by `find_drawn_line`.
-    point : tuple of float
+    point : sequence of float or ndarray
         The position of the plane in world coordinates; the last two values are not used.
+    units : sequence of pint.Unit, optional
+        Those of line and point; by default those of the image.
     """
     from skimage.transform import warp  # takes a tenth of a second
 
     data = get_full_resolution(image)
     centre = np.array(point[-image.ndim :], float)
-    ends = np.array([image.world_to_data([*centre[:-2], *coordinate]) for coordinate in line])
+    ends = locate_points([[*centre[:-2], *coordinate] for coordinate in line], units, image)
     count = int(min(_MAX_PROFILE_SAMPLES, max(2, np.ceil(np.hypot(*(ends[1] - ends[0])[-2:])) + 1)))
     fractions = np.linspace(0, 1, count)
     distance = fractions * float(np.hypot(*(line[1] - line[0])))
-    plane = find_plane_index(image, point)
+    plane = find_plane_index(image, point, units)
     sides = np.array(data.shape[len(plane) : len(plane) + 2])
     low = np.clip(np.floor(ends[:, -2:].min(0)).astype(int) - 1, 0, sides)
     high = np.clip(np.ceil(ends[:, -2:].max(0)).astype(int) + 2, 0, sides)
@@ -447,9 +463,11 @@ class ProfileSection(CollapsibleSection):
             self._viewer.canvas.grid.enabled = False
             if (result_layer := self._pair.get()[1]) is not None:
                 fit_view(self._viewer, result_layer)
+        units = self._viewer.dims.units
         with preserve_view(self._viewer):
             layer = self._viewer.add_shapes(
                 ndim=2,
+                units=units and units[-2:],  # napari takes the mouse's position for one in these
                 name=name,
                 edge_color="orange",
                 face_color="transparent",
@@ -502,9 +520,10 @@ class ProfileSection(CollapsibleSection):
 
     def _show_profiles(self, source_layer: Image, result_layer: Image, line: FloatArray) -> str:
         """Plot the profiles of both layers, and return what they tell."""
-        layers, point = (source_layer, result_layer), self._viewer.dims.point
-        unit = str(source_layer.units[-1]) if source_layer.units is not None else "pixel"
-        first, second = (measure_line_profile(layer, line, point) for layer in layers)
+        layers, dims, units = (source_layer, result_layer), self._viewer.dims, source_layer.units
+        line, point = (convert_units(each, dims.units, units) for each in (line, dims.point))
+        unit = str(units[-1]) if units is not None else "pixel"
+        first, second = (measure_line_profile(layer, line, point, units) for layer in layers)
         if not np.isfinite(second.intensity).any():
             raise RefusedError("drawing-outside", name=result_layer.name)
         names = source_layer.name, result_layer.name
@@ -517,7 +536,10 @@ class ProfileSection(CollapsibleSection):
         """Return a line width that is visible at any scale: a 200th of the image width."""
         images = (layer for layer in self._viewer.layers if isinstance(layer, Image))
         layer = self._pair.get()[0] or next(images, None)
-        return 1.0 if layer is None else float(np.ptp(layer.extent.world[:, -1])) / 200 or 1.0
+        if layer is None:
+            return 1.0
+        edges = convert_units(layer.extent.world, layer.units, self._viewer.dims.units)
+        return float(np.ptp(edges[:, -1])) / 200 or 1.0
 
     def _on_layers(self, _: object = None) -> None:
         for layer in self._viewer.layers:

@@ -16,6 +16,8 @@ from napari_dip.io.header import get_unit_symbol, split_pixel_sizes
 from napari_dip.io.reading import find_file_header
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari.layers import Layer
     from napari.viewer import Viewer
 
@@ -176,8 +178,29 @@ def locate_corners(shapes: Shapes, number: int, image: Image) -> FloatArray:
 
 def _move_corners(shapes: Shapes, corners: FloatArray, image: Image) -> FloatArray:
     """Return corners of a shape in pixels of an image; the last two axes of both are Y and X."""
-    world = [shapes.data_to_world(corner)[-image.ndim :] for corner in corners]
-    return np.array([image.world_to_data(corner) for corner in world])
+    world = [shapes.data_to_world(corner) for corner in corners]
+    return locate_points(world, shapes.units, image)
+
+
+def locate_points(points: Any, units: Sequence[Any] | None, image: Image) -> FloatArray:
+    """Return points in world coordinates, in these units, in pixels of an image."""
+    world = convert_units(points, units, image.units)
+    return np.array([image.world_to_data(point) for point in world])
+
+
+def convert_units(
+    points: Any, units: Sequence[Any] | None, others: Sequence[Any] | None
+) -> FloatArray:
+    """Return points or lengths in other units; the last axes of all belong together.
+
+    As in napari, nothing is converted without units (None: those of its layers differ in kind), nor
+    between units that differ in kind, such as pixels and micrometres.
+    """
+    converted, units, others = np.array(points, float), units or (), others or ()
+    for axis in range(-min(len(units), len(others), converted.shape[-1]), 0):
+        if units[axis].is_compatible_with(others[axis]):
+            converted[..., axis] *= (1 * units[axis]).m_as(others[axis])
+    return converted
 
 
 def rasterise_mask(shapes: Shapes, image: Image | None) -> BoolArray:
@@ -265,12 +288,9 @@ def _list_placement_notes(item: TaskInput, layer: Any, image: Image | None) -> t
     if shape[-2:] != get_image_grid(image):
         return ()
     count = min(layer.ndim, image.ndim)
-    pairs = zip(layer.units[-count:], image.units[-count:], strict=True)
-    # napari disregards units that differ in kind, such as pixels and micrometres
-    factors = [float((1 * a).m_as(b)) if a.is_compatible_with(b) else 1.0 for a, b in pairs]
     corners = np.array(list(product(*((0, size - 1) for size in shape[-count:]))), float)
     world = np.array([layer.data_to_world(corner)[-count:] for corner in corners])
-    on_image = np.array([image.world_to_data(point)[-count:] for point in world * factors])
+    on_image = locate_points(world, layer.units, image)[:, -count:]
     distance = float(np.abs(on_image - corners).max())
     if distance <= _MAX_PLACEMENT_ERROR:
         return ()
@@ -298,7 +318,7 @@ def find_visible_bounds(viewer: Viewer, image: Image) -> tuple[float, float, flo
     points = np.tile(np.array(viewer.dims.point, float), (4, 1))
     points[:, axes] = camera.center[-2:] + half * [(-1, -1), (-1, 1), (1, -1), (1, 1)]
     # the centre of a pixel is half a pixel from its corner
-    corners = np.array([image.world_to_data(point)[-2:] for point in points]) + 0.5
+    corners = locate_points(points, viewer.dims.units, image)[:, -2:] + 0.5
     bounds = np.clip([corners.min(0), corners.max(0)], 0, get_image_grid(image))
     if (bounds[1] - bounds[0] < _MIN_VISIBLE_PIXELS).any():
         return 0.0, 0.0, np.inf, np.inf

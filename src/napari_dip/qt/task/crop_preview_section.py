@@ -33,8 +33,10 @@ from napari_dip.qt.shell.dock_widget import (
     preserve_view,
 )
 from napari_dip.qt.shell.layer_headers import (
+    convert_units,
     find_visible_bounds,
     get_full_resolution,
+    locate_points,
     read_layer_header,
 )
 from napari_dip.qt.shell.napari_layers import (
@@ -107,7 +109,7 @@ def find_region(
         Whether the result is merged into an earlier one.
     """
     box = find_visible_bounds(viewer, image) if shapes is None else find_shape_bounds(shapes, image)
-    point = image.world_to_data(viewer.dims.point[-image.ndim :])
+    point = locate_points([viewer.dims.point], viewer.dims.units, image)[0]
     pairs = zip(point, plan.header.shape, strict=False)
     position = [int(np.clip(round(coordinate), 0, count - 1)) for coordinate, count in pairs]
     position += [0] * (len(plan.header.shape) - len(position))  # for the axis of colours
@@ -222,15 +224,17 @@ class SwipeLine:
         if not self.column:
             return
         camera, (input_layer, _) = self._viewer.scene.camera, self._pairs[0]
-        scale = float(input_layer.scale[-1]) * camera.zoom
-        distance = input_layer.world_to_data(event.position)[-1] - (self.column - 0.5)
-        if abs(distance) * scale > _MAX_DRAG_DISTANCE:
+        units = self._viewer.dims.units
+        width = convert_units(input_layer.scale, input_layer.units, units)[-1]
+        distance = locate_points([event.position], units, input_layer)[0, -1] - (self.column - 0.5)
+        if abs(distance) * width * camera.zoom > _MAX_DRAG_DISTANCE:
             return
         camera.mouse_pan = False
         try:
             yield
             while event.type == "mouse_move" and self.column:
-                column = round(input_layer.world_to_data(event.position)[-1] + 0.5)
+                position = locate_points([event.position], units, input_layer)[0, -1]
+                column = round(position + 0.5)
                 if column != self.column:
                     for layer, cut_layer in self._pairs:
                         cut_layer.data = cut_columns(layer, input_layer, column)

@@ -28,7 +28,12 @@ from napari_dip.pipeline.assess.report_figures import PanelImage, plot_result
 from napari_dip.pipeline.store.result_files import format_json
 from napari_dip.qt.shell.background_call import BackgroundCall, log_error, start_call
 from napari_dip.qt.shell.dock_plots import find_plane_index
-from napari_dip.qt.shell.layer_headers import get_full_resolution, locate_corners, read_layer_header
+from napari_dip.qt.shell.layer_headers import (
+    convert_units,
+    get_full_resolution,
+    locate_corners,
+    read_layer_header,
+)
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     build_report_provenance,
@@ -46,6 +51,7 @@ from napari_dip.qt.task.run_request import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from napari.components import Dims
     from napari.viewer import Viewer
 
     from napari_dip.io import ImageHeader
@@ -277,9 +283,8 @@ def collect_panels(viewer: Viewer, result: Image) -> list[tuple[str, list[PanelI
             continue
         elif not record and is_selected and layer.data.shape == result.data.shape:
             panels["Reference"] = layer, result
-    point = viewer.dims.point
     images = {
-        title: [_make_panel_image(*panels[title], point)]
+        title: [_make_panel_image(*panels[title], viewer.dims)]
         for title in ("Input", "Result", "Reference", *_PANEL_TITLES.values())
         if title in panels
     }
@@ -294,10 +299,11 @@ def _has_same_frame(layer: Image, result: Image) -> bool:
     return bool(np.allclose(edges, others, atol=float(max(layer.scale[-2:]))))
 
 
-def _make_panel_image(layer: Image, like: Image, point: tuple[float, ...]) -> PanelImage:
-    """Return the plane of a layer in view, with the contrast and colours of another."""
-    plane = np.asarray(get_full_resolution(layer)[find_plane_index(layer, point)])
-    (height, width), (y, x) = layer.scale[-2:], layer.translate[-2:]
+def _make_panel_image(layer: Image, like: Image, dims: Dims) -> PanelImage:
+    """Return the plane of a layer in view, with the contrast, colours and units of another."""
+    plane = np.asarray(get_full_resolution(layer)[find_plane_index(layer, dims.point, dims.units)])
+    place = convert_units([layer.scale, layer.translate], layer.units, like.units)
+    (height, width), (y, x) = place[:, -2:].tolist()
     rows, columns = plane.shape[:2]
     edges = (x - width / 2, x + width * (columns - 0.5), y + height * (rows - 0.5), y - height / 2)
     colours = like.colormap.map(np.linspace(0, 1, 256))
