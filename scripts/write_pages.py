@@ -50,8 +50,9 @@ or in the folder for temporary files. The message says where.
 
 **Kill or crash.** What a run needs to resume lies in a folder that you may delete. On the command
 line it is `OUT.unfinished` beside the result, and in a batch it is among the records. For the
-docks it is [below napari's settings](judge-and-choose.md#after-a-crash). Each file in it is written
-whole or not at all, every 1 to 20 seconds. The folder is removed when the run has ended.
+docks it is [below napari's settings](judge-and-choose.md#after-a-crash-or-a-closed-window). Each
+file in it is written whole or not at all, every 1 to 20 seconds. The folder is removed when the run
+has ended.
 
 | code | what is wrong | what to do | also a |
 |---|---|---|---|

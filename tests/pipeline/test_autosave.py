@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import RefusedError
 from napari_dip.pipeline import autosave as keeping
 from napari_dip.pipeline.autosave import (
@@ -69,6 +70,25 @@ def test_the_refit_counts_among_the_iterations_of_a_run():
     plan = preflight(recipe, PLAN.header, MACHINE, {"mask": PLAN.header})
     assert 0 < plan.fit_config.refit_iterations
     assert summarise_run(plan, "Denoise", MACHINE)["iterations"] == 500
+
+
+def test_a_run_that_nobody_takes_the_result_of_stays(tmp_path, monkeypatch):
+    is_over, run = [], keeping.run
+
+    def run_to_result(*inputs, **options):
+        result = yield from run(*inputs, **options)
+        is_over.append(True)
+        return result
+
+    def poll():
+        if is_over:
+            raise GeneratorExit
+        return Control.GO
+
+    monkeypatch.setattr(keeping, "run", run_to_result)
+    with pytest.raises(GeneratorExit):
+        list(run_with_autosave(make_target(tmp_path), PLAN, {"image": IMAGE}, poll_control=poll))
+    assert len(find_interrupted_runs(tmp_path, "denoise")) == 1
 
 
 @pytest.mark.long

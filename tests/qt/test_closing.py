@@ -11,7 +11,9 @@ from qtpy.QtGui import QOpenGLContext
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import QAbstractButton
 
-from napari_dip.qt.task.task_dock import TaskDock
+from napari_dip.pipeline import autosave
+from napari_dip.qt.task.run_request import find_autosave_folder
+from napari_dip.qt.task.task_dock import DenoiseDock, TaskDock
 
 pytestmark = pytest.mark.gl
 
@@ -117,6 +119,25 @@ def test_closing_the_viewer_stops_the_run(short_steps):
     short_steps.dock = None
     wait_until_idle(short_steps.qtbot)
     assert QThreadPool.globalInstance().activeThreadCount() == 0
+
+
+@pytest.mark.parametrize("is_discarded", [False, True])
+def test_a_run_is_offered_again_after_its_window_was_closed_unless_it_was_discarded(
+    long_run, make_napari_viewer, monkeypatch, is_discarded
+):
+    monkeypatch.setattr(autosave, "AUTOSAVE_DELAY_SECONDS", 0.0)
+    long_run.run()
+    long_run.wait_until(lambda: bool(list(find_autosave_folder().glob("run-*/run.json"))))
+    if is_discarded:
+        long_run.press(long_run.dock.run_bar.discard_button)
+    long_run.viewer.close()
+    long_run.dock = None
+    wait_until_idle(long_run.qtbot)
+    dock = DenoiseDock(make_napari_viewer())
+    assert dock.interrupted_runs.isHidden() is is_discarded
+    assert bool(list(find_autosave_folder().iterdir())) is not is_discarded
+    dock.shut_down()
+    dock.deleteLater()
 
 
 @pytest.mark.sampled(1)

@@ -283,7 +283,8 @@ def run_with_autosave(
     """Restore as `run` does, with autosave; yields, returns and raises as `run` does.
 
     The saved files are removed when the run ends normally or is ended by the user. They stay after
-    a crash or a failure, since the run may be resumed with more memory or on another device.
+    a crash or a failure, since the run may be resumed with more memory or on another device, and
+    after an error of `poll_control`, which is also asked once the result is there.
     """
     run_options: dict[str, Any] = {"poll_control": poll_control, "preview_seconds": preview_seconds}
 
@@ -306,6 +307,7 @@ def run_with_autosave(
     is_finished = False
     try:
         result = yield from run(plan, inputs, checkpoints=checkpoints, **run_options)
+        poll_control()
         is_finished = True
         return result
     except RefusedError:

@@ -128,13 +128,20 @@ class ProgressQueue:
 
 
 class RunControl:
-    """The user's control of a run; set in the GUI thread, polled in the background thread."""
+    """The user's control of a run; set in the GUI thread, polled in the background thread.
+
+    Attributes
+    ----------
+    is_abandoned : bool
+        Whether the run was stopped because its window is gone, and not by the user.
+    """
 
     live_controls: ClassVar[WeakSet[RunControl]] = WeakSet()
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._control = Control.GO
+        self.is_abandoned: bool = False
         self.live_controls.add(self)
 
     def __call__(self) -> Control:
@@ -150,9 +157,11 @@ class RunControl:
                 return
             self._control = control
 
-    def discard(self, *_: object) -> None:
-        """Stop the run without a result."""
-        self.set(Control.DISCARD)
+    def abandon(self, *_: object) -> None:
+        """Stop the run without a result; what it has saved stays, unless the user discarded it."""
+        with self._lock:
+            self.is_abandoned |= self._control is not Control.DISCARD
+            self._control = Control.DISCARD
 
 
 def run_work(
@@ -214,7 +223,7 @@ class BackgroundCall(QObject):
     work, activity, name
         As for `run_work`.
     parent : QObject
-        When it is deleted, the work is discarded.
+        When it is deleted, the work is abandoned.
     on_finished : callable
         Called from any thread when the work has ended, also after `parent` is deleted.
 
@@ -256,7 +265,7 @@ class BackgroundCall(QObject):
             },
         )
         # a bound method: garbage collection may clear a lambda before it deletes this object
-        self.destroyed.connect(control.discard)
+        self.destroyed.connect(control.abandon)
 
     def start(self) -> None:
         """Start the work; progress and outcome arrive through the event loop."""
@@ -265,7 +274,7 @@ class BackgroundCall(QObject):
 
     def discard(self) -> None:
         """Stop the work and ignore its outcome."""
-        self.control.discard()
+        self.control.set(Control.DISCARD)
 
     def _take(self, _: object = None) -> None:
         progress = self._queue.take()
@@ -393,11 +402,11 @@ class SuggestionMenu(QObject):
 
 
 @atexit.register
-def _discard_all_runs() -> None:
-    """Discard all runs at exit, so that no worker emits signals after Qt has shut down."""
+def _abandon_all_runs() -> None:
+    """Abandon all runs at exit, so that no worker emits signals after Qt has shut down."""
     if RunControl.live_controls:
         for control in list(RunControl.live_controls):
-            control.discard()
+            control.abandon()
         pool = QThreadPool.globalInstance()
         if pool is not None:
             pool.waitForDone(_MAX_EXIT_SECONDS * 1000)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.progress import Event
     from napari_dip.qt.shell.background_call import JobProgress, RunControl
 
 DISCARDED_MESSAGE = "Discarded, nothing was kept."
@@ -142,6 +143,34 @@ class JobRequest:
         if control() is Control.DISCARD:
             return None
         return (yield from self.work(pixels, control))
+
+
+def run_until_abandoned(
+    begin: Callable[..., Generator[Event, None, Any]],
+    pixels: Mapping[str, Any],
+    *,
+    poll_control: RunControl,
+    preview_seconds: float,
+) -> Generator[Event, None, Any]:
+    """Run with autosave; a run whose window is gone ends as in a crash, so it can be resumed.
+
+    Parameters
+    ----------
+    begin : callable
+        As `napari_dip.pipeline.autosave.run_with_autosave`, for the pixels.
+    pixels, poll_control, preview_seconds
+        As for `begin`.
+    """
+
+    def poll() -> Control:
+        if poll_control.is_abandoned:
+            raise GeneratorExit
+        return poll_control()
+
+    try:
+        return (yield from begin(pixels, poll_control=poll, preview_seconds=preview_seconds))
+    except GeneratorExit:
+        return None
 
 
 def copy_small_inputs(requests: Sequence[JobRequest]) -> list[JobRequest]:
@@ -301,7 +330,7 @@ class JobController(QObject):
     ----------
     view : JobView
     parent : QObject
-        When it is deleted, the job is discarded.
+        When it is deleted, the job is abandoned.
     no_outcome_message : str
         Message after a job without an outcome.
     kept_label : str

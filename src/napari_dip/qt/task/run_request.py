@@ -36,7 +36,7 @@ from napari_dip.pipeline.repetition import Repetition
 from napari_dip.pipeline.store.network_files import NETWORK_FILE_INPUT
 from napari_dip.qt.shell.background_call import MIN_UPDATE_SECONDS, JobProgress, log_error, try_call
 from napari_dip.qt.shell.dock_widget import DOCK_TEXTS
-from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
+from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget, run_until_abandoned
 from napari_dip.qt.shell.layer_headers import get_full_resolution, record_file_sizes
 from napari_dip.qt.shell.layer_inputs import is_selectable
 from napari_dip.qt.shell.napari_layers import (
@@ -405,7 +405,9 @@ def _choose_run(plan: Plan, saved: AutosaveTarget | None, scheduler: str) -> Cal
         from napari_dip.scale.cluster.dask_cluster import run_on_cluster
 
         return partial(run_on_cluster, scheduler, plan)
-    return partial(run, plan) if saved is None else partial(run_with_autosave, saved, plan)
+    if saved is None:
+        return partial(run, plan)
+    return partial(run_until_abandoned, partial(run_with_autosave, saved, plan))
 
 
 def make_crop_request(
