@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from napari.layers._layer_actions import _duplicate_layer
 from qtpy.QtCore import QPoint, Qt
 
 from napari_dip.qt.shell.preferences import KEYS
+from napari_dip.qt.task.result_view import ComparisonSlider
 from napari_dip.qt.task.task_dock import make_dock_class
 
 pytestmark = pytest.mark.gl
@@ -82,6 +84,34 @@ def test_swipe_shows_all_channels_of_a_composite_on_both_sides(driver, noisy):
     np.testing.assert_array_equal(both[rows, right], after[rows, right])
     driver.press(dock.result_view.comparison.swipe_button)
     assert len(viewer.layers) == 4
+
+
+def test_an_input_that_adds_up_is_transparent_only_behind_its_visible_result(driver):
+    viewer, cells = driver.viewer, driver.viewer.layers["cells"]
+    cells.blending, cells.opacity = "additive", 0.8
+    driver.run()
+    driver.wait_for_end()
+    result = viewer.layers["cells denoised"]
+    assert (cells.opacity, result.opacity) == (0, 0.8)
+    result.visible = False
+    assert cells.opacity == 0.8
+    result.visible = True
+    assert cells.opacity == 0
+    viewer.canvas.grid.enabled = True
+    assert (cells.opacity, result.opacity) == (0.8, 0.8)
+    viewer.canvas.grid.enabled = False
+    assert cells.opacity == 0
+    for layer in (cells, result):
+        viewer.layers.selection = {layer}
+        _duplicate_layer(viewer.layers)
+        assert viewer.layers[f"{layer.name} copy"].opacity == 0.8
+    later = ComparisonSlider(viewer)  # of another dock
+    driver.qtbot.addWidget(later)
+    later.show_pair(cells, viewer.layers["cells denoised copy"])
+    driver.dock.result_view.comparison.end_comparison()
+    assert not result.visible and cells.opacity == 0
+    later.shut_down()
+    assert cells.opacity == 0.8
 
 
 def test_the_result_of_the_lowest_channel_does_not_cover_the_others(driver, noisy):

@@ -425,7 +425,7 @@ class ExtraLayerChooser(QWidget):
 class ComparisonSlider(QWidget):
     """A slider that fades between input and result, visible while both layers exist.
 
-    The opacities are restored when the comparison ends.
+    The opacities are restored at its end, and while the result is hidden or napari's grid is open.
 
     Parameters
     ----------
@@ -440,6 +440,7 @@ class ComparisonSlider(QWidget):
         self._pair = LayerPair(viewer)
         self._initial_opacities: tuple[float, float] = (1.0, 1.0)
         self._applied_opacities: tuple[float, float] | None = None
+        self._present_opacities: tuple[float, float] = (1.0, 1.0)  # one of the two
         self.slider: QSlider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setRange(0, 100)
         self.slider.setPageStep(25)
@@ -455,16 +456,22 @@ class ComparisonSlider(QWidget):
         self.setVisible(False)
         self.slider.valueChanged.connect(self._on_move)
         viewer.layers.events.removed.connect(self._on_removed)
+        viewer.layers.events.inserted.connect(self._on_inserted)
+        viewer.canvas.grid.events.enabled.connect(self._follow_view)
 
     def show_pair(self, input_layer: Image, result_layer: Image) -> None:
         """Begin the comparison of an input with its result."""
         self.end_comparison()
         self._pair = LayerPair(self._viewer, input_layer, result_layer)
+        is_see_through = result_layer.blending in SEE_THROUGH
+        if is_see_through:  # also an earlier result of another dock, which has faded the input
+            self._hide_layers_between(input_layer, result_layer)
         self._initial_opacities = input_layer.opacity, result_layer.opacity
+        result_layer.events.visible.connect(self._follow_view)
         with QSignalBlocker(self.slider):
             self.slider.setValue(100)
         self.setVisible(True)
-        if result_layer.blending in SEE_THROUGH:
+        if is_see_through:
             self._on_move(100)  # else the input would shine through, and both add up
 
     def switch(self) -> None:
@@ -473,15 +480,17 @@ class ComparisonSlider(QWidget):
             self.slider.setValue(0 if self.slider.value() > 50 else 100)
 
     def end_comparison(self) -> None:
-        """End the comparison and restore both opacities."""
+        """End the comparison and restore both opacities.
+
+        An input that would add up with its result is hidden then, as its eye shows.
+        """
         self.swipe_button.setChecked(False)
+        input_layer, result_layer = self._pair.get()
+        if result_layer is not None:
+            result_layer.events.visible.disconnect(self._follow_view)
         if self._applied_opacities is not None:
-            opacities = zip(self._initial_opacities, self._applied_opacities, strict=True)
-            for layer, (initial, applied) in zip(self._pair.get(), opacities, strict=True):
-                if layer is not None and layer.opacity == applied:  # else the user has changed it
-                    layer.opacity = initial
-            input_layer, result_layer = self._pair.get()
-            if input_layer is not None and result_layer is not None:
+            self._set_opacities(self._initial_opacities)
+            if input_layer is not None and result_layer is not None and result_layer.visible:
                 if result_layer.blending in SEE_THROUGH and self.slider.value() == 100:
                     input_layer.visible = False
         self._pair, self._applied_opacities = LayerPair(self._viewer), None
@@ -492,6 +501,29 @@ class ComparisonSlider(QWidget):
         """Disconnect from the viewer, which outlives this widget."""
         self.end_comparison()
         self._viewer.layers.events.removed.disconnect(self._on_removed)
+        self._viewer.layers.events.inserted.disconnect(self._on_inserted)
+        self._viewer.canvas.grid.events.enabled.disconnect(self._follow_view)
+
+    def _follow_view(self, _: object = None) -> None:
+        """Fade the layers only while the result is visible in the place of its input."""
+        result_layer = self._pair.get()[1]
+        if self._applied_opacities is not None and result_layer is not None:
+            is_together = result_layer.visible and not self._viewer.canvas.grid.enabled
+            self._set_opacities(self._applied_opacities if is_together else self._initial_opacities)
+
+    def _set_opacities(self, opacities: tuple[float, float]) -> None:
+        """Set the opacities of both layers, unless the user has chosen others since."""
+        changes = zip(self._present_opacities, opacities, strict=True)
+        for layer, (present, opacity) in zip(self._pair.get(), changes, strict=True):
+            if layer is not None and layer.opacity == present:
+                layer.opacity = opacity
+        self._present_opacities = opacities
+
+    def _on_inserted(self, event: Any) -> None:
+        """Show a duplicate of the input, which has its opacity."""
+        input_layer = self._pair.get()[0]
+        if input_layer is not None and event.value.source.parent == ref(input_layer):
+            event.value.opacity = self._initial_opacities[0]
 
     def _on_swipe(self, is_checked: bool) -> None:
         if is_checked and None not in self._pair.get():
@@ -543,6 +575,7 @@ class ComparisonSlider(QWidget):
             result_layer.blending = "translucent_no_depth"
         source_layer.opacity, result_layer.opacity = source_opacity, result_opacity
         self._applied_opacities = source_layer.opacity, result_layer.opacity
+        self._present_opacities = self._applied_opacities
 
     def _raise_covered_layers(self, *pair: Image) -> None:
         """Move input and result to the top if another image covers them; they keep their order."""
