@@ -107,7 +107,7 @@ def test_remove_previews_deletes_all_previews_on_a_crop_and_nothing_else(driver,
     driver.wait_for_end()
     assert len(driver.names) == 5
     driver.press(trying.remove_button)
-    assert driver.names == ["cells", "cells denoised", "cells residual"]
+    assert driver.names == ["cells", "cells denoised", "cells denoised residual"]
     assert not trying.remove_button.isEnabled()
     driver.dock.result_view.extra_layer_chooser.boxes["residual"].setChecked(False)
 

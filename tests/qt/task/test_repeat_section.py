@@ -236,7 +236,7 @@ def test_uncertainty_and_residual_are_no_results_to_repeat(expanded_repeat):
     restore_layer(driver)
     combo = driver.dock.repeat_section.combo
     assert [combo.itemText(n) for n in range(combo.count())] == ["cells denoised"]
-    assert "cells residual" in driver.names
+    assert "cells denoised residual" in driver.names
 
 
 def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(expanded_repeat, tmp_path):

@@ -256,7 +256,7 @@ def test_a_result_that_was_opened_before_the_dock_is_judged_by_it(
     driver, viewer = file_driver, file_driver.viewer
     driver.dock.result_view.extra_layer_chooser.boxes["residual"].setChecked(True)
     restore(driver)
-    residual = viewer.layers["cells residual"]
+    residual = viewer.layers["cells denoised residual"]
     viewer.layers.selection.active = residual
     save(driver, monkeypatch, tmp_path / "residual.ome.tif")
     viewer.layers.selection.active = viewer.layers["cells denoised"]
@@ -330,7 +330,7 @@ def test_a_figure_shows_what_belongs_to_the_result_and_the_drawn_insets(
     viewer.add_shapes([corners * 1000], shape_type="rectangle", units="nm")
     for inset in find_insets(viewer, result):
         assert inset == pytest.approx((3, 5, 3, 2))
-    viewer.layers.selection.active = viewer.layers["cells residual"]
+    viewer.layers.selection.active = viewer.layers["cells denoised residual"]
     answer(monkeypatch, tmp_path / "figure.svg")
     choose(driver, driver.dock.result_view.save_menu.figure_action)
     driver.wait_until(lambda: "Saved as 'figure.svg'" in driver.last_message)

@@ -463,13 +463,21 @@ def test_ticked_extras_come_as_hidden_layers_in_the_right_place(driver, noisy):
     tick(driver, "uncertainty")
     tick(driver, "residual")
     _, result = run_to_end(driver)
-    assert driver.names == ["cells", "cells denoised", "cells uncertainty", "cells residual"]
-    uncertainty, residual = (driver.viewer.layers[f"cells {extra}"] for extra in EXTRAS)
+    assert driver.names == [
+        "cells",
+        "cells denoised",
+        "cells denoised uncertainty",
+        "cells denoised residual",
+    ]
+    uncertainty, residual = (driver.viewer.layers[f"cells denoised {extra}"] for extra in EXTRAS)
     for extra_layer in (uncertainty, residual):
         np.testing.assert_allclose(extra_layer.scale, layer.scale)
         np.testing.assert_allclose(extra_layer.translate, layer.translate)
         assert extra_layer.units == layer.units and not extra_layer.visible
-    assert "'cells uncertainty' and 'cells residual' come hidden: " in driver.last_message
+    assert (
+        "'cells denoised uncertainty' and 'cells denoised residual' come hidden: "
+        in driver.last_message
+    )
     assert uncertainty.contrast_limits[0] == 0 < uncertainty.contrast_limits[1]
     low, high = residual.contrast_limits
     assert low == -high
@@ -486,10 +494,13 @@ def test_an_extra_layer_can_be_added_after_the_run_once(driver):
     run_to_end(driver)
     assert driver.names == ["cells", "cells denoised"]
     tick(driver, "residual")
-    assert driver.names == ["cells", "cells denoised", "cells residual"]
+    assert driver.names == ["cells", "cells denoised", "cells denoised residual"]
     tick(driver, "residual")
     tick(driver, "residual")
-    assert driver.names == ["cells", "cells denoised", "cells residual"]
+    assert driver.names == ["cells", "cells denoised", "cells denoised residual"]
+    driver.run()
+    driver.wait_for_end()
+    assert driver.names[-2:] == ["cells denoised [1]", "cells denoised [1] residual"]
 
 
 @pytest.mark.long
@@ -565,7 +576,7 @@ def test_what_repeats_and_the_null_control_come_hidden_without_a_tick(driver):
     card = driver.dock.result_view.card
     assert "came again in two independent halves" in card.detail_label.text()
     layers = driver.viewer.layers
-    repeats, null = (layers[f"cells {name}"] for name in REPEATABILITY_LAYERS.values())
+    repeats, null = (layers[f"cells denoised {name}"] for name in REPEATABILITY_LAYERS.values())
     assert driver.names == ["cells", "cells denoised", repeats.name, null.name]
     assert not repeats.visible and not null.visible
     np.testing.assert_allclose(repeats.scale, layer.scale)

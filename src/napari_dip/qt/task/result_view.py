@@ -85,13 +85,10 @@ _REPEAT_COLORMAP = Colormap(
     controls=[0.0, 0.4, 0.7, 1.0],
     name="not repeated",
 )
-#: Hints on hidden extra layers: for one layer, or two.
-_HIDDEN_LAYER_HINT = "{names} comes hidden: its eye in the layer list shows it."
-_HIDDEN_LAYERS_HINT = "{names} come hidden: their eyes in the layer list show them."
 
 
 def add_extra_layer(
-    viewer: Viewer, kind: str, target: ResultTarget, result: Restoration
+    viewer: Viewer, kind: str, target: ResultTarget, result: Restoration, name: str = ""
 ) -> Image | None:
     """Add an extra layer, hidden at first; return None if it would show nothing.
 
@@ -103,6 +100,8 @@ def add_extra_layer(
         lies, others like the result. It is 0 where the result keeps all measured pixels.
     target : ResultTarget
     result : Restoration
+    name : str
+        The result's layer, with which the name begins; "" for what the target begins with.
     """
     pixels = getattr(result, "repeat_map" if kind == "repeated" else kind)
     if pixels is None or (kind == "residual" and not pixels.any()):
@@ -113,7 +112,7 @@ def add_extra_layer(
     with preserve_view(viewer):
         return viewer.add_image(
             pixels,
-            name=f"{target.base_name} {REPEATABILITY_LAYERS.get(kind, kind)}",
+            name=f"{name or target.base_name} {REPEATABILITY_LAYERS.get(kind, kind)}",
             **{key: attributes[key] for key in PLACEMENT_KEYS if key in attributes},
             colormap=colours,
             contrast_limits=limits,
@@ -165,7 +164,7 @@ class ResultView:
 
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
-        self._pending_result: PendingResult | None = None
+        self._pending_result: tuple[PendingResult, ref[Image]] | None = None  # with its layer
         self._added_kinds: set[str] = set()
         self.extra_layer_chooser: ExtraLayerChooser = ExtraLayerChooser()
         self.comparison: ComparisonSlider = ComparisonSlider(viewer)
@@ -187,7 +186,7 @@ class ResultView:
         if source_layer is not None and source_layer in self._viewer.layers:
             self.comparison.show_pair(source_layer, result_layer)
             self.profile.show_pair(source_layer, result_layer)
-        self._pending_result, self._added_kinds = pending, set()
+        self._pending_result, self._added_kinds = (pending, ref(result_layer)), set()
         self._show_card(result_layer, pending.result.report, pending.target.plan_notes)
         return self._add_checked_layers() if has_extra_layers else ""
 
@@ -249,19 +248,21 @@ class ResultView:
 
     def _add_checked_layers(self) -> str:
         """Add the checked extra layers that are missing; return a message."""
-        if (pending := self._pending_result) is None:
+        if self._pending_result is None:
             return ""
+        pending, get_layer = self._pending_result
+        base_name = getattr(None if pending.target.whole else get_layer(), "name", "")
         names, messages = list[str](), list[str]()
         for kind in (*self.extra_layer_chooser.checked_layers, *REPEATABILITY_LAYERS):
             if kind in self._added_kinds:
                 continue
             self._added_kinds.add(kind)
             add = partial(add_extra_layer, self._viewer, kind, pending.target, pending.result)
-            layer, error_message = try_call(add, f"The {kind} could not be added")
+            layer, error = try_call(partial(add, base_name), f"The {kind} could not be added")
             names += [] if layer is None else [f"'{layer.name}'"]
-            messages.append(error_message)
-        hint = (_HIDDEN_LAYERS_HINT if len(names) > 1 else _HIDDEN_LAYER_HINT) if names else ""
-        return " ".join(filter(None, [hint.format(names=" and ".join(names)), *messages]))
+            messages.append(error)
+        hint = DOCK_TEXTS["result-hidden-layers" if len(names) > 1 else "result-hidden-layer"]
+        return " ".join(filter(None, [hint.format(" and ".join(names)) * bool(names), *messages]))
 
 
 class ResultCardView(QWidget):
@@ -506,9 +507,8 @@ class ComparisonSlider(QWidget):
 
     def _follow_view(self, _: object = None) -> None:
         """Fade the layers only while the result is visible in the place of its input."""
-        result_layer = self._pair.get()[1]
-        if self._applied_opacities is not None and result_layer is not None:
-            is_together = result_layer.visible and not self._viewer.canvas.grid.enabled
+        if self._applied_opacities is not None and (result := self._pair.get()[1]) is not None:
+            is_together = result.visible and not self._viewer.canvas.grid.enabled
             self._set_opacities(self._applied_opacities if is_together else self._initial_opacities)
 
     def _set_opacities(self, opacities: tuple[float, float]) -> None:
