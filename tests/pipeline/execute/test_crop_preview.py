@@ -124,10 +124,25 @@ def test_a_frame_of_a_movie_whose_noise_grows_is_tried_in_its_own_values(image):
     np.testing.assert_allclose(preview.image + preview.residual, crop, atol=1e-3)
 
 
-def test_a_region_outside_of_the_image_is_refused_before_work_begins(image):
+@pytest.mark.parametrize("is_merged", [False, True])
+@pytest.mark.parametrize(
+    ("box", "code", "size"),
+    [
+        ((200, 200, 300, 300), "drawing-outside", None),
+        ((20, -40, 60, -3), "drawing-outside", None),
+        ((33, 41.5, 36, 46.5), "region-small", (3, 6)),
+    ],
+)
+def test_a_region_is_refused_for_itself_and_not_for_its_image(image, box, code, size, is_merged):
     plan = make_task_plan("denoise", image)
-    region = make_crop_region(plan.header, plan.layout, (200, 200, 300, 300), (0, 0))
-    assert isinstance(plan_crop_preview(plan, region, detect_machine()), Refusal)
+    region = make_crop_region(plan.header, plan.layout, box, (0, 0), is_merged=is_merged)
+    answer = plan_crop_preview(plan, region, detect_machine())
+    if size is not None and is_merged:  # what lies around it is restored with it
+        assert not isinstance(answer, Refusal)
+        return
+    assert isinstance(answer, Refusal) and answer.code == code
+    if size is not None:
+        assert (answer.facts["height"], answer.facts["width"]) == size
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.engine.fit.stopping import Control
-from napari_dip.errors import Refusal, RefusedError, raise_if_refused
+from napari_dip.errors import Refusal, RefusedError, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.io.header import match_axes
 from napari_dip.pipeline.execute.runner import run_with_torch
@@ -193,7 +193,13 @@ def plan_crop_preview(plan: Plan, region: CropRegion, machine: Machine) -> Plan 
     }
     crop_header = region.crop_header(plan.header, plan.header)
     recipe = plan.recipe.replace_run_settings(halves=False, null_control=False)
-    return preflight(recipe, crop_header, machine, extra_headers, stacks=stacks)
+    if not all(region.wanted_size):
+        return make_refusal("drawing-outside", name=plan.header.name)
+    crop_plan = preflight(recipe, crop_header, machine, extra_headers, stacks=stacks)
+    if isinstance(crop_plan, Refusal) and crop_plan.code == "image-small":
+        height, width = region.wanted_size
+        return make_refusal("region-small", **{**crop_plan.facts, "height": height, "width": width})
+    return crop_plan
 
 
 def run_crop_preview(
