@@ -144,6 +144,18 @@ def test_axes_are_asked_for_only_where_they_could_differ(viewer, image_chooser):
     assert image_chooser.axes_combo.currentText() == "ZYX: 3 planes"
 
 
+def test_axis_labels_that_change_are_followed_until_axes_are_chosen(viewer, image_chooser):
+    layer = viewer.add_image(np.zeros((1, 32, 40)), axis_labels=("z", "y", "x"))
+    assert image_chooser.axes_combo.currentText() == "ZYX: 1 plane"
+    changes = []
+    image_chooser.changed.connect(lambda: changes.append(image_chooser.read_header().axes))
+    layer.axis_labels = ("t", "y", "x")
+    assert image_chooser.axes_combo.currentText() == "TYX: 1 frame" and changes == ["TYX"]
+    image_chooser.choose(layer.name, "CYX")
+    layer.axis_labels = ("z", "y", "x")
+    assert image_chooser.read_header().axes == "CYX"
+
+
 @pytest.mark.parametrize(
     ("shape", "rgb", "axes"),
     [

@@ -302,8 +302,8 @@ def list_axes_choices(shape: tuple[int, ...], *, rgb: bool) -> dict[str, str]:
         choices += ["YXS"] if shape[-1] == 3 else ["YXC"]
 
     def describe(axes: str) -> str:
-        counts = zip(axes, shape, strict=True)
-        return ", ".join(f"{n} {AXIS_NOUNS[axis]}" for axis, n in counts if axis in AXIS_NOUNS)
+        counts = [(n, AXIS_NOUNS.get(axis)) for axis, n in zip(axes, shape, strict=True)]
+        return ", ".join(f"{n} {noun[: -1 if n == 1 else None]}" for n, noun in counts if noun)
 
     return {axes: f"{axes}: {describe(axes)}" for axes in choices}
 

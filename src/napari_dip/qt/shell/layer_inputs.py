@@ -250,13 +250,15 @@ class ImageChooser(QWidget):
         self._axes_label.setStyleSheet(f"color: {colour}; font-weight: bold;" * is_guess)
 
     def _watch_layer(self, layer: Image | None) -> None:
-        """Connect to data changes of one layer only: another shape needs another plan."""
+        """Connect to changes of data and axes of one layer only, which need another plan."""
         if layer is self._watched_layer:
             return
         if self._watched_layer is not None:
             self._watched_layer.events.data.disconnect(self._on_data)
+            self._watched_layer.events.axis_labels.disconnect(self._on_data)
         if layer is not None:
             layer.events.data.connect(self._on_data)
+            layer.events.axis_labels.connect(self._on_data)
         self._watched_layer = layer
 
     def _on_data(self, _: object = None) -> None:
