@@ -344,7 +344,7 @@ def measure_line_profile(
         (2, 2), by `find_drawn_line`.
     point : sequence of float or ndarray
         The position of the plane in world coordinates; the last two values are not used.
-    units : sequence of pint.Unit, optional
+    units : sequence, optional
         Those of line and point; by default those of the image.
     """
     from skimage.transform import warp  # takes a tenth of a second
