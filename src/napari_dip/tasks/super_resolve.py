@@ -24,6 +24,7 @@ from napari_dip.tasks.base import (
     TaskSpec,
     load_setting,
 )
+from napari_dip.tasks.priors.blind_spot import filter_noise
 from napari_dip.tasks.priors.prior_spec import (
     RANDOM_INPUT_CHANNELS,
     RANDOM_INPUT_CHANNELS_IN_VOLUMES,
@@ -35,7 +36,6 @@ from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoice
 from napari_dip.tasks.priors.zssr import MIN_ZSSR_SIDE, split_into_stages
 from napari_dip.tasks.psf.psf_settings import get_fit_axes
 from napari_dip.tasks.shared_settings import (
-    SINGLE_PIXEL,
     CameraGain,
     DetectorNoiseSetting,
     ReadNoise,
@@ -139,8 +139,6 @@ class SuperResolve(Task):
             network_grid=compute_object_size(sizes, self._compute_margin(axes)),
             # correlation between coarse pixels nearly always belongs to the image
             noise_settings=make_noise_settings(self, is_white=True),
-            # so blocks would be wide, and guard bands of 7 x 7 coarse pixels cover a quarter
-            blind_spot_shape=SINGLE_PIXEL,
         )
 
     def _refuse_axes(self, header: ImageHeader, axes: str) -> Refusal | None:
@@ -176,6 +174,7 @@ class SuperResolve(Task):
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem: the downsampled prediction explains the pixels."""
         axes, prior_spec = get_spatial_axes(fit_input), PRIOR_SPECS[fit_input.prior_key]
+        fit_input, noise_left = filter_noise(fit_input)
         factors = self._get_factors(axes)
         downsample = self._make_operator(axes).to(fit_input.measurement.device)
         if not prior_spec.input_traits.is_random_noise:
@@ -188,7 +187,9 @@ class SuperResolve(Task):
                 downsample=downsample,
                 upsample=lambda coarse: self._upsample(fit_input, coarse),
             )
-            return prior_spec.build_setup(fit_input, rng, PriorOptions(resampling=resampling))
+            setup = prior_spec.build_setup(fit_input, rng, PriorOptions(resampling=resampling))
+            problem = replace(setup.problem, noise_left=self._upsample(fit_input, noise_left))
+            return replace(setup, problem=problem)
         grid = downsample.compute_object_grid(fit_input.grid)
         random_input = RandomInputOptions(
             grid=grid,

@@ -237,7 +237,9 @@ def measure_single_exposure(
         measured = replace(measured, unreliable_reason=None, caution=caution)
     if noise_model.convert_noise:
         return noise_model.convert_noise(measured, planes)
-    white = _extract_white_part(measured) if noise_settings.is_white else measured
+    white = measured
+    if noise_settings.is_white:
+        white = _extract_white_part(measured, min(sample.shape[1:]))
     return _apply_user_noise(white, planes, noise_settings, measured)
 
 
@@ -360,13 +362,13 @@ def _measure_every_second_pixel(
     return replace(sparse, along_y=axes[0], along_x=axes[1])
 
 
-def _extract_white_part(measured: NoiseEstimate) -> NoiseEstimate:
-    """Return the white part of noise, with a caution if it leaves noise that neighbours share."""
-    white = measured.extract_white_part()
+def _extract_white_part(measured: NoiseEstimate, side: int) -> NoiseEstimate:
+    """Return the white part of noise, or all of it where neighbours share noise for certain."""
     is_doubtful = measured.unreliable_reason or measured.caution is NoiseCaution.EVERY_SECOND_PIXEL
+    is_doubtful = is_doubtful or side < MIN_SPARSE_SIDE  # few flat blocks tell noise from structure
     if is_doubtful or max(measured.along_y[0], measured.along_x[0]) < MIN_SHARED_CORRELATION:
-        return white
-    return replace(white, caution=NoiseCaution.CORRELATED_KEPT)
+        return measured.extract_white_part()
+    return measured
 
 
 def _measure_exposure_pair(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from napari_dip.engine.noise import NoiseCaution, UnreliableReason
+from napari_dip.engine.noise import NoiseCaution
 from napari_dip.errors import raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.channel_noise import (
@@ -40,6 +40,7 @@ from napari_dip.pipeline.calibrate.types import (
     compute_validation_fraction,
     count_measured_pixels,
     make_noise_notes,
+    reports_noise,
 )
 from napari_dip.pipeline.plan.layout import (
     fill_empty_planes,
@@ -150,7 +151,13 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
     unreported_channels = [
         c
         for c, estimate in enumerate(noise)
-        if c in constant_channels or not _reports_noise(task_plan, task_spec, estimate)
+        if c in constant_channels
+        or not reports_noise(
+            task_plan,
+            task_spec,
+            estimate,
+            float(compute_noise_variance(estimate, offset[c])) ** 0.5 / abs(scale[c]),
+        )
     ]
     settings = task_plan.noise_settings
     is_growth_chosen = settings.gain is not None or settings.model == GAUSSIAN.key
@@ -183,18 +190,6 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
         empty_planes=None if plan.tiles else empty_planes,  # those are planes of sample regions
     )
     return calibration, stack
-
-
-def _reports_noise(task_plan: TaskPlan, task_spec: TaskSpec, noise_estimate: NoiseEstimate) -> bool:
-    """Return whether notes tell how well the noise is known: of holes wherever it is removed.
-
-    Each task tells that chosen noise is not the measured one, and that correlated noise stays.
-    """
-    is_told_always = noise_estimate.caution in (NoiseCaution.CHOSEN, NoiseCaution.CORRELATED_KEPT)
-    if task_spec.reports_unreliable_noise or is_told_always:
-        return True
-    has_holes = noise_estimate.unreliable_reason is UnreliableReason.SCATTERED_HOLES
-    return has_holes and not task_plan.keeps_measured_pixels
 
 
 def _choose_blind_spot_size(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, BoolArray, Float32Array, ImageHeader
     from napari_dip.pipeline.plan.layout import Layout, Tile
-    from napari_dip.tasks.base import TaskSpec
+    from napari_dip.tasks.base import TaskPlan, TaskSpec
     from napari_dip.tasks.noise_models.camera_correction import CameraCorrection
 
 #: Usual share of validation pixels: 4 % of a 512 x 512 image are 10,000 pixels, with a standard
@@ -36,6 +36,10 @@ MIN_RELIABLE_VALIDATION_PIXELS = 48
 #: photons: 17 or more on 32 micrographs, at most 6 on 49 photographs with even noise and on the
 #: widefield images of FMD.
 MIN_PHOTON_NOISE_GROWTH = 10.0
+#: Least standard deviation of the noise that is told of where correlation counts as structure, as a
+#: share of the image's range: at most 0.016 in photographs with noise of 0 or 2 that is in doubt,
+#: 0.05 and more in coarse widefield shots.
+MIN_NOTABLE_NOISE = 0.02
 #: Doubts that noise of a chosen strength leaves: whether pixels share it, and what lies in holes.
 UNCHOSEN_REASONS = (UnreliableReason.AMBIGUOUS_CORRELATION, UnreliableReason.SCATTERED_HOLES)
 #: Cautions of the engine that other notes cover.
@@ -365,6 +369,31 @@ class CalibratedImage:
         """Shape of the result, in the axes of `header`."""
         factors = self.run_plan.task_plan.get_factors(self.header.axes)
         return multiply_sizes(self.header.shape, factors)
+
+
+def reports_noise(
+    task_plan: TaskPlan, task_spec: TaskSpec, noise_estimate: NoiseEstimate, relative_std: float
+) -> bool:
+    """Return whether notes tell how well the noise is known: of holes wherever it is removed.
+
+    Each task tells that chosen noise is not the measured one. Where correlation counts as
+    structure, noise is in doubt in most images without noise, so only strong noise is told of.
+
+    Parameters
+    ----------
+    task_plan : TaskPlan
+    task_spec : TaskSpec
+    noise_estimate : NoiseEstimate
+    relative_std : float
+        Standard deviation at the mean, as a share of the image's range.
+    """
+    is_chosen = noise_estimate.caution is NoiseCaution.CHOSEN
+    if task_spec.reports_unreliable_noise or is_chosen:
+        return True
+    if task_plan.noise_settings.is_white and noise_estimate.unreliable_reason:
+        return relative_std > MIN_NOTABLE_NOISE
+    has_holes = noise_estimate.unreliable_reason is UnreliableReason.SCATTERED_HOLES
+    return has_holes and not task_plan.keeps_measured_pixels
 
 
 def make_noise_notes(
