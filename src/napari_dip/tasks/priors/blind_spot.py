@@ -43,10 +43,10 @@ MIN_WIDE_BLIND_SPOT = 7
 #: or neighbouring frames: 0.04 and 0.08 dB better than 0.5 on FMD widefield (docs/constants.md).
 GUIDE_FRACTION = 0.2
 #: Standard deviation in pixels of the Gaussian filter that guides a filter without a network: with
-#: 1.5 four of seven crops whose neighbours share noise lose 0.2 dB, and two gain 0.5 and 0.7.
+#: 1.5 three of seven crops whose neighbours share noise lose 0.2 to 0.3 dB, two gain 0.4 and 0.7.
 PILOT_SIGMA = 1.0
-#: Filters in a row without a network, where neighbours share noise: 0.3 to 1.5 dB more than one on
-#: four of seven crops.
+#: Filters in a row without a network, where neighbours share noise: 0.2 to 1.5 dB more than one on
+#: six of seven crops, 0.1 dB less on one.
 SHARED_NOISE_ROUNDS = 4
 #: Least share of the measured noise that such a filter removes: 0.01 to 0.39 in 22 photographs
 #: without noise, which lost up to 0.45 dB, 0.48 to 0.89 with noise of 10 (docs/adr/0046).
