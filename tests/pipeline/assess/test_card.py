@@ -102,6 +102,7 @@ CLAIMS = {
     "holes-smooth": {},
     "clipping-corrected": {"clipped": "accounted for"},
     "clipping-strong": {"clipped": "accounted for"},
+    "saturated-areas": {"saturated inside": "unknown"},
     "pixels-saturated": {"clipped": "stays"},
     "pixels-darkest": {"clipped": "stays"},
     "fits-ended-early": {},

@@ -433,6 +433,16 @@ def test_a_large_clipping_correction_is_no_fine_result_and_tells_its_figure(chan
     assert ("rests on the measured noise" in " ".join(map(str, card.warnings))) == is_doubtful
 
 
+def test_the_inside_of_saturated_areas_is_unknown_though_cut_off_noise_was_corrected():
+    limits = {"upper_clipping": ClippedPixels(fraction=0.4, value=255.0)}
+    corrected = {**limits, "corrected_limits": (255.0,)}
+    assert "11% of the pixels lie inside saturated areas" in list_warnings(
+        **corrected, saturated_fraction=0.11
+    )
+    assert "inside" not in list_warnings(**corrected, saturated_fraction=0.002)
+    assert "inside" not in list_warnings(**limits, saturated_fraction=0.11)  # they are counted
+
+
 def test_cut_off_values_warn():
     assert "2% of the pixels are saturated, at 255" in list_warnings(
         upper_clipping=ClippedPixels(fraction=0.02, value=255.0)

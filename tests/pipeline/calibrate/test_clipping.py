@@ -251,6 +251,15 @@ def test_structures_far_above_the_limit_do_not_make_the_result_darker_than_the_i
     assert "but for what the camera cut off" in " ".join(result.report["verdict"]["sentences"])
 
 
+def test_what_lies_inside_saturated_areas_is_called_unknown():
+    light = 60 + 20 * np.sin(np.arange(96) / 8)[:, None] * np.sin(np.arange(96) / 8)
+    noisy = np.minimum(4 * np.random.default_rng(0).poisson(light), 240).astype(np.uint16)
+    result = dip.denoise(noisy, preset="instant", max_iterations=20)
+    assert result.report["verdict"]["figures"]["saturated_fraction"] > 0.05
+    assert result.report["verdict"]["kind"] == "look-closer"
+    assert "lie inside saturated areas, at 240" in " ".join(result.report["verdict"]["sentences"])
+
+
 def test_brightness_is_judged_against_the_input_as_it_came():
     """A correction that lifts the result beyond what the cut-off pixels explain is a warning."""
     metrics = ResultMetrics(

@@ -70,6 +70,9 @@ MIN_LOST_CAMERA_EDGE_RATIO = 3.5
 #: Minimum variance of counted photons, in units of its lower bound, at which residuals are compared
 #: with the noise: a tenth of a photon. With fewer, one photon is an outlier of three deviations.
 MIN_COUNT_VARIANCE = 10.0
+#: Side of the squares of saturated pixels in whose middles nothing tells the brightness: by noise
+#: around the limit alone, half of the pixels saturated, one place in 30 million is such a middle.
+SATURATED_AREA_SIDE = 5
 #: Least samples of a profile for the width of a peak: three for each parameter of its fit.
 _MIN_PROFILE_SAMPLES = 12
 #: Largest correlation of neighbouring residuals that enlarges an error, by a factor of 4.4.
@@ -157,6 +160,8 @@ class ResultMetrics:
     is_upscaled : bool
         Whether the result has finer pixels than the input.
     lower_clipping, upper_clipping : ClippedPixels
+    saturated_fraction : float
+        Share of the pixels inside areas that are saturated as a whole.
     pattern : PeriodicPattern or None
         A fine periodic pattern that was removed.
     corrected_limits : tuple of float
@@ -195,6 +200,7 @@ class ResultMetrics:
     is_upscaled: bool = False
     lower_clipping: ClippedPixels = NO_CLIPPED_PIXELS
     upper_clipping: ClippedPixels = NO_CLIPPED_PIXELS
+    saturated_fraction: float = 0.0
     pattern: PeriodicPattern | None = None
     corrected_limits: tuple[float, ...] = ()
     clipping_correction: float = 0.0
@@ -394,6 +400,7 @@ def measure_result(
         is_upscaled=max(run_plan.factors) > 1,
         lower_clipping=lower_clipping,
         upper_clipping=upper_clipping,
+        saturated_fraction=_measure_saturated_areas(stack[assessed], upper_clipping),
         pattern=find_strongest_pattern(assessed_residual, stack[assessed])
         if has_comparable_noise and measured_mask is None
         else None,
@@ -501,6 +508,19 @@ def _detect_clipping(
         recorded = np.rint(recorded).astype(plan.header.dtype)
     are_colours = "S" in plan.header.axes
     return detect_clipping(recorded, measured_mask, calibration.noise, are_colours=are_colours)
+
+
+def _measure_saturated_areas(stack: Float32Array, upper_clipping: ClippedPixels) -> float:
+    """Return the share of the pixels (N, C, *grid) all of whose neighbours are saturated."""
+    if not upper_clipping.fraction:
+        return 0.0
+    from scipy import ndimage
+
+    number = upper_clipping.channel_number
+    channels = stack if number is None else stack[:, number - 1 : number]
+    planes = (channels >= upper_clipping.value).reshape(-1, *stack.shape[-2:])
+    window = np.ones((1, SATURATED_AREA_SIDE, SATURATED_AREA_SIDE), bool)
+    return float(ndimage.binary_erosion(planes, window).mean())
 
 
 class NoPeakWidth(Enum):

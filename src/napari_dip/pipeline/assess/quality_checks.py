@@ -70,6 +70,8 @@ MIN_REPORTED_CHANGE = 0.001
 #: known noise, those below kept the true mean within 4 %, those above within 14 %. It was 27 %
 #: where photon noise of a real image was measured as equal everywhere (docs/constants.md).
 MIN_DOUBTFUL_CLIPPING_CHANGE = 0.1
+#: Maximum share of pixels inside saturated areas without a warning: as for other clipped pixels.
+MAX_SATURATED_FRACTION = 0.01
 #: Minimum share of detail that the measurement confirms.
 MIN_CONFIRMED_FRACTION = 0.5
 #: Standard errors that are subtracted from the measured share of confirmed detail first.
@@ -470,6 +472,10 @@ def _make_clipping_notes(metrics: ResultMetrics) -> Iterator[Note]:
             share=max(change, MIN_REPORTED_CHANGE),
             entered=metrics.has_entered_noise,
         )
+    is_corrected = metrics.upper_clipping.value in metrics.corrected_limits
+    if is_corrected and metrics.saturated_fraction > MAX_SATURATED_FRACTION:
+        value = metrics.upper_clipping.value
+        yield make_note("saturated-areas", share=metrics.saturated_fraction, value=value)
 
 
 def _describe_fraction(detail: ConfirmedDetail) -> str:
