@@ -74,6 +74,17 @@ def test_where_there_is_no_detail_around_none_is_missed_in_holes():
     assert find_smooth_fill(noisy, measured, [NOISE**2]) is None
 
 
+def test_a_hole_in_one_plane_of_a_volume_is_as_wide_as_it_is_in_that_plane():
+    truth = make_textured((1, 1, 3, 96, 96))
+    measured = np.ones(truth.shape, bool)
+    measured[:, :, 1] = mask_squares((1, 1, 96, 96), 10)
+    smooth = find_smooth_fill(np.where(measured, truth, 1000.0), measured, [0.0])
+    assert smooth is not None and smooth.widest == 10
+    measured[:, :, 1] = False
+    smooth = find_smooth_fill(np.where(measured, truth, 1000.0), measured, [0.0])
+    assert smooth is None or smooth.widest == 0
+
+
 def test_planes_that_are_missing_as_a_whole_do_not_stop_the_check():
     truth = make_textured((3, 1, 48, 48))
     measured = np.ones(truth.shape, bool)

@@ -251,7 +251,7 @@ class SmoothFill:
         Standard deviation of the detail in wider ones, relative to that of the measured pixels
         around all holes.
     widest : int
-        Width of the widest hole, in pixels.
+        Width of the widest hole in a plane, in pixels; 0 if all missing planes are so as a whole.
     """
 
     width: int
@@ -305,9 +305,9 @@ def find_smooth_fill(
         ]
         ratio = sqrt(sum(ratios) / len(ratios))
         if ratio < MAX_SMOOTH_RATIO:
-            item = missing[int(depth.max(axis=tuple(range(1, depth.ndim))).argmax())]
-            widest = int(2 * ndimage.distance_transform_edt(item).max())
-            return SmoothFill(width=2 * (least - 1), detail_ratio=ratio, widest=widest)
+            planes = [p for p in missing.reshape(-1, *missing.shape[-2:]) if not p.all()]
+            radii = [0.0, *(ndimage.distance_transform_edt(p).max() for p in planes)]
+            return SmoothFill(width=2 * (least - 1), detail_ratio=ratio, widest=int(2 * max(radii)))
     return None
 
 
