@@ -54,9 +54,9 @@ MIN_REMOVED_FRACTION = 0.4
 #: Change of the measurement, in standard deviations of its noise, that tells what a filter takes:
 #: it chose rightly in 13 of 15 crops, and lost 0.2 dB at most in the others.
 RISK_STEP = 0.1
-#: Variance of the guide in noise variances, from and to which the filter's own pilots replace it: at
-#: most 0.29 in 20 frames where they lose up to 1.0 dB, 0.35 and 0.70 in two where they gain 0.7 and
-#: 3.5 dB.
+#: Variance of the guide in noise variances, from and to which the filter's own pilots replace it:
+#: at most 0.29 in 20 frames where they lose up to 1.0 dB, 0.35 and 0.70 in two where they gain 0.7
+#: and 3.5 dB.
 GUIDE_VARIANCE_RANGE = (0.28, 0.4)
 #: Weight of the network's prediction relative to the filter's first step, for a colour camera.
 CAMERA_GUIDE_WEIGHT = 0.3
