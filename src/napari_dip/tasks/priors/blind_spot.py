@@ -433,7 +433,7 @@ def _refine_plane(
 
     correlation = fit_input.noise.correlation
     has_neighbours = fit_input.neighbouring_frames is not None
-    least = NO_GUIDE_WEIGHTS if has_neighbours else MIN_GUIDE_WEIGHTS
+    least: Sequence[float] = NO_GUIDE_WEIGHTS if has_neighbours else MIN_GUIDE_WEIGHTS
     if guide.log_variance is not None and has_neighbours:
         noise = noise_variance.compute_variance(guide.mean).mean()
         least = _raise_guide_weights(least, float(guide.log_variance.exp().mean() / noise))
