@@ -291,7 +291,7 @@ def test_a_report_with_the_keys_of_before_is_judged_and_described(
     report = read_run_report(tmp_path / "old.json")
     figures, old_figures = report["verdict"]["figures"], old["verdict"]["figures"]
     later_fields = {"channels", "has_entered_noise", "is_instant", "is_refitted", "plane"}
-    later_fields |= {"smooth_fill"}
+    later_fields |= {"saturated_fraction", "smooth_fill"}
     assert set(figures) == list_fields(ResultMetrics) - later_fields
     assert set(figures["residual"]) == list_fields(ResidualMetrics) - {"is_camera_noise"}
     assert set(figures["detail"]) == set(figures["contrast"]) == list_fields(ConfirmedDetail)

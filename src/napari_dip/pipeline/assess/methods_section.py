@@ -57,6 +57,16 @@ def uses_refinement(report: Report) -> bool:
     return bool(report.get("fit", {}).get("refined"))
 
 
+def _filters_patches(report: Report) -> bool:
+    """Return whether similar patches were filtered together, before the fit or after it."""
+    return uses_refinement(report) or _filters_first(report)
+
+
+def _filters_first(report: Report) -> bool:
+    """Return whether noise was filtered out before the fit, as in planes that are enlarged."""
+    return report["task"] == "super-resolve" and report.get("fit", {}).get("axes") == "YX"
+
+
 def _uses_blending(report: Report) -> bool:
     """Return whether the filling of holes was blended with a biharmonic one."""
     is_masked = get_report_prior_spec(report).input_traits.has_masked_pixels
@@ -195,8 +205,8 @@ def _uses_blur_model(*, is_free: bool) -> Callable[[Report], bool]:
 #: prior or noise model in `PRIOR_SPECS` or `NOISE_MODELS` names it.
 _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "deep image prior": lambda _: True,
-    "nl-bayes": uses_refinement,
-    "bm3d": uses_refinement,
+    "nl-bayes": _filters_patches,
+    "bm3d": _filters_patches,
     "biharmonic": lambda report: _uses_blending(report) or _fills_smoothly(report),
     "stacking": _uses_blending,
     "colour camera": lambda report: bool(report["noise"].get("camera")) and uses_refinement(report),
@@ -490,6 +500,7 @@ def _describe_refinement(report: Report) -> str:
     if _uses_guided_deconvolution(report):
         return _write("deconvolved")
     rows = {
+        "filtered-first": _filters_first(report),
         "half-resolution": _uses_half_resolution(report),
         "refinement": uses_refinement(report),
         "filled-smoothly": _fills_smoothly(report),
