@@ -42,7 +42,11 @@ from napari_dip.tasks.inpaint import (
     parse_mask,
 )
 from napari_dip.tasks.priors.blind_spot import compute_variance_factor
-from napari_dip.tasks.priors.masked_input import BORDER_NETWORK_WEIGHT, fill_harmonically
+from napari_dip.tasks.priors.masked_input import (
+    BORDER_NETWORK_WEIGHT,
+    _fill_by_local_means,
+    fill_harmonically,
+)
 
 if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput
@@ -334,6 +338,13 @@ def test_holes_in_noise_are_filled_with_local_means_and_their_error_is_stated() 
     stated = float((factor * blended.log_variance.exp())[is_hole].mean().sqrt())
     assert error < stated < 0.6 * float(noise_std.mean())  # the network says 1.0
     assert torch.equal(blended.log_variance[~is_hole], 2 * noise_std.log()[~is_hole])
+
+
+def test_deep_in_a_hole_a_local_mean_is_that_of_all_visible_pixels() -> None:
+    hidden = torch.zeros(1, 1, 96, 96, dtype=torch.bool)
+    hidden[:, :, 12:84, 12:84] = True
+    filled = _fill_by_local_means(torch.full((1, 1, 96, 96), 0.5), hidden, 1.8)
+    torch.testing.assert_close(filled, torch.full_like(filled, 0.5))
 
 
 def make_border_holes() -> np.ndarray:

@@ -293,6 +293,23 @@ def test_halved_pixels_are_never_further_off_than_by_cubic_interpolation():
     assert ours < theirs
 
 
+@pytest.mark.parametrize(("blur", "is_told"), [(0.0, False), (0.8, True)])
+def test_noise_that_neighbours_share_is_kept_in_a_small_image_and_told(blur, is_told):
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=(80, 80)), blur)
+    slope = gaussian_filter(np.random.default_rng(1).normal(size=(80, 80)), 8)
+    image = 40 * slope / slope.std() + 12 * noise / noise.std()
+    result = dip.super_resolve(image.astype(np.float32), **FAST, max_iterations=2)
+    codes = {note["code"] for note in result.report["note_codes"]}
+    assert ("noise-caution-correlated-kept" in codes) == is_told
+
+
+def test_pixels_that_a_filter_has_spread_confirm_nothing():
+    noise = np.random.default_rng(0).normal(100, 20, (96, 96)).astype(np.float32)
+    result = dip.super_resolve(noise, factor="2", preset="instant", max_iterations=2)
+    codes = {note["code"] for note in result.report["verdict"]["codes"]}
+    assert "detail-unchecked" in codes and "detail-confirmed" not in codes
+
+
 @pytest.mark.parametrize("blur", [0.0, 0.8])
 def test_a_noisy_image_comes_back_nearer_to_the_truth_than_by_the_best_smoothing(blur):
     from scipy import ndimage

@@ -207,6 +207,8 @@ class Problem:
         Whether `full_postprocess` blends the filling of holes.
     refines_pixels : bool
         Whether `full_postprocess` refines measured pixels.
+    filters_first : bool
+        Whether the measurement was filtered as a whole, so that validation pixels confirm nothing.
     measures_noise_again : bool
         Whether postprocessing measures the noise in the residual of hidden pixels.
     noise_left : Tensor or float
@@ -222,6 +224,7 @@ class Problem:
     full_postprocess: Callable[[Estimate], PostprocessingSteps] | None = None
     blends_filling: bool = False
     refines_pixels: bool = True
+    filters_first: bool = False
     measures_noise_again: bool = False
     noise_left: Tensor | float = 0.0
 

@@ -137,7 +137,7 @@ class SuperResolve(Task):
             },
             factors=dict(zip("ZYX", self._get_factors("ZYX"), strict=True)),
             network_grid=compute_object_size(sizes, self._compute_margin(axes)),
-            # correlation between coarse pixels nearly always belongs to the image
+            # correlation between coarse pixels mostly belongs to the image, unless it is certain
             noise_settings=make_noise_settings(self, is_white=True),
         )
 
@@ -175,6 +175,7 @@ class SuperResolve(Task):
         """Build the prior, and the problem: the downsampled prediction explains the pixels."""
         axes, prior_spec = get_spatial_axes(fit_input), PRIOR_SPECS[fit_input.prior_key]
         fit_input, noise_left = filter_noise(fit_input)
+        filters_first = bool(noise_left.any())
         factors = self._get_factors(axes)
         downsample = self._make_operator(axes).to(fit_input.measurement.device)
         if not prior_spec.input_traits.is_random_noise:
@@ -188,7 +189,8 @@ class SuperResolve(Task):
                 upsample=lambda coarse: self._upsample(fit_input, coarse),
             )
             setup = prior_spec.build_setup(fit_input, rng, PriorOptions(resampling=resampling))
-            problem = replace(setup.problem, noise_left=self._upsample(fit_input, noise_left))
+            noise_left = self._upsample(fit_input, noise_left).clamp(min=0)
+            problem = replace(setup.problem, noise_left=noise_left, filters_first=filters_first)
             return replace(setup, problem=problem)
         grid = downsample.compute_object_grid(fit_input.grid)
         random_input = RandomInputOptions(
@@ -207,7 +209,9 @@ class SuperResolve(Task):
         options = PriorOptions(random_input=random_input)
         return TaskSetup(
             prior=prior_spec.build_prior(fit_input, rng, options),
-            problem=self._make_problem(fit_input, downsample, baseline),
+            problem=replace(
+                self._make_problem(fit_input, downsample, baseline), filters_first=filters_first
+            ),
             fit_input=fit_input,
         )
 

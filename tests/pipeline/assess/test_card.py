@@ -380,3 +380,9 @@ def test_a_delay_of_nothing_has_no_minus():
 def test_that_finer_detail_is_unconfirmed_stands_on_the_card_itself():
     card = make_card({"verdict": {"codes": [{"code": "detail-finer", "facts": {}}]}})
     assert [note.code for note in card.findings] == ["detail-finer"]
+
+
+def test_noise_that_may_be_fine_structure_is_not_claimed():
+    card = make_card(make_report("noise-caution-correlated-kept"))
+    assert "may be left" in card.headline
+    assert "or the object has fine structure" in str(card.warnings[0])

@@ -254,13 +254,14 @@ def resample_psf(psf: Tensor, factors: Sequence[float]) -> Tensor:
         return psf
     resampled = psf.double()
     for axis, (size, factor) in enumerate(zip(psf.shape, factors, strict=True)):
-        frequencies = torch.arange(-(size // 2), size // 2 + 1, dtype=torch.float64) / size
+        samples = torch.arange(-(size // 2), size // 2 + 1, dtype=torch.float64)
+        frequencies = samples / size
         transfer = torch.sinc(frequencies) / torch.sinc(frequencies / factor)
         radius = int(factor * (size // 2))
-        places = torch.arange(-radius, radius + 1) / factor
-        offsets = places[:, None].double() - (torch.arange(size) - size // 2).double()
-        phases = 2 * pi * offsets[..., None] * frequencies
-        weights = (phases.cos() / transfer).sum(-1)
+        places = torch.arange(-radius, radius + 1, dtype=torch.float64) / factor
+        # the cosine of a difference, so that memory does not grow with the cube of the size
+        new, old = (2 * pi * offsets[:, None] * frequencies for offsets in (places, samples))
+        weights = (new.cos() / transfer) @ old.cos().T + (new.sin() / transfer) @ old.sin().T
         resampled = torch.tensordot(weights, resampled, dims=([1], [axis])).movedim(0, axis)
     resampled = resampled.clamp(min=0)
     return (resampled / resampled.sum()).float()

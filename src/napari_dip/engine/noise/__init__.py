@@ -53,6 +53,7 @@ class NoiseCaution(StrEnum):
     COMPRESSED = "compressed"  # measured as it was before JPEG compression, which hides it
     PHOTON_COUNTS = "photon-counts"  # each grey value is a number of photons
     CHOSEN = "chosen"  # by the user, and much stronger or weaker than the measured noise
+    CORRELATED_KEPT = "correlated-kept"  # neighbours share noise, which counts as structure
 
 
 def predict_variance(signal: Signal, gain: Any, intercept: Any) -> Signal:

@@ -64,11 +64,12 @@ def _filters_patches(report: Report) -> bool:
 
 def _filters_first(report: Report) -> bool:
     """Return whether noise was filtered out before the fit, as in planes that are enlarged."""
-    return report["task"] == "super-resolve" and report.get("fit", {}).get("axes") == "YX"
+    is_plane = report.get("fit", {}).get("axes") == "YX"
+    return report["task"] == "super-resolve" and bool(is_plane)
 
 
 def _uses_blending(report: Report) -> bool:
-    """Return whether the filling of holes was blended with a biharmonic one."""
+    """Return whether the filling of holes was blended with smooth ones."""
     is_masked = get_report_prior_spec(report).input_traits.has_masked_pixels
     return is_masked and bool(report.get("fit", {}).get("blended"))
 
@@ -502,7 +503,8 @@ def _describe_refinement(report: Report) -> str:
     rows = {
         "filtered-first": _filters_first(report),
         "half-resolution": _uses_half_resolution(report),
-        "refinement": uses_refinement(report),
+        "refinement": uses_refinement(report) and report["task"] != "guide",
+        "refinement-if-nearer": uses_refinement(report) and report["task"] == "guide",
         "filled-smoothly": _fills_smoothly(report),
         "blended": _uses_blending(report),
         "blended-border": _averages_border_holes(report),

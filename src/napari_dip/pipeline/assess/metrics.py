@@ -385,7 +385,7 @@ def measure_result(
     ]
     evidence = [outcome.evidence for outcome in outcomes]
     detail, contrast = combine_validation_evidence(evidence) or (None, None)
-    lower_clipping, upper_clipping = _detect_clipping(
+    lower_clipping, upper_clipping, saturated_fraction = _detect_clipping(
         run_plan, calibration, stack[assessed] if calibration.empty_items else stack
     )
     has_traces = (
@@ -400,7 +400,7 @@ def measure_result(
         is_upscaled=max(run_plan.factors) > 1,
         lower_clipping=lower_clipping,
         upper_clipping=upper_clipping,
-        saturated_fraction=_measure_saturated_areas(stack[assessed], upper_clipping),
+        saturated_fraction=saturated_fraction,
         pattern=find_strongest_pattern(assessed_residual, stack[assessed])
         if has_comparable_noise and measured_mask is None
         else None,
@@ -500,17 +500,21 @@ def _measure_brightness_changes(
 
 def _detect_clipping(
     plan: Plan, calibration: Calibration, stack: Float32Array
-) -> tuple[ClippedPixels, ClippedPixels]:
-    """Detect clipped pixels at black and at white, in the values that the camera wrote."""
+) -> tuple[ClippedPixels, ClippedPixels, float]:
+    """Detect clipped pixels at black and at white, in the values that the camera wrote.
+
+    Also returned is the share of the pixels inside saturated areas.
+    """
     correction, measured_mask = calibration.camera_correction, calibration.measured_mask
     recorded = stack if correction is None else correction.undo(stack)
     if plan.header.dtype[0] in "iu":
         recorded = np.rint(recorded).astype(plan.header.dtype)
     are_colours = "S" in plan.header.axes
-    return detect_clipping(recorded, measured_mask, calibration.noise, are_colours=are_colours)
+    limits = detect_clipping(recorded, measured_mask, calibration.noise, are_colours=are_colours)
+    return *limits, _measure_saturated_areas(recorded, limits[1])
 
 
-def _measure_saturated_areas(stack: Float32Array, upper_clipping: ClippedPixels) -> float:
+def _measure_saturated_areas(stack: AnyArray, upper_clipping: ClippedPixels) -> float:
     """Return the share of the pixels (N, C, *grid) all of whose neighbours are saturated."""
     if not upper_clipping.fraction:
         return 0.0

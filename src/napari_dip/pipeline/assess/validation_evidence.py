@@ -84,8 +84,10 @@ def compute_validation_evidence(
     -------
     tuple of float
         Sums for `combine_validation_evidence`, for fine detail and for the whole contrast. Empty if
-        there are no validation pixels.
+        there are no validation pixels, or a filter has spread them to others.
     """
+    if problem.filters_first:
+        return ()
     sums = torch.zeros(2, _SUM_COUNT, dtype=torch.float64)
     for term in problem.terms:
         prediction = term.operator(validated_estimate.mean)

@@ -365,10 +365,12 @@ def _measure_every_second_pixel(
 def _extract_white_part(measured: NoiseEstimate, side: int) -> NoiseEstimate:
     """Return the white part of noise, or all of it where neighbours share noise for certain."""
     is_doubtful = measured.unreliable_reason or measured.caution is NoiseCaution.EVERY_SECOND_PIXEL
-    is_doubtful = is_doubtful or side < MIN_SPARSE_SIDE  # few flat blocks tell noise from structure
     if is_doubtful or max(measured.along_y[0], measured.along_x[0]) < MIN_SHARED_CORRELATION:
         return measured.extract_white_part()
-    return measured
+    if side >= MIN_SPARSE_SIDE:
+        return measured
+    # few flat blocks tell noise from structure
+    return replace(measured.extract_white_part(), caution=NoiseCaution.CORRELATED_KEPT)
 
 
 def _measure_exposure_pair(

@@ -376,8 +376,9 @@ def reports_noise(
 ) -> bool:
     """Return whether notes tell how well the noise is known: of holes wherever it is removed.
 
-    Each task tells that chosen noise is not the measured one. Where correlation counts as
-    structure, noise is in doubt in most images without noise, so only strong noise is told of.
+    Each task tells that chosen noise is not the measured one, and that shared noise stays. Where
+    correlation counts as structure, noise is in doubt in most images without noise, so only strong
+    noise is told of.
 
     Parameters
     ----------
@@ -387,8 +388,8 @@ def reports_noise(
     relative_std : float
         Standard deviation at the mean, as a share of the image's range.
     """
-    is_chosen = noise_estimate.caution is NoiseCaution.CHOSEN
-    if task_spec.reports_unreliable_noise or is_chosen:
+    is_told_always = noise_estimate.caution in (NoiseCaution.CHOSEN, NoiseCaution.CORRELATED_KEPT)
+    if task_spec.reports_unreliable_noise or is_told_always:
         return True
     if task_plan.noise_settings.is_white and noise_estimate.unreliable_reason:
         return relative_std > MIN_NOTABLE_NOISE

@@ -434,9 +434,13 @@ def _refine_plane(
     correlation = fit_input.noise.correlation
     has_neighbours = fit_input.neighbouring_frames is not None
     least: Sequence[float] = NO_GUIDE_WEIGHTS if has_neighbours else MIN_GUIDE_WEIGHTS
+    distrust = 0.0  # in the guide of a frame whose network learned little
     if guide.log_variance is not None and has_neighbours:
         noise = noise_variance.compute_variance(guide.mean).mean()
-        least = _raise_guide_weights(least, float(guide.log_variance.exp().mean() / noise))
+        low, high = GUIDE_VARIANCE_RANGE
+        share = float(guide.log_variance.exp().mean() / noise)
+        distrust = min(max((share - low) / (high - low), 0.0), 1.0)
+        least = [share + distrust * (1 - share) for share in least]
     if correlation is None:
         damped = guide.mean + weights * (measured - guide.mean)
         guide = guide._replace(mean=restore_border_detail(noise_variance, damped, guide.mean))
@@ -450,7 +454,8 @@ def _refine_plane(
         uses_sparse_groups=fit_input.refines_sparse_groups,
     )
     if correlation is not None or has_neighbours:
-        mean = filtered.mean + GUIDE_FRACTION * (guide.mean - filtered.mean)
+        fraction = GUIDE_FRACTION * (1 - distrust)
+        mean = filtered.mean + fraction * (guide.mean - filtered.mean)
         filtered = filtered._replace(mean=mean)
     if not fit_input.noise.treats_outliers_as_signal:
         return filtered
@@ -458,13 +463,6 @@ def _refine_plane(
     return restore_significant_spots(
         noise_variance, measured, filtered, weights, correlation, skewness
     )
-
-
-def _raise_guide_weights(least: Sequence[float], variance_share: float) -> tuple[float, ...]:
-    """Raise shares of other pilots to 1 with the variance of the network's, in noise variances."""
-    low, high = GUIDE_VARIANCE_RANGE
-    raised = min(max((variance_share - low) / (high - low), 0.0), 1.0)
-    return tuple(share + raised * (1 - share) for share in least)
 
 
 def build_guided_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
@@ -481,15 +479,17 @@ def build_guided_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     problem = build_blind_spot_problem(fit_input, options, uses_measured_pixel=False)
     predict, is_white = problem.postprocess, fit_input.noise.correlation is None
 
-    def smooth(estimate: Estimate) -> Estimate:
-        estimate = predict(estimate)
+    def smooth_prediction(estimate: Estimate) -> Estimate:
         return estimate._replace(mean=smooth_weave(estimate.mean)) if is_white else estimate
+
+    def smooth(estimate: Estimate) -> Estimate:
+        return smooth_prediction(predict(estimate))
 
     def refine(estimate: Estimate) -> Estimate:
         predicted = predict(estimate)  # smoothing would mix the measured pixel in
         refined = _filter_measured(fit_input, predicted, fit_input.measurement)
         is_nearer = not is_white or _compute_excess_risk(fit_input, predicted, refined) < 0
-        return refined if is_nearer else smooth(estimate)
+        return refined if is_nearer else smooth_prediction(predicted)
 
     if fit_input.measurement.ndim > 4 or min(fit_input.grid) < PATCH_SIDE:
         return replace(problem, postprocess=smooth)

@@ -317,14 +317,18 @@ def _list_fillings(measurement: Tensor, hidden: Tensor, predicted: Tensor) -> Te
 
 
 def _fill_by_local_means(image: Tensor, hidden: Tensor, sigma: float) -> Tensor:
-    """Return means of visible pixels (1, C, Y, X), weighted by a Gaussian window."""
+    """Return means of visible pixels (1, C, Y, X), weighted by a Gaussian window.
+
+    Where it reaches none, in deep holes, the mean is that of all of them.
+    """
     from scipy.ndimage import gaussian_filter
     from torch import from_numpy
 
     visible = (~hidden[:1]).cpu().double().numpy()
     filter_plane = partial(gaussian_filter, sigma=sigma, axes=(-2, -1), truncate=LOCAL_MEAN_RADIUS)
-    weights = filter_plane(visible).clip(min=np.finfo(np.float64).tiny)
-    means = filter_plane(image.cpu().double().numpy() * visible) / weights
+    sums, weights = filter_plane(image.cpu().double().numpy() * visible), filter_plane(visible)
+    overall = sums.sum((-2, -1), keepdims=True) / weights.sum()
+    means = np.divide(sums, weights, out=overall + 0 * sums, where=weights > 0)
     return from_numpy(means).to(image)
 
 
