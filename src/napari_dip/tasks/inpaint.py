@@ -184,7 +184,8 @@ class Inpaint(Task):
         deepest = max(map(measure_hole_depth, holes))
         edge = "to be predicted from its edge"
         if deepest > MIN_DEEP_HOLE:
-            reason = f"a hole is more than {2 * MIN_DEEP_HOLE} pixels wide, too wide {edge}"
+            wide = f"a hole is more than {2 * MIN_DEEP_HOLE} pixels wide"
+            reason = f"{wide}, or half as deep at a border: too wide {edge}"
             return _get_suitable_prior("wide"), reason
         reason = f"the widest hole is about {2 * deepest} pixels wide, narrow enough {edge}"
         return narrow_key, reason

@@ -50,7 +50,7 @@ from napari_dip.pipeline.plan.layout import (
 from napari_dip.tasks.base import NoiseSettings
 from napari_dip.tasks.noise_models.impulses import (
     MAX_CORRELATED_MISSING_FRACTION,
-    MIN_CERTAIN_CORRELATION,
+    compute_certain_correlation,
 )
 from napari_dip.tasks.noise_models.registry import GAUSSIAN
 
@@ -219,12 +219,12 @@ def _choose_blind_spot_size(
     is_filled = measured_mask is not None and task_plan.fallback_prior_key  # no prior was chosen
     if not (is_blurred or is_filled):
         return size
-    is_certain = all(
-        estimate.unreliable_reason is None
-        and max(estimate.along_y[0], estimate.along_x[0]) >= MIN_CERTAIN_CORRELATION
-        for estimate in noise_estimates
-    )
     missing = 0.0 if measured_mask is None else 1 - float(measured_mask.mean())
+    least = compute_certain_correlation(missing)
+    is_certain = all(
+        not noise.unreliable_reason and max(noise.along_y[0], noise.along_x[0]) >= least
+        for noise in noise_estimates
+    )
     return size if is_certain and missing <= MAX_CORRELATED_MISSING_FRACTION else (1, 1)
 
 

@@ -69,14 +69,18 @@ WIDE_HOLE_SIDE = 3
 #: Maximum share of pixels in narrow holes for them to be replaced. In 18 images with 0.01 to 0.05,
 #: 0.1, 0.2, 0.3, 0.4, 0.5 and 0.6 missing, noise is then off by 1.04, 1.06, 1.08, 1.09, 1.11, 1.15
 #: and 2.1 in the mean; where blocks with holes are left out, by 1.4 to 1.5 up to 0.05.
-MAX_REPLACED_FRACTION = 0.4
+MAX_REPLACED_FRACTION = 0.46
 #: Maximum share of missing pixels beside correlated noise. With blind spots as wide as the
 #: correlation, FMD WideField_BPAE_B and R gain 12.7 and 11 dB without 0.05 of their pixels, 8.8 and
-#: 7.9 without 0.3. Without more, the correlation is not measured.
-MAX_CORRELATED_MISSING_FRACTION = 0.4
+#: 7.9 without 0.3, and without 0.45 9.0 and 10.5 in the holes; without half of them, one of two is
+#: not recognised.
+MAX_CORRELATED_MISSING_FRACTION = 0.46
 #: Minimum correlation at lag 1 of noise that is treated as correlated beside missing pixels: 0.68
 #: in FMD WideField_BPAE_R, at most 0.28 in a nucleus whose structure was taken for noise.
 MIN_CERTAIN_CORRELATION = 0.4
+#: Power of the share of pixels that stay with which others, replaced by random neighbours, lower
+#: the correlation at lag 1: to 0.87, 0.77 and 0.66 of itself with 0.1, 0.2 and 0.3 replaced.
+CORRELATION_POWER = 1.2
 #: Reason in the report why blind spots replaced the masked input.
 CORRELATED_NOISE_REASON = "neighbouring pixels share noise, which filling in from them would keep"
 #: Offsets (Y, X) of the eight neighbours.
@@ -129,6 +133,11 @@ def fill_missing(fit_input: FitInput, predicted: Estimate, restored: Estimate) -
         return restored._replace(mean=mean, log_variance=None)
     log_variance = where(is_measured, restored.log_variance, predicted.log_variance)
     return restored._replace(mean=mean, log_variance=log_variance)
+
+
+def compute_certain_correlation(missing_fraction: float) -> float:
+    """Return the least correlation at lag 1, as measured, of noise that is shared for certain."""
+    return float(MIN_CERTAIN_CORRELATION * (1 - missing_fraction) ** CORRELATION_POWER)
 
 
 def exclude_missing(fit_input: FitInput) -> FitInput:
