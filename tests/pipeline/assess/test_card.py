@@ -247,7 +247,7 @@ def test_every_warning_of_the_checks_has_a_reason_and_the_headline_names_the_wor
     reasons = set(VERDICT_REASONS)
     quality_warnings = {code for code in WARNINGS if not code.startswith(("psf-", "input-changed"))}
     assert quality_warnings <= reasons
-    assert set(VERDICT_REASONS.values()) | {"noise-unreliable", "psf"} == set(REASONS)
+    assert set(VERDICT_REASONS.values()) | {"noise-unreliable", "psf", "psf-size"} == set(REASONS)
     for better, worse in combinations(reversed(VERDICT_REASONS), 2):
         card = make_card(make_report(better, worse))
         reason = render(REASONS[VERDICT_REASONS[worse]], FACTS)
@@ -380,6 +380,12 @@ def test_a_delay_of_nothing_has_no_minus():
 def test_that_finer_detail_is_unconfirmed_stands_on_the_card_itself():
     card = make_card({"verdict": {"codes": [{"code": "detail-finer", "facts": {}}]}})
     assert [note.code for note in card.findings] == ["detail-finer"]
+
+
+def test_a_psf_of_another_pixel_size_is_not_called_wrong():
+    facts = {"axis": "X", "psf": 50.0, "image": 100.0}
+    card = make_card(make_report("psf-pixel-size", **facts))
+    assert "resampled" in card.headline and "wrong" not in card.headline
 
 
 def test_noise_that_may_be_fine_structure_is_not_claimed():

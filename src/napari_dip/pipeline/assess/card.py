@@ -238,7 +238,8 @@ def _find_reason(note: Note) -> str:
         # noise weaker than a grey level is not seen
         return "" if note.code.endswith("coarse-grey-values") else "noise-unreliable"
     if note.code.startswith("psf-"):
-        return "psf" if note.is_warning else ""
+        reason = "psf-size" if note.code == "psf-pixel-size" else "psf"
+        return reason if note.is_warning else ""
     clipped_fraction = note.facts.get("fraction", 1.0)
     is_slight = (
         isinstance(clipped_fraction, float) and clipped_fraction < MIN_NOTABLE_CLIPPED_FRACTION
