@@ -393,9 +393,7 @@ def filter_noise(fit_input: FitInput) -> tuple[FitInput, Tensor]:
     padded = functional.pad(filled, (kernel.shape[-1] // 2,) * 4, mode="replicate")
     filtered = Estimate(ValidConvolution(kernel)(padded))
     for _ in range(1 if noise.correlation is None else SHARED_NOISE_ROUNDS):
-        filtered = _refine_plane(
-            fit_input, noise.noise_variance, filtered, measured, masks.measured_pixel_weights
-        )
+        filtered = _filter_measured(fit_input, filtered, measured)
     assert filtered.log_variance is not None
     removed_share = float((measured - filtered.mean).square().mean()) / noise.rms_std**2
     if removed_share < MIN_REMOVED_FRACTION:
@@ -501,6 +499,7 @@ def build_guided_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
 
 
 def _filter_measured(fit_input: FitInput, guide: Estimate, measured: Tensor) -> Estimate:
+    """Refine the plane of a fit, whose measurement may be a changed one."""
     noise, weights = fit_input.noise.noise_variance, fit_input.masks.measured_pixel_weights
     return _refine_plane(fit_input, noise, guide, measured, weights)
 
