@@ -154,16 +154,12 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
     notes = _list_filling_notes(plan, filled, stack)
     notes += repeated_exposure.notes if repeated_exposure else ()
     notes += correction.notes if correction else ()
+    stds = [float(compute_noise_variance(*pair)) ** 0.5 for pair in zip(noise, offset, strict=True)]
     unreported_channels = [
         c
         for c, estimate in enumerate(noise)
         if c in constant_channels
-        or not reports_noise(
-            task_plan,
-            task_spec,
-            estimate,
-            float(compute_noise_variance(estimate, offset[c])) ** 0.5 / abs(scale[c]),
-        )
+        or not reports_noise(task_plan, task_spec, estimate, stds[c] / abs(scale[c]))
     ]
     settings = task_plan.noise_settings
     is_growth_chosen = settings.gain is not None or settings.model == GAUSSIAN.key

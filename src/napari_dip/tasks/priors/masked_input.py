@@ -328,7 +328,7 @@ def _fill_by_local_means(image: Tensor, hidden: Tensor, sigma: float) -> Tensor:
     filter_plane = partial(gaussian_filter, sigma=sigma, axes=(-2, -1), truncate=LOCAL_MEAN_RADIUS)
     sums, weights = filter_plane(image.cpu().double().numpy() * visible), filter_plane(visible)
     overall = sums.sum((-2, -1), keepdims=True) / weights.sum()
-    means = np.divide(sums, weights, out=overall + 0 * sums, where=weights > 0)
+    means = np.where(weights > 0, sums / np.where(weights > 0, weights, 1), overall)
     return from_numpy(means).to(image)
 
 
