@@ -41,7 +41,7 @@ def load_cell_with_shared_noise() -> tuple[np.ndarray, np.ndarray]:
     return truth, truth + (15 * noise / noise.std()).astype(np.float32)
 
 
-def mean_square(image: np.ndarray, truth: np.ndarray) -> float:
+def mean_square(image: np.ndarray, truth: np.ndarray | float) -> float:
     return float(((image - truth) ** 2).mean())
 
 
@@ -104,6 +104,25 @@ def test_dead_pixels_hardly_worsen_what_denoising_reaches() -> None:
     )
     assert filled.report["fit"]["refined"]
     assert mean_square(filled.image, truth) < 1.2 * mean_square(denoised.image, truth)
+
+
+def test_around_a_wide_hole_pixels_are_denoised_as_without_one() -> None:
+    shot, truth = (
+        plane[:SIDE, :SIDE].astype(np.float32) for plane in tifffile.imread(MITOCHONDRIA)
+    )
+    holes = np.zeros(shot.shape, bool)
+    holes[-14:, 30:80] = True
+    denoised = dip.denoise(shot, **SHORT)
+    filled = dip.inpaint(
+        np.where(holes, 0, shot), mask=holes.astype(np.uint8), unmasked="denoise", **SHORT
+    )
+    assert filled.report["prior"]["key"] == "random-input-no-skips"
+    assert filled.report["fit"]["refined"]
+    results = filled, denoised
+    errors = [mean_square(result.image[~holes], truth[~holes]) for result in results]
+    stated = [mean_square(result.uncertainty[~holes], 0) for result in results]
+    assert errors[0] < 1.1 * errors[1]
+    assert stated[0] == pytest.approx(stated[1], rel=0.5)
 
 
 @pytest.mark.parametrize(("unmasked", "is_refined"), [("keep", False), ("denoise", True)])

@@ -391,9 +391,7 @@ def filter_noise(fit_input: FitInput) -> tuple[FitInput, Tensor]:
     kernel = sample_gaussian_psf((PILOT_SIGMA,) * 2).to(measured)
     filled = fill_with_local_mean(measured, masks.measured, masks.blind_spot_size)
     padded = functional.pad(filled, (kernel.shape[-1] // 2,) * 4, mode="replicate")
-    filtered = Estimate(ValidConvolution(kernel)(padded))
-    for _ in range(1 if noise.correlation is None else SHARED_NOISE_ROUNDS):
-        filtered = _filter_measured(fit_input, filtered, measured)
+    filtered = filter_repeatedly(fit_input, Estimate(ValidConvolution(kernel)(padded)), 1)
     assert filtered.log_variance is not None
     removed_share = float((measured - filtered.mean).square().mean()) / noise.rms_std**2
     if removed_share < MIN_REMOVED_FRACTION:
@@ -401,6 +399,14 @@ def filter_noise(fit_input: FitInput) -> tuple[FitInput, Tensor]:
     variance = filtered.log_variance.exp()
     left_share = min(float(variance.mean()) / noise.rms_std**2, 1.0)
     return _scale_to_white(replace(fit_input, measurement=filtered.mean), left_share), variance
+
+
+def filter_repeatedly(fit_input: FitInput, guide: Estimate, white_rounds: int) -> Estimate:
+    """Refine the plane of a fit in a row, each time guided by what came before."""
+    is_white = fit_input.noise.correlation is None
+    for _ in range(white_rounds if is_white else SHARED_NOISE_ROUNDS):
+        guide = _filter_measured(fit_input, guide, fit_input.measurement)
+    return guide
 
 
 def _scale_to_white(fit_input: FitInput, fraction: float) -> FitInput:

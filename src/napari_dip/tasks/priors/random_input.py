@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import load_setting
-from napari_dip.tasks.priors.blind_spot import make_measured_term
+from napari_dip.tasks.priors.blind_spot import (
+    compute_variance_factor,
+    filter_repeatedly,
+    make_measured_term,
+)
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS, RANDOM_INPUT_SKIP_CHANNELS
 
 if TYPE_CHECKING:
@@ -21,12 +25,15 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.networks.layers import UpsamplingFactory
     from napari_dip.engine.prior import Prior
-    from napari_dip.engine.problem import Problem
+    from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.tasks.base import FitInput
     from napari_dip.tasks.priors.prior_spec import PriorOptions
 
     Grid = tuple[int, ...]
 
+#: Filters in a row after the network without skip connections, where noise is white: a second
+#: gains 0.34, 0.08 and 0.03 dB on three of three crops (camera, coins, Confocal_BPAE_G).
+SMOOTH_GUIDE_ROUNDS = 2
 #: Range of the random input: value of the paper.
 RANDOM_INPUT_RANGE = 0.1
 #: Standard deviation of the initial pixel parameters before the sigmoid, if there is no network: a
@@ -154,6 +161,29 @@ def build_random_input_problem(fit_input: FitInput, options: PriorOptions) -> Pr
     uses_sure = exposure_count == 1 and any(side > 1 for side in fit_input.masks.blind_spot_size)
     sure_term = SureTerm(fit_input.measurement) if uses_sure else None
     return Problem(terms=tuple(terms), penalties=options.penalties, sure_term=sure_term)
+
+
+def build_no_skip_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
+    """Build the same problem. If measured pixels are predicted, they are refined at the end.
+
+    That is in planes only. The network is too smooth for them, as holes need it.
+    """
+    from napari_dip.engine.patch_groups import PATCH_SIDE
+    from napari_dip.engine.problem import Identity, make_single_step
+
+    problem = build_random_input_problem(fit_input, options)
+    if not options.predicts_measured or len(fit_input.grid) > 2 or min(fit_input.grid) < PATCH_SIDE:
+        return problem
+
+    def refine(estimate: Estimate) -> Estimate:
+        refined = filter_repeatedly(fit_input, estimate, SMOOTH_GUIDE_ROUNDS)
+        if estimate.log_variance is None or refined.log_variance is None:
+            return refined
+        # this factor multiplies the variance later, but holds for that of the network alone
+        factor = compute_variance_factor(fit_input, Identity(), estimate)
+        return refined._replace(log_variance=refined.log_variance - factor.log())
+
+    return replace(problem, full_postprocess=make_single_step(refine))
 
 
 def validate_by_squared_error(fit_input: FitInput, problem: Problem) -> Problem:

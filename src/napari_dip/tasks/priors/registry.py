@@ -27,6 +27,7 @@ from napari_dip.tasks.priors.prior_spec import NetworkTraits, PriorCost, PriorIn
 from napari_dip.tasks.priors.r2r import build_r2r_prior, build_r2r_problem
 from napari_dip.tasks.priors.random_input import (
     build_no_skip_prior,
+    build_no_skip_problem,
     build_pixel_prior,
     build_random_input_prior,
     build_random_input_problem,
@@ -89,7 +90,7 @@ ZSSR_PRIOR = _load_prior("zssr", build_zssr_prior, build_zssr_problem)
 RANDOM_INPUT_PRIOR = _load_prior(
     DEFAULT_PRIOR, build_random_input_prior, build_random_input_problem
 )
-_load_prior("random-input-no-skips", build_no_skip_prior, build_random_input_problem)
+_load_prior("random-input-no-skips", build_no_skip_prior, build_no_skip_problem)
 _load_prior("guided-random-input", build_random_input_prior, build_random_input_problem)
 _load_prior("total-variation", build_pixel_prior, None)
 _load_prior("pixels", build_pixel_prior, None)
