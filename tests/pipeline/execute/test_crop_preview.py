@@ -12,6 +12,7 @@ from napari_dip.errors import Refusal
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.execute.crop_preview import (
+    RIM_WIDTH,
     CropRegion,
     make_crop_region,
     plan_crop_preview,
@@ -164,6 +165,20 @@ def test_a_region_is_merged_without_a_seam_and_leaves_the_rest_as_it_was(image):
     assert all(abs(np.diff(step, axis=axis)).max() < 1 / 7 for axis in (0, 1))
     assert any("Rows 40 to 83 and columns 48 to 89" in note for note in merged.report["notes"])
     assert "Only rows 40 to 83" in write_methods_section(merged.report)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_region_changes_no_pixel_beyond_its_rim(image, factor):
+    plan = make_task_plan("denoise", image[:96, :96])
+    box = (39, 30, 49, 60)  # its crop is larger than the rim, to multiples of eight
+    region = make_crop_region(plan.header, plan.layout, box, (0, 0), is_merged=True)
+    shape = [factor * (stop - start) for start, stop in region.spans]
+    merged = region.merge(np.zeros((96 * factor,) * 2), np.ones(shape), (factor, factor))
+    rows, columns = np.nonzero(merged)
+    assert factor * (39 - RIM_WIDTH) <= rows.min() and rows.max() < factor * (49 + RIM_WIDTH)
+    assert factor * (30 - RIM_WIDTH) <= columns.min()
+    assert columns.max() < factor * (60 + RIM_WIDTH)
+    assert (merged[factor * 39 : factor * 49, factor * 30 : factor * 60] == 1).all()
 
 
 def test_a_region_at_the_border_without_a_result_is_merged_into_the_image(image):

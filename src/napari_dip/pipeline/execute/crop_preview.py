@@ -91,16 +91,18 @@ class CropRegion:
         from napari_dip.pipeline.assess.merge import convert_dtype
 
         merged, weights = np.array(earlier), np.ones(())
-        for (start, stop), inner, factor in zip(self.spans, self.inner_spans, factors, strict=True):
-            low, high = (start + inner[0]) // 2, (inner[1] + stop) // 2  # the middle of each rim
-            span = Span(start=start, stop=stop, core_start=low, core_stop=high).upscale(factor)
+        region, part = [], []  # aligned crops are larger than their rims
+        for (low, high), inner, factor in zip(self.spans, self.inner_spans, factors, strict=True):
+            start, stop = max(low, inner[0] - RIM_WIDTH), min(high, inner[1] + RIM_WIDTH)
+            middles = (start + inner[0]) // 2, (inner[1] + stop) // 2
+            span = Span(start=start, stop=stop, core_start=middles[0], core_stop=middles[1])
+            span = span.upscale(factor)
             weights = weights[..., None] * span.compute_weights(span.start, span.stop)
-        region = tuple(
-            slice(factor * start, factor * stop)
-            for (start, stop), factor in zip(self.spans, factors, strict=True)
-        )
-        old = np.where(np.isfinite(merged[region]), merged[region], result)  # holes of the input
-        merged[region] = convert_dtype((1 - weights) * old + weights * result, merged.dtype)
+            region.append(slice(span.start, span.stop))
+            part.append(slice(span.start - factor * low, span.stop - factor * low))
+        new, old = result[tuple(part)], merged[tuple(region)]
+        old = np.where(np.isfinite(old), old, new)  # holes of the input
+        merged[tuple(region)] = convert_dtype((1 - weights) * old + weights * new, merged.dtype)
         return merged
 
     def crop_header(self, header: ImageHeader, image_header: ImageHeader) -> ImageHeader:
