@@ -37,6 +37,7 @@ from napari_dip.tasks.priors.masked_input import (
     find_border_holes,
     is_scattered,
     measure_hole_depth,
+    measure_hole_width,
     measure_widest_hole,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
@@ -187,8 +188,8 @@ class Inpaint(Task):
             wide = f"a hole is more than {2 * MIN_DEEP_HOLE} pixels wide"
             reason = f"{wide}, or half as deep at a border: too wide {edge}"
             return _get_suitable_prior("wide"), reason
-        reason = f"the widest hole is about {2 * deepest} pixels wide, narrow enough {edge}"
-        return narrow_key, reason
+        width = max(map(measure_hole_width, holes))
+        return narrow_key, f"the widest hole is about {width} pixels wide, narrow enough {edge}"
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem of the measured pixels alone."""

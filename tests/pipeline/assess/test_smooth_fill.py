@@ -66,6 +66,15 @@ def test_a_round_hole_is_as_wide_as_its_diameter():
     assert smooth is not None and abs(smooth.widest - 19) <= 1
 
 
+def test_a_hole_at_the_border_is_not_counted_twice():
+    truth = make_textured()
+    measured = np.ones(truth.shape, bool)
+    measured[..., -20:, 10:80] = measured[..., :18, :18] = False
+    smooth = find_smooth_fill(fill_smoothly(truth, measured, 3), measured, [0.0])
+    assert smooth is not None and smooth.widest == 20
+    assert smooth.width <= 4  # at the border twice the depth
+
+
 def test_where_there_is_no_detail_around_none_is_missed_in_holes():
     flat = np.full((1, 1, 96, 96), 1000.0) + np.linspace(0, 400, 96)
     measured = mask_squares(flat.shape, 14)

@@ -27,7 +27,7 @@ from napari_dip.pipeline.calibrate.channel_noise import (
 from napari_dip.pipeline.calibrate.types import compute_validation_fraction
 from napari_dip.pipeline.plan.layout import cut_into_blocks, to_stack
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
-from napari_dip.tasks.priors.masked_input import compute_hole_depths
+from napari_dip.tasks.priors.masked_input import compute_hole_depths, measure_hole_width
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class SmoothFill:
     Attributes
     ----------
     width : int
-        Width in pixels from which on holes are smooth; 0: all of them are.
+        Width in pixels from which on holes are smooth, twice the depth at a border; 0: all are.
     detail_ratio : float
         Standard deviation of the detail in wider ones, relative to that of the measured pixels
         around all holes.
@@ -306,8 +306,8 @@ def find_smooth_fill(
         ratio = sqrt(sum(ratios) / len(ratios))
         if ratio < MAX_SMOOTH_RATIO:
             planes = [p for p in missing.reshape(-1, *missing.shape[-2:]) if not p.all()]
-            radii = [0.0, *(ndimage.distance_transform_edt(p).max() for p in planes)]
-            return SmoothFill(width=2 * (least - 1), detail_ratio=ratio, widest=int(2 * max(radii)))
+            widest = max(map(measure_hole_width, planes), default=0)
+            return SmoothFill(width=2 * (least - 1), detail_ratio=ratio, widest=widest)
     return None
 
 

@@ -146,8 +146,15 @@ def measure_hole_depth(holes: BoolArray) -> int:
     return int(compute_hole_depths(holes[None]).max(initial=0))
 
 
+def measure_hole_width(holes: BoolArray) -> int:
+    """Return the diameter of the largest disc in a hole (Y, X); 0 without. Holes end at borders."""
+    from scipy import ndimage  # takes a tenth of a second
+
+    return int(2 * ndimage.distance_transform_edt(np.pad(holes, 1)).max())
+
+
 def measure_widest_hole(measured_mask: BoolArray, max_width: int) -> int:
-    """Return the width of the widest hole in any plane; 0 if pixels are missing singly.
+    """Return twice the depth of the deepest hole in any plane; 0 if pixels are missing singly.
 
     Parameters
     ----------
