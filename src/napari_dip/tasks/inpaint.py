@@ -48,7 +48,13 @@ from napari_dip.tasks.priors.registry import (
     PriorChoices,
     get_denoising_prior,
 )
-from napari_dip.tasks.shared_settings import SINGLE_PIXEL, count_planes, refuse_content
+from napari_dip.tasks.shared_settings import (
+    SINGLE_PIXEL,
+    count_planes,
+    has_distant_planes,
+    make_distant_planes_note,
+    refuse_content,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +132,7 @@ class Inpaint(Task):
             blind_spot_shape=SINGLE_PIXEL if keeps_noise else (),
             uses_half_resolution=not keeps_noise,
             keeps_measured_pixels=self.unmasked == "keep",
-            notes=_list_mask_notes(header, extra_headers.get("mask")),
+            notes=_list_header_notes(header, extra_headers.get("mask"), axes),
         )
 
     def _list_other_priors(self, axes: str) -> dict[str, str]:
@@ -298,14 +304,18 @@ def choose_validation_patches(measured_mask: Tensor) -> tuple[tuple[int, ...], T
     return (1, side, side), StackHoles(measured_mask).mask_similar_planes(measured_mask)
 
 
-def _list_mask_notes(
-    image_header: ImageHeader, mask_header: ImageHeader | None
+def _list_header_notes(
+    image_header: ImageHeader, mask_header: ImageHeader | None, axes: str
 ) -> tuple[Note, ...]:
-    """Return a note if a mask of one plane is applied to all planes."""
-    if mask_header is None or prod(mask_header.shape) > prod(image_header.grid):
-        return ()
+    """Return notes on a mask of one plane for all planes, and on distant planes of a volume."""
+    notes: list[Note] = []
+    if "Z" in axes and has_distant_planes(image_header):
+        notes.append(make_distant_planes_note(image_header, are_together=True))
     count = count_planes(image_header)
-    return (make_note("mask-one-plane", count=count),) * (count > 1)
+    is_plane = mask_header is not None and prod(mask_header.shape) <= prod(image_header.grid)
+    if is_plane and count > 1:
+        notes.append(make_note("mask-one-plane", count=count))
+    return tuple(notes)
 
 
 def _list_reversed_mask_notes(missing: BoolArray) -> list[Note]:

@@ -287,9 +287,10 @@ def has_distant_planes(header: ImageHeader) -> bool:
     return compute_plane_distance(header) >= MIN_DISTANT_SPACING
 
 
-def make_distant_planes_note(header: ImageHeader) -> Note:
+def make_distant_planes_note(header: ImageHeader, *, are_together: bool = False) -> Note:
     """Return a note on how distant planes are restored."""
-    return make_note("planes-distant", distance=compute_plane_distance(header))
+    code = "planes-distant-together" if are_together else "planes-distant"
+    return make_note(code, distance=compute_plane_distance(header))
 
 
 def add_temporal_smoothing(problem: Problem, fit_input: FitInput, weight: float) -> Problem:

@@ -648,6 +648,24 @@ def test_planes_that_lie_far_apart_are_restored_one_by_one_and_the_plan_says_so(
     assert wished.layout.grid_axes == "ZYX"
 
 
+@pytest.mark.parametrize(("step", "stacks"), [(5.0, "auto"), (5.0, "planes"), (1.0, "auto")])
+def test_inpaint_says_that_it_fills_in_planes_far_apart_together(step: float, stacks: str) -> None:
+    header = ImageHeader(
+        name="cells",
+        shape=(12, 64, 64),
+        dtype="float32",
+        axes="ZYX",
+        scale=(step, 1.0, 1.0),
+        units=("micrometer",) * 3,
+    )
+    plan = preflight(make_recipe("inpaint", stacks=stacks), header, MACHINE)
+    assert isinstance(plan, Plan)
+    notes = [str(note) for note in plan.notes if note.code == "planes-distant-together"]
+    assert len(notes) == (plan.layout.is_volume and step == 5.0)
+    assert plan.layout.is_volume == (stacks == "auto")
+    assert all("5.0 pixels apart" in note and "'Plane by plane'" in note for note in notes)
+
+
 def test_a_thin_stack_is_never_restored_as_a_volume() -> None:
     plan = plan_image((3, 64, 64), "ZYX", stacks="volume")
     assert isinstance(plan, Plan)
