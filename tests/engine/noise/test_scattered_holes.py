@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from scipy import ndimage
 from skimage import data
 
 import napari_dip as dip
@@ -57,8 +58,8 @@ def test_nothing_is_moved_across_a_wide_hole() -> None:
     assert pack_measured_pixels(torch.zeros(1, 160, 160), mask) is None
 
 
-@pytest.mark.parametrize(("unmasked", "notes"), [("denoise", 1), ("keep", 0)])
-def test_unmasked_pixels_between_scattered_holes_are_denoised(unmasked: str, notes: int) -> None:
+@pytest.mark.parametrize("unmasked", ["denoise", "keep"])
+def test_unmasked_pixels_between_scattered_holes_are_denoised(unmasked: str) -> None:
     shot, truth = (plane[64:160, 64:160].astype(float) for plane in tifffile.imread(MITOCHONDRIA))
     mask = draw_mask(0.5, shot.shape)
     result = dip.inpaint(
@@ -71,4 +72,19 @@ def test_unmasked_pixels_between_scattered_holes_are_denoised(unmasked: str, not
     errors = [((image - truth)[mask] ** 2).mean() for image in (result.image, shot)]
     assert (errors[0] < 0.6 * errors[1]) == (unmasked == "denoise")
     codes = [note["code"] for note in result.report["note_codes"]]
-    assert codes.count("noise-unreliable-scattered-holes") == notes
+    assert codes.count("noise-unreliable-scattered-holes") == 1
+
+
+@pytest.mark.parametrize(("std", "is_doubted"), [(0, False), (15, True)])
+def test_strong_noise_between_scattered_holes_may_fill_them_and_is_no_fine_result(
+    std: float, is_doubted: bool
+) -> None:
+    image, mask = SCENES["cell"], draw_mask(0.5)
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=image.shape), 0.8)
+    noisy = np.where(mask, image + std * noise / noise.std(), 0)
+    result = dip.inpaint(
+        noisy.astype(np.float32), mask=(~mask).astype(np.uint8), preset="instant", max_iterations=5
+    )
+    codes = {note["code"] for note in result.report["note_codes"]}
+    assert ("noise-unreliable-scattered-holes" in codes) == is_doubted
+    assert result.report["verdict"]["headline"].startswith("Look closer") == is_doubted
