@@ -53,7 +53,7 @@ PARTS: tuple[tuple[str, dict[str, Any], Changes], ...] = (
     (
         "no last filter",
         {},
-        {"napari_dip.tasks.priors.blind_spot.make_nl_bayes_refinement": lambda *_: None},
+        {"napari_dip.tasks.priors.image_input.make_nl_bayes_refinement": lambda *_: None},
     ),
     (
         "no lines along the border",

@@ -58,7 +58,8 @@ RUNS: dict[str, tuple[str, dict[str, Any], tuple[int, ...], dict[str, Callable[.
     "super-resolve": ("super-resolve", {"factor": 4, "max_iterations": 20}, (64, 64), {}),
     "deblur": ("deblur", {"gaussian_sigma": 2.0, "max_iterations": 15}, (256, 256), {}),
     "guide": ("guide", {"max_iterations": 20}, (256, 256), {"guide": np.array}),
-    "volume": ("denoise", {"max_iterations": 6}, (16, 96, 96), {}),
+    "volume": ("denoise", {"max_iterations": 6, "stacks": "volume"}, (16, 96, 96), {}),
+    "planes": ("denoise", {"max_iterations": 6}, (4, 256, 256), {}),
 }
 
 

@@ -1,7 +1,7 @@
 """Denoising of stacks and movies by all options: PSNR, flicker and CPU seconds.
 
 Usage: python benchmarks/stacks.py [--preset fast] [--planes 16] [--side 96] [--frames 6]
-           [--only PART-OF-A-CROP'S-NAME]
+           [--only PART-OF-A-CROP'S-NAME] [--peak 30]
 Crops of the shared stacks and movies, with noise of our own: Poisson at a peak of 30, and a normal
 one of standard deviation 2, default_rng(0). Resumable: rows that are there already are kept.
 The true error is also given in units of the error that the result states.
@@ -74,6 +74,7 @@ CROPS = (
     Crop("embryo, one plane drifting", "stacks3d/arabidopsis_embryo", "TYX", drifts=True),
     Crop("embryo, middle", "stacks3d/arabidopsis_embryo", "ZYX"),
     Crop("nuclei, middle", "stacks3d/nuclei3d_stardist", "ZYX"),
+    Crop("pollen, middle", "stacks3d/pollen", "ZYX"),
     Crop("embryo, 4 planes", "stacks3d/arabidopsis_embryo", "ZYX", planes=4),
     Crop("nuclei, 4 planes", "stacks3d/nuclei3d_stardist", "ZYX", planes=4),
     Crop("embryo, every 2nd plane", "stacks3d/arabidopsis_embryo", "ZYX", step=2),
@@ -82,7 +83,7 @@ CROPS = (
 )
 
 
-def load_crop(crop: Crop, count: int, side: int) -> Volume:
+def load_crop(crop: Crop, count: int, side: int, peak: float = PEAK) -> Volume:
     """Cut `count` planes of `side` pixels out of the middle, scaled to the peak."""
     whole = tifffile.imread(data_folder() / f"{crop.file}.tif").astype(np.float64)
     if crop.drifts:
@@ -101,12 +102,12 @@ def load_crop(crop: Crop, count: int, side: int) -> Volume:
     )
     cut = whole[first : first + count, row : row + side, column : column + side]
     cut = cut - cut.min()
-    return np.asarray(cut / np.percentile(cut, 99.9) * PEAK)
+    return np.asarray(cut / np.percentile(cut, 99.9) * peak)
 
 
-def compute_psnr(image: npt.NDArray[Any], truth: Volume) -> float:
+def compute_psnr(image: npt.NDArray[Any], truth: Volume, peak: float = PEAK) -> float:
     """Peak signal-to-noise ratio at the peak of the counts."""
-    return float(10 * np.log10(PEAK**2 / np.mean((image - truth) ** 2)))
+    return float(10 * np.log10(peak**2 / np.mean((image - truth) ** 2)))
 
 
 def compute_rms(values: npt.NDArray[Any]) -> float:
@@ -142,7 +143,10 @@ def run_case(
     """Restore one crop one way."""
     movie = crop.axes[0] == "T"
     truth = load_crop(
-        crop, crop.planes or (options.frames if movie else options.planes), options.side
+        crop,
+        crop.planes or (options.frames if movie else options.planes),
+        options.side,
+        options.peak,
     )
     rng = np.random.default_rng(0)
     noisy = (rng.poisson(truth) + rng.normal(0, READ, truth.shape)).astype(np.float32)
@@ -156,11 +160,12 @@ def run_case(
     else:
         result, seconds = time_restoration(noisy, crop.axes, preset=options.preset, **settings)
         image, stated = result.image, result.uncertainty
-    frames = [compute_psnr(frame, real) for frame, real in zip(image, truth, strict=True)]
+    pairs = zip(image, truth, strict=True)
+    frames = [compute_psnr(frame, real, options.peak) for frame, real in pairs]
     return {
         "crop": f"{crop.name}, {'×'.join(map(str, truth.shape))}",
         "way": variant,
-        "input dB": compute_psnr(noisy, truth),
+        "input dB": compute_psnr(noisy, truth, options.peak),
         "dB": float(np.mean(frames)),
         "worst frame dB": min(frames),
         "error by stated error": compute_rms(image - truth) / compute_rms(stated),
@@ -177,10 +182,12 @@ def main() -> None:
     parser.add_argument("--planes", type=int, default=16)
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--frames", type=int, default=6)
+    parser.add_argument("--peak", type=float, default=PEAK)
     parser.add_argument("--only", default="")
     parser.add_argument("--way", default="", help="only ways whose name holds this")
     options = parser.parse_args()
     title = f"stacks_{options.preset}_{options.planes}_{options.side}_{options.frames}"
+    title += "" if options.peak == PEAK else f"_{options.peak:g}"
     path = OUT / f"{title}.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     done = {(row["crop"].rsplit(",", 1)[0], row["way"]) for row in rows}

@@ -199,33 +199,36 @@ def test_what_the_pilot_has_smoothed_away_comes_back_where_it_returns() -> None:
     )
 
 
-def test_noise_that_neighbours_share_does_not_guide() -> None:
+def test_noise_that_neighbours_share_does_not_guide(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = make_noisy(draw_truth(32, 32))
     pilot, mask = average_3x3(measured), torch.ones(1, 1, 32, 32)
     answers: dict[bool, list[torch.Tensor]] = {}
     for shared in (True, False):
         correlation = ((0.3, 0.0), (0.3, 0.0)) if shared else None
-        for weights in (module.MIN_GUIDE_WEIGHTS, (0.9, 0.9)):
-            answer = refine_by_nl_bayes(
-                make_noise_variance(), measured, pilot, mask, correlation, min_guide_weights=weights
-            )
+        for weights in ((0.3, 0.5), (0.9, 0.9)):
+            monkeypatch.setattr(module, "MIN_GUIDE_WEIGHTS", weights)
+            answer = refine_by_nl_bayes(make_noise_variance(), measured, pilot, mask, correlation)
             answers.setdefault(shared, []).append(answer.mean)
     assert torch.equal(*answers[True])
     assert not torch.equal(*answers[False])
 
 
-def test_a_pilot_that_knows_more_than_the_measurement_guides_most() -> None:
-    measured, mask = make_noisy(draw_truth()), torch.ones(1, 1, 64, 72)
-    pilot = draw_truth() + 0.1 * (make_noisy(draw_truth(), seed=1) - draw_truth())
-    guided, trusted = (
-        measure_error(
-            refine_by_nl_bayes(
-                make_noise_variance(), measured, pilot, mask, min_guide_weights=weights
-            ).mean
-        )
-        for weights in (module.MIN_GUIDE_WEIGHTS, module.NO_GUIDE_WEIGHTS)
-    )
-    assert trusted < 0.95 * guided
+@pytest.mark.parametrize("similarity", [1.0, 0.0])
+def test_a_second_frame_helps_where_it_is_alike_and_costs_little_where_it_is_not(
+    similarity: float,
+) -> None:
+    truth = draw_truth()
+    other = similarity * truth + (1 - similarity) * truth.flip(2)
+    measured = torch.cat([make_noisy(truth), make_noisy(other, seed=1)], 1)
+    noise_variance, mask = make_noise_variance(), torch.ones_like(truth)
+    pilots = [
+        refine_by_nl_bayes(noise_variance, frame, average_3x3(frame), mask).mean
+        for frame in measured.split(1, 1)
+    ]
+    alone = refine_by_nl_bayes(noise_variance, measured[:, :1], pilots[0], mask)
+    together = refine_by_nl_bayes(noise_variance.repeat(2), measured, torch.cat(pilots, 1), mask)
+    change = measure_error(together.mean[:, :1]) / measure_error(alone.mean)
+    assert change < (0.85 if similarity else 1.08)
 
 
 def test_a_photon_in_the_dark_that_the_pilot_follows_leaves_no_hole() -> None:
@@ -285,13 +288,11 @@ def test_the_number_of_threads_changes_no_refined_pixel() -> None:
     assert torch.equal(*images)
 
 
-def test_what_a_first_filter_brings_out_guides_the_second() -> None:
+def test_what_a_first_filter_brings_out_guides_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
     measured, mask = make_noisy(draw_truth()), torch.ones(1, 1, 64, 72)
     errors = []
     for weights in (module.MIN_GUIDE_WEIGHTS, module.MIN_GUIDE_WEIGHTS[:1]):
-        pilot = average_3x3(measured)
-        filtered = refine_by_nl_bayes(
-            make_noise_variance(), measured, pilot, mask, min_guide_weights=weights
-        )
+        monkeypatch.setattr(module, "MIN_GUIDE_WEIGHTS", weights)
+        filtered = refine_by_nl_bayes(make_noise_variance(), measured, average_3x3(measured), mask)
         errors.append(measure_error(filtered.mean))
     assert errors[0] < 0.99 * errors[1]

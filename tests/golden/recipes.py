@@ -123,7 +123,7 @@ RECIPES: tuple[Recipe, ...] = (
     _row("denoise, channels", "python command", "denoise", "channels"),
     _row("denoise, channels together", "python", "denoise", "channels",
          channels="together", prior="blind-spot"),
-    _row("denoise, volume", "python", "denoise", "stack", max_iterations=3),
+    _row("denoise, volume", "python", "denoise", "stack", stacks="volume", max_iterations=3),
     _row("denoise, volume, fixed noise", "python", "denoise", "stack",
          prior="noise", stacks="volume", max_iterations=3),
     _row("denoise, planes of a stack", "python", "denoise", "stack",
@@ -234,7 +234,7 @@ RECIPES: tuple[Recipe, ...] = (
          align=True, prior="blind-spot"),
     _row("guide, planes as channels", "python command", "guide", "two channel guide",
          planes_are_channels=True, prior="blind-spot"),
-    _row("guide, volume", TYPED, "guide", "guided stack", max_iterations=3),
+    _row("guide, volume", TYPED, "guide", "guided stack", stacks="volume", max_iterations=3),
     _row("guide, movie", TYPED, "guide", "guided movie", max_iterations=3),
     _row("guide, noise from outside", "python", "guide", "guide", prior="blind-spot", **CAMERA),
     # invert-features

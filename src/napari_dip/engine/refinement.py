@@ -56,9 +56,6 @@ MATCHING_MEASUREMENT_WEIGHT = 0.25
 #: Least share in a group's pilot of the hard-thresholded measurement, and of a first filtered image
 #: in what these two give. Both shares grow to 1 with the network's error (docs/constants.md).
 MIN_GUIDE_WEIGHTS = 0.3, 0.5
-#: Least shares if the pilot knows neighbouring frames: ten movies and stacks gain 0.32 dB over no
-#: other pilots with `instant`, 0.03 with `fast`. With the shares above, two of them lose 0.6 dB.
-NO_GUIDE_WEIGHTS = 0.0, 0.0
 #: Network's error, in noise variances, at which half of that range is reached (docs/constants.md).
 HALF_WEIGHT_ERROR = 0.003
 #: Ratio of the noise in a group's mean to that of independent patches.
@@ -104,7 +101,6 @@ def refine_by_nl_bayes(
     measured_mask: Tensor,
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     *,
-    min_guide_weights: Sequence[float] = MIN_GUIDE_WEIGHTS,
     uses_sparse_groups: bool = False,
 ) -> Estimate:
     """Filter a measurement collaboratively, guided by another estimate of the image.
@@ -124,8 +120,6 @@ def refine_by_nl_bayes(
         blend the two.
     correlation : tuple of two tuples of float or None
         Autocorrelation of the noise at lags 1, 2, ... along Y and X; None: white.
-    min_guide_weights : sequence of float
-        As `MIN_GUIDE_WEIGHTS`, or `NO_GUIDE_WEIGHTS` for a pilot that knows neighbouring frames.
     uses_sparse_groups : bool
         Whether to filter only as many groups as cover all pixels. It takes a third of the time,
         and loses 0.05 dB on FMD, 0.15 dB on Set12 and W2S (docs/adr/0038).
@@ -168,12 +162,10 @@ def refine_by_nl_bayes(
         first_blocks = (
             blocks if uses_sparse_groups else [block.select_sparse_groups() for block in blocks]
         )
-        first, _ = filter_by_nl_bayes(
-            measured_colours, pilot_colours, first_blocks, power, guides, min_guide_weights
-        )
+        first, _ = filter_by_nl_bayes(measured_colours, pilot_colours, first_blocks, power, guides)
         guides.append(first)
     mean, posterior_variance = filter_by_nl_bayes(
-        measured_colours, pilot_colours, blocks, power, guides, min_guide_weights
+        measured_colours, pilot_colours, blocks, power, guides
     )
     mean = torch.einsum("dc,dyx->cyx", components, mean)
     posterior_variance = torch.einsum("dc,dyx->cyx", components**2, posterior_variance)
@@ -285,7 +277,6 @@ def filter_by_nl_bayes(
     blocks: Sequence[PatchBlock],
     power: Tensor,
     guides: Sequence[Tensor] = (),
-    min_guide_weights: Sequence[float] = MIN_GUIDE_WEIGHTS,
     *,
     uses_measured_mean: bool = False,
 ) -> tuple[Tensor, Tensor]:
@@ -304,9 +295,7 @@ def filter_by_nl_bayes(
         (C or 1, PATCH_SIDE²), noise variance at each frequency of a patch.
     guides : sequence of Tensor
         (C, Y, X) each, other pilots. They lead a group the more, the less the pilot explains the
-        mean of the group in the image.
-    min_guide_weights : sequence of float
-        Their shares where the pilot explains it all.
+        mean of the group in the image; where it explains it all, by `MIN_GUIDE_WEIGHTS`.
     uses_measured_mean : bool
         Whether to take the mean of a group from the image instead of the pilot.
 
@@ -327,7 +316,7 @@ def filter_by_nl_bayes(
 
     def estimate(measured: Tensor, leads: Tensor, *other_leads: Tensor) -> FilteredGroups:
         error = _measure_pilot_error(measured, leads, power)
-        for other, minimum in zip(other_leads, min_guide_weights, strict=False):
+        for other, minimum in zip(other_leads, MIN_GUIDE_WEIGHTS, strict=False):
             weight = minimum + (1 - minimum) * error / (error + HALF_WEIGHT_ERROR)
             leads = torch.lerp(leads, other, weight)
         mean = leads.mean(2, keepdim=True)

@@ -36,7 +36,9 @@ from napari_dip.tasks.noise_models.camera_correction import (
 )
 from napari_dip.tasks.noise_models.impulses import make_impulses_note
 from napari_dip.tasks.noise_models.registry import AUTO, JPEG, NOISE_MODELS, NoiseModel
-from napari_dip.tasks.priors.blind_spot import append_upscaling
+from napari_dip.tasks.priors.image_input import (
+    append_upscaling,
+)
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.random_input import (
     DEFAULT_ARCHITECTURE,
@@ -62,9 +64,7 @@ from napari_dip.tasks.shared_settings import (
     choose_series_training,
     count_planes,
     get_stacked_axes,
-    has_distant_planes,
     has_series,
-    make_distant_planes_note,
     make_noise_settings,
     make_total_variation_penalty,
     read_blind_spot,
@@ -153,7 +153,7 @@ class Denoise(Task):
             return refusal
         code = model.volume_refusal
         prior_spec = self._choose_prior(header, is_volume=len(axes) > 2)
-        is_distant = self._has_distant_planes(header)
+        takes_neighbours = self._takes_neighbours(header)
         joins_colours = self.channels == "auto" or model.joins_colours
         needs_whole_plane = bool(extra_headers) or not model.has_variance_model
         is_replaceable = self.prior == AUTOMATIC and (
@@ -163,7 +163,7 @@ class Denoise(Task):
         has_user_noise = (self.read_noise, self.gain, self.blind_spot_shape) != (None, None, "")
         return TaskPlan(
             axes_refusal=make_refusal(code, name=header.name) if code and axes != "YX" else None,
-            stacks="planes" if code or is_distant else "auto",
+            stacks="planes" if code or takes_neighbours else "auto",
             joint_channels=None if joins_colours else self.channels == "together",
             prior_key=prior_spec.key,
             prior_reasons=self._list_prior_reasons(),
@@ -179,14 +179,12 @@ class Denoise(Task):
             uses_clipping_correction=model.has_variance_model,
             # the user's noise does not hold for binned pixels
             uses_half_resolution=model.has_variance_model and not has_user_noise,
-            notes=(make_distant_planes_note(header),) if is_distant else (),
         )
 
-    def _has_distant_planes(self, header: ImageHeader) -> bool:
-        """Return whether planes lie far apart and the prior takes neighbouring planes as input."""
+    def _takes_neighbours(self, header: ImageHeader) -> bool:
+        """Return whether the network and the filter of a plane know neighbouring planes."""
         prior_spec = self._choose_prior(header, is_volume=False)
-        takes_neighbours = self.neighbouring_frames and prior_spec.input_traits.has_neighbour_frames
-        return takes_neighbours and has_distant_planes(header)
+        return self.neighbouring_frames and prior_spec.input_traits.has_neighbour_frames
 
     def _choose_prior(self, header: ImageHeader, *, is_volume: bool) -> PriorSpec:
         """Return the prior that a setting demands, otherwise R2R or the blind spot."""

@@ -41,8 +41,6 @@ from napari_dip.tasks.shared_settings import (
     UseNeighbouringFrames,
     add_temporal_smoothing,
     get_stacked_axes,
-    has_distant_planes,
-    make_distant_planes_note,
     make_noise_settings,
     make_total_variation_penalty,
     read_blind_spot,
@@ -113,19 +111,15 @@ class Guide(Task):
             return refusal
         prior_spec = GUIDE_PRIORS.select(self.prior)[0]
         takes_neighbours = prior_spec.input_traits.has_neighbour_frames and self.neighbouring_frames
-        is_distant = takes_neighbours and has_distant_planes(header)
         return TaskPlan(
-            stacks="planes" if is_distant else "auto",
+            stacks="planes" if takes_neighbours else "auto",
             prior_key=prior_spec.key,
             prior_reasons=self._list_prior_reasons(),
             uses_neighbouring_frames=self.neighbouring_frames,
             uses_previous_frame=self.temporal_smoothing > 0,
             noise_settings=make_noise_settings(self),
             blind_spot_shape=read_blind_spot(self.blind_spot_shape),
-            notes=(
-                make_note("guide-roles", image=header.name, guide=extra_headers["guide"].name),
-                *((make_distant_planes_note(header),) if is_distant else ()),
-            ),
+            notes=(make_note("guide-roles", image=header.name, guide=extra_headers["guide"].name),),
         )
 
     def _refuse_guide(self, image_header: ImageHeader, guide_header: ImageHeader) -> Refusal | None:

@@ -29,7 +29,9 @@ from napari_dip.tasks.base import (
     load_setting,
 )
 from napari_dip.tasks.noise_models.impulses import exclude_missing, fill_missing
-from napari_dip.tasks.priors.blind_spot import append_upscaling
+from napari_dip.tasks.priors.image_input import (
+    append_upscaling,
+)
 from napari_dip.tasks.priors.masked_input import (
     MAX_SMOOTH_PIXELS,
     average_border_holes,
@@ -50,9 +52,8 @@ from napari_dip.tasks.priors.registry import (
 )
 from napari_dip.tasks.shared_settings import (
     SINGLE_PIXEL,
+    compute_plane_distance,
     count_planes,
-    has_distant_planes,
-    make_distant_planes_note,
     refuse_content,
 )
 
@@ -69,6 +70,9 @@ if TYPE_CHECKING:
 #: Depth of a hole in pixels from which on its surroundings do not predict its interior; deeper than
 #: scratches and letters (docs/benchmarks/inpainting.md).
 MIN_DEEP_HOLE = 12
+#: Z step in pixels of the plane from which on the plan tells that planes are filled in together: at
+#: four to eight, scattered pixels are up to 1.2 dB better plane by plane.
+MIN_DISTANT_SPACING = 2.0
 #: Share of marked pixels from which on a mask of shapes may be reversed: the text, the region and
 #: the large hole of the Deep Image Prior page have 0.04, 0.03 and 0.19.
 MIN_REVERSED_FRACTION = 0.5
@@ -309,8 +313,9 @@ def _list_header_notes(
 ) -> tuple[Note, ...]:
     """Return notes on a mask of one plane for all planes, and on distant planes of a volume."""
     notes: list[Note] = []
-    if "Z" in axes and has_distant_planes(image_header):
-        notes.append(make_distant_planes_note(image_header, are_together=True))
+    distance = compute_plane_distance(image_header)
+    if "Z" in axes and distance >= MIN_DISTANT_SPACING:
+        notes.append(make_note("planes-distant", distance=distance))
     count = count_planes(image_header)
     is_plane = mask_header is not None and prod(mask_header.shape) <= prod(image_header.grid)
     if is_plane and count > 1:

@@ -13,7 +13,6 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from napari_dip.errors import make_refusal
-from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import IMAGE_AXES, NoiseSettings, load_setting
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Estimate, Penalty, Problem
     from napari_dip.errors import Refusal
-    from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, ImageHeader
     from napari_dip.tasks.base import FitInput, TaskPlan
 
@@ -114,9 +112,6 @@ TotalVariationKind = Annotated[
     load_setting("smoothing_kind", relevant_when=lambda values: values["smoothing"] > 0),
 ]
 
-#: Z step, in pixels of the plane, from which on planes are fitted one by one: 26.2 dB in 9 s on
-#: distant planes of an embryo, 25.8 dB in 36 s as a volume (docs/constants.md).
-MIN_DISTANT_SPACING = 2.0
 #: Number of frames or planes from which on joint training is the default: 12 frames of 64 x 64 took
 #: 12.9 CPU seconds with it, and 13.0 with warm starts (cancer_cell_migration, `fast`).
 MIN_JOINT_FRAMES = 16
@@ -280,17 +275,6 @@ def compute_plane_distance(header: ImageHeader) -> float:
     if header.shape[z] < 2 or header.units[z] != header.units[x] or not header.scale[x] > 0:
         return 1.0
     return abs(header.scale[z]) / header.scale[x] or 1.0
-
-
-def has_distant_planes(header: ImageHeader) -> bool:
-    """Return whether planes lie too far apart to be fitted as a volume."""
-    return compute_plane_distance(header) >= MIN_DISTANT_SPACING
-
-
-def make_distant_planes_note(header: ImageHeader, *, are_together: bool = False) -> Note:
-    """Return a note on how distant planes are restored."""
-    code = "planes-distant-together" if are_together else "planes-distant"
-    return make_note(code, distance=compute_plane_distance(header))
 
 
 def add_temporal_smoothing(problem: Problem, fit_input: FitInput, weight: float) -> Problem:

@@ -24,13 +24,15 @@ from napari_dip.tasks.base import (
     TaskSpec,
     load_setting,
 )
-from napari_dip.tasks.priors.blind_spot import filter_noise
 from napari_dip.tasks.priors.prior_spec import (
     RANDOM_INPUT_CHANNELS,
     RANDOM_INPUT_CHANNELS_IN_VOLUMES,
     PriorOptions,
     RandomInputOptions,
     Resampling,
+)
+from napari_dip.tasks.priors.refinement import (
+    filter_noise,
 )
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.priors.zssr import MIN_ZSSR_SIDE, split_into_stages

@@ -14,7 +14,9 @@ from napari_dip.pipeline.assess.validation_evidence import (
 )
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.execute.fit_setup import prepare_fit
-from napari_dip.tasks.priors.blind_spot import compute_variance_factor
+from napari_dip.tasks.priors.image_input import (
+    compute_variance_factor,
+)
 from small_runs import make_noisy, make_truth, plan_for, run_to_end
 
 SIDE = 128
@@ -90,7 +92,7 @@ def test_each_channel_that_is_fitted_by_itself_is_confirmed_by_itself():
 def test_the_error_of_a_volume_is_not_raised_twice():
     # its posterior was raised to the residuals before
     array = np.stack([make_noisy(48)] * 8).astype(np.float32)
-    image = calibrate_image(plan_for(array, "ZYX"), {"image": array})
+    image = calibrate_image(plan_for(array, "ZYX", stacks="volume"), {"image": array})
     fit = prepare_fit(image, image.run_plan.units[0])
     measurement = fit.fit_input.measurement
     poor = Estimate(torch.zeros_like(measurement), torch.full_like(measurement, -20.0))

@@ -19,6 +19,7 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.tiling import cut_z_stack_tiles
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
+from napari_dip.tasks.priors import image_input
 from small_runs import MACHINE, plan_for, run_to_end
 
 if TYPE_CHECKING:
@@ -104,11 +105,13 @@ def test_a_stack_in_tiles_shares_the_calibration_of_the_whole(
     assert np.abs(restored_planes.image.mean((1, 2)) - whole.image.mean((1, 2))).max() < 2
 
 
-def test_each_plane_of_a_volume_in_tiles_keeps_its_mean(restored_volume: Restoration) -> None:
-    measured, restored = (image.mean((1, 2)) for image in (draw_stack(), restored_volume.image))
+def test_each_plane_of_a_volume_in_tiles_keeps_its_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the filter at the end would bring the means back by itself
+    monkeypatch.setattr(image_input, "make_nl_bayes_refinement", lambda *_: None)
+    restored = restore(plan_stack("volume", tile=TILE, max_iterations=2))
     # 0.09 with one shift for all planes
-    assert np.abs(restored - measured).max() < 0.01
-    assert np.abs(restored_volume.residual.mean((1, 2))).max() < 0.01
+    assert np.abs(restored.image.mean((1, 2)) - draw_stack().mean((1, 2))).max() < 0.01
+    assert np.abs(restored.residual.mean((1, 2))).max() < 0.01
 
 
 @pytest.mark.long

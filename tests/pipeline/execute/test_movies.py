@@ -92,7 +92,7 @@ def test_a_volume_of_a_movie_is_laid_onto_the_next_in_three_dimensions() -> None
     fine = np.cumsum(rng.normal(0, 1, (12, 32, 32)), 0)
     fine += 20 * np.exp(-(((np.indices(fine.shape).T - (6, 14, 15)) / 4).T ** 2).sum(0))
     frames = np.stack([fine[1:11], fine[2:12]]).astype(np.float32)
-    image = arrange_axes(frames, "TZYX")
+    image = arrange_axes(frames, "TZYX", stacks="volume")
     assert image.stack.shape == (2, 1, 10, 32, 32)
     shift = estimate_drift(image, 1, 0).shift
     np.testing.assert_allclose(shift, (-1, 0, 0), atol=0.25)
@@ -120,8 +120,8 @@ def test_a_plane_of_a_stack_follows_the_same_plane_one_frame_earlier() -> None:
 
 def test_a_single_image_or_volume_has_no_neighbour() -> None:
     stack = np.stack([make_noisy(32)] * 4)
-    plans = [plan_for(stack[:1], "TYX"), plan_for(stack, "ZYX"), plan_for(stack[0])]
-    plans.append(plan_for(stack, "CYX"))
+    plans = [plan_for(stack[:1], "TYX"), plan_for(stack, "ZYX", stacks="volume")]
+    plans += [plan_for(stack[0]), plan_for(stack, "CYX")]
     for plan in plans:
         assert {unit.neighbours for unit in plan.units} == {()}
 

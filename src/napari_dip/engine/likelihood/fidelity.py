@@ -117,6 +117,10 @@ class NoiseVariance:
         """Return the variance for single planes of a volume."""
         return self._map(lambda coefficient: coefficient[:, :, 0])
 
+    def repeat(self, count: int) -> NoiseVariance:
+        """Return the variance of that many frames, each with the same channels."""
+        return self._map(lambda coefficient: torch.cat([coefficient] * count, 1))
+
     def mean(self) -> NoiseVariance:
         """Return the mean over the measurements."""
         return self._map(lambda coefficient: coefficient.mean(0, keepdim=True))

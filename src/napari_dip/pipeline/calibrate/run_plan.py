@@ -40,12 +40,12 @@ from napari_dip.tasks.noise_models.camera_correction import build_level_correcti
 from napari_dip.tasks.noise_models.impulses import CORRELATED_NOISE_REASON
 from napari_dip.tasks.noise_models.jpeg_traces import list_jpeg_hints, read_jpeg_traces
 from napari_dip.tasks.noise_models.registry import AUTO, JPEG, NOISE_MODELS
-from napari_dip.tasks.priors.masked_input import MAX_SMOOTH_PIXELS
-from napari_dip.tasks.priors.r2r import (
+from napari_dip.tasks.priors.image_input import (
     FEW_PHOTONS_REASON,
     UNRELIABLE_NOISE_REASON,
     WEAK_NOISE_REASON,
 )
+from napari_dip.tasks.priors.masked_input import MAX_SMOOTH_PIXELS
 from napari_dip.tasks.priors.registry import PRIOR_SPECS, get_denoising_prior
 
 if TYPE_CHECKING:

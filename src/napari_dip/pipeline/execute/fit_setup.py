@@ -37,7 +37,7 @@ from napari_dip.pipeline.plan.costs import choose_fit_config
 from napari_dip.pipeline.plan.types import INDEPENDENT, INFERENCE, UnitOutcome
 from napari_dip.tasks.base import MIN_PIXEL_WEIGHT, FitInput, FitMasks, FitNoise
 from napari_dip.tasks.noise_models.camera_correction import compute_pixel_weights
-from napari_dip.tasks.priors.blind_spot import (
+from napari_dip.tasks.priors.image_input import (
     compute_variance_factor,
     find_off_model_channels,
     measure_fit_noise,

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.constants import count_max_tile_pixels
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.types import CostEstimate, FitConfig
-from napari_dip.tasks.priors.blind_spot import compute_loss_core_width, compute_window_size
+from napari_dip.tasks.priors.image_input import (
+    compute_loss_core_width,
+    compute_window_size,
+)
 from napari_dip.tasks.priors.masked_input import (
     MAX_BATCH_PIXELS,
     Z_STACK_RESIDUAL_BLOCKS,
@@ -267,6 +270,23 @@ def estimate_fit_memory(
     return int(base_bytes + fit_bytes)
 
 
+def _estimate_refinement_pixel_seconds(
+    channels: float, neighbours: int, fit_config: FitConfig, *, has_pilots: bool
+) -> float:
+    """Return the seconds per pixel of a refinement with neighbouring frames.
+
+    In volumes, where the fit gives their pilots (`has_pilots`), only the planes are filtered.
+    """
+    count = channels * (1 + neighbours)
+    seconds = REFINEMENT_PIXEL_SECONDS + REFINEMENT_CHANNEL_SECONDS * (count - 1)
+    if fit_config.refines_sparse_groups:
+        seconds *= SPARSE_REFINEMENT_TIME_FRACTION
+    if has_pilots:
+        return seconds
+    pilot = REFINEMENT_PIXEL_SECONDS + REFINEMENT_CHANNEL_SECONDS * (channels - 1)
+    return seconds + neighbours * SPARSE_REFINEMENT_TIME_FRACTION * pilot
+
+
 def estimate_costs(
     grid: tuple[int, ...],
     units: Sequence[WorkUnit],
@@ -311,12 +331,12 @@ def estimate_costs(
     channels = sum(len(unit.channels) for unit in units)
     candidates = 1 + len(fit_config.other_candidates)
     refinement_seconds = task_plan.ending_pixel_seconds * prod(grid) * channels / fits
-    is_refined = prior_spec.has_refinement and not task_plan.keeps_measured_pixels
-    if is_refined and (len(grid) == 2 or prior_spec.network_traits.is_planewise):
-        further_channels = REFINEMENT_CHANNEL_SECONDS * (channels / fits - 1)
-        refinement_seconds = (REFINEMENT_PIXEL_SECONDS + further_channels) * prod(grid)
-        if fit_config.refines_sparse_groups:
-            refinement_seconds *= SPARSE_REFINEMENT_TIME_FRACTION
+    if prior_spec.has_refinement and not task_plan.keeps_measured_pixels:
+        neighbours = max(len(unit.neighbours) for unit in units) if len(grid) == 2 else 2
+        neighbours *= task_plan.uses_neighbouring_frames or len(grid) > 2
+        refinement_seconds = prod(grid) * _estimate_refinement_pixel_seconds(
+            channels / fits, neighbours, fit_config, has_pilots=len(grid) > 2
+        )
     assessment_seconds = ASSESSMENT_PIXEL_SECONDS * prod(grid) * channels
     # the blind spot depends on the noise, which is not measured yet
     usual_passes, max_passes = (

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.tasks.priors.blind_spot import (
+from napari_dip.tasks.priors.image_input import (
     build_blind_spot_problem,
     build_image_network,
     compute_variance_factor,
-    make_planewise_refinement,
 )
 from napari_dip.tasks.priors.random_input import validate_by_squared_error
+from napari_dip.tasks.priors.refinement import (
+    make_planewise_refinement,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

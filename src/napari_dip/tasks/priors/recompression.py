@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_dip.tasks.priors.blind_spot import build_image_network
+from napari_dip.tasks.priors.image_input import (
+    build_image_network,
+)
 
 if TYPE_CHECKING:
     import torch

@@ -13,18 +13,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from napari_dip.tasks.base import DEFAULT_PRIOR
-from napari_dip.tasks.priors.blind_spot import (
+from napari_dip.tasks.priors.image_input import (
     build_blind_spot_prior,
     build_blind_spot_problem,
     build_guided_prior,
     build_guided_problem,
+    build_r2r_prior,
+    build_r2r_problem,
 )
 from napari_dip.tasks.priors.masked_input import (
     build_masked_input_prior,
     build_masked_input_problem,
 )
 from napari_dip.tasks.priors.prior_spec import NetworkTraits, PriorCost, PriorInputTraits, PriorSpec
-from napari_dip.tasks.priors.r2r import build_r2r_prior, build_r2r_problem
 from napari_dip.tasks.priors.random_input import (
     build_no_skip_prior,
     build_no_skip_problem,

@@ -1,6 +1,8 @@
-"""Blind-spot prior: how its network and its problem are built, with and without a guide.
+"""Priors whose network takes the image as input, blind spot and R2R: how they are built.
 
-The network predicts hidden pixels of the measurement. NL-Bayes refinement follows.
+The blind spot predicts hidden pixels of the measurement, with or without a guide. R2R
+(recorrupted-to-recorrupted) takes the measurement with more noise of the same kind, so the noise
+has to be known. NL-Bayes refinement follows.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari_dip.errors.templates import format_sizes
+from napari_dip.tasks.priors.refinement import make_nl_bayes_refinement, make_refinement_if_nearer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import torch
     from torch import Tensor
@@ -19,13 +22,12 @@ if TYPE_CHECKING:
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.engine.networks.hourglass import Hourglass
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from napari_dip.engine.noise.oversampling import HalfResolutionFit
     from napari_dip.engine.priors.blind_spot import BlindSpotPrior
+    from napari_dip.engine.priors.r2r import R2RPrior
     from napari_dip.engine.problem import (
         Estimate,
         Fidelity,
         Operator,
-        PostprocessingSteps,
         Problem,
         Term,
     )
@@ -39,30 +41,6 @@ BLIND_SPOT_FRACTION = 1 / 8
 WIDE_BLIND_SPOT_FRACTION = 0.3
 #: Width of a blind spot from which on its core is three pixels wide instead of one.
 MIN_WIDE_BLIND_SPOT = 7
-#: Share of the network's prediction in its mean with the NL-Bayes refinement, for correlated noise
-#: or neighbouring frames: 0.04 and 0.08 dB better than 0.5 on FMD widefield (docs/constants.md).
-GUIDE_FRACTION = 0.2
-#: Standard deviation in pixels of the Gaussian filter that guides a filter without a network: with
-#: 1.5 three of seven crops whose neighbours share noise lose 0.2 to 0.3 dB, two gain 0.4 and 0.7.
-PILOT_SIGMA = 1.0
-#: Filters in a row without a network, where neighbours share noise: 0.2 to 1.5 dB more than one on
-#: six of seven crops, 0.1 dB less on one.
-SHARED_NOISE_ROUNDS = 4
-#: Least share of the measured noise that such a filter removes: 0.01 to 0.39 in 22 photographs
-#: without noise, which lost up to 0.45 dB, 0.48 to 0.89 with noise of 10 (docs/adr/0046).
-MIN_REMOVED_FRACTION = 0.4
-#: Least standard deviation of the noise that such a filter takes out, as a share of the range: with
-#: less, moon and cell, which have no noise, were 0.3 and 0.4 dB worse.
-MIN_FILTERED_NOISE = 0.02
-#: Change of the measurement, in standard deviations of its noise, that tells what a filter takes:
-#: it chose rightly in 13 of 15 crops, and lost 0.2 dB at most in the others.
-RISK_STEP = 0.1
-#: Variance of the guide in noise variances, from and to which the filter's own pilots replace it:
-#: at most 0.29 in 20 frames where they lose up to 1.0 dB, 0.35 and 0.70 in two where they gain 0.7
-#: and 3.5 dB.
-GUIDE_VARIANCE_RANGE = (0.28, 0.4)
-#: Weight of the network's prediction relative to the filter's first step, for a colour camera.
-CAMERA_GUIDE_WEIGHT = 0.3
 #: Smallest and largest factor by which validation residuals may correct the predicted variance.
 #: Values beyond these limits come from a few atypical validation pixels.
 UNCERTAINTY_FACTOR_LIMITS = (0.05, 20.0)
@@ -72,6 +50,19 @@ MAX_SPREAD_FACTOR = 1e6
 #: Maximum depth of a training window in three dimensions, in planes. More than the network's
 #: coarsest scale spans would only reduce the window's width.
 MAX_WINDOW_DEPTH = 16
+#: Reasons in the report why the blind spot replaced R2R.
+UNRELIABLE_NOISE_REASON = (
+    "the noise could not be measured reliably, and R2R adds noise of the measured strength"
+)
+WEAK_NOISE_REASON = (
+    "the noise is weak compared with the image, and a network that sees all of it would copy it"
+)
+FEW_PHOTONS_REASON = (
+    "most pixels hold no photon, and R2R adds noise that does not look like single photons"
+)
+#: Approximate share of the noise variance left in the prediction, the variance of fits that the
+#: user stops early: 0.09 on F16, 0.12 to 0.34 on FMD (docs/constants.md).
+R2R_RESIDUAL_NOISE_FRACTION = 0.2
 
 
 def compute_window_size(dims: int, side: int) -> tuple[int, ...]:
@@ -294,185 +285,6 @@ def compute_variance_factor(
     return factor.clamp(*UNCERTAINTY_FACTOR_LIMITS)
 
 
-def make_nl_bayes_refinement(
-    fit_input: FitInput, make_guide: Callable[[Estimate], tuple[Estimate, NoiseVariance]]
-) -> Callable[[Estimate], PostprocessingSteps] | None:
-    """Return the NL-Bayes refinement; None in three dimensions and for tiny images.
-
-    `make_guide` returns the image that guides it, and the noise variance.
-
-    Spots that noise cannot explain are put back at the end, where the noise is known.
-
-    With correlated noise, and in series, the result keeps a share of the network's prediction:
-    `GUIDE_FRACTION`. Its errors differ from those of the filter.
-    """
-    from napari_dip.engine.patch_groups import PATCH_SIDE
-    from napari_dip.engine.problem import make_single_step
-
-    if fit_input.measurement.ndim > 4 or min(fit_input.grid) < PATCH_SIDE:
-        return None
-    if fit_input.half_resolution and fit_input.half_resolution.camera_noise:
-        return _make_camera_refinement(
-            fit_input.half_resolution, lambda estimate: make_guide(estimate)[0]
-        )
-
-    def refine(estimate: Estimate) -> Estimate:
-        guide, noise_variance = make_guide(estimate)
-        return _refine_plane(
-            fit_input,
-            noise_variance,
-            guide,
-            fit_input.measurement,
-            fit_input.masks.measured_pixel_weights,
-        )
-
-    return make_single_step(refine)
-
-
-def make_planewise_refinement(
-    fit_input: FitInput, make_guide: Callable[[Estimate], Estimate]
-) -> Callable[[Estimate], PostprocessingSteps] | None:
-    """Return the NL-Bayes refinement of each plane of a volume; None for tiny planes.
-
-    Planes without a measurement keep the guide. It is not the only pilot, though it has information
-    from other planes: as such it left more noise, by 1.8 dB in a movie and 1.0 dB in a Z stack.
-    """
-    from torch import stack
-
-    from napari_dip.engine.patch_groups import PATCH_SIDE
-    from napari_dip.engine.problem import Estimate, make_single_step
-
-    if min(fit_input.grid[-2:]) < PATCH_SIDE:
-        return None
-
-    def refine(estimate: Estimate) -> Estimate:
-        guide, weights = make_guide(estimate), fit_input.masks.measured_pixel_weights
-        assert guide.log_variance is not None
-        noise_variance = fit_input.noise.noise_variance.drop_depth()
-        means, log_variances = [], []
-        for index in range(fit_input.grid[0]):
-            plane = Estimate(guide.mean[:, :, index], guide.log_variance[:, :, index])
-            if bool(weights[:, :, index].any()):
-                measured = fit_input.measurement[:, :, index]
-                plane = _refine_plane(
-                    fit_input, noise_variance, plane, measured, weights[:, :, index]
-                )
-            assert plane.log_variance is not None
-            means.append(plane.mean)
-            log_variances.append(plane.log_variance)
-        return Estimate(stack(means, 2), stack(log_variances, 2))
-
-    return make_single_step(refine)
-
-
-def filter_noise(fit_input: FitInput) -> tuple[FitInput, Tensor]:
-    """Filter the noise out of a measurement by NL-Bayes, without a network.
-
-    Returns
-    -------
-    fit_input : FitInput
-        With the noise that stays, as white noise. Unchanged in volumes and tiny images.
-    variance : Tensor
-        (1, C, *grid), error variance that the filter leaves; 0 where it is unchanged.
-    """
-    from torch.nn import functional
-
-    from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
-    from napari_dip.engine.operators.imaging import ValidConvolution
-    from napari_dip.engine.patch_groups import PATCH_SIDE
-    from napari_dip.engine.prior import fill_with_local_mean
-    from napari_dip.engine.problem import Estimate
-
-    measured, noise, masks = fit_input.measurement, fit_input.noise, fit_input.masks
-    variance = measured.new_zeros(measured.shape)
-    is_weak = float(noise.rms_std) < MIN_FILTERED_NOISE
-    if is_weak or measured.ndim > 4 or min(fit_input.grid) < PATCH_SIDE:
-        return fit_input, variance
-    kernel = sample_gaussian_psf((PILOT_SIGMA,) * 2).to(measured)
-    filled = fill_with_local_mean(measured, masks.measured, masks.blind_spot_size)
-    padded = functional.pad(filled, (kernel.shape[-1] // 2,) * 4, mode="replicate")
-    filtered = filter_repeatedly(fit_input, Estimate(ValidConvolution(kernel)(padded)), 1)
-    assert filtered.log_variance is not None
-    removed_share = float((measured - filtered.mean).square().mean()) / noise.rms_std**2
-    if removed_share < MIN_REMOVED_FRACTION:
-        return _scale_to_white(fit_input, removed_share), variance
-    variance = filtered.log_variance.exp()
-    left_share = min(float(variance.mean()) / noise.rms_std**2, 1.0)
-    return _scale_to_white(replace(fit_input, measurement=filtered.mean), left_share), variance
-
-
-def filter_repeatedly(fit_input: FitInput, guide: Estimate, white_rounds: int) -> Estimate:
-    """Refine the plane of a fit in a row, each time guided by what came before."""
-    is_white = fit_input.noise.correlation is None
-    for _ in range(white_rounds if is_white else SHARED_NOISE_ROUNDS):
-        guide = _filter_measured(fit_input, guide, fit_input.measurement)
-    return guide
-
-
-def _scale_to_white(fit_input: FitInput, fraction: float) -> FitInput:
-    """Return the input with a share of its noise variance, as white noise."""
-    noise = replace(
-        fit_input.noise,
-        noise_variance=fit_input.noise.noise_variance.scale(fraction),
-        rms_std=fit_input.noise.rms_std * fraction**0.5,
-        correlation=None,
-    )
-    return replace(fit_input, noise=noise)
-
-
-def _refine_plane(
-    fit_input: FitInput,
-    noise_variance: NoiseVariance,
-    guide: Estimate,
-    measured: Tensor,
-    weights: Tensor,
-) -> Estimate:
-    """Refine a plane (1, C, Y, X) by NL-Bayes with a guide, and put back significant spots."""
-    from napari_dip.engine.likelihood.lost_detail import (
-        restore_border_detail,
-        restore_significant_spots,
-    )
-    from napari_dip.engine.priors.r2r import estimate_count_skewness
-    from napari_dip.engine.refinement import (
-        MIN_GUIDE_WEIGHTS,
-        NO_GUIDE_WEIGHTS,
-        refine_by_nl_bayes,
-    )
-
-    correlation = fit_input.noise.correlation
-    has_neighbours = fit_input.neighbouring_frames is not None
-    least: Sequence[float] = NO_GUIDE_WEIGHTS if has_neighbours else MIN_GUIDE_WEIGHTS
-    distrust = 0.0  # in the guide of a frame whose network learned little
-    if guide.log_variance is not None and has_neighbours:
-        noise = noise_variance.compute_variance(guide.mean).mean()
-        low, high = GUIDE_VARIANCE_RANGE
-        share = float(guide.log_variance.exp().mean() / noise)
-        distrust = min(max((share - low) / (high - low), 0.0), 1.0)
-        least = [share + distrust * (1 - share) for share in least]
-    if correlation is None:
-        damped = guide.mean + weights * (measured - guide.mean)
-        guide = guide._replace(mean=restore_border_detail(noise_variance, damped, guide.mean))
-    filtered = refine_by_nl_bayes(
-        noise_variance,
-        measured,
-        guide.mean,
-        weights,
-        correlation,
-        min_guide_weights=least,
-        uses_sparse_groups=fit_input.refines_sparse_groups,
-    )
-    if correlation is not None or has_neighbours:
-        fraction = GUIDE_FRACTION * (1 - distrust)
-        mean = filtered.mean + fraction * (guide.mean - filtered.mean)
-        filtered = filtered._replace(mean=mean)
-    if not fit_input.noise.treats_outliers_as_signal:
-        return filtered
-    skewness = estimate_count_skewness(measured, weights, noise_variance, correlation)
-    return restore_significant_spots(
-        noise_variance, measured, filtered, weights, correlation, skewness
-    )
-
-
 def build_guided_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     """Build the same without the posterior mean, which with few photons adds noise.
 
@@ -480,76 +292,17 @@ def build_guided_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     weave of predictions from neighbours alone is smoothed away. The NL-Bayes refinement is kept
     where it comes nearer to the truth.
     """
-    from napari_dip.engine.patch_groups import PATCH_SIDE
     from napari_dip.engine.priors.blind_spot import smooth_weave
-    from napari_dip.engine.problem import make_single_step
 
     problem = build_blind_spot_problem(fit_input, options, uses_measured_pixel=False)
     predict, is_white = problem.postprocess, fit_input.noise.correlation is None
 
-    def smooth_prediction(estimate: Estimate) -> Estimate:
-        return estimate._replace(mean=smooth_weave(estimate.mean)) if is_white else estimate
-
     def smooth(estimate: Estimate) -> Estimate:
-        return smooth_prediction(predict(estimate))
+        predicted = predict(estimate)
+        return predicted._replace(mean=smooth_weave(predicted.mean)) if is_white else predicted
 
-    def refine(estimate: Estimate) -> Estimate:
-        predicted = predict(estimate)  # smoothing would mix the measured pixel in
-        refined = _filter_measured(fit_input, predicted, fit_input.measurement)
-        is_nearer = not is_white or _compute_excess_risk(fit_input, predicted, refined) < 0
-        return refined if is_nearer else smooth_prediction(predicted)
-
-    if fit_input.measurement.ndim > 4 or min(fit_input.grid) < PATCH_SIDE:
-        return replace(problem, postprocess=smooth)
-    return replace(problem, postprocess=smooth, full_postprocess=make_single_step(refine))
-
-
-def _filter_measured(fit_input: FitInput, guide: Estimate, measured: Tensor) -> Estimate:
-    """Refine the plane of a fit, whose measurement may be a changed one."""
-    noise, weights = fit_input.noise.noise_variance, fit_input.masks.measured_pixel_weights
-    return _refine_plane(fit_input, noise, guide, measured, weights)
-
-
-def _compute_excess_risk(fit_input: FitInput, predicted: Estimate, refined: Estimate) -> float:
-    """Return the mean squared error of the refined image less that of the predicted one.
-
-    The residual of a prediction has all of the noise. A filter takes some of the measured pixel's
-    noise over, as much as a small change of the measurement tells.
-
-    References
-    ----------
-    Ramani, Blu, Unser, Monte-Carlo SURE, IEEE Trans. Image Process. 17(9), 2008,
-    doi:10.1109/TIP.2008.2001404.
-    """
-    import torch
-
-    measured, weights = fit_input.measurement, fit_input.masks.measured
-    std = fit_input.noise.noise_variance.compute_variance(predicted.mean).sqrt()
-    drawn = torch.randn(measured.shape, generator=torch.Generator().manual_seed(0))
-    noise = std * drawn.to(measured)
-    moved = _filter_measured(fit_input, predicted, measured + RISK_STEP * noise)
-    taken = (moved.mean - refined.mean) * noise / RISK_STEP
-    residuals = [(measured - estimate.mean).square() for estimate in (refined, predicted)]
-    return float(((residuals[0] - residuals[1] + 2 * taken) * weights).mean())
-
-
-def _make_camera_refinement(
-    half_resolution: HalfResolutionFit, postprocess: Callable[[Estimate], Estimate]
-) -> Callable[[Estimate], PostprocessingSteps]:
-    """Return the filter of a colour camera's noise, guided in part by the network's prediction."""
-    from napari_dip.engine.noise.oversampling import upscale_estimate
-    from napari_dip.engine.problem import make_single_step
-    from napari_dip.engine.refinement import filter_camera_noise
-
-    camera, image = half_resolution.camera_noise, half_resolution.full_size_measurement
-    assert camera is not None
-    assert image is not None
-
-    def refine(estimate: Estimate) -> Estimate:
-        guide = upscale_estimate(postprocess(estimate), tuple(image.shape[2:])).mean
-        return filter_camera_noise(image, camera, guide, CAMERA_GUIDE_WEIGHT)
-
-    return make_single_step(refine)
+    refine = make_refinement_if_nearer(fit_input, predict, smooth)
+    return replace(problem, postprocess=smooth, full_postprocess=refine)
 
 
 def append_upscaling(fit_input: FitInput, problem: Problem) -> Problem:
@@ -585,3 +338,50 @@ def describe_blind_spot(blind_spot_size: tuple[int, ...], rows: tuple[tuple[int,
         return f"{sum(map(sum, rows))} of {sizes} pixels are hidden, in the shape that you set"
     order = " × ".join(("width", "height", "depth")[: len(blind_spot_size)])
     return f"blocks of {sizes} pixels ({order}) are hidden, since neighbouring pixels share noise"
+
+
+def build_r2r_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOptions) -> R2RPrior:
+    """Build the network and its input: the measurement with added noise of its own kind."""
+    from napari_dip.engine.priors.r2r import R2RPrior
+
+    channels = fit_input.measurement.shape[1]
+    # replacements of very noisy pixels have the usual noise
+    pixel_weights = fit_input.masks.pixel_weights
+    if pixel_weights is not None:
+        pixel_weights = pixel_weights.where(fit_input.masks.low_noise > 0, 1.0)
+    return R2RPrior(
+        build_image_network(
+            fit_input, rng, channels + options.extra_channels, channels, sums_branches=True
+        ),
+        measurement=fit_input.measurement,
+        measured_mask=fit_input.masks.low_noise,
+        excluded_mask=fit_input.masks.excluded,
+        blind_spot_size=fit_input.masks.blind_spot_size,
+        noise_variance=fit_input.noise.image_noise_variances or fit_input.noise.noise_variance,
+        correlation=fit_input.noise.correlation,
+        window=compute_fit_window(fit_input),
+        pixel_weights=pixel_weights,
+    )
+
+
+def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
+    """Build the problem: the measurement is the image plus noise."""
+    from napari_dip.engine.likelihood.fidelity import make_least_squares
+    from napari_dip.engine.problem import Estimate, Problem
+
+    noise_variance = fit_input.noise.noise_variance
+    fidelity = make_least_squares(fit_input.noise.rms_std**2)
+    term = make_measured_term(fit_input.measurement, fit_input.masks, noise_variance, fidelity)
+
+    def postprocess(estimate: Estimate) -> Estimate:
+        variance = noise_variance.compute_variance(estimate.mean)
+        return Estimate(estimate.mean, (R2R_RESIDUAL_NOISE_FRACTION * variance).log())
+
+    return Problem(
+        terms=(term,),
+        penalties=options.penalties,
+        postprocess=postprocess,
+        full_postprocess=make_nl_bayes_refinement(
+            fit_input, lambda estimate: (postprocess(estimate), noise_variance)
+        ),
+    )

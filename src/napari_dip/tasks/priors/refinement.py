@@ -1,0 +1,345 @@
+"""NL-Bayes refinement at the end of a fit: of planes with their neighbours, and of volumes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from napari_dip.engine.likelihood.fidelity import NoiseVariance
+    from napari_dip.engine.noise.oversampling import HalfResolutionFit
+    from napari_dip.engine.problem import (
+        Estimate,
+        PostprocessingSteps,
+    )
+    from napari_dip.tasks.base import FitInput
+
+#: Share of the network's prediction in its mean with the NL-Bayes refinement, for correlated noise:
+#: 0.04 and 0.08 dB better than 0.5 on FMD widefield (docs/constants.md).
+GUIDE_FRACTION = 0.2
+#: Standard deviation in pixels of the Gaussian filter that guides a filter without a network: with
+#: 1.5 three of seven crops whose neighbours share noise lose 0.2 to 0.3 dB, two gain 0.4 and 0.7.
+PILOT_SIGMA = 1.0
+#: Filters in a row without a network, where neighbours share noise: 0.2 to 1.5 dB more than one on
+#: six of seven crops, 0.1 dB less on one.
+SHARED_NOISE_ROUNDS = 4
+#: Least share of the measured noise that such a filter removes: 0.01 to 0.39 in 22 photographs
+#: without noise, which lost up to 0.45 dB, 0.48 to 0.89 with noise of 10 (docs/adr/0046).
+MIN_REMOVED_FRACTION = 0.4
+#: Least standard deviation of the noise that such a filter takes out, as a share of the range: with
+#: less, moon and cell, which have no noise, were 0.3 and 0.4 dB worse.
+MIN_FILTERED_NOISE = 0.02
+#: Change of the measurement, in standard deviations of its noise, that tells what a filter takes:
+#: it chose rightly in 13 of 15 crops, and lost 0.2 dB at most in the others.
+RISK_STEP = 0.1
+#: Weight of the network's prediction relative to the filter's first step, for a colour camera.
+CAMERA_GUIDE_WEIGHT = 0.3
+
+
+def make_nl_bayes_refinement(
+    fit_input: FitInput, make_guide: Callable[[Estimate], tuple[Estimate, NoiseVariance]]
+) -> Callable[[Estimate], PostprocessingSteps] | None:
+    """Return the NL-Bayes refinement; None for tiny images.
+
+    `make_guide` returns the image that guides it, and the noise variance.
+
+    Spots that noise cannot explain are put back at the end, where the noise is known.
+
+    With correlated noise, the result keeps a share of the network's prediction: `GUIDE_FRACTION`.
+    Its errors differ from those of the filter.
+    """
+    from napari_dip.engine.patch_groups import PATCH_SIDE
+    from napari_dip.engine.problem import make_single_step
+
+    if fit_input.measurement.ndim > 4:
+        return make_planewise_refinement(fit_input, lambda estimate: make_guide(estimate)[0])
+    if min(fit_input.grid) < PATCH_SIDE:
+        return None
+    if fit_input.half_resolution and fit_input.half_resolution.camera_noise:
+        return _make_camera_refinement(
+            fit_input.half_resolution, lambda estimate: make_guide(estimate)[0]
+        )
+
+    def refine(estimate: Estimate) -> Estimate:
+        guide, noise_variance = make_guide(estimate)
+        return _refine_plane(
+            fit_input,
+            noise_variance,
+            guide,
+            fit_input.measurement,
+            fit_input.masks.measured_pixel_weights,
+            _filter_neighbours(fit_input),
+        )
+
+    return make_single_step(refine)
+
+
+def make_planewise_refinement(
+    fit_input: FitInput, make_guide: Callable[[Estimate], Estimate]
+) -> Callable[[Estimate], PostprocessingSteps] | None:
+    """Return the NL-Bayes refinement of each plane of a volume; None for tiny planes.
+
+    Planes without a measurement keep the guide. It is not the only pilot, though it has information
+    from other planes: as such it left more noise, by 1.8 dB in a movie and 1.0 dB in a Z stack.
+    """
+    from torch import stack
+
+    from napari_dip.engine.patch_groups import PATCH_SIDE
+    from napari_dip.engine.problem import Estimate, make_single_step
+
+    if min(fit_input.grid[-2:]) < PATCH_SIDE:
+        return None
+
+    def refine(estimate: Estimate) -> Estimate:
+        guide, weights = make_guide(estimate), fit_input.masks.measured_pixel_weights
+        assert guide.log_variance is not None
+        noise_variance = fit_input.noise.noise_variance.drop_depth()
+        measured = guide.mean + weights * (fit_input.measurement - guide.mean)
+        pairs = list(zip(measured.unbind(2), guide.mean.unbind(2), strict=True))
+        means, log_variances = [], []
+        for index, pair in enumerate(pairs):
+            plane = Estimate(pair[1], guide.log_variance[:, :, index])
+            if bool(weights[:, :, index].any()):
+                plane = _refine_plane(
+                    fit_input,
+                    noise_variance,
+                    plane,
+                    fit_input.measurement[:, :, index],
+                    weights[:, :, index],
+                    [*pairs[max(index - 1, 0) : index], *pairs[index + 1 : index + 2]],
+                )
+            assert plane.log_variance is not None
+            means.append(plane.mean)
+            log_variances.append(plane.log_variance)
+        return Estimate(stack(means, 2), stack(log_variances, 2))
+
+    return make_single_step(refine)
+
+
+def make_refinement_if_nearer(
+    fit_input: FitInput,
+    predict: Callable[[Estimate], Estimate],
+    smooth: Callable[[Estimate], Estimate],
+) -> Callable[[Estimate], PostprocessingSteps] | None:
+    """Return the NL-Bayes refinement where it comes nearer to the truth than `smooth`.
+
+    In planes `predict` guides it, since smoothing mixes the measured pixel in; in volumes `smooth`.
+    """
+    from napari_dip.engine.patch_groups import PATCH_SIDE
+    from napari_dip.engine.problem import make_single_step
+
+    if fit_input.measurement.ndim > 4:
+        return make_planewise_refinement(fit_input, smooth)
+    if min(fit_input.grid) < PATCH_SIDE:
+        return None
+
+    def refine(estimate: Estimate) -> Estimate:
+        predicted, neighbours = predict(estimate), _filter_neighbours(fit_input)
+        refined = _filter_measured(fit_input, predicted, fit_input.measurement, neighbours)
+        is_nearer = (
+            fit_input.noise.correlation is not None
+            or _compute_excess_risk(fit_input, predicted, refined, neighbours) < 0
+        )
+        return refined if is_nearer else smooth(estimate)
+
+    return make_single_step(refine)
+
+
+def filter_noise(fit_input: FitInput) -> tuple[FitInput, Tensor]:
+    """Filter the noise out of a measurement by NL-Bayes, without a network.
+
+    Returns
+    -------
+    fit_input : FitInput
+        With the noise that stays, as white noise. Unchanged in volumes and tiny images.
+    variance : Tensor
+        (1, C, *grid), error variance that the filter leaves; 0 where it is unchanged.
+    """
+    from napari_dip.engine.patch_groups import PATCH_SIDE
+    from napari_dip.engine.prior import fill_with_local_mean
+    from napari_dip.engine.problem import Estimate
+
+    measured, noise, masks = fit_input.measurement, fit_input.noise, fit_input.masks
+    variance = measured.new_zeros(measured.shape)
+    is_weak = float(noise.rms_std) < MIN_FILTERED_NOISE
+    if is_weak or measured.ndim > 4 or min(fit_input.grid) < PATCH_SIDE:
+        return fit_input, variance
+    filled = fill_with_local_mean(measured, masks.measured, masks.blind_spot_size)
+    filtered = filter_repeatedly(fit_input, Estimate(_smooth(filled)), 1)
+    assert filtered.log_variance is not None
+    removed_share = float((measured - filtered.mean).square().mean()) / noise.rms_std**2
+    if removed_share < MIN_REMOVED_FRACTION:
+        return _scale_to_white(fit_input, removed_share), variance
+    variance = filtered.log_variance.exp()
+    left_share = min(float(variance.mean()) / noise.rms_std**2, 1.0)
+    return _scale_to_white(replace(fit_input, measurement=filtered.mean), left_share), variance
+
+
+def filter_repeatedly(fit_input: FitInput, guide: Estimate, white_rounds: int) -> Estimate:
+    """Refine the plane of a fit in a row, each time guided by what came before."""
+    is_white = fit_input.noise.correlation is None
+    for _ in range(white_rounds if is_white else SHARED_NOISE_ROUNDS):
+        guide = _filter_measured(fit_input, guide, fit_input.measurement)
+    return guide
+
+
+def _smooth(image: Tensor) -> Tensor:
+    """Return planes (1, C, Y, X) behind a Gaussian filter of `PILOT_SIGMA`."""
+    from torch.nn import functional
+
+    from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
+    from napari_dip.engine.operators.imaging import ValidConvolution
+
+    kernel = sample_gaussian_psf((PILOT_SIGMA,) * 2).to(image)
+    padded = functional.pad(image, (kernel.shape[-1] // 2,) * 4, mode="replicate")
+    return ValidConvolution(kernel)(padded)
+
+
+def _scale_to_white(fit_input: FitInput, fraction: float) -> FitInput:
+    """Return the input with a share of its noise variance, as white noise."""
+    noise = replace(
+        fit_input.noise,
+        noise_variance=fit_input.noise.noise_variance.scale(fraction),
+        rms_std=fit_input.noise.rms_std * fraction**0.5,
+        correlation=None,
+    )
+    return replace(fit_input, noise=noise)
+
+
+def _refine_plane(
+    fit_input: FitInput,
+    noise_variance: NoiseVariance,
+    guide: Estimate,
+    measured: Tensor,
+    weights: Tensor,
+    neighbours: Sequence[tuple[Tensor, Tensor]] = (),
+) -> Estimate:
+    """Refine a plane (1, C, Y, X) by NL-Bayes with a guide, and put back significant spots.
+
+    The neighbouring frames, each with a pilot of its own, are filtered as further channels.
+    """
+    import torch
+
+    from napari_dip.engine.likelihood.lost_detail import (
+        restore_border_detail,
+        restore_significant_spots,
+    )
+    from napari_dip.engine.priors.r2r import estimate_count_skewness
+    from napari_dip.engine.problem import Estimate
+    from napari_dip.engine.refinement import refine_by_nl_bayes
+
+    correlation = fit_input.noise.correlation
+    if correlation is None:
+        damped = guide.mean + weights * (measured - guide.mean)
+        guide = guide._replace(mean=restore_border_detail(noise_variance, damped, guide.mean))
+    frames, pilots = zip((measured, guide.mean), *neighbours, strict=True)
+    filtered = refine_by_nl_bayes(
+        noise_variance.repeat(len(frames)),
+        torch.cat(frames, 1),
+        torch.cat(pilots, 1),
+        weights,
+        correlation,
+        uses_sparse_groups=fit_input.refines_sparse_groups,
+    )
+    assert filtered.log_variance is not None
+    count = measured.shape[1]
+    filtered = Estimate(filtered.mean[:, :count], filtered.log_variance[:, :count])
+    if correlation is not None:
+        mean = filtered.mean + GUIDE_FRACTION * (guide.mean - filtered.mean)
+        filtered = filtered._replace(mean=mean)
+    if not fit_input.noise.treats_outliers_as_signal:
+        return filtered
+    skewness = estimate_count_skewness(measured, weights, noise_variance, correlation)
+    return restore_significant_spots(
+        noise_variance, measured, filtered, weights, correlation, skewness
+    )
+
+
+def _filter_neighbours(fit_input: FitInput) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Return the neighbouring frames of a plane, (1, C, Y, X) each, and a pilot of each.
+
+    At the ends of a series there is one neighbour.
+    """
+    import torch
+
+    from napari_dip.engine.refinement import refine_by_nl_bayes
+
+    if fit_input.neighbouring_frames is None:
+        return ()
+    before, after = fit_input.neighbouring_frames.chunk(2, 1)
+    return tuple(
+        (
+            frame,
+            refine_by_nl_bayes(
+                fit_input.noise.noise_variance,
+                frame,
+                _smooth(frame),
+                torch.ones_like(frame[:, :1]),
+                fit_input.noise.correlation,
+                uses_sparse_groups=True,
+            ).mean,
+        )
+        for frame in ((before,) if torch.equal(before, after) else (before, after))
+    )
+
+
+def _filter_measured(
+    fit_input: FitInput,
+    guide: Estimate,
+    measured: Tensor,
+    neighbours: Sequence[tuple[Tensor, Tensor]] = (),
+) -> Estimate:
+    """Refine the plane of a fit, whose measurement may be a changed one."""
+    noise, weights = fit_input.noise.noise_variance, fit_input.masks.measured_pixel_weights
+    return _refine_plane(fit_input, noise, guide, measured, weights, neighbours)
+
+
+def _compute_excess_risk(
+    fit_input: FitInput,
+    predicted: Estimate,
+    refined: Estimate,
+    neighbours: Sequence[tuple[Tensor, Tensor]],
+) -> float:
+    """Return the mean squared error of the refined image less that of the predicted one.
+
+    The residual of a prediction has all of the noise. A filter takes some of the measured pixel's
+    noise over, as much as a small change of the measurement tells.
+
+    References
+    ----------
+    Ramani, Blu, Unser, Monte-Carlo SURE, IEEE Trans. Image Process. 17(9), 2008,
+    doi:10.1109/TIP.2008.2001404.
+    """
+    import torch
+
+    measured, weights = fit_input.measurement, fit_input.masks.measured
+    std = fit_input.noise.noise_variance.compute_variance(predicted.mean).sqrt()
+    drawn = torch.randn(measured.shape, generator=torch.Generator().manual_seed(0))
+    noise = std * drawn.to(measured)
+    moved = _filter_measured(fit_input, predicted, measured + RISK_STEP * noise, neighbours)
+    taken = (moved.mean - refined.mean) * noise / RISK_STEP
+    residuals = [(measured - estimate.mean).square() for estimate in (refined, predicted)]
+    return float(((residuals[0] - residuals[1] + 2 * taken) * weights).mean())
+
+
+def _make_camera_refinement(
+    half_resolution: HalfResolutionFit, postprocess: Callable[[Estimate], Estimate]
+) -> Callable[[Estimate], PostprocessingSteps]:
+    """Return the filter of a colour camera's noise, guided in part by the network's prediction."""
+    from napari_dip.engine.noise.oversampling import upscale_estimate
+    from napari_dip.engine.problem import make_single_step
+    from napari_dip.engine.refinement import filter_camera_noise
+
+    camera, image = half_resolution.camera_noise, half_resolution.full_size_measurement
+    assert camera is not None
+    assert image is not None
+
+    def refine(estimate: Estimate) -> Estimate:
+        guide = upscale_estimate(postprocess(estimate), tuple(image.shape[2:])).mean
+        return filter_camera_noise(image, camera, guide, CAMERA_GUIDE_WEIGHT)
+
+    return make_single_step(refine)
