@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.data import camera
 
 from napari_dip.engine.likelihood.fidelity import UNLIMITED, ClippingLimit, NoiseVariance
-from napari_dip.engine.noise import compute_dark_excess, compute_excess
+from napari_dip.engine.noise import UnreliableReason, compute_dark_excess, compute_excess
 from napari_dip.engine.noise.clipped_noise import (
     compute_variance_left,
     relate_to_signals,
@@ -39,6 +39,29 @@ def draw_nuclei(brightest: float) -> np.ndarray:
     spots = np.random.default_rng(5).random((256, 256)) < 0.0008
     nuclei = gaussian_filter(spots.astype(float), 7)
     return np.asarray(nuclei * brightest / nuclei.max())
+
+
+def draw_spots(seed: int = 0) -> np.ndarray:
+    """Draw spots of many widths, in photons, on a background without light."""
+    rng, (y, x) = np.random.default_rng(seed), np.indices((300, 300))
+    scene = np.zeros((300, 300))
+    for _ in range(120):
+        row, column = rng.uniform(0, 300, 2)
+        photons, width = rng.uniform(20, 100), rng.uniform(1.5, 5)
+        scene += photons * np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * width**2))
+    return scene[:96, :96]
+
+
+@pytest.mark.parametrize(("gain", "white"), [(20, 1600), (40, 4095)])
+def test_noise_of_saturated_spots_is_not_called_weaker_than_a_grey_level(
+    gain: int, white: int
+) -> None:
+    rng, truth = np.random.default_rng(5), draw_spots()
+    image = 100 + gain * rng.poisson(truth) + rng.normal(0, 3, truth.shape)
+    planes = torch.from_numpy(np.clip(image, 0, white).astype(np.uint16).astype(float))[None]
+    estimate = estimate_noise(planes, 1.0)
+    assert estimate.unreliable_reason is not UnreliableReason.COARSE_GREY_VALUES
+    assert estimate.gain == pytest.approx(gain, rel=0.15)
 
 
 @pytest.mark.sampled(1)

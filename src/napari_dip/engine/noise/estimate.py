@@ -344,8 +344,8 @@ def _fit_noise_sample(
     if not correlation.is_correlated:
         power = spectra.power / model.compute_variance(spectra.means, min_variance)[:, None, None]
         model = white_model if measure_finest_level(power) < MIN_FINE_ENERGY else model
-    median = float(spectra.means.median())
-    reason = reason or _find_unreliable_reason(model, correlation, median, sample.grey_level_step)
+    usual = max(model.predict(float(spectra.means.median())), model.floor)
+    reason = reason or _find_unreliable_reason(model, correlation, usual, sample.grey_level_step)
     if not reason:
         floor = _compute_variance_floor(spectra, model, min_variance)
         reason = find_contradiction(spectra, model, correlation, floor)
@@ -513,10 +513,10 @@ def _extend_to_all_bands(
 
 
 def _find_unreliable_reason(
-    model: VarianceModel, correlation: NoiseCorrelation, median: float, grey_level_step: float
+    model: VarianceModel, correlation: NoiseCorrelation, usual: float, grey_level_step: float
 ) -> UnreliableReason | None:
-    """Return why the estimate is unreliable, or None."""
-    if grey_level_step and model.predict(median) < (MIN_NOISE_STEPS * grey_level_step) ** 2:
+    """Return why the estimate, of this usual variance, is unreliable, or None."""
+    if grey_level_step and usual < (MIN_NOISE_STEPS * grey_level_step) ** 2:
         return UnreliableReason.COARSE_GREY_VALUES
     if model.flat_fraction < MIN_FLAT_FRACTION_FOR_ESTIMATE:
         return UnreliableReason.TEXTURE
