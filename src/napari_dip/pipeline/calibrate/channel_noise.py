@@ -70,6 +70,8 @@ INCOMPARABLE_CAUTIONS = (
 #: Ratio of the standard deviations of chosen and measured noise from which on they differ: in 2 of
 #: 225 crops if the right noise is chosen, in 218 if twice as much is (docs/constants.md).
 MAX_CHOSEN_RATIO = 1.5
+#: Distance of the first percentile of normal values, 2.33, in means of 8 x 8 of them.
+FIRST_PERCENTILE_DISTANCE = 0.291
 #: Reasons to measure noise again in every second pixel.
 SHARED_NOISE_REASONS = (
     UnreliableReason.AMBIGUOUS_CORRELATION,
@@ -435,9 +437,22 @@ def select_spread_planes(count: int) -> npt.NDArray[np.int_]:
     return np.unique(np.linspace(0, count - 1, MAX_NOISE_PLANES).astype(int))
 
 
-def find_dark_level(noise_estimate: NoiseEstimate, pixels: Float32Array) -> float:
-    """Return the first percentile of pixels, or the last of an image with inverted grey values."""
-    return float(np.percentile(pixels, 99 if noise_estimate.gain < 0 else 1))
+def find_dark_level(
+    noise_estimate: NoiseEstimate, planes: Float32Array, read_noise: float | None = None
+) -> float:
+    """Return the level of the darkest areas of (P, Y, X), brightest with inverted grey values.
+
+    Means of equally dark blocks differ by noise: by `read_noise`, or as measured. Their first
+    percentile is too low by that.
+    """
+    import torch
+
+    from napari_dip.engine.noise.flat_blocks import average_in_blocks
+
+    sign = -1 if noise_estimate.gain < 0 else 1
+    level = sign * float(np.nanpercentile(sign * average_in_blocks(torch.from_numpy(planes)), 1))
+    std = read_noise or float(compute_noise_variance(noise_estimate, level)) ** 0.5
+    return level + sign * FIRST_PERCENTILE_DISTANCE * std
 
 
 def _apply_user_noise(
@@ -448,49 +463,44 @@ def _apply_user_noise(
 ) -> NoiseEstimate:
     """Replace measured figures by those of the user.
 
-    At the dark signal, the first percentile of the pixels, the variance is the square of the
-    user's read noise. Above it, the variance rises by the user's gain. An image whose noise falls
-    with brightness is inverted: dark is its last percentile. The result is compared with what was
-    measured, which is more than the estimate if correlated noise counts as structure.
+    In the darkest areas the variance is the square of the user's read noise, and from there it
+    rises by the user's gain. An image whose noise falls with brightness is inverted. The result is
+    compared with `measured`, which is more if correlated noise counts as structure.
     """
-    is_inverted = noise_estimate.gain < 0
-    dark_signal = find_dark_level(noise_estimate, planes)
+    gain, read_noise = noise_estimate.gain, noise_settings.read_noise
+    dark_signal = find_dark_level(noise_estimate, planes, read_noise)
     mean_signal = float(planes.mean(dtype=np.float64))
     mean_variance = float(compute_noise_variance(noise_estimate, mean_signal))
     dark_variance = float(compute_noise_variance(noise_estimate, dark_signal))
-    gain = noise_estimate.gain
     if noise_settings.model == GAUSSIAN.key:
         gain, dark_variance = 0.0, mean_variance
     elif noise_settings.model == POISSON_GAUSSIAN.key and gain == 0 and mean_signal > dark_signal:
-        # The user says that there is photon noise: what the mean variance has above the floor, and
-        # at least a tenth of it, counts as such.
+        # what the mean variance has above the floor, and at least a tenth of it, is photon noise
         photon_variance = max(mean_variance - noise_estimate.floor, 0.1 * mean_variance)
         gain, dark_variance = photon_variance / (mean_signal - dark_signal), noise_estimate.floor
     if noise_settings.gain is not None:
-        gain = -noise_settings.gain if is_inverted else noise_settings.gain
-    if noise_settings.read_noise is not None:
-        dark_variance = noise_settings.read_noise**2
-    if gain == noise_estimate.gain and noise_settings.read_noise is None:
+        gain = math.copysign(noise_settings.gain, noise_estimate.gain)
+    if gain == noise_estimate.gain and read_noise is None:
         return noise_estimate
-    is_floor_known = noise_settings.read_noise is not None
-    floor = dark_variance if is_floor_known else min(noise_estimate.floor, dark_variance)
-    intercept = compute_intercept(gain, dark_signal, dark_variance)
-    chosen = replace(noise_estimate, gain=gain, intercept=intercept, floor=floor)
+    chosen = replace(noise_estimate, gain=gain, floor=min(noise_estimate.floor, dark_variance))
+    if read_noise is not None:
+        dark_variance = read_noise**2
+        chosen = replace(chosen, floor=dark_variance, offset=dark_signal, read_noise=read_noise)
+    chosen = replace(chosen, intercept=compute_intercept(gain, dark_signal, dark_variance))
     is_comparable = noise_estimate.caution not in INCOMPARABLE_CAUTIONS
     is_comparable &= noise_estimate.unreliable_reason is None
-    if not is_comparable or not _differs(chosen, measured or noise_estimate, planes):
-        return chosen
-    return replace(chosen, caution=NoiseCaution.CHOSEN)
+    differs = is_comparable and _differs(chosen, measured or noise_estimate, planes)
+    return replace(chosen, caution=NoiseCaution.CHOSEN) if differs else chosen
 
 
 def _differs(chosen: NoiseEstimate, measured: NoiseEstimate, planes: Float32Array) -> bool:
     """Return whether noise is much stronger or weaker in the darkest, middle or brightest third."""
     import torch
 
-    from napari_dip.engine.noise.flat_blocks import DCT_SIDE, cut_patches
+    from napari_dip.engine.noise.flat_blocks import average_in_blocks
 
     sample = torch.from_numpy(planes[select_spread_planes(len(planes))]).double()
-    means = cut_patches(sample, DCT_SIDE, DCT_SIDE).mean((1, 2)).sort().values
+    means = average_in_blocks(sample).sort().values
     levels = [float(third.mean()) for third in means.tensor_split(3) if len(third)]
     ratio = compute_noise_variance(chosen, levels) / compute_noise_variance(measured, levels)
     return bool(np.abs(np.log(ratio)).max(initial=0) > 2 * math.log(MAX_CHOSEN_RATIO))
