@@ -11,6 +11,7 @@ from skimage import data
 import napari_dip as dip
 from napari_dip.engine.noise.consistency_checks import compare_noise_spectra
 from napari_dip.engine.noise.repeated_exposure import measure_frame_spread
+from napari_dip.engine.noise.variance_model import follows_brightness
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.calibrate.channel_noise import measure_single_exposure
 from napari_dip.tasks.base import NoiseSettings
@@ -89,6 +90,42 @@ def test_texture_is_coarser_where_it_is_stronger_and_noise_is_not(texture, is_co
         torch.from_numpy(plane), torch.from_numpy(level**2), torch.ones_like
     )
     assert (ratio > 1.3) == is_coarser
+
+
+def make_spots() -> tuple[np.ndarray, np.ndarray]:
+    """A stack of small bright spots with photon noise on an even background, and its light."""
+    rng, grid = np.random.default_rng(2), np.indices((8, 64, 64))
+    light = np.zeros((8, 64, 64))
+    for _ in range(40):
+        centre, width = rng.uniform((0, 0, 0), (8, 64, 64)), rng.uniform(1.2, 4)
+        offsets = (grid - centre[:, None, None, None]) / np.array([1.5, 1, 1])[:, None, None, None]
+        light += rng.uniform(20, 100) * np.exp(-(offsets**2).sum(0) / (2 * width**2))
+    light *= 100 / light.max()
+    rng = np.random.default_rng(1)
+    noisy = 2 * rng.poisson(light) + 100 + rng.normal(0, 3, light.shape)
+    return noisy.astype(np.float32), 2 * light + 100
+
+
+def test_noise_of_small_spots_that_follows_brightness_is_not_divided():
+    noisy, truth = make_spots()
+    result = dip.denoise(noisy, preset="instant", axes="TYX", threads=1)
+    assert "noise-levelled" not in list_note_codes(result)
+    assert result.report["noise"]["gain"][0] == pytest.approx(2, rel=0.15)
+    best_gaussian = min(rms(gaussian_filter(noisy, width) - truth) for width in (0.6, 0.8, 1))
+    assert rms(result.image - truth) < best_gaussian
+
+
+def test_noise_that_differs_by_place_does_not_follow_brightness():
+    photons = make_photons()[0]
+    even, uneven = photons.astype(np.float32), subtract_background(photons).astype(np.float32)
+    follows = []
+    for plane in (even, uneven):
+        level = torch.from_numpy(measure_noise_level(plane)) ** 2
+        estimate = measure_single_exposure(plane[None], None, 0.0, NoiseSettings())
+        follows.append(
+            follows_brightness(torch.from_numpy(plane), level, estimate.compute_variance)
+        )
+    assert follows == [True, False]
 
 
 def test_a_plane_without_noise_has_no_level():

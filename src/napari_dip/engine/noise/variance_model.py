@@ -11,7 +11,7 @@ measure this where most of them hold only a few photons.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,10 +23,15 @@ from napari_dip.engine.noise.flat_blocks import (
     NO_CLIPPING,
     BlockSpectra,
     compute_block_spectra,
+    cut_patches,
     find_dark_plateau,
+    make_dct_matrix,
     make_frequency_grids,
     select_finest_bands,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Grid of texture energies, in units of the noise variance.
 TEXTURE_ENERGIES = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0, 2048.0)
@@ -78,6 +83,10 @@ _FLAT_PSEUDOCOUNT = 2.0
 _DARK_FRACTION = 0.03
 #: Distance from the dark plateau, in standard errors, up to which a block belongs to it.
 _PLATEAU_ERRORS = 4.0
+#: Minimum scatter of the finest energies around the level of the noise at each place, in units of
+#: that around the variance at their brightness, for noise that follows brightness: 1.16 to 3.1 in
+#: 19 stacks of small spots, at most 1.05 in 36 of 37 crops and movies whose noise differs by place.
+MIN_SCATTER_RATIO = 1.1
 
 #: Fewest grey values of an image of counted photons: with two, a mask would do.
 MIN_COUNT_VALUES = 3
@@ -460,6 +469,37 @@ def merge_dark_blocks(blocks: BlockSpectra, min_variance: float) -> BlockSpectra
     limit = level.offset + _PLATEAU_ERRORS * level.read_noise / DCT_SIDE
     means = torch.where(blocks.means < limit, level.offset, blocks.means)
     return blocks._replace(means=means)
+
+
+def follows_brightness(
+    plane: Tensor, level_variance: Tensor, compute_variance: Callable[[Tensor], Tensor]
+) -> bool:
+    """Return whether noise follows the brightness of blocks more closely than its level there.
+
+    Then it does not differ from place to place. The level mixes bright spots with the background
+    around them. The scatter is the distance of the quartiles of the finest energies, as logarithms
+    in units of either variance.
+
+    Parameters
+    ----------
+    plane : Tensor
+        (Y, X).
+    level_variance : Tensor
+        (Y, X), variance of the noise around each pixel.
+    compute_variance : callable
+        Variance of the noise at these brightnesses, (K,) each.
+    """
+    blocks, levels = (
+        cut_patches(pixels[None].double(), DCT_SIDE, DCT_SIDE) for pixels in (plane, level_variance)
+    )
+    basis = make_dct_matrix()
+    power = (basis @ blocks @ basis.T).square()[:, select_finest_bands()]
+    energy, quartiles = power.mean(1).clamp(min=1e-30), torch.tensor((0.25, 0.75)).to(power)
+    by_brightness, by_level = (
+        float((energy / variance).log().quantile(quartiles).diff())
+        for variance in (compute_variance(blocks.mean((1, 2))), levels.mean((1, 2)))
+    )
+    return by_level > MIN_SCATTER_RATIO * by_brightness
 
 
 def find_photon_gain(

@@ -221,18 +221,17 @@ def _calibrate_levelled(
     is_plain &= stack.ndim == 4 and min(stack.shape[-2:]) >= MIN_HALVED_SIDE
     if not (is_automatic and is_plain) or stack.nbytes > MAX_LEVELLED_BYTES:
         return None
-    doubted = [
-        c
-        for c in calibration.varied_channels
-        if _may_differ_by_place(calibration.noise[c])
-        or _differs_by_frame(stack[:, c], calibration.noise[c])
-    ]
+    channels, noise = calibration.varied_channels, calibration.noise
+    by_frame = [c for c in channels if _differs_by_frame(stack[:, c], noise[c])]
+    doubted = [c for c in channels if c in by_frame or _may_differ_by_place(noise[c])]
     if not doubted:
         return None
     correction = build_level_correction(stack, doubted)
     middle = len(stack) // 2
     if correction is None or any(
-        _is_structured(stack[middle, c], correction.factor[middle, c], calibration.noise[c])
+        _is_structured(
+            stack[middle, c], correction.factor[middle, c], noise[c], differs_by_frame=c in by_frame
+        )
         for c in doubted
     ):
         return None
@@ -244,9 +243,7 @@ def _calibrate_levelled(
     )
     again, levelled_stack = calibrate_pixels(plan, levelled)
     is_series = len(stack) > 1
-    if any(
-        _is_doubtful(again.noise[c], calibration.noise[c], is_series=is_series) for c in doubted
-    ):
+    if any(_is_doubtful(again.noise[c], noise[c], is_series=is_series) for c in doubted):
         return None
     return replace(again, notes=(*again.notes, make_note("noise-levelled"))), levelled_stack
 
@@ -266,21 +263,25 @@ def _may_differ_by_place(noise: NoiseEstimate) -> bool:
     return noise.unreliable_reason in PLACE_REASONS or noise.caution in PLACE_CAUTIONS
 
 
-def _is_structured(plane: Float32Array, factor: Float32Array, noise: NoiseEstimate) -> bool:
+def _is_structured(
+    plane: Float32Array, factor: Float32Array, noise: NoiseEstimate, *, differs_by_frame: bool
+) -> bool:
     """Return whether what is stronger at places of (Y, X) than noise off its line is structure.
 
-    `factor` is the reciprocal of the noise's level. Noise that looks like texture is judged by its
-    measurement after the division.
+    `factor` is the reciprocal of the noise's level. Noise that follows brightness does not differ
+    by place. Noise that looks like texture is otherwise judged by its measurement after division.
     """
     import torch
 
     from napari_dip.engine.noise.consistency_checks import compare_noise_spectra
+    from napari_dip.engine.noise.variance_model import follows_brightness
 
-    if noise.unreliable_reason in STRUCTURE_REASONS:
-        return False
     level_variance = torch.from_numpy(np.reciprocal(factor) ** 2)
-    ratio = compare_noise_spectra(torch.from_numpy(plane), level_variance, noise.compute_variance)
-    return ratio > MAX_COARSENESS_RATIO
+    compared = torch.from_numpy(plane), level_variance, noise.compute_variance
+    if not differs_by_frame and follows_brightness(*compared):
+        return True
+    is_judged_later = noise.unreliable_reason in STRUCTURE_REASONS
+    return not is_judged_later and compare_noise_spectra(*compared) > MAX_COARSENESS_RATIO
 
 
 def _is_doubtful(noise: NoiseEstimate, before: NoiseEstimate, *, is_series: bool) -> bool:
