@@ -147,8 +147,8 @@ class NoiseEstimate:
         Standard error of the gain; infinite if the gain is not measured.
     offset, read_noise : float or None
         Signal without light and its standard deviation, from the image's dark pixels. Both are
-        upper bounds if background light falls there. None if the image has no dark plateau. As
-        entered, that of the darkest areas.
+        upper bounds if background light falls there. None if the image has no dark plateau and
+        nothing was entered.
     offset_error, read_noise_error : float
         Their standard errors; 0 if they come from dark frames of the detector.
     clipping_limits : (float, float)

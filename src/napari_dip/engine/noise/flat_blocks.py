@@ -117,11 +117,6 @@ def cut_patches(planes: Tensor, side: int, stride: int) -> Tensor:
     return planes.unfold(1, side, stride).unfold(2, side, stride).reshape(-1, side, side)
 
 
-def average_in_blocks(planes: Tensor) -> Tensor:
-    """Return the means (K,) of blocks of (P, Y, X), without pixels that are not a number."""
-    return cut_patches(planes, DCT_SIDE, DCT_SIDE).nanmean((1, 2))
-
-
 def cut_blocks(planes: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Cut planes (P, Y, X) into overlapping blocks, and subtract a smooth surface from each.
 

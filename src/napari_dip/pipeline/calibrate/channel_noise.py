@@ -70,8 +70,6 @@ INCOMPARABLE_CAUTIONS = (
 #: Ratio of the standard deviations of chosen and measured noise from which on they differ: in 2 of
 #: 225 crops if the right noise is chosen, in 218 if twice as much is (docs/constants.md).
 MAX_CHOSEN_RATIO = 1.5
-#: Distance of the first percentile of normal values, 2.33, in means of 8 x 8 of them.
-FIRST_PERCENTILE_DISTANCE = 0.291
 #: Reasons to measure noise again in every second pixel.
 SHARED_NOISE_REASONS = (
     UnreliableReason.AMBIGUOUS_CORRELATION,
@@ -437,22 +435,14 @@ def select_spread_planes(count: int) -> npt.NDArray[np.int_]:
     return np.unique(np.linspace(0, count - 1, MAX_NOISE_PLANES).astype(int))
 
 
-def find_dark_level(
-    noise_estimate: NoiseEstimate, planes: Float32Array, read_noise: float | None = None
-) -> float:
-    """Return the level of the darkest areas of (P, Y, X), brightest with inverted grey values.
+def find_dark_level(noise_estimate: NoiseEstimate, pixels: Float32Array) -> float:
+    """Return the measured level without light, or the first percentile of pixels.
 
-    Means of equally dark blocks differ by noise: by `read_noise`, or as measured. Their first
-    percentile is too low by that.
+    It is the last percentile of an image with inverted grey values.
     """
-    import torch
-
-    from napari_dip.engine.noise.flat_blocks import average_in_blocks
-
-    sign = -1 if noise_estimate.gain < 0 else 1
-    level = sign * float(np.nanpercentile(sign * average_in_blocks(torch.from_numpy(planes)), 1))
-    std = read_noise or float(compute_noise_variance(noise_estimate, level)) ** 0.5
-    return level + sign * FIRST_PERCENTILE_DISTANCE * std
+    if noise_estimate.offset is not None:
+        return noise_estimate.offset
+    return float(np.percentile(pixels, 99 if noise_estimate.gain < 0 else 1))
 
 
 def _apply_user_noise(
@@ -463,12 +453,12 @@ def _apply_user_noise(
 ) -> NoiseEstimate:
     """Replace measured figures by those of the user.
 
-    In the darkest areas the variance is the square of the user's read noise, and from there it
-    rises by the user's gain. An image whose noise falls with brightness is inverted. The result is
+    At the dark level the variance is the square of the user's read noise, and from there it rises
+    by the user's gain. An image whose noise falls with brightness is inverted. The result is
     compared with `measured`, which is more if correlated noise counts as structure.
     """
     gain, read_noise = noise_estimate.gain, noise_settings.read_noise
-    dark_signal = find_dark_level(noise_estimate, planes, read_noise)
+    dark_signal = find_dark_level(noise_estimate, planes)
     mean_signal = float(planes.mean(dtype=np.float64))
     mean_variance = float(compute_noise_variance(noise_estimate, mean_signal))
     dark_variance = float(compute_noise_variance(noise_estimate, dark_signal))
@@ -497,10 +487,10 @@ def _differs(chosen: NoiseEstimate, measured: NoiseEstimate, planes: Float32Arra
     """Return whether noise is much stronger or weaker in the darkest, middle or brightest third."""
     import torch
 
-    from napari_dip.engine.noise.flat_blocks import average_in_blocks
+    from napari_dip.engine.noise.flat_blocks import DCT_SIDE, cut_patches
 
     sample = torch.from_numpy(planes[select_spread_planes(len(planes))]).double()
-    means = average_in_blocks(sample).sort().values
+    means = cut_patches(sample, DCT_SIDE, DCT_SIDE).mean((1, 2)).sort().values
     levels = [float(third.mean()) for third in means.tensor_split(3) if len(third)]
     ratio = compute_noise_variance(chosen, levels) / compute_noise_variance(measured, levels)
     return bool(np.abs(np.log(ratio)).max(initial=0) > 2 * math.log(MAX_CHOSEN_RATIO))

@@ -379,10 +379,11 @@ def _make_channel_noise(
 ) -> Any:
     """Convert the noise estimate of one channel for the report."""
     plane_stack = planes.reshape(-1, *planes.shape[-2:])
-    mask = None if measured_mask is None else measured_mask.reshape(plane_stack.shape)
-    measured = plane_stack if mask is None else np.where(mask, plane_stack, np.nan)
-    dark_level = find_dark_level(noise_estimate, measured)
-    points, correlation = _measure_flat_blocks(plane_stack, mask)
+    pixels = plane_stack if measured_mask is None else planes[measured_mask]
+    dark_level = find_dark_level(noise_estimate, pixels)
+    points, correlation = _measure_flat_blocks(
+        plane_stack, None if measured_mask is None else measured_mask.reshape(plane_stack.shape)
+    )
     return ChannelNoise(
         **{name: getattr(noise_estimate, name) for name in _REPEATED_FIELDS},
         darkest_std=float(np.sqrt(compute_noise_variance(noise_estimate, dark_level))),
