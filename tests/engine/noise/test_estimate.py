@@ -8,6 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage import data
 
+from napari_dip.engine.noise import UnreliableReason
 from napari_dip.engine.noise.estimate import (
     MIN_WHITE_FRACTION,
     NoiseEstimate,
@@ -220,3 +221,14 @@ def test_a_slope_within_its_error_is_not_believed() -> None:
     images = torch.from_numpy(ramp + rng.normal(0, 20, ramp.shape))
     sloped = [estimate_noise(image[None], 0).gain > 0 for image in images]
     assert sum(sloped) <= 6
+
+
+@pytest.mark.parametrize("seed", [6, 9])
+def test_a_movie_without_its_mean_frame_has_no_bright_blocks(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    level = gaussian_filter(rng.normal(size=(96, 96)), 6)
+    movie = rng.normal(size=(6, 96, 96)) * np.exp(0.3 * level / level.std())
+    movie -= movie.mean(0)
+    planes = torch.from_numpy(movie.astype(np.float32))
+    reason = estimate_noise(planes, grey_level_step=0.0).unreliable_reason
+    assert reason is UnreliableReason.OFF_VARIANCE_MODEL

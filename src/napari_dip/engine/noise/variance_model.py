@@ -450,7 +450,9 @@ def _compute_slope_error(means: Tensor, weight: Tensor) -> float:
 
 
 def merge_dark_blocks(blocks: BlockSpectra, min_variance: float) -> BlockSpectra | None:
-    """Return the blocks with dark ones set to the plateau's offset; None without a dark plateau.
+    """Return the blocks with dark ones set to the plateau's offset.
+
+    None without a dark plateau, and without blocks that are brighter.
 
     Means of dark blocks differ by noise alone. If the gain is large, a line through the bright
     blocks turns these differences into large differences of variance, so that no line fits both.
@@ -467,8 +469,10 @@ def merge_dark_blocks(blocks: BlockSpectra, min_variance: float) -> BlockSpectra
     if level is None:
         return None
     limit = level.offset + _PLATEAU_ERRORS * level.read_noise / DCT_SIDE
-    means = torch.where(blocks.means < limit, level.offset, blocks.means)
-    return blocks._replace(means=means)
+    is_dark = blocks.means < limit
+    if bool(is_dark.all()):
+        return None
+    return blocks._replace(means=torch.where(is_dark, level.offset, blocks.means))
 
 
 def follows_brightness(
