@@ -34,7 +34,12 @@ from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import Deblur
 from napari_dip.tasks.base import FitNoise
-from napari_dip.tasks.initial_estimate import InitialEstimate, compute_initial_estimate
+from napari_dip.tasks.initial_estimate import (
+    InitialEstimate,
+    _find_sharpest,
+    _ValidatedEstimates,
+    compute_initial_estimate,
+)
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS_IN_VOLUMES
 
 if TYPE_CHECKING:
@@ -309,3 +314,16 @@ def test_validation_pixels_of_a_volume_never_enter_the_loss_but_the_evidence() -
     louder = replace(fit_input, measurement=fit_input.measurement + 5 * fit_input.masks.validation)
     other = make_guess(task, louder).candidates[0]
     torch.testing.assert_close(other, make_guess(task, fit_input).candidates[0])
+
+
+@pytest.mark.parametrize(("last_step", "chosen"), [(0.9, 4), (2.1, 2)])
+def test_a_sharper_estimate_of_equal_loss_is_taken_unless_its_step_grew(
+    last_step: float, chosen: int
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    losses = []
+    for mean in (1.5, 1.2, 1.0, 1.1, 1.001):
+        loss = torch.randn(1000, generator=rng)
+        losses.append(loss - loss.mean() + mean)
+    validated = _ValidatedEstimates([], losses, [0.0, 3.0, 2.0, 1.5, last_step])
+    assert _find_sharpest(validated) == chosen
