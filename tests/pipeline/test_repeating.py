@@ -297,6 +297,22 @@ def test_the_methods_text_tells_the_last_phase_from_the_iterations_that_were_jud
     assert "to judge the fit until its last iterations, in which they take part." in text
 
 
+@pytest.mark.parametrize(
+    ("axes", "settings", "takes_neighbours"),
+    [
+        ("ZYX", {}, True),
+        ("ZYX", {"neighbouring_frames": False}, False),
+        ("ZYX", {"stacks": "volume"}, True),
+        ("CYX", {}, False),
+    ],
+)
+def test_the_methods_text_names_the_neighbours_that_were_filtered(axes, settings, takes_neighbours):
+    stack = np.random.default_rng(0).normal(100, 10, (4, 32, 32)).astype(np.float32)
+    report = dip.denoise(stack, axes=axes, preset="instant", max_iterations=1, **settings).report
+    sentence = "Patches of the planes or frames before and after were filtered with them."
+    assert (sentence in write_methods_section(report)) == takes_neighbours
+
+
 def test_the_methods_text_of_deblurring_names_blur_loss_and_what_follows_the_fit():
     result = dip.deblur(draw_scene(), gaussian_sigma=2.0, preset="fast", max_iterations=16)
     text = write_methods_section(result.report)

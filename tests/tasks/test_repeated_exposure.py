@@ -127,6 +127,33 @@ def test_the_mean_weighs_each_shot_by_its_noise() -> None:
     assert average_exposures(averaged) is averaged
 
 
+def test_neighbours_of_two_shots_are_averaged_as_the_frame_is() -> None:
+    fit_input = make_fit_input()
+    frames = torch.cat([fit_input.measurement + 1, fit_input.measurement - 1], 1)
+    averaged = average_exposures(replace(fit_input, neighbouring_frames=frames))
+    before, after = averaged.neighbouring_frames.chunk(2, 1)
+    torch.testing.assert_close(before, averaged.measurement + 1)
+    torch.testing.assert_close(after, averaged.measurement - 1)
+
+
+def test_a_stack_of_two_shots_is_better_with_its_neighbours() -> None:
+    stack = np.stack([make_truth()] * 3)
+    rng = np.random.default_rng(0)
+    shots = [(stack + rng.normal(0, 20, stack.shape)).astype(np.float32) for _ in range(2)]
+    errors = [
+        dip.denoise(
+            shots[0],
+            axes="ZYX",
+            repeated_exposure=shots[1],
+            neighbouring_frames=takes_neighbours,
+            preset="instant",
+        ).image
+        - stack
+        for takes_neighbours in (True, False)
+    ]
+    assert errors[0].std() < 0.9 * errors[1].std()
+
+
 def test_with_a_random_input_validation_pixels_of_the_second_shot_train_the_first() -> None:
     first, second = make_task_problem(Denoise(prior="random-input"), make_fit_input()).terms
     assert float(first.validation_mask.sum()) == 0

@@ -153,7 +153,8 @@ class Denoise(Task):
             return refusal
         code = model.volume_refusal
         prior_spec = self._choose_prior(header, is_volume=len(axes) > 2)
-        takes_neighbours = self._takes_neighbours(header)
+        plane_prior = self._choose_prior(header, is_volume=False)
+        takes_neighbours = plane_prior.input_traits.has_neighbour_frames
         joins_colours = self.channels == "auto" or model.joins_colours
         needs_whole_plane = bool(extra_headers) or not model.has_variance_model
         is_replaceable = self.prior == AUTOMATIC and (
@@ -180,11 +181,6 @@ class Denoise(Task):
             # the user's noise does not hold for binned pixels
             uses_half_resolution=model.has_variance_model and not has_user_noise,
         )
-
-    def _takes_neighbours(self, header: ImageHeader) -> bool:
-        """Return whether the network and the filter of a plane know neighbouring planes."""
-        prior_spec = self._choose_prior(header, is_volume=False)
-        return self.neighbouring_frames and prior_spec.input_traits.has_neighbour_frames
 
     def _choose_prior(self, header: ImageHeader, *, is_volume: bool) -> PriorSpec:
         """Return the prior that a setting demands, otherwise R2R or the blind spot."""

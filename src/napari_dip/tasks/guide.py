@@ -110,7 +110,7 @@ class Guide(Task):
         if refusal := self._refuse_guide(header, extra_headers["guide"]):
             return refusal
         prior_spec = GUIDE_PRIORS.select(self.prior)[0]
-        takes_neighbours = prior_spec.input_traits.has_neighbour_frames and self.neighbouring_frames
+        takes_neighbours = prior_spec.input_traits.has_neighbour_frames
         return TaskPlan(
             stacks="planes" if takes_neighbours else "auto",
             prior_key=prior_spec.key,

@@ -192,6 +192,8 @@ def average_exposures(fit_input: FitInput) -> FitInput:
     fit_input : FitInput
         Returned unchanged if it has one exposure only.
     """
+    import torch
+
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
 
     if len(fit_input.measurement) == 1:
@@ -209,7 +211,10 @@ def average_exposures(fit_input: FitInput) -> FitInput:
     mean_noise = NoiseVariance(gain=gain, intercept=intercept, floor=floor)
     level = float(mean_noise.compute_variance(mean).mean().sqrt())
     noise = replace(fit_input.noise, noise_variance=mean_noise, rms_std=level)
-    return replace(fit_input, measurement=mean, noise=noise)
+    neighbours = fit_input.neighbouring_frames
+    if neighbours is not None:
+        neighbours = (neighbours * torch.cat([weight, weight], 1)).sum(0, keepdim=True)
+    return replace(fit_input, measurement=mean, noise=noise, neighbouring_frames=neighbours)
 
 
 UseNeighbouringFrames = Annotated[

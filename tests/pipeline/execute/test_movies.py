@@ -132,7 +132,7 @@ def test_planes_of_a_stack_see_each_other_as_they_lie_and_nothing_is_steadied() 
     image = arrange_axes(stack, "ZYX", stacks="planes")
     merge = ResultMerger(image)
     frames = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[1], "blind-spot")
-    np.testing.assert_array_equal(frames.neighbours, image.stack[[0, 2], 0])
+    np.testing.assert_array_equal(frames.neighbours, image.stack[None, [0, 2], 0])
     assert frames.previous is None
 
 
@@ -149,7 +149,7 @@ def test_at_an_end_of_the_movie_the_one_neighbour_stands_for_both() -> None:
     merge = ResultMerger(image)
     first = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[0], "blind-spot")
     assert first.neighbours is not None
-    np.testing.assert_array_equal(first.neighbours, image.stack[[1, 1], 0])
+    np.testing.assert_array_equal(first.neighbours, image.stack[None, [1, 1], 0])
     assert first.previous is None
 
 
@@ -171,7 +171,7 @@ def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> N
     estimates = pixels, pixels / 7, pixels
     merge.add(plan.units[0], UnitResult(outcomes=(done,), estimates=estimates))
     frames = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[1], "blind-spot")
-    np.testing.assert_array_equal(frames.neighbours, image.stack[[0, 2], 0])
+    np.testing.assert_array_equal(frames.neighbours, image.stack[None, [0, 2], 0])
     np.testing.assert_allclose(frames.previous.image, pixels)
     np.testing.assert_allclose(frames.previous.std, pixels / 7)
 

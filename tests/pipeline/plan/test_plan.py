@@ -632,9 +632,20 @@ def test_planes_are_restored_one_by_one_with_their_neighbours(task: str) -> None
     assert isinstance(plan, Plan)
     assert plan.layout.grid_axes == "YX"
     assert all(unit.neighbours for unit in plan.units if unit.item >= 0)
+    alone = preflight(make_recipe(task, neighbouring_frames=False), header, MACHINE, guides)
+    assert alone.layout.grid_axes == "YX"
     wished = preflight(make_recipe(task, stacks="volume"), header, MACHINE, guides)
     assert isinstance(wished, Plan)
     assert wished.layout.grid_axes == "ZYX"
+
+
+def test_neighbours_that_are_filtered_together_take_memory() -> None:
+    plans = [
+        plan_image((3, 2048, 2048), "TYX", prior="blind-spot", neighbouring_frames=takes)
+        for takes in (True, False)
+    ]
+    first, second = (plan.peak_bytes for plan in plans if isinstance(plan, Plan))
+    assert first > second + 80 * 2048**2
 
 
 def test_the_deep_image_prior_takes_a_stack_as_a_volume() -> None:

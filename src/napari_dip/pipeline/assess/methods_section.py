@@ -140,16 +140,41 @@ def _uses_temporal_smoothing(report: Report) -> bool:
     return _count_movie_frames(report) > 1 and bool(get_task_setting(report, "temporal_smoothing"))
 
 
+def _uses_neighbours(report: Report) -> bool:
+    """Return whether planes or frames, restored one by one, had neighbours as further inputs."""
+    codes = {note["code"] for note in report.get("note_codes", ())}
+    return bool(
+        get_task_setting(report, "neighbouring_frames")
+        and get_report_prior_spec(report).input_traits.has_neighbour_frames
+        and "frames-share-noise" not in codes
+    )
+
+
+def _fits_volumes(report: Report) -> bool:
+    """Return whether planes or frames were fitted together."""
+    return not {"T", "Z"}.isdisjoint(report.get("fit", {}).get("axes", ""))
+
+
+def _filters_neighbours(report: Report) -> bool:
+    """Return whether the refinement took similar patches of neighbouring planes or frames, too."""
+    planes = dict(zip(report["axes"], report["shape"], strict=True))
+    is_series = max(planes.get("T", 1), planes.get("Z", 1)) > 1
+    return uses_refinement(report) and (
+        _fits_volumes(report) or (is_series and _uses_neighbours(report))
+    )
+
+
+def _compares_refinement(report: Report) -> bool:
+    """Return whether the refinement is kept where its risk is lower: in planes with a guide."""
+    return report["task"] == "guide" and not _fits_volumes(report)
+
+
 def _uses_registration(report: Report) -> bool:
     """Return whether images were registered: the frames of a movie, or a guide."""
     if get_task_setting(report, "align"):
         return True
-    uses_neighbours = (
-        get_task_setting(report, "neighbouring_frames")
-        and get_report_prior_spec(report).input_traits.has_neighbour_frames
-    )
     return _count_movie_frames(report) > 1 and bool(
-        uses_neighbours or get_task_setting(report, "temporal_smoothing")
+        _uses_neighbours(report) or get_task_setting(report, "temporal_smoothing")
     )
 
 
@@ -503,8 +528,9 @@ def _describe_refinement(report: Report) -> str:
     rows = {
         "filtered-first": _filters_first(report),
         "half-resolution": _uses_half_resolution(report),
-        "refinement": uses_refinement(report) and report["task"] != "guide",
-        "refinement-if-nearer": uses_refinement(report) and report["task"] == "guide",
+        "refinement": uses_refinement(report) and not _compares_refinement(report),
+        "refinement-if-nearer": uses_refinement(report) and _compares_refinement(report),
+        "refinement-neighbours": _filters_neighbours(report),
         "filled-smoothly": _fills_smoothly(report),
         "blended": _uses_blending(report),
         "blended-border": _averages_border_holes(report),

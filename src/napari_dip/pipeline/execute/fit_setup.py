@@ -305,9 +305,8 @@ def make_fit_input(
         half_resolution=_make_half_resolution_fit(calibrated_image, unit, offset, scale, device),
         location=calibrated_image.locate_grid(unit.origin),
     )
-    if prior_spec.input_traits.contains_image:
-        fit_input = average_exposures(fit_input)
-    return _add_neighbour_frames(fit_input, frames, offset, scale)
+    fit_input = _add_neighbour_frames(fit_input, frames, offset, scale)
+    return average_exposures(fit_input) if prior_spec.input_traits.contains_image else fit_input
 
 
 def _make_fit_masks(
@@ -390,9 +389,9 @@ def _add_neighbour_frames(
     measurement = fit_input.measurement
 
     def convert_to_network_units(images: Float32Array) -> Tensor:
-        stacked = images.reshape(-1, *offset.shape[:1], *images.shape[1:])  # (1 or 2, C, *grid)
+        stacked = images.reshape(-1, *offset.shape[:1], *images.shape[2:])  # (N, C, *grid)
         converted = torch.from_numpy((stacked - offset) / scale)
-        return converted.reshape(1, *images.shape).to(measurement)
+        return converted.reshape(images.shape).to(measurement)
 
     neighbours = None if frames.neighbours is None else convert_to_network_units(frames.neighbours)
     # the camera's noisy pixels are the same in all frames
@@ -404,7 +403,7 @@ def _add_neighbour_frames(
     if frames.previous is not None:
         variance = torch.from_numpy((frames.previous.std / scale) ** 2)[None].to(measurement)
         previous_frame = PreviousFrame(
-            image=convert_to_network_units(frames.previous.image),
+            image=convert_to_network_units(frames.previous.image[None]),
             variance=variance,
             valid_mask=torch.from_numpy(frames.previous.mask)[None, None].to(measurement),
         )

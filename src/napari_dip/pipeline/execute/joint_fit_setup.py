@@ -67,7 +67,7 @@ def prepare_joint_fit(
         frames = frame_provider.get_neighbour_frames(region_unit, prior_key)
         if frames.neighbours is not None:
             frames = replace(
-                frames, neighbours=frames.neighbours[:, *_make_region_slices(training_region)]
+                frames, neighbours=frames.neighbours[:, :, *_make_region_slices(training_region)]
             )
         crop = _crop_training_region(calibrated_image, training_region)
         crop_unit = replace(region_unit, item=0)

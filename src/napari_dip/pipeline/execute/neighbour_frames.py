@@ -139,8 +139,8 @@ class NeighbourFrames:
     Attributes
     ----------
     neighbours : ndarray or None
-        (2 C, *grid): the noisy frames, or planes of a Z stack, before and after. The first and the
-        last frame have their only neighbour twice.
+        (B, 2 C, *grid): the noisy frames, or planes of a Z stack, before and after, in all
+        exposures. The first and the last frame have their only neighbour twice.
     previous : RegisteredFrame or None
     """
 
@@ -174,11 +174,14 @@ class NeighbourFrameProvider:
         frames = NeighbourFrames()
         takes_neighbours = PRIOR_SPECS[prior_key].input_traits.has_neighbour_frames
         if self._task_plan.uses_neighbouring_frames and takes_neighbours and unit.neighbours:
+            items = unit.neighbours[0], unit.neighbours[-1]
+            repeated_exposure = self._merger.calibrated_image.calibration.repeated_exposure
+            exposures = [stack] if repeated_exposure is None else [stack, repeated_exposure.stack]
             aligned = [
-                self._get_drift(unit, neighbour).apply(stack[neighbour, channels])
-                for neighbour in unit.neighbours
+                [self._get_drift(unit, item).apply(pixels[item, channels]) for item in items]
+                for pixels in exposures
             ]
-            frames = replace(frames, neighbours=np.concatenate([aligned[0], aligned[-1]]))
+            frames = replace(frames, neighbours=np.stack([*map(np.concatenate, aligned)]))
         is_smoothed = unit.has_time_neighbours and self._task_plan.uses_previous_frame
         has_previous = unit.has_estimate and not unit.is_segment_start
         if is_smoothed and has_previous and unit.previous_item is not None:

@@ -220,7 +220,12 @@ def estimate_image_memory(grid: tuple[int, ...], plane_count: int) -> int:
 
 
 def estimate_fit_memory(
-    grid: tuple[int, ...], channel_count: int, fit_config: FitConfig, *, uses_bfloat16: bool
+    grid: tuple[int, ...],
+    channel_count: int,
+    fit_config: FitConfig,
+    *,
+    uses_bfloat16: bool,
+    neighbours: int = 0,
 ) -> int:
     """Estimate the memory of one fit in bytes: the maximum of a step, inference and refinement.
 
@@ -237,6 +242,8 @@ def estimate_fit_memory(
     fit_config : FitConfig
     uses_bfloat16 : bool
         Whether the CPU has bfloat16 instructions.
+    neighbours : int
+        Neighbouring frames that are filtered together with that of the fit.
     """
     grid_pixels, shrink = prod(grid), 0.5 ** _count_network_dims(grid, fit_config)
     features = sum(width * shrink**scale for scale, width in enumerate(fit_config.widths))
@@ -266,7 +273,9 @@ def estimate_fit_memory(
     inference_bytes = pass_bytes + retained_bytes
     fit_bytes = max(step_bytes, inference_bytes) + grid_pixels * pixel_bytes
     if len(grid) == 2 and prior_spec.has_refinement:
-        fit_bytes = max(fit_bytes, channel_count * grid_pixels * REFINEMENT_PIXEL_BYTES)
+        refined_count = channel_count * (1 + neighbours)
+        refinement_bytes = refined_count * grid_pixels * REFINEMENT_PIXEL_BYTES
+        fit_bytes = max(fit_bytes, refinement_bytes + (retained_bytes if neighbours else 0))
     return int(base_bytes + fit_bytes)
 
 

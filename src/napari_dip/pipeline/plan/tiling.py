@@ -18,6 +18,7 @@ from napari_dip.pipeline.plan.costs import (
 )
 from napari_dip.pipeline.plan.joint_training import estimate_training_memory
 from napari_dip.pipeline.plan.layout import Span, Tile, plan_task
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.shared_settings import CONTEXT_RADIUS, get_series_training, get_stacked_axes
 
 if TYPE_CHECKING:
@@ -269,10 +270,16 @@ def estimate_memory(
     has_repeatability_runs = run_settings.halves or run_settings.null_control
     plane_count = (1 + has_repeatability_runs) * count * layout.count_items(fit_header)
     image_bytes = estimate_image_memory(grid, plane_count)
-    total_bytes = image_bytes + estimate_fit_memory(
-        grid, joint_channels, fit_config, uses_bfloat16=uses_bfloat16
-    )
     item_count = layout.count_items(header)
+    takes_neighbours = PRIOR_SPECS[fit_config.prior_key].input_traits.has_neighbour_frames
+    takes_neighbours &= task_plan.uses_neighbouring_frames and not layout.is_volume
+    total_bytes = image_bytes + estimate_fit_memory(
+        grid,
+        joint_channels,
+        fit_config,
+        uses_bfloat16=uses_bfloat16,
+        neighbours=min(2, item_count - 1) if takes_neighbours else 0,
+    )
     if (
         not layout.is_volume
         and get_series_training(task_plan, fit_config.prior_key, item_count) == "joint"

@@ -289,8 +289,8 @@ def build_guided_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     """Build the same without the posterior mean, which with few photons adds noise.
 
     On three pairs of channels at a peak of 5 photons it cost 1.1, 0.7 and 0.1 dB. Instead, the
-    weave of predictions from neighbours alone is smoothed away. The NL-Bayes refinement is kept
-    where it comes nearer to the truth.
+    weave of predictions from neighbours alone is smoothed away. In planes, the NL-Bayes refinement
+    is kept where it comes nearer to the truth.
     """
     from napari_dip.engine.priors.blind_spot import smooth_weave
 

@@ -125,9 +125,9 @@ def make_refinement_if_nearer(
     predict: Callable[[Estimate], Estimate],
     smooth: Callable[[Estimate], Estimate],
 ) -> Callable[[Estimate], PostprocessingSteps] | None:
-    """Return the NL-Bayes refinement where it comes nearer to the truth than `smooth`.
+    """Return the NL-Bayes refinement, in planes where it comes nearer to the truth than `smooth`.
 
-    In planes `predict` guides it, since smoothing mixes the measured pixel in; in volumes `smooth`.
+    There `predict` guides it, since smoothing mixes the measured pixel in; in volumes `smooth`.
     """
     from napari_dip.engine.patch_groups import PATCH_SIDE
     from napari_dip.engine.problem import make_single_step
