@@ -91,6 +91,8 @@ VOLUME_INFERENCE_PIXEL_BYTES = 180
 #: Bytes per pixel and channel of NL-Bayes refinement beyond what inference has allocated: 44 at
 #: 2,048 pixels a side and three channels, 85 at 1,536, 70 at 4,096 and one channel.
 REFINEMENT_PIXEL_BYTES = 65
+#: The same with neighbouring frames, per frame: 305 for three, 695 for nine channels in all.
+NEIGHBOUR_PIXEL_BYTES = 80
 #: Bytes per pixel of an inference pass whose input holds neighbouring planes, measured on
 #: 16 x 128 x 128 and 40 x 256 x 256.
 Z_STACK_INFERENCE_PIXEL_BYTES = 265
@@ -273,9 +275,11 @@ def estimate_fit_memory(
     inference_bytes = pass_bytes + retained_bytes
     fit_bytes = max(step_bytes, inference_bytes) + grid_pixels * pixel_bytes
     if len(grid) == 2 and prior_spec.has_refinement:
-        refined_count = channel_count * (1 + neighbours)
-        refinement_bytes = refined_count * grid_pixels * REFINEMENT_PIXEL_BYTES
-        fit_bytes = max(fit_bytes, refinement_bytes + (retained_bytes if neighbours else 0))
+        refinement_bytes: float = channel_count * grid_pixels * REFINEMENT_PIXEL_BYTES
+        if neighbours:
+            filtered_count = channel_count * (1 + neighbours)
+            refinement_bytes = filtered_count * grid_pixels * NEIGHBOUR_PIXEL_BYTES + retained_bytes
+        fit_bytes = max(fit_bytes, refinement_bytes)
     return int(base_bytes + fit_bytes)
 
 
