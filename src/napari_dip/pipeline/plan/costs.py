@@ -91,7 +91,8 @@ VOLUME_INFERENCE_PIXEL_BYTES = 180
 #: Bytes per pixel and channel of NL-Bayes refinement beyond what inference has allocated: 44 at
 #: 2,048 pixels a side and three channels, 85 at 1,536, 70 at 4,096 and one channel.
 REFINEMENT_PIXEL_BYTES = 65
-#: The same with neighbouring frames, per frame: 305 for three, 695 for nine channels in all.
+#: Bytes per pixel and channel of a refinement with neighbouring frames: 305 for three channels in
+#: all, 695 for nine.
 NEIGHBOUR_PIXEL_BYTES = 80
 #: Bytes per pixel of an inference pass whose input holds neighbouring planes, measured on
 #: 16 x 128 x 128 and 40 x 256 x 256.
