@@ -41,9 +41,7 @@ from napari_dip.tasks.inpaint import (
     measure_hole_depth,
     parse_mask,
 )
-from napari_dip.tasks.priors.image_input import (
-    compute_variance_factor,
-)
+from napari_dip.tasks.priors.image_input import compute_variance_factor
 from napari_dip.tasks.priors.masked_input import (
     BORDER_NETWORK_WEIGHT,
     _fill_by_local_means,

@@ -26,9 +26,7 @@ from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS
-from napari_dip.tasks.priors.refinement import (
-    filter_noise,
-)
+from napari_dip.tasks.priors.refinement import filter_noise
 from napari_dip.tasks.priors.registry import ZSSR_PRIOR
 from napari_dip.tasks.priors.zssr import split_into_stages
 

@@ -36,9 +36,7 @@ from napari_dip.tasks.noise_models.camera_correction import (
 )
 from napari_dip.tasks.noise_models.impulses import make_impulses_note
 from napari_dip.tasks.noise_models.registry import AUTO, JPEG, NOISE_MODELS, NoiseModel
-from napari_dip.tasks.priors.image_input import (
-    append_upscaling,
-)
+from napari_dip.tasks.priors.image_input import append_upscaling
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.random_input import (
     DEFAULT_ARCHITECTURE,

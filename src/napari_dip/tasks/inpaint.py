@@ -29,9 +29,7 @@ from napari_dip.tasks.base import (
     load_setting,
 )
 from napari_dip.tasks.noise_models.impulses import exclude_missing, fill_missing
-from napari_dip.tasks.priors.image_input import (
-    append_upscaling,
-)
+from napari_dip.tasks.priors.image_input import append_upscaling
 from napari_dip.tasks.priors.masked_input import (
     MAX_SMOOTH_PIXELS,
     average_border_holes,

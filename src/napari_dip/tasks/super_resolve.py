@@ -31,9 +31,7 @@ from napari_dip.tasks.priors.prior_spec import (
     RandomInputOptions,
     Resampling,
 )
-from napari_dip.tasks.priors.refinement import (
-    filter_noise,
-)
+from napari_dip.tasks.priors.refinement import filter_noise
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.priors.zssr import MIN_ZSSR_SIDE, split_into_stages
 from napari_dip.tasks.psf.psf_settings import get_fit_axes

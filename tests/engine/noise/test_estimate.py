@@ -179,9 +179,7 @@ def test_correlated_noise_is_taken_for_structure() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_a_few_blocks_of_one_brightness_do_not_make_a_slope(seed: int) -> None:
     from napari_dip.engine.noise.flat_blocks import DCT_SIDE, BlockSpectra, select_finest_bands
-    from napari_dip.engine.noise.variance_model import (
-        fit_variance_model,
-    )
+    from napari_dip.engine.noise.variance_model import fit_variance_model
 
     draws = np.random.default_rng(seed)
     means = torch.from_numpy(draws.uniform(101, 102, 16))  # as little as clipping may leave

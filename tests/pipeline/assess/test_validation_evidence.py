@@ -14,9 +14,7 @@ from napari_dip.pipeline.assess.validation_evidence import (
 )
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.execute.fit_setup import prepare_fit
-from napari_dip.tasks.priors.image_input import (
-    compute_variance_factor,
-)
+from napari_dip.tasks.priors.image_input import compute_variance_factor
 from small_runs import make_noisy, make_truth, plan_for, run_to_end
 
 SIDE = 128

@@ -13,9 +13,7 @@ import napari_dip as dip
 from napari_dip.engine.noise import UnreliableReason
 from napari_dip.engine.noise.estimate import NoiseEstimate
 from napari_dip.tasks.base import NoiseSettings
-from napari_dip.tasks.priors.image_input import (
-    find_off_model_channels,
-)
+from napari_dip.tasks.priors.image_input import find_off_model_channels
 
 
 def rms(image: np.ndarray) -> float:

@@ -34,9 +34,7 @@ from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE, refuse_header
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.tasks.priors.image_input import (
-    compute_loss_core_width,
-)
+from napari_dip.tasks.priors.image_input import compute_loss_core_width
 
 if TYPE_CHECKING:
     from pathlib import Path

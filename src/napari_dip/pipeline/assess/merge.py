@@ -35,9 +35,7 @@ from napari_dip.pipeline.calibrate.inputs import find_kept_pixels
 from napari_dip.pipeline.plan.layout import from_stack, to_stack
 from napari_dip.pipeline.plan.units import make_segment_notes
 from napari_dip.pipeline.restoration import Restoration
-from napari_dip.tasks.priors.image_input import (
-    describe_blind_spot,
-)
+from napari_dip.tasks.priors.image_input import describe_blind_spot
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:

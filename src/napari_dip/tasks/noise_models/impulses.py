@@ -17,9 +17,7 @@ import numpy as np
 
 from napari_dip.engine.constants import MAD_TO_STD
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.priors.image_input import (
-    build_blind_spot_problem,
-)
+from napari_dip.tasks.priors.image_input import build_blind_spot_problem
 from napari_dip.tasks.priors.masked_input import MAX_SMOOTH_PIXELS, fill_smoothly
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 

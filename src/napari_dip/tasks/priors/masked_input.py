@@ -17,9 +17,7 @@ from napari_dip.tasks.priors.image_input import (
     compute_variance_factor,
 )
 from napari_dip.tasks.priors.random_input import validate_by_squared_error
-from napari_dip.tasks.priors.refinement import (
-    make_planewise_refinement,
-)
+from napari_dip.tasks.priors.refinement import make_planewise_refinement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,9 +15,7 @@ from napari_dip.tasks.priors.image_input import (
     make_measured_term,
 )
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS, RANDOM_INPUT_SKIP_CHANNELS
-from napari_dip.tasks.priors.refinement import (
-    filter_repeatedly,
-)
+from napari_dip.tasks.priors.refinement import filter_repeatedly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

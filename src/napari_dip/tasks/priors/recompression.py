@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_dip.tasks.priors.image_input import (
-    build_image_network,
-)
+from napari_dip.tasks.priors.image_input import build_image_network
 
 if TYPE_CHECKING:
     import torch
