@@ -15,7 +15,7 @@ from napari_dip.tasks.priors.image_input import (
     make_measured_term,
 )
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS, RANDOM_INPUT_SKIP_CHANNELS
-from napari_dip.tasks.priors.refinement import filter_repeatedly
+from napari_dip.tasks.priors.refinement import filter_repeatedly, holds_patches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -168,11 +168,11 @@ def build_no_skip_problem(fit_input: FitInput, options: PriorOptions) -> Problem
 
     That is in planes only. The network is too smooth for them, as holes need it.
     """
-    from napari_dip.engine.patch_groups import PATCH_SIDE
     from napari_dip.engine.problem import Identity, make_single_step
 
     problem = build_random_input_problem(fit_input, options)
-    if not options.predicts_measured or len(fit_input.grid) > 2 or min(fit_input.grid) < PATCH_SIDE:
+    is_refinable = len(fit_input.grid) == 2 and holds_patches(fit_input)
+    if not (options.predicts_measured and is_refinable):
         return problem
 
     def refine(estimate: Estimate) -> Estimate:

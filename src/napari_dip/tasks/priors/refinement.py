@@ -40,6 +40,13 @@ RISK_STEP = 0.1
 CAMERA_GUIDE_WEIGHT = 0.3
 
 
+def holds_patches(fit_input: FitInput) -> bool:
+    """Return whether planes are as large as a patch, so that they can be refined."""
+    from napari_dip.engine.patch_groups import PATCH_SIDE
+
+    return min(fit_input.grid[-2:]) >= PATCH_SIDE
+
+
 def make_nl_bayes_refinement(
     fit_input: FitInput, make_guide: Callable[[Estimate], tuple[Estimate, NoiseVariance]]
 ) -> Callable[[Estimate], PostprocessingSteps] | None:
@@ -52,12 +59,11 @@ def make_nl_bayes_refinement(
     With correlated noise, the result keeps a share of the network's prediction: `GUIDE_FRACTION`.
     Its errors differ from those of the filter.
     """
-    from napari_dip.engine.patch_groups import PATCH_SIDE
     from napari_dip.engine.problem import make_single_step
 
     if fit_input.measurement.ndim > 4:
         return make_planewise_refinement(fit_input, lambda estimate: make_guide(estimate)[0])
-    if min(fit_input.grid) < PATCH_SIDE:
+    if not holds_patches(fit_input):
         return None
     if fit_input.half_resolution and fit_input.half_resolution.camera_noise:
         return _make_camera_refinement(
@@ -88,10 +94,9 @@ def make_planewise_refinement(
     """
     from torch import stack
 
-    from napari_dip.engine.patch_groups import PATCH_SIDE
     from napari_dip.engine.problem import Estimate, make_single_step
 
-    if min(fit_input.grid[-2:]) < PATCH_SIDE:
+    if not holds_patches(fit_input):
         return None
 
     def refine(estimate: Estimate) -> Estimate:
@@ -129,12 +134,11 @@ def make_refinement_if_nearer(
 
     There `predict` guides it, since smoothing mixes the measured pixel in; in volumes `smooth`.
     """
-    from napari_dip.engine.patch_groups import PATCH_SIDE
     from napari_dip.engine.problem import make_single_step
 
     if fit_input.measurement.ndim > 4:
         return make_planewise_refinement(fit_input, smooth)
-    if min(fit_input.grid) < PATCH_SIDE:
+    if not holds_patches(fit_input):
         return None
 
     def refine(estimate: Estimate) -> Estimate:
@@ -159,14 +163,13 @@ def filter_noise(fit_input: FitInput) -> tuple[FitInput, Tensor]:
     variance : Tensor
         (1, C, *grid), error variance that the filter leaves; 0 where it is unchanged.
     """
-    from napari_dip.engine.patch_groups import PATCH_SIDE
     from napari_dip.engine.prior import fill_with_local_mean
     from napari_dip.engine.problem import Estimate
 
     measured, noise, masks = fit_input.measurement, fit_input.noise, fit_input.masks
     variance = measured.new_zeros(measured.shape)
     is_weak = float(noise.rms_std) < MIN_FILTERED_NOISE
-    if is_weak or measured.ndim > 4 or min(fit_input.grid) < PATCH_SIDE:
+    if is_weak or measured.ndim > 4 or not holds_patches(fit_input):
         return fit_input, variance
     filled = fill_with_local_mean(measured, masks.measured, masks.blind_spot_size)
     filtered = filter_repeatedly(fit_input, Estimate(_smooth(filled)), 1)
