@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_dip.engine.noise.correlation import NoiseCorrelation
-    from napari_dip.engine.noise.flat_blocks import BlockSpectra, NoiseSample
+    from napari_dip.engine.noise.flat_blocks import BlockSpectra, LevelSpectra, NoiseSample
     from napari_dip.engine.noise.variance_model import VarianceModel
 
 #: Fewest blocks that are treated as flat.
@@ -345,7 +345,7 @@ def measure_finest_variance(planes: Tensor) -> float:
 
 
 def compare_noise_spectra(
-    plane: Tensor, level_variance: Tensor, compute_variance: Callable[[Tensor], Tensor]
+    spectra: LevelSpectra, compute_variance: Callable[[Tensor], Tensor]
 ) -> float:
     """Return how much coarser a plane is where its noise is stronger than its brightness tells.
 
@@ -353,20 +353,13 @@ def compare_noise_spectra(
 
     Parameters
     ----------
-    plane : Tensor
-        (Y, X).
-    level_variance : Tensor
-        (Y, X), variance of the noise around each pixel.
+    spectra : LevelSpectra
+        Of a plane.
     compute_variance : callable
         Variance of the noise at these brightnesses, (K,) each.
     """
-    blocks, variances = (
-        cut_patches(pixels[None].double(), DCT_SIDE, DCT_SIDE) for pixels in (plane, level_variance)
-    )
-    basis = make_dct_matrix()
-    power = (basis @ blocks @ basis.T).square()
-    order = (variances.mean((1, 2)) / compute_variance(blocks.mean((1, 2)))).argsort()
-    fine, middle = (power[:, waves].mean(1) for waves in (_FINE_WAVES, _MIDDLE_WAVES))
+    order = (spectra.level_variance / compute_variance(spectra.brightness)).argsort()
+    fine, middle = (spectra.power[:, waves].mean(1) for waves in (_FINE_WAVES, _MIDDLE_WAVES))
     usual = order[: round(USUAL_BLOCK_FRACTION * len(order))]
     strong = order[-round(STRONG_BLOCK_FRACTION * len(order)) :]
     ratios = [

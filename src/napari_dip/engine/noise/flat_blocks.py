@@ -117,6 +117,30 @@ def cut_patches(planes: Tensor, side: int, stride: int) -> Tensor:
     return planes.unfold(1, side, stride).unfold(2, side, stride).reshape(-1, side, side)
 
 
+class LevelSpectra(NamedTuple):
+    """Blocks of a plane: power (K, DCT_SIDE, DCT_SIDE), brightness and noise variance (K,)."""
+
+    power: Tensor
+    brightness: Tensor
+    level_variance: Tensor
+
+
+def compute_level_spectra(plane: Tensor, level_variance: Tensor) -> LevelSpectra:
+    """Return the spectra of blocks side by side, with the variance of the noise around each.
+
+    Parameters
+    ----------
+    plane, level_variance : Tensor
+        (Y, X) each; the variance of the noise around each pixel.
+    """
+    blocks, variances = (
+        cut_patches(pixels[None].double(), DCT_SIDE, DCT_SIDE) for pixels in (plane, level_variance)
+    )
+    basis = make_dct_matrix()
+    power = (basis @ blocks @ basis.T).square()
+    return LevelSpectra(power, blocks.mean((1, 2)), variances.mean((1, 2)))
+
+
 def cut_blocks(planes: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Cut planes (P, Y, X) into overlapping blocks, and subtract a smooth surface from each.
 

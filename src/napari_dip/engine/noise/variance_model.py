@@ -22,10 +22,9 @@ from napari_dip.engine.noise.flat_blocks import (
     DCT_SIDE,
     NO_CLIPPING,
     BlockSpectra,
+    LevelSpectra,
     compute_block_spectra,
-    cut_patches,
     find_dark_plateau,
-    make_dct_matrix,
     make_frequency_grids,
     select_finest_bands,
 )
@@ -475,9 +474,7 @@ def merge_dark_blocks(blocks: BlockSpectra, min_variance: float) -> BlockSpectra
     return blocks._replace(means=torch.where(is_dark, level.offset, blocks.means))
 
 
-def follows_brightness(
-    plane: Tensor, level_variance: Tensor, compute_variance: Callable[[Tensor], Tensor]
-) -> bool:
+def follows_brightness(spectra: LevelSpectra, compute_variance: Callable[[Tensor], Tensor]) -> bool:
     """Return whether noise follows the brightness of blocks more closely than its level there.
 
     Then it does not differ from place to place. The level mixes bright spots with the background
@@ -486,22 +483,16 @@ def follows_brightness(
 
     Parameters
     ----------
-    plane : Tensor
-        (Y, X).
-    level_variance : Tensor
-        (Y, X), variance of the noise around each pixel.
+    spectra : LevelSpectra
+        Of a plane.
     compute_variance : callable
         Variance of the noise at these brightnesses, (K,) each.
     """
-    blocks, levels = (
-        cut_patches(pixels[None].double(), DCT_SIDE, DCT_SIDE) for pixels in (plane, level_variance)
-    )
-    basis = make_dct_matrix()
-    power = (basis @ blocks @ basis.T).square()[:, select_finest_bands()]
-    energy, quartiles = power.mean(1).clamp(min=1e-30), torch.tensor((0.25, 0.75)).to(power)
+    energy = spectra.power[:, select_finest_bands()].mean(1).clamp(min=1e-30)
+    quartiles = torch.tensor((0.25, 0.75)).to(energy)
     by_brightness, by_level = (
         float((energy / variance).log().quantile(quartiles).diff())
-        for variance in (compute_variance(blocks.mean((1, 2))), levels.mean((1, 2)))
+        for variance in (compute_variance(spectra.brightness), spectra.level_variance)
     )
     return by_level > MIN_SCATTER_RATIO * by_brightness
 

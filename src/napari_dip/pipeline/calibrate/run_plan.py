@@ -274,14 +274,16 @@ def _is_structured(
     import torch
 
     from napari_dip.engine.noise.consistency_checks import compare_noise_spectra
+    from napari_dip.engine.noise.flat_blocks import compute_level_spectra
     from napari_dip.engine.noise.variance_model import follows_brightness
 
     level_variance = torch.from_numpy(np.reciprocal(factor) ** 2)
-    compared = torch.from_numpy(plane), level_variance, noise.compute_variance
-    if not differs_by_frame and follows_brightness(*compared):
+    spectra = compute_level_spectra(torch.from_numpy(plane), level_variance)
+    if not differs_by_frame and follows_brightness(spectra, noise.compute_variance):
         return True
-    is_judged_later = noise.unreliable_reason in STRUCTURE_REASONS
-    return not is_judged_later and compare_noise_spectra(*compared) > MAX_COARSENESS_RATIO
+    if noise.unreliable_reason in STRUCTURE_REASONS:
+        return False
+    return compare_noise_spectra(spectra, noise.compute_variance) > MAX_COARSENESS_RATIO
 
 
 def _is_doubtful(noise: NoiseEstimate, before: NoiseEstimate, *, is_series: bool) -> bool:

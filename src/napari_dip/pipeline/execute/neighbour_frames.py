@@ -174,14 +174,19 @@ class NeighbourFrameProvider:
         frames = NeighbourFrames()
         takes_neighbours = PRIOR_SPECS[prior_key].input_traits.has_neighbour_frames
         if self._task_plan.uses_neighbouring_frames and takes_neighbours and unit.neighbours:
-            items = unit.neighbours[0], unit.neighbours[-1]
             repeated_exposure = self._merger.calibrated_image.calibration.repeated_exposure
             exposures = [stack] if repeated_exposure is None else [stack, repeated_exposure.stack]
             aligned = [
-                [self._get_drift(unit, item).apply(pixels[item, channels]) for item in items]
+                [
+                    self._get_drift(unit, neighbour).apply(pixels[neighbour, channels])
+                    for neighbour in unit.neighbours
+                ]
                 for pixels in exposures
             ]
-            frames = replace(frames, neighbours=np.stack([*map(np.concatenate, aligned)]))
+            frames = replace(
+                frames,
+                neighbours=np.stack([np.concatenate([each[0], each[-1]]) for each in aligned]),
+            )
         is_smoothed = unit.has_time_neighbours and self._task_plan.uses_previous_frame
         has_previous = unit.has_estimate and not unit.is_segment_start
         if is_smoothed and has_previous and unit.previous_item is not None:

@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.constants import count_max_tile_pixels
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.types import CostEstimate, FitConfig
-from napari_dip.tasks.priors.image_input import (
-    compute_loss_core_width,
-    compute_window_size,
-)
+from napari_dip.tasks.priors.image_input import compute_loss_core_width, compute_window_size
 from napari_dip.tasks.priors.masked_input import (
     MAX_BATCH_PIXELS,
     Z_STACK_RESIDUAL_BLOCKS,
@@ -346,10 +343,12 @@ def estimate_costs(
     candidates = 1 + len(fit_config.other_candidates)
     refinement_seconds = task_plan.ending_pixel_seconds * prod(grid) * channels / fits
     if prior_spec.has_refinement and not task_plan.keeps_measured_pixels:
-        neighbours = max(len(unit.neighbours) for unit in units) if len(grid) == 2 else 2
-        neighbours *= task_plan.uses_neighbouring_frames or len(grid) > 2
+        is_volume = len(grid) > 2
+        neighbours = 2 if is_volume else 0
+        if task_plan.uses_neighbouring_frames and not is_volume:
+            neighbours = max(len(unit.neighbours) for unit in units)
         refinement_seconds = prod(grid) * _estimate_refinement_pixel_seconds(
-            channels / fits, neighbours, fit_config, has_pilots=len(grid) > 2
+            channels / fits, neighbours, fit_config, has_pilots=is_volume
         )
     assessment_seconds = ASSESSMENT_PIXEL_SECONDS * prod(grid) * channels
     # the blind spot depends on the noise, which is not measured yet

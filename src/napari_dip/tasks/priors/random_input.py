@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import load_setting
-from napari_dip.tasks.priors.image_input import (
-    compute_variance_factor,
-    make_measured_term,
-)
+from napari_dip.tasks.priors.image_input import compute_variance_factor, make_measured_term
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS, RANDOM_INPUT_SKIP_CHANNELS
 from napari_dip.tasks.priors.refinement import filter_repeatedly, holds_patches
 
