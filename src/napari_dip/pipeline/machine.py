@@ -24,6 +24,9 @@ from napari_dip.pipeline.torch_state import MPS_FALLBACK_VARIABLE, load_torch
 #: Maximum number of CPU threads of a fit. Two threads are 1.8 times as fast as one (256 x 256
 #: crops). More were not measured; the limit is a guess, as layers of narrow networks are small.
 MAX_THREADS = 8
+#: Pixels of a fit below which a second thread costs more time than it saves: a step of 64 x 64
+#: takes 10 ms with one thread and 22 with two, of 96 x 96 16 and 26, of 192 x 192 the same.
+MIN_THREADED_PIXELS = 192 * 192
 #: Floating-point operations per second of convolutions of the presets' widths, per CPU thread in
 #: single precision (`benchmarks/speed_plan.py`), where the CPU has AVX-512.
 AVX512_THREAD_RATE = 100e9
@@ -182,14 +185,14 @@ def choose_thread_count(machine: Machine, pixel_count: int, requested: int | Non
     ----------
     machine : Machine
     pixel_count : int
-        Pixels of one plane.
+        Pixels, or voxels, of one fit.
     requested : int, optional
         Number that the recipe sets, which may exceed the cores: that repeats the pixels of a
         larger computer.
     """
     if requested is not None:
         return requested
-    if pixel_count < 64 * 64:  # waking a second thread takes longer than a layer
+    if pixel_count < MIN_THREADED_PIXELS:
         return 1
     return max(1, min(machine.cores, machine.max_threads))
 

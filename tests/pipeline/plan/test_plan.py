@@ -26,6 +26,7 @@ from napari_dip.pipeline.machine import (
 from napari_dip.pipeline.plan.costs import (
     BLIND_SPOT_SIDES,
     START_SECONDS,
+    STEP_SECONDS,
     count_blind_spot_passes,
     count_final_passes,
     count_max_scales,
@@ -194,8 +195,21 @@ def test_the_plan_line_says_how_large_the_result_is() -> None:
 @pytest.mark.all_cores
 def test_threads_follow_a_fixed_table() -> None:
     assert choose_thread_count(MACHINE, 512 * 512) == 2
-    assert choose_thread_count(MACHINE, 32 * 32) == 1
+    assert choose_thread_count(MACHINE, 128 * 128) == 1
     assert choose_thread_count(replace(MACHINE, cores=64), 4096 * 4096) == 8
+
+
+@pytest.mark.all_cores
+def test_a_small_plane_takes_one_thread_and_a_volume_of_such_planes_more() -> None:
+    plane, volume = plan_image((96, 96), "YX"), plan_image((8, 96, 96), "ZYX", stacks="volume")
+    assert isinstance(plane, Plan) and isinstance(volume, Plan)
+    assert (plane.threads, volume.threads) == (1, 2)
+
+
+def test_the_smallest_step_takes_milliseconds() -> None:
+    plan = plan_image((32, 32), "YX")
+    assert isinstance(plan, Plan)
+    assert STEP_SECONDS <= plan.costs.seconds_per_iteration < 2 * STEP_SECONDS
 
 
 @pytest.mark.all_cores

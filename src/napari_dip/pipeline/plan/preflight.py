@@ -110,8 +110,8 @@ def preflight(
     network, units, reuse_notes = reuse_network(
         network, units, image, fit_config, is_single=is_single
     )
-    plane_pixels = prod(compute_fit_grid(image, tiles)[-2:])
-    threads = choose_thread_count(machine, plane_pixels, run_settings.threads)
+    fit_pixels = prod(compute_fit_grid(image, tiles))
+    threads = choose_thread_count(machine, fit_pixels, run_settings.threads)
     estimate = partial(estimate_run, device=device, threads=threads, cpu=machine)
     peak_bytes, costs = estimate(image, fit_config, units, tiles)
     other_costs = {}
