@@ -160,6 +160,30 @@ def test_a_frame_whose_network_learned_little_is_restored_by_its_neighbours() ->
     assert float((restored.mean - truth).std() / std.mean()) < 0.32  # 0.44 by its prediction
 
 
+@pytest.mark.parametrize("is_alike", [True, False])
+def test_neighbours_are_filtered_together_with_a_frame_that_they_resemble(is_alike: bool) -> None:
+    fit_input = make_movie_fit_input("blind-spot")
+    rng = torch.Generator().manual_seed(0)
+    truth, other = (
+        torch.rand(fit_input.measurement.shape, generator=rng).round() for _ in range(2)
+    )
+    noisy = [
+        scene + 0.1 * torch.randn(truth.shape, generator=rng)
+        for scene in (truth, truth if is_alike else other)
+    ]
+    frames = [torch.cat([frame, frame], 1) for frame in (noisy[1], torch.zeros_like(truth))]
+    restored = []
+    for neighbours in frames:
+        problem = make_task_problem(
+            Denoise(),
+            replace(fit_input, measurement=noisy[0], neighbouring_frames=neighbours),
+        )
+        assert problem.full_postprocess is not None
+        steps = problem.full_postprocess(Estimate(truth, torch.full_like(truth, -4.0)))
+        restored.append(drain_generator(steps).mean)
+    assert torch.equal(*restored) is not is_alike
+
+
 def test_neighbouring_frames_are_cropped_to_the_window() -> None:
     fit_input = make_movie_fit_input("blind-spot")
     prior = make_task_prior(Denoise(), fit_input)

@@ -36,6 +36,13 @@ MIN_FILTERED_NOISE = 0.02
 #: Change of the measurement, in standard deviations of its noise, that tells what a filter takes:
 #: it chose rightly in 13 of 15 crops, and lost 0.2 dB at most in the others.
 RISK_STEP = 0.1
+#: Least correlation of a neighbouring frame's pilot with the guide, in the band of
+#: `NEIGHBOUR_BAND_SIGMAS`, for both to be filtered together: 0.33 dB lost at most in 420 pairs of
+#: planes, the mean 0.21 dB above planes alone (0.14 with all neighbours; docs/adr/0047).
+MIN_PILOT_CORRELATION = 0.35
+#: Standard deviations in pixels of the two Gaussians whose difference is compared: without the
+#: finer one, noise hides what frames with few photons have in common.
+NEIGHBOUR_BAND_SIGMAS = (1.0, 3.0)
 #: Weight of the network's prediction relative to the filter's first step, for a colour camera.
 CAMERA_GUIDE_WEIGHT = 0.3
 
@@ -56,8 +63,8 @@ def make_nl_bayes_refinement(
 
     Spots that noise cannot explain are put back at the end, where the noise is known.
 
-    With correlated noise, the result keeps a share of the network's prediction: `GUIDE_FRACTION`.
-    Its errors differ from those of the filter.
+    With correlated noise, a plane that is filtered alone keeps a share of the network's prediction:
+    `GUIDE_FRACTION`. Its errors differ from those of the filter.
     """
     from napari_dip.engine.problem import make_single_step
 
@@ -172,7 +179,7 @@ def filter_noise(fit_input: FitInput) -> tuple[FitInput, Tensor]:
     if is_weak or measured.ndim > 4 or not holds_patches(fit_input):
         return fit_input, variance
     filled = fill_with_local_mean(measured, masks.measured, masks.blind_spot_size)
-    filtered = filter_repeatedly(fit_input, Estimate(_smooth(filled)), 1)
+    filtered = filter_repeatedly(fit_input, Estimate(_smooth(filled, PILOT_SIGMA)), 1)
     assert filtered.log_variance is not None
     removed_share = float((measured - filtered.mean).square().mean()) / noise.rms_std**2
     if removed_share < MIN_REMOVED_FRACTION:
@@ -190,14 +197,14 @@ def filter_repeatedly(fit_input: FitInput, guide: Estimate, white_rounds: int) -
     return guide
 
 
-def _smooth(image: Tensor) -> Tensor:
-    """Return planes (1, C, Y, X) behind a Gaussian filter of `PILOT_SIGMA`."""
+def _smooth(image: Tensor, sigma: float) -> Tensor:
+    """Return planes (1, C, Y, X) behind a Gaussian filter."""
     from torch.nn import functional
 
     from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
     from napari_dip.engine.operators.imaging import ValidConvolution
 
-    kernel = sample_gaussian_psf((PILOT_SIGMA,) * 2).to(image)
+    kernel = sample_gaussian_psf((sigma,) * 2).to(image)
     padded = functional.pad(image, (kernel.shape[-1] // 2,) * 4, mode="replicate")
     return ValidConvolution(kernel)(padded)
 
@@ -223,7 +230,8 @@ def _refine_plane(
 ) -> Estimate:
     """Refine a plane (1, C, Y, X) by NL-Bayes with a guide, and put back significant spots.
 
-    The neighbouring frames, each with a pilot of its own, are filtered as further channels.
+    The neighbouring frames that resemble it, each with a pilot of its own, are filtered as further
+    channels.
     """
     import torch
 
@@ -239,7 +247,8 @@ def _refine_plane(
     if correlation is None:
         damped = guide.mean + weights * (measured - guide.mean)
         guide = guide._replace(mean=restore_border_detail(noise_variance, damped, guide.mean))
-    frames, pilots = zip((measured, guide.mean), *neighbours, strict=True)
+    alike = (pair for pair in neighbours if _resembles(pair[1], guide.mean))
+    frames, pilots = zip((measured, guide.mean), *alike, strict=True)
     filtered = refine_by_nl_bayes(
         noise_variance.repeat(len(frames)),
         torch.cat(frames, 1),
@@ -251,7 +260,7 @@ def _refine_plane(
     assert filtered.log_variance is not None
     count = measured.shape[1]
     filtered = Estimate(filtered.mean[:, :count], filtered.log_variance[:, :count])
-    if correlation is not None:
+    if correlation is not None and len(frames) == 1:
         mean = filtered.mean + GUIDE_FRACTION * (guide.mean - filtered.mean)
         filtered = filtered._replace(mean=mean)
     if not fit_input.noise.treats_outliers_as_signal:
@@ -280,7 +289,7 @@ def _filter_neighbours(fit_input: FitInput) -> tuple[tuple[Tensor, Tensor], ...]
             refine_by_nl_bayes(
                 fit_input.noise.noise_variance,
                 frame,
-                _smooth(frame),
+                _smooth(frame, PILOT_SIGMA),
                 torch.ones_like(frame[:, :1]),
                 fit_input.noise.correlation,
                 uses_sparse_groups=True,
@@ -288,6 +297,15 @@ def _filter_neighbours(fit_input: FitInput) -> tuple[tuple[Tensor, Tensor], ...]
         )
         for frame in ((before,) if torch.equal(before, after) else (before, after))
     )
+
+
+def _resembles(pilot: Tensor, guide: Tensor) -> bool:
+    """Return whether the pilot of another frame has structure in common with a guide."""
+    fine_sigma, coarse_sigma = NEIGHBOUR_BAND_SIGMAS
+    bands = [_smooth(image, fine_sigma) - _smooth(image, coarse_sigma) for image in (pilot, guide)]
+    common = float((bands[0] * bands[1]).mean())
+    power = float(bands[0].square().mean() * bands[1].square().mean())
+    return common > MIN_PILOT_CORRELATION * power**0.5
 
 
 def _filter_measured(
