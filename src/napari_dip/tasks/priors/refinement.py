@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import sqrt
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -305,7 +306,7 @@ def _resembles(pilot: Tensor, guide: Tensor) -> bool:
     bands = [_smooth(image, fine_sigma) - _smooth(image, coarse_sigma) for image in (pilot, guide)]
     common = float((bands[0] * bands[1]).mean())
     power = float(bands[0].square().mean() * bands[1].square().mean())
-    return common > MIN_PILOT_CORRELATION * power**0.5
+    return common > MIN_PILOT_CORRELATION * sqrt(power)
 
 
 def _filter_measured(
