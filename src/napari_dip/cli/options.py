@@ -12,19 +12,19 @@ from importlib import import_module
 from inspect import Parameter as Argument
 from inspect import Signature
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from napari_dip.pipeline.recipe import RunSettings
-from napari_dip.tasks import TASKS, Setting
+from napari_dip.pipeline.recipe import RunSettings, list_setting_fields, list_union_members
+from napari_dip.tasks import TASKS
 from napari_dip.tasks.psf.psf_settings import OpticsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from napari_dip.explore.experiments import Experiment
+    from napari_dip.pipeline.recipe import SettingField
 
 FIRST_GROUP = Group("Used most", sort_key=0)
 #: Names in the group "Used most", in the order of the help.
@@ -269,13 +269,12 @@ def make_explore_arguments(experiment: Experiment) -> list[Argument]:
 
 def _make_setting_arguments(settings_class: Any, group: Group) -> list[Argument]:
     """Make the options for the fields of a task or of the run settings."""
-    fields = settings_class.__pydantic_fields__.items()
-    return [_make_setting_argument(name, field, group) for name, field in fields]
+    return [_make_setting_argument(field, group) for field in list_setting_fields(settings_class)]
 
 
-def _make_setting_argument(name: str, field: Any, group: Group) -> Argument:
-    setting = next(entry for entry in field.metadata if isinstance(entry, Setting))
-    value_type, default, text = _get_value_type(field.annotation), field.default, setting.help
+def _make_setting_argument(field: SettingField, group: Group) -> Argument:
+    name, default, text, choices = field.name, field.default, field.help, field.choices
+    value_type = list_union_members(field.annotation)[0]
     if default not in (None, ""):
         default_text = {True: "yes", False: "no"}[default] if value_type is bool else default
         text = f"{text} Default: {default_text}."
@@ -283,16 +282,8 @@ def _make_setting_argument(name: str, field: Any, group: Group) -> Argument:
         hint: Any = Annotated[bool | None, Parameter(help=text, group=group)]
         return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)
     # pass the text on: the recipe validates it, and the parser must not round 1.5
-    if not setting.choices:
+    if not choices:
         return make_option(name, text, _METAVARS[value_type], group)
-    names = list(setting.choices)
-    if len("|".join(names)) <= MAX_CHOICES_LENGTH:
-        return make_option(name, text, "|".join(names), group)
-    return make_option(name, f"{text} One of: {', '.join(names)}.", "NAME", group)
-
-
-def _get_value_type(hint: Any) -> Any:
-    """Return a type without its limits, and without None or further types that it may have."""
-    while get_origin(hint) in (Annotated, Union, UnionType):
-        hint = get_args(hint)[0]
-    return hint
+    if len("|".join(choices)) <= MAX_CHOICES_LENGTH:
+        return make_option(name, text, "|".join(choices), group)
+    return make_option(name, f"{text} One of: {', '.join(choices)}.", "NAME", group)

@@ -49,6 +49,7 @@ from napari_dip.pipeline.recipe import (
     OLD_INPUTS,
     OLD_SETTINGS,
     RunSettings,
+    list_settings,
     load_task_recipe,
     make_recipe,
     recipe_from_dict,
@@ -227,9 +228,7 @@ def _parse_options(task: str, image: str, arguments: Mapping[str, Any]) -> Comma
     def select(names: Iterable[str]) -> dict[str, Any]:
         return {name: values[name] for name in names if name in values}
 
-    task_class: Any = TASKS[task]
-    setting_names = {*task_class.__pydantic_fields__, *RunSettings.model_fields}
-    settings, notes = rename_settings(task, select(setting_names))
+    settings, notes = rename_settings(task, select(list_settings(task)))
     input_names = [task_input.name for task_input in TASKS[task].spec.inputs[1:]]
     settings |= {REPEATABILITY_BY_OUTPUT[name]: "yes" for name in select(REPEATABILITY_BY_OUTPUT)}
     flags = ("from_recipe", "axes", "keep_after", "overwrite", "resume", "quiet", "verbose")

@@ -475,12 +475,8 @@ def _is_bool_for_number(kind: type[Any], name: str, value: object) -> bool:
     """Return whether a number setting got a bool; by type name, to include NumPy's bool."""
     if type(value).__name__ not in ("bool", "bool_") or name not in kind.__pydantic_fields__:
         return False
-    annotation = kind.__pydantic_fields__[name].annotation
-    types = {
-        annotation,
-        *(get_args(member)[0] for member in get_args(annotation) if get_args(member)),
-    }
-    return not types.isdisjoint((int, float))
+    types = list_union_members(kind.__pydantic_fields__[name].annotation)
+    return int in types or float in types
 
 
 def _make_setting_refusal(field: str, value: object, expected: str, hint: str = "") -> Refusal:
