@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QLabel, QPushButton, QWidget
 
 from napari_dip.errors import Fault
 from napari_dip.pipeline.machine import InstallationReport, examine_installation
-from napari_dip.qt.shell.background_call import start_call
+from napari_dip.qt.shell.background_call import start_call, stop_parts
 from napari_dip.qt.shell.dock_widget import (
     DockLifecycle,
     copy_text,
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qtpy.QtGui import QShowEvent
-
-    from napari_dip.qt.shell.background_call import BackgroundCall
 
 
 class ComputerCheckWidget(QWidget):
@@ -39,7 +37,6 @@ class ComputerCheckWidget(QWidget):
         super().__init__()
         self._closer = DockLifecycle(self, self.shut_down)
         self._examine = examine
-        self._call: BackgroundCall | None = None
         self._install_commands: list[str] = []
         self.message_label: QLabel = make_message_label()
         self.check_button: QPushButton = load_button("computer-check", self.check)
@@ -65,18 +62,15 @@ class ComputerCheckWidget(QWidget):
         """Start the examination in the background."""
         self.check_button.setEnabled(False)
         self.message_label.setText("Trying PyTorch; this takes some seconds.")
-        self._call = start_call(
+        start_call(
             self._examine, self, self._on_report, activity="Looking at", name="this computer"
         )
 
     def shut_down(self) -> None:
         """Ignore the result of a running examination."""
-        if self._call is not None:
-            self._call.discard()
-        self._call = None
+        stop_parts(self)
 
     def _on_report(self, report: InstallationReport | Fault) -> None:
-        self._call = None
         self.check_button.setEnabled(True)
         self.copy_button.setEnabled(True)
         if isinstance(report, Fault):

@@ -7,6 +7,7 @@ import pytest
 from napari.layers._layer_actions import _duplicate_layer
 from qtpy.QtCore import QPoint, Qt
 
+from napari_dip.qt.shell.background_call import stop_parts
 from napari_dip.qt.shell.preferences import KEYS
 from napari_dip.qt.task.result_view import ComparisonSlider
 from napari_dip.qt.task.task_dock import make_dock_class
@@ -110,7 +111,8 @@ def test_an_input_that_adds_up_is_transparent_only_behind_its_visible_result(dri
     later.show_pair(cells, viewer.layers["cells denoised copy"])
     driver.dock.result_view.comparison.end_comparison()
     assert not result.visible and cells.opacity == 0
-    later.shut_down()
+    later.end_comparison()
+    stop_parts(later)
     assert cells.opacity == 0.8
 
 

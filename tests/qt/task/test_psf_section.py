@@ -9,6 +9,8 @@ import pytest
 from qtpy.QtCore import Qt, QThreadPool
 from scipy import ndimage
 
+from napari_dip.pipeline.interactive_run import Control
+from napari_dip.qt.shell.background_call import BackgroundCall
 from napari_dip.qt.task.task_dock import make_dock_class
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def measure(driver):
     if not section.is_unfolded:
         expand(driver, section)
     driver.press(section.measure_button)
-    driver.wait_until(lambda: not section.is_busy)
+    driver.wait_until(section.measure_button.isEnabled)
     return section
 
 
@@ -234,9 +236,10 @@ def test_a_closed_dock_waits_for_no_measurement(deblur_driver):
     section = deblur_driver.dock.psf_section
     expand(deblur_driver, section)
     deblur_driver.press(section.measure_button)
-    assert section.is_busy
+    (call,) = section.findChildren(BackgroundCall)
+    assert call.control() is Control.GO
     deblur_driver.viewer.window.remove_dock_widget(deblur_driver.dock)
-    assert not section.is_busy
+    assert call.control() is Control.DISCARD
     deblur_driver.dock = None
     # its thread goes on for seconds where other programs run
     deblur_driver.wait_until(lambda: QThreadPool.globalInstance().activeThreadCount() == 0)

@@ -7,6 +7,7 @@ import pytest
 from napari.layers import Image, Shapes
 
 from napari_dip.errors import RefusedError
+from napari_dip.qt.shell.background_call import stop_parts
 from napari_dip.qt.shell.dock_plots import (
     LineProfiles,
     ProfilePlot,
@@ -95,4 +96,4 @@ def test_a_region_that_is_drawn_shows_traces_and_a_line_beside_it_the_profile(
     assert "Region 1:" in section.message_label.text() and not section.plot.isHidden()
     shapes.add([[1, 1], [5, 5]], shape_type="line")
     qtbot.waitUntil(lambda: isinstance(section.profiles, LineProfiles))
-    section.shut_down()
+    stop_parts(section)

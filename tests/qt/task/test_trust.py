@@ -12,8 +12,10 @@ from qtpy.QtCore import QPoint, Qt, QThreadPool
 from napari_dip.errors.notes import Note, Stop, StopReason, make_note
 from napari_dip.errors.templates import OVERRULED_NOTES
 from napari_dip.pipeline.assess.card import CardFigure, ResultCard, Verdict, make_card
+from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.restoration import Restoration
+from napari_dip.qt.shell.background_call import BackgroundCall
 from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.napari_layers import METADATA_KEY, copy_layer_attributes
 from napari_dip.qt.task.result_view import (
@@ -42,7 +44,7 @@ def measure(driver) -> NoiseSection:
     if not noise.is_unfolded:
         expand(driver, noise)
     driver.press(noise.measure_button)
-    driver.wait_until(lambda: not noise.is_busy)
+    driver.wait_until(noise.measure_button.isEnabled)
     return noise
 
 
@@ -115,9 +117,10 @@ def test_an_image_without_noise_to_measure_is_refused_with_a_message(driver):
 def test_measuring_loads_torch_in_no_gui_thread_and_a_closed_dock_waits_for_nothing(driver):
     expand(driver, driver.dock.noise_section)
     driver.press(driver.dock.noise_section.measure_button)
-    assert driver.dock.noise_section.is_busy
+    (call,) = driver.dock.noise_section.findChildren(BackgroundCall)
+    assert call.control() is Control.GO
     driver.viewer.window.remove_dock_widget(driver.dock)
-    assert not driver.dock.noise_section.is_busy
+    assert call.control() is Control.DISCARD
     driver.dock = None
     # an answer to a dead dock would be an error here; loading torch takes its thread seconds
     driver.wait_until(lambda: QThreadPool.globalInstance().activeThreadCount() == 0)

@@ -309,10 +309,6 @@ class BatchDock(QWidget):
     def shut_down(self) -> None:
         """Stop the batch; results are kept, and the current file leaves a checkpoint."""
         self._panel.shut_down()
-        self._typing_timer.stop()
-        self.files_panel.shut_down()
-        if self._call is not None:
-            self._call.discard()
 
     def begin_job(self, request: JobRequest) -> None:
         """Forget the rows of the last batch."""

@@ -108,14 +108,6 @@ class BatchLayers(QObject):
         if self._call is None and not self._next_timer.isActive():
             self._open_next()
 
-    def shut_down(self) -> None:
-        """Cancel all results that are still to be opened."""
-        self._remaining = []
-        self._next_timer.stop()
-        if self._call is not None:
-            self._call.discard()
-        self._call = None
-
     def _open_next(self) -> None:
         """Open the next result in the background, or report that all are open."""
         self._call = None
@@ -463,10 +455,6 @@ class FilesPanel(QWidget):
         page = self._plan.folder.absolute() / PAGE_FILE
         if not QDesktopServices.openUrl(QUrl.fromLocalFile(str(page))):
             self.message_emitted.emit(f"No browser could be opened; the table is '{page}'.")
-
-    def shut_down(self) -> None:
-        """Cancel all results that are still to be opened."""
-        self.layers.shut_down()
 
     def _open(self, rows: Iterable[FileRow]) -> None:
         """Open the results of those rows that have one."""

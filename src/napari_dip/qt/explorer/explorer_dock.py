@@ -99,8 +99,7 @@ class ExplorerDock(QWidget):
         self.result_panel.message_emitted.connect(self.run_bar.prepend_message)
         self.result_panel.row_chosen.connect(lambda item: self.plot.show_group(*item))
         self.jobs.discarded.connect(lambda: self.plot.restart(self.settings.experiment.key))
-        self._connections = Connections()
-        self._connections.connect(self.show_plan, viewer.dims.events.current_step)
+        Connections(self).connect(self.show_plan, viewer.dims.events.current_step)
         self._on_settings()
 
     @property
@@ -147,8 +146,7 @@ class ExplorerDock(QWidget):
         """Stop all work and disconnect from the viewer, when the dock is closed."""
         self._panel.shut_down()
         self.inputs.shut_down()
-        self.result_panel.shut_down()
-        self._connections.disconnect_all()
+        self.result_panel.clear_contents()
 
     def begin_job(self, request: JobRequest) -> None:
         """Empty the widgets for an experiment that begins, and show its plan."""

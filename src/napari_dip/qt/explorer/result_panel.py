@@ -30,6 +30,7 @@ from napari_dip.qt.explorer.experiment_request import add_stack_axis
 from napari_dip.qt.shell.background_call import call_for_message, start_call, try_call
 from napari_dip.qt.shell.dock_plots import DockPlot
 from napari_dip.qt.shell.dock_widget import (
+    Connections,
     fill_grid,
     load_button,
     load_tooltip,
@@ -249,7 +250,7 @@ class ResultPanel(QWidget):
         fill_grid(self, rows)
         self.table.currentCellChanged.connect(self._on_row)
         self.setVisible(False)
-        viewer.dims.events.current_step.connect(self._on_step)
+        Connections(self).connect(self._on_step, viewer.dims.events.current_step)
 
     def show_result(self, request: JobRequest, result: Any) -> str:
         """Show a result, and return its description."""
@@ -357,11 +358,6 @@ class ResultPanel(QWidget):
             f"Kept as '{name}': in the Denoise dock under Repeat, Preset of your own.{remark} It "
             "restores from random input; compare it with 'Automatic' on your image."
         )
-
-    def shut_down(self) -> None:
-        """Drop the result and disconnect from the viewer."""
-        self.clear_contents()
-        self._viewer.dims.events.current_step.disconnect(self._on_step)
 
     def _on_saved(self, outcome: object) -> None:
         self._save_call = None

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakSet
 
-from qtpy.QtCore import QObject, QThreadPool, Signal
+from qtpy.QtCore import QObject, QThreadPool, QTimer, Signal
 from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QLineEdit, QMenu
 from superqt.utils import GeneratorWorker, create_worker
@@ -23,10 +23,13 @@ from napari_dip.errors import DipError, Fault, make_refusal
 from napari_dip.io.paths import describe_exception
 from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.machine import make_unexpected_fault
+from napari_dip.qt.shell.dock_widget import Connections
 from napari_dip.tasks.network_import.loading import LIST_ALL, WHY_LISTED, refuse_unlisted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from qtpy.QtWidgets import QWidget
 
     from napari_dip.errors import Refusal
     from napari_dip.pipeline.progress import Event
@@ -317,6 +320,16 @@ def start_call(
     call.ended.connect(on_ended)
     call.start()
     return call
+
+
+def stop_parts(dock: QWidget) -> None:
+    """Stop the timers, connections to the viewer and background calls of a dock that closes."""
+    for timer in dock.findChildren(QTimer):
+        timer.stop()
+    for connections in dock.findChildren(Connections):
+        connections.disconnect_all()
+    for call in dock.findChildren(BackgroundCall):
+        call.discard()
 
 
 class SuggestionMenu(QObject):

@@ -447,7 +447,7 @@ class ProfileSection(CollapsibleSection):
         self.region_button.clicked.connect(lambda: self.start_drawing("traces", "add_rectangle"))
         self.title_button.toggled.connect(self._schedule_redraw)
         events = viewer.layers.events
-        self._connections = Connections()
+        self._connections = Connections(self)
         self._connections.connect(self._on_layers, events.inserted, events.removed)
         self._connections.connect(self._schedule_redraw, viewer.dims.events.current_step)
         self._on_layers()
@@ -477,14 +477,6 @@ class ProfileSection(CollapsibleSection):
         self._viewer.layers.selection.active = layer
         layer.mode = mode
         self.message_label.setText(_DRAW_LINE_HINT if mode == "add_line" else _DRAW_REGIONS_HINT)
-
-    def shut_down(self) -> None:
-        """Disconnect from the viewer."""
-        self._redraw_timer.stop()
-        self._connections.disconnect_all()
-        for layer in list(self._watched_layers):
-            layer.events.data.disconnect(self._schedule_redraw)
-        self._watched_layers.clear()
 
     def _schedule_redraw(self, _: object = None) -> None:
         if self.is_unfolded:
@@ -545,5 +537,5 @@ class ProfileSection(CollapsibleSection):
         for layer in self._viewer.layers:
             if isinstance(layer, Shapes) and layer not in self._watched_layers:
                 self._watched_layers.add(layer)
-                layer.events.data.connect(self._schedule_redraw)
+                self._connections.connect(self._schedule_redraw, layer.events.data)
         self._schedule_redraw()

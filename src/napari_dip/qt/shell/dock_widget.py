@@ -258,10 +258,11 @@ class DockLifecycle(QObject):
             self._dock.setMinimumWidth(max(self._dock.minimumWidth(), width))
 
 
-class Connections:
+class Connections(QObject):
     """Connections to events that outlive a widget, such as those of the viewer."""
 
-    def __init__(self) -> None:
+    def __init__(self, widget: QWidget) -> None:
+        super().__init__(widget)
         self._pairs: list[tuple[Any, Callable[..., Any]]] = []
 
     def connect(self, slot: Callable[..., Any], *signals: Any, **options: Any) -> None:

@@ -103,7 +103,7 @@ class ImageChooser(QWidget):
         self._get_active_at_choice: Callable[[], Layer | None] = lambda: None
         self._watched_layer: Image | None = None
         self._axes_by_layer: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
-        self._connections = Connections()
+        self._connections, self._layer_connections = Connections(self), Connections(self)
         self.combo: QComboBox = make_combo("Image", DOCK_TEXTS["inputs-image"])
         self.axes_combo: QComboBox = make_combo("Axes", DOCK_TEXTS["inputs-axes-tooltip"])
         self._axes_edit = make_combo_editable(self.axes_combo)
@@ -253,12 +253,10 @@ class ImageChooser(QWidget):
         """Connect to changes of data and axes of one layer only, which need another plan."""
         if layer is self._watched_layer:
             return
-        if self._watched_layer is not None:
-            self._watched_layer.events.data.disconnect(self._on_data)
-            self._watched_layer.events.axis_labels.disconnect(self._on_data)
+        self._layer_connections.disconnect_all()
         if layer is not None:
-            layer.events.data.connect(self._on_data)
-            layer.events.axis_labels.connect(self._on_data)
+            events = layer.events
+            self._layer_connections.connect(self._on_data, events.data, events.axis_labels)
         self._watched_layer = layer
 
     def _on_data(self, _: object = None) -> None:
@@ -325,7 +323,7 @@ class ExtraInputs(QWidget):
             page.addRow(extra_input.short_label or extra_input.label, field)
             combo.activated.connect(partial(self._on_choice, extra_input.name))
         self.setVisible(form.rowCount() > 0)
-        self._connections = Connections()
+        self._connections = Connections(self)
         self._connections.follow_layers(self.refresh, viewer)
         self.refresh()
 

@@ -19,8 +19,14 @@ from qtpy.QtWidgets import QApplication, QLabel, QProgressBar, QPushButton, QSiz
 from napari_dip.errors.templates import format_duration, make_lines_printable
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS
 from napari_dip.pipeline.progress import Event
-from napari_dip.qt.shell.background_call import call_reporting_errors
-from napari_dip.qt.shell.dock_widget import fill_grid, load_button, require, unwrap_viewer
+from napari_dip.qt.shell.background_call import call_reporting_errors, stop_parts
+from napari_dip.qt.shell.dock_widget import (
+    Connections,
+    fill_grid,
+    load_button,
+    require,
+    unwrap_viewer,
+)
 from napari_dip.qt.shell.job_controller import KEPT_LABEL, JobController, JobState, JobView
 from napari_dip.qt.shell.preferences import register_keys
 
@@ -507,8 +513,9 @@ class JobPanel(QObject):
         }
         self.open_panels.add(self)
         register_keys(_press_key)
-        viewer.events.theme.connect(self._on_theme)
-        viewer.layers.events.removing.connect(self._on_removing)
+        connections = Connections(self._widget)
+        connections.connect(self._on_theme, viewer.events.theme)
+        connections.connect(self._on_removing, viewer.layers.events.removing)
         self._on_theme()
 
     def begin_job(self, request: JobRequest) -> None:
@@ -534,11 +541,10 @@ class JobPanel(QObject):
         return viewer is self._viewer and not self._widget.visibleRegion().isEmpty()
 
     def shut_down(self) -> None:
-        """Stop the job and disconnect from the viewer."""
+        """Stop the job and all else that the dock does."""
         self.open_panels.discard(self)
         self.jobs.discard()
-        self._viewer.events.theme.disconnect(self._on_theme)
-        self._viewer.layers.events.removing.disconnect(self._on_removing)
+        stop_parts(self._widget)
 
     def _on_state(self, state: JobState) -> None:
         self._run_bar.show_state(state)

@@ -272,7 +272,7 @@ class CropPreviewSection(CollapsibleSection):
         super().__init__("Crop", page)
         self._viewer, self._form, self._make_plan = viewer, form, make_plan
         self._image_chooser, self._extra_inputs = inputs.image_chooser, inputs.extra_inputs
-        self._connections = Connections()
+        self._connections = Connections(self)
         self.grid: GridComparison = GridComparison(viewer)
         #: What is compared while presets are compared, else None.
         self.comparison_target: ResultTarget | None = None
@@ -461,13 +461,6 @@ class CropPreviewSection(CollapsibleSection):
             names = {layer.name for layer in self._viewer.layers} - self._earlier_layer_names
             self._followed, self._is_followed = names, False
         self._on_view()
-
-    def shut_down(self) -> None:
-        """Disconnect from the viewer and leave the grid."""
-        self._follow_timer.stop()
-        self._offer_timer.stop()
-        self._connections.disconnect_all()
-        self.grid.end()
 
     def _request_runs(self, presets: tuple[str, ...], *, is_merged: bool = False) -> None:
         """Request runs on the region: with each of these presets, or as the form says.

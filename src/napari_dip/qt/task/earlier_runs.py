@@ -178,11 +178,6 @@ class InterruptedRunPanel(QWidget):
         elif self._read_call is None:
             self.refresh()
 
-    def shut_down(self) -> None:
-        """Ignore the result of a read that is still going on."""
-        if self._read_call is not None:
-            self._read_call.discard()
-
     def _on_read(self, run: InterruptedRun, inputs: Mapping[str, Any], outcome: Any) -> None:
         self._read_call = None
         self.setEnabled(True)

@@ -294,15 +294,6 @@ class MeasurementSection(CollapsibleSection):
         self.measure_button: QPushButton = make_button("Measure", tooltip)
         self.message_label: QLabel = make_message_label(hint)
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a measurement is running."""
-        return self._measurement_call is not None
-
-    def shut_down(self) -> None:
-        """Discard a running measurement; the choosers are deleted with the same dock."""
-        self._reset()
-
     def _start(
         self,
         work: Callable[[], Any],
@@ -467,7 +458,7 @@ class PsfSection(MeasurementSection):
         self._sized_layer: str = ""  # whose sizes are in sight
         self.measure_button.clicked.connect(self.measure)
         self.bead_chooser.activated.connect(self._show_sizes)
-        self._connections = Connections()
+        self._connections = Connections(self)
         self._connections.follow_layers(self._refresh, viewer)
         self._refresh()
 
@@ -495,11 +486,6 @@ class PsfSection(MeasurementSection):
         pixels = get_full_resolution(layer)
         work = partial(_measure_layer_psf, header, pixels, task, settings)
         self._start(work, partial(self._show_report, layer), "Measuring the PSF of", header.name)
-
-    def shut_down(self) -> None:
-        """Discard a running measurement, and disconnect from the viewer."""
-        super().shut_down()
-        self._connections.disconnect_all()
 
     def _show_report(self, layer: Image, report: PsfReport) -> None:
         """Add the PSF as a layer, choose it, and show widths and profiles."""

@@ -281,7 +281,7 @@ class RepeatSection(CollapsibleSection):
         super().__init__("Repeat", page)
         self._viewer, self._form = viewer, form
         self._image_chooser, self._extra_inputs = inputs.image_chooser, inputs.extra_inputs
-        self._connections = Connections()
+        self._connections = Connections(self)
         self._save_call: BackgroundCall | None = None
         self._is_busy = False
         self.combo: QComboBox = make_combo("Result", DOCK_TEXTS["repeat-result"])
@@ -441,12 +441,6 @@ class RepeatSection(CollapsibleSection):
         self.refresh()
         for part in (self.presets, self.recipes):
             part.setEnabled(not is_busy)
-
-    def shut_down(self) -> None:
-        """Disconnect from the viewer, which outlives this widget."""
-        if self._save_call is not None:
-            self._save_call.discard()
-        self._connections.disconnect_all()
 
     def _copy_script(self, write: Callable[[Repetition], str], button: QPushButton) -> None:
         """Copy a script or command for the result; layers without a file are saved first."""

@@ -393,11 +393,6 @@ class SaveMenu(QPushButton):
         is_made = isinstance(active, Image) and "report" in read_layer_provenance(active)
         return active if is_made else self._get_result()
 
-    def shut_down(self) -> None:
-        """Ignore the end of what is still being saved."""
-        if self._call is not None:
-            self._call.discard()
-
     def _on_save_result(self) -> None:
         layer = self.get_layer()
         if layer is None or self._call is not None:

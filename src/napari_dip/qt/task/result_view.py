@@ -18,6 +18,7 @@ from napari_dip.qt.shell.dock_plots import LayerPair, ProfileSection
 from napari_dip.qt.shell.dock_widget import (
     DOCK_TEXTS,
     CollapsibleSection,
+    Connections,
     fill_grid,
     guard_wheel,
     make_button,
@@ -173,7 +174,7 @@ class ResultView:
         self._name_suffix: str = ""
         self.save_menu: SaveMenu = SaveMenu(viewer, self.profile, lambda: self.get_result_layer())
         self.card: ResultCardView = ResultCardView(self.save_menu)
-        viewer.layers.events.removed.connect(self._on_removed)
+        Connections(self.card).connect(self._on_removed, viewer.layers.events.removed)
         self.extra_layer_chooser.changed.connect(self._add_checked_layers)
         self.comparison.ended.connect(self._release_images)
 
@@ -229,13 +230,6 @@ class ResultView:
         """End the comparison, and hide the card of the last result."""
         self.comparison.end_comparison()
         self.card.setVisible(False)
-
-    def shut_down(self) -> None:
-        """Disconnect from the viewer and release the latest result."""
-        self.comparison.shut_down()
-        self.profile.shut_down()
-        self.save_menu.shut_down()
-        self._viewer.layers.events.removed.disconnect(self._on_removed)
 
     def _on_removed(self, _: object = None) -> None:
         """Hide the card of a result that is no longer there."""
@@ -456,9 +450,10 @@ class ComparisonSlider(QWidget):
         self.swipe_button.toggled.connect(self._on_swipe)
         self.setVisible(False)
         self.slider.valueChanged.connect(self._on_move)
-        viewer.layers.events.removed.connect(self._on_removed)
-        viewer.layers.events.inserted.connect(self._on_inserted)
-        viewer.canvas.grid.events.enabled.connect(self._follow_view)
+        connections = Connections(self)
+        connections.connect(self._on_removed, viewer.layers.events.removed)
+        connections.connect(self._on_inserted, viewer.layers.events.inserted)
+        connections.connect(self._follow_view, viewer.canvas.grid.events.enabled)
 
     def show_pair(self, input_layer: Image, result_layer: Image) -> None:
         """Begin the comparison of an input with its result."""
@@ -497,13 +492,6 @@ class ComparisonSlider(QWidget):
         self._pair, self._applied_opacities = LayerPair(self._viewer), None
         self.setVisible(False)
         self.ended.emit()
-
-    def shut_down(self) -> None:
-        """Disconnect from the viewer, which outlives this widget."""
-        self.end_comparison()
-        self._viewer.layers.events.removed.disconnect(self._on_removed)
-        self._viewer.layers.events.inserted.disconnect(self._on_inserted)
-        self._viewer.canvas.grid.events.enabled.disconnect(self._follow_view)
 
     def _follow_view(self, _: object = None) -> None:
         """Fade the layers only while the result is visible in the place of its input."""

@@ -99,7 +99,7 @@ class TaskDock(QWidget):
         for layer in viewer.layers:  # before the widgets look at them
             recognise_result(layer)
         self._closer = DockLifecycle(self, self.shut_down)
-        self._connections = Connections()
+        self._connections = Connections(self)
         self._remarks: list[str] = []
         self.plan_label: QLabel = make_message_label()
         self.run_bar: RunBar = RunBar()
@@ -279,17 +279,9 @@ class TaskDock(QWidget):
     def shut_down(self) -> None:
         """Stop all work and disconnect from the viewer, when the dock is closed."""
         self._panel.shut_down()
-        self._connections.disconnect_all()
         self.inputs.shut_down()
-        for section in (
-            self.noise_section,
-            self.psf_section,
-            self.repeat_section,
-            self.crop_preview,
-            self.interrupted_runs,
-            self.result_view,
-        ):
-            section.shut_down()
+        self.crop_preview.grid.end()
+        self.result_view.comparison.end_comparison()
         self.history.clear_contents()
         self.network_start.forget()
 
