@@ -31,10 +31,9 @@ from napari_dip.cli.terminal import (
 from napari_dip.errors import Fault, RefusedError, raise_if_refused
 from napari_dip.errors.notes import serialise_stop
 from napari_dip.errors.templates import make_printable
-from napari_dip.explore.experiment_results import resolve_experiment_folder
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.header import ImageHeader
-from napari_dip.io.outputs import JSON_SUFFIXES, lock_outputs, resolve_output
+from napari_dip.io.outputs import JSON_SUFFIXES, lock_outputs, resolve_folder_files, resolve_output
 from napari_dip.io.paths import find_free_path, make_folder
 from napari_dip.io.reading import read_header, read_pixels
 from napari_dip.io.writing import write_bytes, write_image, write_text
@@ -47,7 +46,7 @@ from napari_dip.pipeline.machine import (
     examine_installation,
     find_missing_dock_package,
 )
-from napari_dip.pipeline.measure.camera_maps import measure_camera_maps, resolve_camera_map_folder
+from napari_dip.pipeline.measure.camera_maps import CAMERA_MAP_FILES, measure_camera_maps
 from napari_dip.pipeline.measure.noise_report import measure_noise
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.progress import Event, drain_generator
@@ -282,7 +281,9 @@ def run_camera_maps_command(
     RefusedError, FailedError
         As `measure_camera_maps`.
     """
-    check = partial(resolve_camera_map_folder, output, (*dark, *flat), overwrite=overwrite)
+    check = partial(
+        resolve_folder_files, output, CAMERA_MAP_FILES, (*dark, *flat), overwrite=overwrite
+    )
     with lock_outputs(check, output):
         progress = None if quiet else print_message
         report = measure_camera_maps(list(dark), list(flat), progress=progress)
@@ -403,7 +404,7 @@ def run_explore_command(
         values, notes = rename_keys(values, OLD_EXPERIMENT_SETTINGS)
         print_lines(*notes, is_quiet=quiet)
     run = getattr(experiments, experiment)
-    check = partial(resolve_experiment_folder, spec.files, output, overwrite=overwrite)
+    check = partial(resolve_folder_files, output, spec.files, overwrite=overwrite)
     with lock_outputs(check, output):
         with closing(choose_reporter(quiet, SINGLE_RUN)) as reporter:
             result = run(image, progress=reporter.show, **values)

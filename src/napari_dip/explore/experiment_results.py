@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -11,10 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from napari_dip.engine.fit.stopping import Control
-from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note, serialise_notes
-from napari_dip.errors.templates import make_printable
-from napari_dip.io.outputs import resolve_output_folder
+from napari_dip.io.outputs import resolve_folder_files
 from napari_dip.io.paths import make_folder
 from napari_dip.io.writing import write_bytes, write_text
 from napari_dip.pipeline.assess.methods_section import EXPERIMENT_PAPERS, PAPERS
@@ -30,7 +27,8 @@ from napari_dip.pipeline.progress import Event, PausableClock, Progress, Progres
 from napari_dip.pipeline.store.result_files import format_csv, format_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    import os
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from napari_dip.engine.fit.stopping import PollControl
@@ -287,7 +285,7 @@ class ExperimentResult(ABC):
         report, page = self.make_report(), f"{self.experiment}.html"
         files = {f"{self.experiment}.json": format_json(self.to_dict()), **report.files}
         names = (page, *files, *(figure.file for figure in report.figures))
-        path = resolve_experiment_folder(names, folder, overwrite=overwrite)
+        path = resolve_folder_files(folder, names, overwrite=overwrite)
         make_folder(path)
         images = [figure.draw() for figure in report.figures]
         for name, text in files.items():
@@ -344,32 +342,3 @@ def add_iteration_column(columns: Mapping[str, AnyArray]) -> dict[str, AnyArray]
     """Return the columns after one of 1-based iterations."""
     count = len(next(iter(columns.values())))
     return {"iteration": np.arange(1, count + 1), **columns}
-
-
-def resolve_experiment_folder(
-    names: Iterable[str], folder: str | os.PathLike[str], *, overwrite: bool
-) -> Path:
-    """Check that the files of an experiment can be saved in a folder, which need not exist yet.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Names of the files.
-    folder : path
-    overwrite : bool
-        Whether earlier files of the experiment may be replaced.
-
-    Raises
-    ------
-    RefusedError
-        If it is no folder, cannot be written to, or holds such files.
-    """
-    checked_folder = resolve_output_folder(folder)
-    for name in names:
-        path = checked_folder / name
-        if os.path.lexists(path) and not overwrite:
-            raise RefusedError("output-exists", path=path)
-        if path.is_dir():
-            facts = {"path": make_printable(str(path)), "suffix": path.suffix}
-            raise RefusedError("output-is-folder", **facts)
-    return checked_folder

@@ -21,7 +21,7 @@ from napari_dip.io.atomic import is_abandoned, make_temporary_name
 from napari_dip.io.paths import FOLDER_SUFFIX, make_folder_refusal, resolve_target, stat_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from napari_dip.errors import Refusal
 
@@ -346,6 +346,37 @@ def resolve_output_folder(path: str | os.PathLike[str], bytes_needed: int = 0) -
         raise RefusedError("folder-is-file", path=folder)
     target = resolve_target(folder)
     _check_folder(target if status is not None else target.parent, False, folder, bytes_needed)
+    return folder
+
+
+def resolve_folder_files(
+    path: str | os.PathLike[str],
+    names: Iterable[str],
+    inputs: Sequence[str | os.PathLike[str]] = (),
+    *,
+    overwrite: bool,
+) -> Path:
+    """Check that files of these names can be saved in a folder, which need not exist yet.
+
+    Parameters
+    ----------
+    path : path
+        The folder.
+    names : iterable of str
+    inputs : sequence of path
+        Files that must not be replaced.
+    overwrite : bool
+        Whether earlier files of these names may be replaced.
+
+    Raises
+    ------
+    RefusedError
+        As `resolve_output_folder`, or if a file of one of the names cannot be saved.
+    """
+    folder = resolve_output_folder(path)
+    for name in names if folder.is_dir() else ():
+        suffixes = (os.path.splitext(name)[1],)
+        resolve_output(folder / name, inputs, overwrite, suffixes=suffixes)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 from napari_dip.engine.noise import predict_variance
 from napari_dip.errors import RefusedError, raise_if_refused
 from napari_dip.errors.templates import format_sizes, render_text
-from napari_dip.io.outputs import resolve_output, resolve_output_folder
+from napari_dip.io.outputs import resolve_folder_files
 from napari_dip.io.paths import make_folder
 from napari_dip.io.reading import open_pixels
 from napari_dip.io.writing import write_bytes, write_image
@@ -180,7 +179,7 @@ class CameraReport:
         FailedError
             If the files cannot be written.
         """
-        path = resolve_camera_map_folder(folder, overwrite=overwrite)
+        path = resolve_folder_files(folder, CAMERA_MAP_FILES, overwrite=overwrite)
         make_folder(path)
         maps = {"offset.tif": self.offset, "gain.tif": self.gain, "noise.tif": self.noise}
         for name, array in maps.items():
@@ -189,23 +188,6 @@ class CameraReport:
                 write_image(path / name, array, axes="YX", provenance=facts, overwrite=overwrite)
         write_bytes(path / CAMERA_MAP_FILES[-1], plot_photon_transfer(self), overwrite=overwrite)
         return path
-
-
-def resolve_camera_map_folder(
-    folder: FilePath, inputs: Sequence[FilePath] = (), *, overwrite: bool
-) -> Path:
-    """Check that the maps can be saved in a folder, which need not exist; return its path.
-
-    Raises
-    ------
-    RefusedError
-        If it is no folder, cannot be written to, or holds files of these names or the frames.
-    """
-    path = resolve_output_folder(folder)
-    if path.is_dir():
-        for name in CAMERA_MAP_FILES:
-            resolve_output(path / name, inputs, overwrite, suffixes=(os.path.splitext(name)[1],))
-    return path
 
 
 def measure_camera_maps(
