@@ -26,7 +26,7 @@ from napari_dip.qt.batch.batch_settings import (
     read_dropped_paths,
 )
 from napari_dip.qt.batch.files_panel import FilesPanel
-from napari_dip.qt.shell.background_call import JobProgress, start_call
+from napari_dip.qt.shell.background_call import JobProgress, find_call, start_call
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     DockLifecycle,
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.interactive_run import PollControl
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.qt.shell.settings_form import SettingsForm
     from napari_dip.scale.batch.jobs import BatchEvent, BatchPlan
     from napari_dip.scale.batch.table import FileRow
@@ -230,7 +229,6 @@ class BatchDock(QWidget):
         viewer = unwrap_viewer(viewer)
         self._closer = DockLifecycle(self, self.shut_down)
         self._plan_view: BatchPlanView | None = None
-        self._call: BackgroundCall | None = None
         self._is_stale = False
         self._task = ""
         self._last_rows: dict[Path, FileRow] = {}
@@ -371,7 +369,7 @@ class BatchDock(QWidget):
 
     def _start_reading(self) -> None:
         """Read the headers in the background, unless they are being read."""
-        if self._call is not None:
+        if find_call(self) is not None:
             self._is_stale = True
             return
         recipe = self.recipe_chooser.build_recipe()
@@ -393,12 +391,9 @@ class BatchDock(QWidget):
             axes=self.options.axes_edit.text().strip().upper() or None,
             joint_training=self.joint_training.is_requested,
         )
-        self._call = start_call(
-            read, self, self._on_read, activity="Reading the headers for", name=folder
-        )
+        start_call(read, self, self._on_read, activity="Reading the headers for", name=folder)
 
     def _on_read(self, plan_view: BatchPlanView | Fault) -> None:
-        self._call = None
         if self._is_stale or self._typing_timer.isActive() or self.is_busy:
             self._is_stale = False
             self.show_plan()

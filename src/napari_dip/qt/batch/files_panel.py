@@ -25,7 +25,7 @@ from napari_dip.errors.templates import make_printable
 from napari_dip.io.reading import open_pixels, read_header
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS, Verdict
 from napari_dip.pipeline.assess.report_figures import compute_contrast_limits, select_middle_plane
-from napari_dip.qt.shell.background_call import call_reporting_errors, start_call
+from napari_dip.qt.shell.background_call import call_reporting_errors, find_call, start_call
 from napari_dip.qt.shell.dock_widget import (
     DOCK_LABELS,
     fill_grid,
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.scale.batch.jobs import BatchPlan, Job
     from napari_dip.scale.batch.table import FileRow
 
@@ -86,7 +85,6 @@ class BatchLayers(QObject):
         super().__init__(parent)
         self._viewer = viewer
         self._remaining: list[tuple[Job, Recipe]] = []
-        self._call: BackgroundCall | None = None
         self._names: list[str] = []
         self._added_layers: list[Layer] = []
         self._includes_inputs = False
@@ -105,15 +103,14 @@ class BatchLayers(QObject):
         """
         self._remaining += [(job, recipe) for job in jobs]
         self._includes_inputs, self._names, self._added_layers = includes_inputs, [], []
-        if self._call is None and not self._next_timer.isActive():
+        if find_call(self) is None and not self._next_timer.isActive():
             self._open_next()
 
     def _open_next(self) -> None:
         """Open the next result in the background, or report that all are open."""
-        self._call = None
         if self._remaining:
             job, recipe = self._remaining.pop(0)
-            self._call = start_call(
+            start_call(
                 partial(load_result_layers, job, recipe, self._includes_inputs),
                 self,
                 self._on_opened,

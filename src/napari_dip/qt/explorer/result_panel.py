@@ -27,7 +27,7 @@ from napari_dip.explore.experiment_setup import get_denoising_architecture
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.paths import find_free_path
 from napari_dip.qt.explorer.experiment_request import add_stack_axis
-from napari_dip.qt.shell.background_call import call_for_message, start_call, try_call
+from napari_dip.qt.shell.background_call import call_for_message, find_call, start_call, try_call
 from napari_dip.qt.shell.dock_plots import DockPlot
 from napari_dip.qt.shell.dock_widget import (
     Connections,
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
     from napari_dip.explore.experiment_results import ExperimentResult, ExperimentSummary
     from napari_dip.explore.experiments import PlotSpec
-    from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 
     Points = Iterable[tuple[str, int, Mapping[str, float]]]
@@ -225,7 +224,6 @@ class ResultPanel(QWidget):
         self._experiment_key = ""
         self._summary: ExperimentSummary | None = None
         self._layer: Image | None = None
-        self._save_call: BackgroundCall | None = None
         self._page: Path | None = None
         self.headline: QLabel = QLabel()
         self.headline.setStyleSheet("font-weight: bold; font-size: 12pt;")
@@ -273,10 +271,10 @@ class ResultPanel(QWidget):
 
     def clear_contents(self) -> None:
         """Drop the last result and hide the widget."""
-        if self._save_call is not None:
-            self._save_call.discard()
+        if (call := find_call(self)) is not None:
+            call.discard()
         self._target = self._result = self._summary = self._layer = None
-        self._save_call = self._page = None
+        self._page = None
         self.image_label.setVisible(False)
         self.setVisible(False)
 
@@ -309,13 +307,13 @@ class ResultPanel(QWidget):
     def save_report(self) -> None:
         """Save the report in a folder that the user chooses, in the background."""
         target, result = self._target, self._result
-        if target is None or self._save_call is not None:
+        if target is None or find_call(self) is not None:
             return
         parent = QFileDialog.getExistingDirectory(self, _REPORT_FOLDER_TITLE)
         if not parent:
             return
         folder = find_free_path(parent, f"{target.name} {self._experiment_key}")
-        self._save_call = start_call(
+        start_call(
             partial(result.save, folder),
             self,
             self._on_saved,
@@ -360,7 +358,6 @@ class ResultPanel(QWidget):
         )
 
     def _on_saved(self, outcome: object) -> None:
-        self._save_call = None
         self.save_button.setEnabled(True)
         if isinstance(outcome, Fault):
             self.message_emitted.emit(outcome.message)

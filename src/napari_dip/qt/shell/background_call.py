@@ -270,6 +270,11 @@ class BackgroundCall(QObject):
         # a bound method: garbage collection may clear a lambda before it deletes this object
         self.destroyed.connect(control.abandon)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its outcome is still waited for."""
+        return self._worker is not None and self.control() is not Control.DISCARD
+
     def start(self) -> None:
         """Start the work; progress and outcome arrive through the event loop."""
         if self._worker is not None:
@@ -304,7 +309,7 @@ def start_call(
     *,
     activity: str,
     name: str,
-) -> BackgroundCall:
+) -> None:
     """Start a call without progress in a background thread.
 
     Parameters
@@ -319,7 +324,12 @@ def start_call(
     call = BackgroundCall(lambda _: work(), parent, activity=activity, name=name)
     call.ended.connect(on_ended)
     call.start()
-    return call
+
+
+def find_call(parent: QObject) -> BackgroundCall | None:
+    """Return the background call that runs for an object, if there is one."""
+    calls = (child for child in parent.children() if isinstance(child, BackgroundCall))
+    return next((call for call in calls if call.is_running), None)
 
 
 def stop_parts(dock: QWidget) -> None:
@@ -359,7 +369,6 @@ class SuggestionMenu(QObject):
         super().__init__(edit)
         self._line_edit, self._name = edit, name
         self._list_suggestions, self._build_task = list_suggestions, build_task
-        self._call: BackgroundCall | None = None
         self.outcomes: dict[Task, SuggestionOutcome] = {}
         self.menu: QMenu = QMenu(edit)
 
@@ -386,16 +395,15 @@ class SuggestionMenu(QObject):
         return refuse_unlisted(field, value, outcome, hint)
 
     def _collect(self, task: Task, on_ended: Callable[[SuggestionOutcome], object]) -> None:
-        if self._call is None:
+        if find_call(self) is None:
             suggest = partial(self._list_suggestions, task)
-            self._call = start_call(suggest, self, on_ended, activity="Listing", name=self._name)
+            start_call(suggest, self, on_ended, activity="Listing", name=self._name)
 
     def _keep(self, task: Task, outcome: SuggestionOutcome) -> None:
-        self._call, self.outcomes[task] = None, outcome
+        self.outcomes[task] = outcome
         self.listed.emit()
 
     def _show(self, outcome: SuggestionOutcome) -> None:
-        self._call = None
         self.menu.clear()
         if isinstance(outcome, Fault):
             ellipsis = "…" if len(outcome.sentence) > _MAX_ENTRY_LENGTH else ""

@@ -26,7 +26,7 @@ from napari_dip.pipeline.autosave import (
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.pipeline.store.network_files import RunNetwork, read_network
-from napari_dip.qt.shell.background_call import start_call, try_call
+from napari_dip.qt.shell.background_call import find_call, start_call, try_call
 from napari_dip.qt.shell.dock_widget import fill_grid, fit_view, load_tooltip, preserve_view
 from napari_dip.qt.shell.layer_headers import get_full_resolution
 from napari_dip.qt.shell.napari_layers import find_layer
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.plan.types import JointNetwork, Plan
     from napari_dip.pipeline.restoration import Restoration
-    from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.qt.shell.job_controller import JobRequest
     from napari_dip.qt.shell.layer_inputs import LayerInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
@@ -117,7 +116,6 @@ class InterruptedRunPanel(QWidget):
         self._viewer, self._form = viewer, form
         self._image_chooser, self._extra_inputs = inputs.image_chooser, inputs.extra_inputs
         self._run: InterruptedRun | None = None
-        self._read_call: BackgroundCall | None = None
         self.message_label: QLabel = make_message_label()
         self.resume_button: QPushButton = QPushButton("Resume")
         self.discard_button: QPushButton = QPushButton("Discard")
@@ -151,10 +149,10 @@ class InterruptedRunPanel(QWidget):
     def resume(self) -> None:
         """Read the inputs of the run in the background, then request the run."""
         run = self._run
-        if run is None or self._read_call is not None:
+        if run is None or find_call(self) is not None:
             return
         pixels = collect_layer_pixels(self._viewer, run.inputs)
-        self._read_call = start_call(
+        start_call(
             partial(read_run_inputs, run, pixels),
             self,
             partial(self._on_read, run, pixels),
@@ -175,11 +173,10 @@ class InterruptedRunPanel(QWidget):
         """Hide the panel during a run."""
         if is_busy:
             self.setVisible(False)
-        elif self._read_call is None:
+        elif find_call(self) is None:
             self.refresh()
 
     def _on_read(self, run: InterruptedRun, inputs: Mapping[str, Any], outcome: Any) -> None:
-        self._read_call = None
         self.setEnabled(True)
         if isinstance(outcome, Fault):
             self.message_emitted.emit(outcome.message)

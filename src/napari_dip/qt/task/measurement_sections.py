@@ -28,7 +28,7 @@ from napari_dip.pipeline.lazy_inputs import load_array
 from napari_dip.pipeline.measure.noise_report import NoiseReport, make_noise_report
 from napari_dip.pipeline.plan.layout import refuse_header
 from napari_dip.pipeline.recipe import list_settings
-from napari_dip.qt.shell.background_call import start_call
+from napari_dip.qt.shell.background_call import find_call, start_call
 from napari_dip.qt.shell.dock_plots import TRAINING_COLOUR, VALIDATION_COLOUR, DockPlot, make_legend
 from napari_dip.qt.shell.dock_widget import (
     DOCK_TEXTS,
@@ -66,7 +66,6 @@ if TYPE_CHECKING:
     from napari_dip.io import FloatArray, ImageHeader
     from napari_dip.pipeline.measure.noise_report import ChannelNoise
     from napari_dip.pipeline.measure.psf_measurement import PsfReport
-    from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.qt.shell.layer_inputs import ImageChooser, LayerInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
     from napari_dip.tasks.base import Task
@@ -290,7 +289,6 @@ class MeasurementSection(CollapsibleSection):
 
     def __init__(self, title: str, page: QWidget, tooltip: str, hint: str) -> None:
         super().__init__(title, page)
-        self._measurement_call: BackgroundCall | None = None
         self.measure_button: QPushButton = make_button("Measure", tooltip)
         self.message_label: QLabel = make_message_label(hint)
 
@@ -313,13 +311,12 @@ class MeasurementSection(CollapsibleSection):
         self._reset()
         self.measure_button.setEnabled(False)
         self.measure_button.setText("Measuring …")
-        self._measurement_call = start_call(work, self, end, activity=activity, name=name)
+        start_call(work, self, end, activity=activity, name=name)
 
     def _reset(self) -> None:
         """Discard a running measurement and enable the button."""
-        if self._measurement_call is not None:
-            self._measurement_call.discard()
-        self._measurement_call = None
+        if (call := find_call(self)) is not None:
+            call.discard()
         self.measure_button.setEnabled(True)
         self.measure_button.setText("Measure")
 

@@ -25,7 +25,12 @@ from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.recipe import load_task_recipe, make_recipe, recipe_from_dict
 from napari_dip.pipeline.repetition import format_command_line, write_python_script
-from napari_dip.qt.shell.background_call import BackgroundCall, call_for_message, try_call
+from napari_dip.qt.shell.background_call import (
+    BackgroundCall,
+    call_for_message,
+    find_call,
+    try_call,
+)
 from napari_dip.qt.shell.dock_widget import (
     DOCK_TEXTS,
     CollapsibleSection,
@@ -282,7 +287,6 @@ class RepeatSection(CollapsibleSection):
         self._viewer, self._form = viewer, form
         self._image_chooser, self._extra_inputs = inputs.image_chooser, inputs.extra_inputs
         self._connections = Connections(self)
-        self._save_call: BackgroundCall | None = None
         self._is_busy = False
         self.combo: QComboBox = make_combo("Result", DOCK_TEXTS["repeat-result"])
         self.again_button: QPushButton = load_button("repeat-again", self.set_up_again)
@@ -445,7 +449,7 @@ class RepeatSection(CollapsibleSection):
     def _copy_script(self, write: Callable[[Repetition], str], button: QPushButton) -> None:
         """Copy a script or command for the result; layers without a file are saved first."""
         layer, provenance = self._read_chosen_result()
-        if layer is None or provenance is None or self._save_call is not None:
+        if layer is None or provenance is None or find_call(self) is not None:
             return
         try:
             if provenance.get("shows") == REGION:
@@ -463,9 +467,9 @@ class RepeatSection(CollapsibleSection):
             return
         self.message_emitted.emit("Saving what the script needs")
         save = partial(save_layers, layers, Path(folder))
-        self._save_call = BackgroundCall(save, self, activity="Saving", name=layers[0].layer_name)
-        self._save_call.ended.connect(partial(self._on_saved, layer, write, button))
-        self._save_call.start()
+        call = BackgroundCall(save, self, activity="Saving", name=layers[0].layer_name)
+        call.ended.connect(partial(self._on_saved, layer, write, button))
+        call.start()
 
     def _on_saved(
         self,
@@ -474,7 +478,6 @@ class RepeatSection(CollapsibleSection):
         button: QPushButton,
         outcome: dict[str, str] | Fault,
     ) -> None:
-        self._save_call = None
         if isinstance(outcome, Fault):
             self.message_emitted.emit(outcome.message)
             return

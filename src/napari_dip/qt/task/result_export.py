@@ -26,7 +26,7 @@ from napari_dip.pipeline.assess.report import select_repeatable_fields
 from napari_dip.pipeline.assess.report_fields import ReportFields, translate_record
 from napari_dip.pipeline.assess.report_figures import PanelImage, plot_result
 from napari_dip.pipeline.store.result_files import format_json
-from napari_dip.qt.shell.background_call import BackgroundCall, log_error, start_call
+from napari_dip.qt.shell.background_call import find_call, log_error, start_call
 from napari_dip.qt.shell.dock_plots import find_plane_index
 from napari_dip.qt.shell.layer_headers import (
     convert_units,
@@ -365,7 +365,6 @@ class SaveMenu(QPushButton):
     ) -> None:
         super().__init__("Save ▾")
         self._viewer, self._profile, self._get_result = viewer, profile, get_result
-        self._call: BackgroundCall | None = None
         self._hint = ""
         self.setToolTip("<qt>Save the result with all that is needed to open it again here</qt>")
         # Qt's own arrow lies on the text in napari's style
@@ -395,7 +394,7 @@ class SaveMenu(QPushButton):
 
     def _on_save_result(self) -> None:
         layer = self.get_layer()
-        if layer is None or self._call is not None:
+        if layer is None or find_call(self) is not None:
             return
         path, is_confirmed = self._ask_path("Save result", layer, layer.name, _RESULT_KINDS)
         if path is not None:
@@ -406,7 +405,7 @@ class SaveMenu(QPushButton):
         layer = self.get_layer()
         if layer is None or read_result_provenance(layer) is None:
             layer = self._get_result()
-        if layer is None or self._call is not None:
+        if layer is None or find_call(self) is not None:
             return
         path, is_confirmed = self._ask_path("Export figure", layer, layer.name, _FIGURE_KINDS)
         if path is not None:
@@ -418,7 +417,7 @@ class SaveMenu(QPushButton):
 
     def _on_save_profile(self) -> None:
         layer, lines = self.get_layer(), self._profile.profiles
-        if layer is None or lines is None or self._call is not None:
+        if layer is None or lines is None or find_call(self) is not None:
             return
         path, is_confirmed = self._ask_path(
             "Export profile or traces", layer, f"{layer.name} plot", _PROFILE_KINDS
@@ -429,11 +428,10 @@ class SaveMenu(QPushButton):
     def _start(self, write: Callable[[], Path], name: str) -> None:
         """Write a file in the background."""
         self._hint = ""
-        self._call = start_call(write, self, self._on_written, activity="Saving", name=name)
+        start_call(write, self, self._on_written, activity="Saving", name=name)
         self.message_emitted.emit(f"Saving '{name}'")
 
     def _on_written(self, outcome: Path | Fault) -> None:
-        self._call = None
         if isinstance(outcome, Fault):
             text = outcome.message
         else:
