@@ -571,14 +571,9 @@ def _format_unrestored(
     return [make_note(code, **details, **facts)]
 
 
-def _format_number_ranges(indices: Iterable[int]) -> str:
+def _format_number_ranges(indices: npt.NDArray[np.intp]) -> str:
     """Format 0-based indices as 1-based numbers, such as "2, 4 and 6 to 9"."""
-    runs: list[list[int]] = []
-    for index in indices:
-        if runs and index == runs[-1][-1] + 1:
-            runs[-1].append(int(index))
-        else:
-            runs.append([int(index)])
+    runs = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
     ranges = []
     for run in runs:
         if len(run) > 2:
