@@ -98,6 +98,21 @@ def test_a_few_hot_pixels_are_told_and_a_single_one_is_not(share, is_told) -> No
     assert list_noise_hints(image.astype(np.float32)[None]) == ()
 
 
+def test_single_photons_on_black_are_no_impulses_but_salt_on_black_is() -> None:
+    rng = np.random.default_rng(0)
+    spots = gaussian_filter(np.float64(rng.random((192, 192)) < 0.002), 4)
+    rate = 0.005 + 0.4 * spots / spots.max()
+    # a photomultiplier's pulses have any height
+    photons = np.clip(rng.gamma(rng.poisson(rate), 60.0), 0, 255).round().astype(np.float32)
+    measured = dip.measure_noise(photons)
+    assert measured.channels[0].gain > 40  # 0 without the photons that look like impulses
+    assert list_noise_hints(photons[None]) == ()
+    dark = rng.normal(100 * spots / spots.max() - 1, 2).clip(0)
+    salted, _ = add_hot_pixels(dark, 0.01)
+    hints = list_noise_hints(salted.astype(np.float32)[None])
+    assert [hint.code for hint in hints] == ["impulses-likely"]
+
+
 @pytest.mark.parametrize(("spoil", "share"), [(add_hot_pixels, 0.3), (add_impulses, 0.05)])
 def test_dense_impulses_and_white_noise_are_filled_in_from_close_neighbours(spoil, share) -> None:
     image = make_correlated_image()[share < 0.1]

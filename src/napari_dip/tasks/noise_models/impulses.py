@@ -78,6 +78,11 @@ MAX_CORRELATED_MISSING_FRACTION = 0.46
 #: Minimum correlation at lag 1 of noise that is treated as correlated beside missing pixels: 0.68
 #: in FMD WideField_BPAE_R, at most 0.28 in a nucleus whose structure was taken for noise.
 MIN_CERTAIN_CORRELATION = 0.4
+#: Side of the blocks in which impulses on black are counted, in pixels.
+COUNT_BLOCK_SIDE = 16
+#: Variance of impulse counts in blocks, in units of the mean, above which photons were counted: 5.5
+#: to 17 in seven crops of Hagen mito-confocal with structure, 0.8 to 1.3 with salt on 18 pictures.
+MAX_IMPULSE_DISPERSION = 2.7
 #: Power of the share of pixels that stay with which others, replaced by random neighbours, lower
 #: the correlation at lag 1: to 0.87, 0.77 and 0.66 of itself with 0.1, 0.2 and 0.3 replaced.
 CORRELATION_POWER = 1.2
@@ -321,6 +326,29 @@ def _fill_impulses(values: Plane, impulses: BoolArray) -> Plane:
         filled[tuple(positions.T)] = np.nanmedian(neighbour_values[:, has_neighbours], 0)
         remaining = np.isnan(filled)
     return filled
+
+
+def gather_on_black(impulses: BoolArray, plane: npt.NDArray[np.floating]) -> bool:
+    """Return whether impulses on black are more frequent in some places, as single photons are.
+
+    Their counts in blocks then vary more than by chance. Both arrays are (Y, X).
+    """
+    is_black = compute_local_median(plane) <= plane.min()
+    counts, pixels = (_sum_blocks(each) for each in (impulses & is_black, is_black))
+    is_used = pixels > COUNT_BLOCK_SIDE**2 / 4
+    if not counts[is_used].any():
+        return False
+    expected = pixels[is_used] * (counts[is_used].sum() / pixels[is_used].sum())
+    dispersion = float(((counts[is_used] - expected) ** 2).sum() / expected.sum())
+    return dispersion > MAX_IMPULSE_DISPERSION
+
+
+def _sum_blocks(mask: BoolArray) -> npt.NDArray[np.float64]:
+    """Return the number of marked pixels in each whole block of `COUNT_BLOCK_SIDE`."""
+    side = COUNT_BLOCK_SIDE
+    rows, columns = mask.shape[0] // side, mask.shape[1] // side
+    blocks = mask[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    return np.asarray(blocks.sum((1, 3)), np.float64)
 
 
 def replace_single_pixels(

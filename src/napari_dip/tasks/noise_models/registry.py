@@ -214,11 +214,17 @@ def _measure_impulse_fraction(plane: Float32Array) -> float:
     """Return the share of clear impulses; 0 if they are too few or not everywhere."""
     import numpy as np
 
-    from napari_dip.tasks.noise_models.impulses import compute_local_median, find_impulses
+    from napari_dip.tasks.noise_models.impulses import (
+        compute_local_median,
+        find_impulses,
+        gather_on_black,
+    )
 
     impulses = find_impulses(plane, threshold_sigmas=HINT_IMPULSE_SIGMAS, max_passes=1)
     fraction = float(impulses.mean())
     if fraction < MIN_IMPULSE_FRACTION or int(impulses.sum()) < MIN_IMPULSE_COUNT:
+        return 0.0
+    if gather_on_black(impulses, plane):
         return 0.0
     far_impulses = find_impulses(plane, threshold_sigmas=2 * HINT_IMPULSE_SIGMAS, max_passes=1)
     is_rare = fraction < RARE_IMPULSE_FRACTION
