@@ -101,6 +101,16 @@ def test_refusals_are_said_before_the_first_line_about_work(folder, capsys):
     assert sum("not a kind of image file" in line for line in lines) == 1
 
 
+def test_the_new_name_of_an_earlier_result_is_printed_at_its_turn(folder, capsys):
+    assert main(make_arguments(folder, "out", "--quiet")) == 0
+    (folder / "in" / NAMES[1]).write_text("no image")
+    capsys.readouterr()
+    assert main(make_arguments(folder, "out", "--resume", "--quiet")) == 1
+    refusal, at_its_turn = capsys.readouterr().err.splitlines()
+    kept = "its earlier result is kept as 'cell_1.changed.tif'."
+    assert at_its_turn.startswith(refusal) and at_its_turn.endswith(kept)
+
+
 def test_a_batch_of_bad_files_alone_writes_nothing(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "bad.tif").write_text("no image")

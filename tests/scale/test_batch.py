@@ -179,6 +179,85 @@ def test_a_changed_input_is_restored_again(batch_copy):
     ]
 
 
+def make_constant(path: Path) -> None:
+    tifffile.imwrite(path, np.full((24, 24), 7, "uint16"))
+
+
+@pytest.mark.parametrize("harm", [make_constant, lambda path: path.write_text("no image")])
+def test_no_result_of_earlier_pixels_has_the_name_of_a_file_that_is_refused(batch_copy, harm):
+    earlier = read_results(batch_copy / "out")
+    harm(batch_copy / "in" / GOOD[1])
+    result = dip.batch(RECIPE, batch_copy / "in", batch_copy / "out", resume=True)
+    refused = {outcome.source.name for outcome in result.outcomes if outcome.state == "refused"}
+    assert GOOD[1] in refused
+    earlier["cell_1.changed.tif"] = earlier.pop(GOOD[1])
+    assert read_results(batch_copy / "out") == earlier
+    for text in (result.table.read_text(), result.page.read_text(encoding="utf-8")):
+        assert "cell_1.changed.tif" in text
+
+
+def test_a_restored_input_in_a_moved_folder_goes_on_after_a_refusal(batch_copy, tmp_path):
+    source = batch_copy / "in" / GOOD[1]
+    good = source.read_bytes()
+    make_constant(source)
+    dip.batch(RECIPE, batch_copy / "in", batch_copy / "out", resume=True)
+    source.write_bytes(good)
+    shutil.move(batch_copy / "in", tmp_path / "moved")
+    result = dip.batch(RECIPE, tmp_path / "moved", batch_copy / "out", resume=True)
+    assert (result.count("already-done"), result.count("restored")) == (5, 1)
+
+
+def test_the_result_of_a_file_that_cannot_be_read_now_stays(batch_copy):
+    files = [batch_copy / "in" / name for name in GOOD[:2]]
+    files[1].unlink()
+    before = read_times(batch_copy / "out")
+    result = dip.batch(RECIPE, files, batch_copy / "out", resume=True)
+    assert [outcome.state for outcome in result.outcomes[:2]] == ["already-done", "refused"]
+    assert read_times(batch_copy / "out") == before
+    assert f"Its earlier result '{GOOD[1]}' stays." in result.table.read_text()
+
+
+def test_a_file_from_elsewhere_with_the_name_of_a_refused_one_stays(batch_copy):
+    (batch_copy / "out" / "bad_text.tif").write_text("mine")
+    dip.batch(RECIPE, batch_copy / "in", batch_copy / "out", resume=True)
+    assert (batch_copy / "out" / "bad_text.tif").read_text() == "mine"
+
+
+def test_results_whose_files_are_not_named_again_keep_their_rows(batch_copy):
+    files = [batch_copy / "in" / name for name in GOOD[:2]]
+    (batch_copy / "out" / GOOD[5]).unlink()
+    result = dip.batch(RECIPE, files, batch_copy / "out", resume=True)
+    assert (result.count("already-done"), result.count("not-named")) == (2, 3)
+    rows = list(csv.DictReader(io.StringIO(result.table.read_text())))
+    assert [row["result"] for row in rows] == GOOD[:5]
+    assert {row["state"] for row in rows[2:]} == {"restored before, not named now"}
+    assert all(row["verdict"] and row["result_sha256"] for row in rows)
+    page = result.page.read_text(encoding="utf-8")
+    assert "5 files" in page and "3 restored before, not named now" in page
+
+
+@pytest.mark.all_cores
+@pytest.mark.parametrize(
+    ("first", "second", "threads"), [(1, None, 1), (None, 1, 1), (None, None, 2)]
+)
+def test_threads_are_no_other_recipe_and_stay_unless_they_are_named(
+    finished_batch, tmp_path, first, second, threads
+):
+    recipe = RECIPE.replace_run_settings(threads=2)
+    files = [finished_batch / "in" / name for name in GOOD[:2]]
+    dip.batch(recipe, files[:1], tmp_path / "out", threads=first)
+    plan = plan_batch(recipe, files, tmp_path / "out", resume=True, threads=second)
+    assert list(find_remaining_plans(plan)) == [2] and plan.jobs[1].plan.threads == threads
+
+
+def test_a_result_that_was_removed_counts_as_one_to_restore(batch_copy):
+    (batch_copy / "out" / GOOD[3]).unlink()
+    plan = plan_batch(RECIPE, batch_copy / "in", batch_copy / "out", resume=True)
+    assert [job.header.name for job in find_remaining_plans(plan).values()] == [
+        *(GOOD[3], "constant.tif")
+    ]
+
+
 def test_without_resume_nothing_that_exists_is_replaced(batch_copy, tmp_path):
     before = read_results(batch_copy / "out")
     assert read_refusal_code(RECIPE, batch_copy / "in", batch_copy / "out") == "batch-exists"

@@ -161,7 +161,7 @@ def _run_and_show_batch(
     plan: BatchPlan, poll_control: PollControl, pool: DaskWorkerPool | None, *, is_quiet: bool
 ) -> BatchResult:
     """Run the batch and print progress and outcome of each file."""
-    refused_sources = {source for source, _ in plan.refused_files}
+    refusals = [refusal for _, refusal in plan.refused_files]
     print_lines(*_describe_batch_plan(plan, pool), is_quiet=is_quiet)
     with closing(choose_reporter(is_quiet)) as reporter:
 
@@ -175,7 +175,7 @@ def _run_and_show_batch(
                     reporter.show(batch_event, WHOLE_BATCH)
             if event.outcome is not None:
                 reporter.end(event.number)
-                if event.source not in refused_sources:
+                if event.outcome.fault not in refusals:
                     _report_file_outcome(event.outcome, is_quiet=is_quiet)
 
         return drain_generator(run_batch(plan, poll_control=poll_control, pool=pool), show_event)

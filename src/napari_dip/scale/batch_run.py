@@ -10,13 +10,14 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, Refusal, RefusedError
 from napari_dip.errors.templates import format_duration
 from napari_dip.io.outputs import OutputLock, remove_stale_temporary_files
-from napari_dip.io.paths import make_folder, split_field_path
+from napari_dip.io.paths import make_folder, make_result_name, split_field_path
 from napari_dip.io.writing import write_plate, write_text
 from napari_dip.pipeline.interactive_run import UserControl
 from napari_dip.pipeline.plan.costs import START_SECONDS
@@ -36,13 +37,14 @@ from napari_dip.scale.batch.records import (
     PAGE_FILE,
     TABLE_FILE,
     find_records_folder,
+    make_result_paths,
+    read_result_record,
     write_batch_manifest,
 )
-from napari_dip.scale.batch.restore_file import restore_file
+from napari_dip.scale.batch.restore_file import make_refused_outcome, restore_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.pipeline.recipe import Recipe
@@ -62,7 +64,8 @@ class BatchResult:
     ----------
     folder : Path
     outcomes : tuple of FileOutcome
-        One for each file, in the order of the inputs.
+        One for each file, in the order of the inputs; then the results of earlier calls whose files
+        are not among the inputs.
     table, page : Path
         The outcomes as CSV, and as HTML with images.
     """
@@ -270,7 +273,7 @@ def _run_planned_files(
         outcomes = yield from restore_in_parallel(plan, clock, pool)
     result = BatchResult(
         folder=plan.folder,
-        outcomes=outcomes,
+        outcomes=(*outcomes, *_list_unnamed_outcomes(plan)),
         table=plan.folder / TABLE_FILE,
         page=plan.folder / PAGE_FILE,
     )
@@ -283,6 +286,18 @@ def _run_planned_files(
     if pool is not None and pool.connection_failure is not None:
         raise FailedError(pool.connection_failure)
     return result
+
+
+def _list_unnamed_outcomes(plan: BatchPlan) -> Iterator[FileOutcome]:
+    """List the results of earlier calls whose files are not among the inputs of this one."""
+    names = {make_result_name(job.source) for job in plan.jobs}
+    for name, path in plan.files.items():
+        source = Path(os.path.normpath(plan.folder / path))
+        paths = make_result_paths(plan.folder, name)
+        is_unnamed = name not in names and name == make_result_name(source)
+        if is_unnamed and (record := read_result_record(paths)):
+            outcome = FileOutcome(source=source, state="not-named", record=record)
+            yield replace(outcome, result=paths.result, overview=paths.overview)
 
 
 def _write_plates(plan: BatchPlan, outcomes: Iterable[FileOutcome]) -> None:
@@ -321,7 +336,7 @@ def _restore_or_skip(
     make_event = partial(BatchEvent, number=number, count=len(plan.jobs), source=job.source)
     outcome = FileOutcome(source=job.source, state="waiting")
     if isinstance(job.plan, Refusal):
-        outcome = replace(outcome, state="refused", fault=job.plan)
+        outcome = make_refused_outcome(job, job.plan, plan.recipe.task)
     elif poll_control() not in ENDING_CONTROLS:
         steps = restore_file(job, job.plan, resume=plan.resume, poll_control=poll_control)
         outcome = yield from map_generator(steps, lambda event: make_event(event=event))
@@ -378,6 +393,7 @@ def summarise_batch_result(result: BatchResult) -> str:
     count_by_label = {
         "restored": result.count("restored"),
         "done before": result.count("already-done"),
+        "done before and not named now": result.count("not-named"),
         "refused": result.count("refused"),
         "failed": result.count("failed"),
         "left": result.count("waiting"),

@@ -163,6 +163,32 @@ def test_a_field_that_is_refused_is_left_out_of_the_plate(tmp_path, recipe):
     assert not (result / "A/1/0").exists()
 
 
+def test_a_field_that_is_refused_now_leaves_the_plate_and_its_earlier_result_another_name(
+    tmp_path, recipe
+):
+    plate = make_plate(tmp_path / "plate.zarr", "0.5", rows="A", columns="1")
+    dip.batch(recipe, plate, tmp_path / "results")
+    constant = np.full((40, 40), 7, np.uint8)
+    write_image(plate / "A/1/0", constant, axes="YX", overwrite=True)
+    dip.batch(recipe, plate, tmp_path / "results", resume=True)
+    well = tmp_path / "results" / "plate.zarr" / "A/1"
+    assert [image["path"] for image in read_group(well, "0.5")["well"]["images"]] == ["1"]
+    assert {path.name for path in well.iterdir() if path.is_dir()} == {"0.changed", "1"}
+
+
+def test_a_plate_that_is_not_named_again_keeps_rows_and_fields(tmp_path, recipe):
+    plate = make_plate(tmp_path / "plate.zarr", "0.5", rows="A", columns="1")
+    other = tmp_path / "alone.tif"
+    tifffile.imwrite(other, tifffile.imread(MITOCHONDRIA)[0, :40, :40])
+    dip.batch(recipe, [other, plate], tmp_path / "results")
+    again = dip.batch(recipe, other, tmp_path / "results", resume=True)
+    with again.table.open(newline="", encoding="utf-8") as file:
+        fields = [row["field"] for row in csv.DictReader(file)]
+    assert fields == ["", "0", "1"]
+    well = read_group(tmp_path / "results" / "plate.zarr" / "A/1", "0.5")["well"]
+    assert [image["path"] for image in well["images"]] == ["0", "1"]
+
+
 @pytest.mark.parametrize("path", ["../out", "A/../..", "A/1/2", "", 7])
 def test_a_well_that_leads_elsewhere_is_refused(tmp_path, recipe, path):
     plate = make_plate(tmp_path / "plate.zarr", "0.5", rows="A", columns="1")

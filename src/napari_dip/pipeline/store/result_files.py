@@ -342,7 +342,7 @@ def choose_free_name(output: Path, kind: str) -> Path:
 
 def insert_name_suffix(output: Path, kind: str) -> Path:
     """Return a path with `.kind` inserted before the suffix of a result's name."""
-    stem = output.name[: -len(output.suffix)]
+    stem = output.name.removesuffix(output.suffix)
     suffix = f".ome{output.suffix}" if stem.lower().endswith(".ome") else output.suffix
     stem = stem[:-4] if stem.lower().endswith(".ome") else stem
     name_end = f".{kind}{suffix}"

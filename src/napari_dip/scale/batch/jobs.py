@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import Task
 
-#: State of a file. "already-done": an intact result of an earlier call. "waiting": not finished
-#: when the batch ended.
-FileState = Literal["restored", "already-done", "refused", "failed", "waiting"]
+#: State of a file. "already-done": an intact result of an earlier call. "not-named": a result of an
+#: earlier call, not verified, whose file is not among the inputs. "waiting": not finished when the
+#: batch ended.
+FileState = Literal["restored", "already-done", "not-named", "refused", "failed", "waiting"]
 #: Controls that end a batch.
 ENDING_CONTROLS = (Control.KEEP, Control.DISCARD)
 #: Maximum bytes of the suffixes after a result's name in the names of the files that belong to it.
@@ -49,7 +50,8 @@ class FileOutcome:
     ----------
     source : Path
     state : str
-        "restored", "already-done" (from an earlier call), "refused", "failed" or "waiting".
+        "restored", "already-done" or "not-named" (both from an earlier call), "refused", "failed"
+        or "waiting".
     result : Path or None
     overview : Path or None
         Drawing of input, result and validation loss, as PNG.

@@ -316,7 +316,10 @@ def plan_batch(
     manifest = read_batch_manifest(folder, loaded_recipe) if resume else None
     earlier_manifest = manifest if manifest is not None and manifest.files else None
     earlier_files = earlier_manifest.files if earlier_manifest is not None else {}
-    cores = threads or (None if earlier_manifest is None else earlier_manifest.cores)
+    cores = threads
+    if earlier_manifest is not None and threads is None:
+        cores, recipe_threads = earlier_manifest.cores, earlier_manifest.recipe.get("threads")
+        loaded_recipe = loaded_recipe.replace_run_settings(threads=recipe_threads)
     machine = _limit_cores(machine or detect_machine(), cores, process_count)
     network_file = (extra_paths or {}).get(NETWORK_FILE_INPUT)
     batch_network = choose_batch_network(folder, network_file, joint_training, earlier_manifest)

@@ -84,9 +84,14 @@ def read_batch_manifest(folder: Path, recipe: Recipe) -> BatchManifestFields | N
     if not os.path.lexists(folder / MANIFEST_FILE):
         return None
     fields = _read_manifest_fields(folder)
-    if fields.recipe != recipe.to_dict():
+    if not _is_same_recipe(fields.recipe, recipe):
         raise RefusedError("batch-recipe", folder=folder)
     return fields
+
+
+def _is_same_recipe(stored: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Compare recipes apart from the threads, which a resumed batch may change."""
+    return {**stored, "threads": None} == {**recipe.to_dict(), "threads": None}
 
 
 def _read_manifest_fields(folder: Path) -> BatchManifestFields:
@@ -201,10 +206,17 @@ def read_file_record(
     paths: ResultPaths, header: ImageHeader, recipe: Recipe
 ) -> dict[str, Any] | None:
     """Read the record of a result of this recipe, without verifying any file."""
+    record = read_result_record(paths)
+    if record and record["axes"] == header.axes and _is_same_recipe(record["recipe"], recipe):
+        return record
+    return None
+
+
+def read_result_record(paths: ResultPaths) -> dict[str, Any] | None:
+    """Read the record of a result that exists, whatever its recipe, without verifying any file."""
     with suppress(RefusedError, OSError, ValueError):
-        record = read_record(paths.record, "record", FileRecordFields)
-        if (record["recipe"], record["axes"]) == (recipe.to_dict(), header.axes):
-            return record
+        if paths.result.exists():
+            return read_record(paths.record, "record", FileRecordFields)
     return None
 
 

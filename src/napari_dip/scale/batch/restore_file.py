@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import FailedError, Fault, RefusedError
+from napari_dip.errors import FailedError, Fault, Refusal, RefusedError
+from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import make_plane_header
 from napari_dip.io.lazy_images import MemoryMappedImage
@@ -31,7 +33,12 @@ from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.result_files import choose_free_name, rescue_result, save_image
 from napari_dip.pipeline.store.run_folder import RunFolder
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, FileOutcome
-from napari_dip.scale.batch.records import hash_inputs, read_verified_record, write_file_record
+from napari_dip.scale.batch.records import (
+    hash_inputs,
+    read_result_record,
+    read_verified_record,
+    write_file_record,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Set
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.restoration import Restoration
     from napari_dip.scale.batch.jobs import FileState, Job, ResultPaths
+    from napari_dip.tasks.base import Task
 
 #: Longer side, in pixels, from which on a plane is subsampled for its drawing.
 _MAX_DRAWN_SIDE = 2048
@@ -92,6 +100,33 @@ def restore_file(
     except Exception as error:
         fault = make_unexpected_fault(error, plan.header.name)
         return record_fault("failed", fault, "".join(traceback.format_exception(error)))
+
+
+def make_refused_outcome(job: Job, refusal: Refusal, task: Task) -> FileOutcome:
+    """Return the outcome of a file that its header refuses; set an outdated result aside."""
+    fault = _set_outdated_results_aside(job, task, {}, refusal)
+    return FileOutcome(source=job.source, state="refused", fault=fault)
+
+
+def _set_outdated_results_aside(
+    job: Job, task: Task, hashes: Mapping[str, str], fault: Fault
+) -> Fault:
+    """Rename the earlier outputs of a file that changed since; return the fault with a note.
+
+    An input that cannot be read may be the same as before, so its result stays.
+    """
+    record = read_result_record(job.paths)
+    if record is None:
+        return fault
+    note = make_note("result-unverified", name=make_printable(job.paths.result.name))
+    with suppress(RefusedError, OSError):
+        hashes = hashes or hash_inputs(job.inputs)
+        if hashes.items() <= record["inputs_sha256"].items():
+            return fault
+        outputs = [path for path in job.paths.list_outputs(task) if os.path.lexists(path)]
+        renamed = [path.rename(choose_free_name(path, "changed")).name for path in outputs]
+        note = make_note("result-outdated", name=make_printable(renamed[0]))
+    return replace(fault, extra_advice=(*fault.extra_advice, note))
 
 
 def _rename_modified_result(result: Path) -> Path | None:
@@ -204,6 +239,7 @@ def record_failure(
         Traceback of an unexpected error.
     """
     record: Mapping[str, Any] = {}
+    fault = _set_outdated_results_aside(job, plan.recipe.task, hashes, fault)
     with suppress(FailedError):
         record = write_file_record(
             job.paths, plan.header, plan.recipe, hashes, fault=fault, log=log

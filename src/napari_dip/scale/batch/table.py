@@ -38,6 +38,7 @@ FILE_STATE_LABELS = {
     "restored": "restored",
     "already-done": "restored before",
     "refused": "refused",
+    "not-named": "restored before, not named now",
     "failed": "failed",
     "waiting": "not begun or not finished",
 }
@@ -193,7 +194,7 @@ def _make_planned_row(plan: BatchPlan, job: Job) -> FileRow:
     if isinstance(job.plan, Refusal):
         return _add_fault(FileRow(source=job.source, state="refused"), job.plan)
     record = read_file_record(job.paths, job.plan.header, plan.recipe) if plan.resume else None
-    if record is None or not job.paths.result.exists():
+    if record is None:
         return FileRow(
             source=job.source, state="ready", messages=(job.plan.summary, *map(str, job.plan.notes))
         )

@@ -29,7 +29,7 @@ from napari_dip.pipeline.plan.units import (
 )
 from napari_dip.pipeline.progress import Event, ProgressTracker
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, BatchEvent, FileOutcome
-from napari_dip.scale.batch.restore_file import record_failure
+from napari_dip.scale.batch.restore_file import make_refused_outcome, record_failure
 from napari_dip.scale.cluster.worker import WorkerJob, get_versions, parse_event
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class BatchDispatcher:
         """Queue the files that can be restored; yield an event for each of the others."""
         for number, job in enumerate(self._plan.jobs, 1):
             if isinstance(job.plan, Refusal):
-                outcome = FileOutcome(source=job.source, state="refused", fault=job.plan)
+                outcome = make_refused_outcome(job, job.plan, self._plan.recipe.task)
                 yield self.record_outcome(number, outcome)
             else:
                 self.remaining.append(self._make_worker_job(number))
