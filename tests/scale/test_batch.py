@@ -461,6 +461,19 @@ def test_the_table_has_a_row_for_each_file_in_the_order_of_the_inputs(finished_b
     assert all(row["message"] for row in rows if row["state"] == "refused")
 
 
+def test_a_file_of_several_fits_has_the_sum_of_its_iterations_and_no_figure_of_one_fit(tmp_path):
+    for name, count in (("1.tif", 1), ("2.tif", 2)):
+        stack = np.stack([make_noisy(number) for number in range(count)])
+        tifffile.imwrite(tmp_path / name, stack, metadata={"axes": "CYX"})
+    result = dip.batch(RECIPE, tmp_path / "*.tif", tmp_path / "out")
+    single, double = csv.DictReader(io.StringIO(result.table.read_text()))
+    assert (single["fits"], double["fits"]) == ("1", "2")
+    assert (single["iterations"], double["iterations"]) == ("3", "6")
+    assert single["best_iteration"] and float(single["min_validation_loss"])
+    assert double["best_iteration"] == double["min_validation_loss"] == ""
+    assert "6 iterations of 2 fits in" in result.page.read_text(encoding="utf-8")
+
+
 def test_a_files_name_is_neither_markup_nor_a_formula():
     no = make_refusal("file-missing", path="<script>")
     outcomes = [FileOutcome(source=Path("=1+1<script>.tif"), state="refused", fault=no)]

@@ -414,7 +414,7 @@ def _describe_blind_spot(report: Report) -> str:
 
 
 def _describe_iterations(report: Report) -> str:
-    fit, count = report.get("fit", {}), _count_fits(report)
+    fit, count = report.get("fit", {}), count_fits(report)
     limit = fit.get("max_iterations")
     fitted = _write(
         "fitted",
@@ -438,7 +438,8 @@ def _describe_iterations(report: Report) -> str:
     )
 
 
-def _count_fits(report: Report) -> int:
+def count_fits(report: Report) -> int:
+    """Return the number of fits of a run: of channels, planes, frames, tiles and restarts."""
     fit = report.get("fit", {})
     return int(fit.get("finished_fit_count", 1) + fit.get("stopped_fit_count", 0))
 
@@ -457,7 +458,7 @@ def describe_result_iteration(report: Report) -> str:
     It is told where it is later than that of the lowest validation loss, and where all iterations
     were used but the last was not the best.
     """
-    if _count_fits(report) != 1 or not report.get("validation_loss"):
+    if count_fits(report) != 1 or not report.get("validation_loss"):
         return ""
     text = _choose_output_text(report)
     is_earlier = (

@@ -15,6 +15,7 @@ from napari_dip.io.paths import (
     stat_readable_file,
 )
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS, Verdict, make_card
+from napari_dip.pipeline.assess.methods_section import count_fits
 from napari_dip.pipeline.assess.report_figures import (
     Html,
     make_element,
@@ -37,15 +38,14 @@ if TYPE_CHECKING:
 FILE_STATE_LABELS = {
     "restored": "restored",
     "already-done": "restored before",
-    "refused": "refused",
     "not-named": "restored before, not named now",
+    "refused": "refused",
     "failed": "failed",
     "waiting": "not begun or not finished",
 }
 
 
 #: Columns of the table that are fields of the report.
-_RUN_COLUMNS = ("seconds", "iterations", "best_iteration", "stop_reason")
 _COMPUTER_COLUMNS = ("version", "torch", "device", "threads")
 
 
@@ -84,7 +84,10 @@ def render_batch_page(outcomes: Iterable[FileOutcome], recipe: Recipe) -> str:
 
 def _make_table_row(outcome: FileOutcome) -> dict[str, Any]:
     report: Mapping[str, Any] = outcome.record.get("report") or {}
-    losses = [loss for _, loss in report.get("validation_loss", ()) if loss is not None]
+    fit_count = count_fits(report) if report else None
+    # the report has the curve of the first fit only, which says nothing of the others
+    single_fit = report if fit_count == 1 else {}
+    losses = [loss for _, loss in single_fit.get("validation_loss", ()) if loss is not None]
     card = make_card(report) if report else None
     sentences = (*card.all_warnings, *card.findings, *card.details) if card else ()
     hashes = outcome.record.get("inputs_sha256") or {}
@@ -95,7 +98,11 @@ def _make_table_row(outcome: FileOutcome) -> dict[str, Any]:
         **_make_plate_cells(outcome.source),
         "state": FILE_STATE_LABELS[outcome.state],
         "result": make_printable(name) if outcome.result else "",
-        **{name: report.get(name) for name in _RUN_COLUMNS},
+        "seconds": report.get("seconds"),
+        "fits": fit_count,
+        "iterations": report.get("iterations"),
+        "best_iteration": single_fit.get("best_iteration"),
+        "stop_reason": report.get("stop_reason"),
         "prior": report.get("prior", {}).get("key"),
         "min_validation_loss": min(losses, default=None),
         "residual_lag_1_correlation": report.get("residual", {}).get("lag_1_correlation"),
@@ -140,7 +147,8 @@ def _make_page_cells(outcome: FileOutcome) -> tuple[Html, Html, Html, Html]:
         paragraphs = card.list_lines() if report else []
         rest = list(map(str, card.details))
         if sentence := report.get("stop_sentence"):
-            rest.append(f"{row['iterations']} iterations in {row['seconds']} s: {sentence}.")
+            fits = f" of {row['fits']} fits" * (row["fits"] != 1)
+            rest.append(f"{row['iterations']} iterations{fits} in {row['seconds']} s: {sentence}.")
         details = make_element(
             "details", make_element("summary", "Details"), make_elements("p", rest)
         )
