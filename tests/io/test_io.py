@@ -290,6 +290,20 @@ def test_a_cut_off_tiff_is_never_filled_with_zeros(tmp_path, compression, share)
     assert read_refusal_code(lambda: read_pixels(read_header(path))) in ("file-broken", "file-type")
 
 
+@pytest.mark.parametrize("compression", ["zlib", "lzw", "zstd", "packbits"])
+def test_damaged_compressed_pixels_are_refused_without_the_names_of_a_decoder(
+    tmp_path, compression
+):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, draw_pixels(64, 64), compression=compression)
+    content = bytearray(path.read_bytes())
+    content[-400:-200] = bytes(200)
+    path.write_bytes(content)
+    with pytest.raises(RefusedError) as caught:
+        read_pixels(read_header(path))
+    assert "is cut off or damaged: its pixels cannot be decoded." in caught.value.reason.sentence
+
+
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_a_cut_off_image_is_refused(tmp_path, share, suffix):

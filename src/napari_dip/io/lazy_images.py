@@ -37,6 +37,8 @@ _PARSER_ERRORS = (
 )
 _PYTHON_ERROR_TEXTS = ("for int()", "to float", "to unpack")
 _INVALID_HEADER_REASON = "what its header says makes no sense"
+#: Reason for users where pixels cannot be decoded. The texts of decoders name their functions.
+UNDECODABLE_REASON = "its pixels cannot be decoded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +130,7 @@ class LazyImage:
         RefusedError
             If the file, or a chunk of it, is damaged.
         """
-        with convert_parser_errors(self.path):
+        with convert_parser_errors(self.path, UNDECODABLE_REASON):
             return np.asarray(self.fetch(region), self.dtype)
 
 
@@ -138,8 +140,15 @@ def make_broken_file_error(path: Path, why: str) -> RefusedError:
 
 
 @contextmanager
-def convert_parser_errors(path: Path) -> Iterator[None]:
-    """Turn any error of a parser into a refusal that names the file."""
+def convert_parser_errors(path: Path, reason: str = "") -> Iterator[None]:
+    """Turn any error of a parser into a refusal that names the file.
+
+    Parameters
+    ----------
+    path : Path
+    reason : str
+        Reason for users instead of the parser's own text; "" for that text.
+    """
     try:
         yield
     except RefusedError:
@@ -149,11 +158,12 @@ def convert_parser_errors(path: Path) -> Iterator[None]:
         raise make_broken_file_error(path, why) from None
     except OSError as error:
         code = "file-unreadable" if error.errno else "file-broken"
-        raise RefusedError(code, path=path, why=describe_exception(error)) from None
+        why = describe_exception(error) if error.errno or not reason else reason
+        raise RefusedError(code, path=path, why=why) from None
     except Exception as error:
         is_of_python = any(text in str(error) for text in _PYTHON_ERROR_TEXTS)
         is_unexpected = is_of_python or isinstance(error, _PARSER_ERRORS)
-        why = _INVALID_HEADER_REASON if is_unexpected else describe_exception(error)
+        why = _INVALID_HEADER_REASON if is_unexpected else reason or describe_exception(error)
         raise make_broken_file_error(path, why) from None
 
 

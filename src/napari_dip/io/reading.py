@@ -26,6 +26,7 @@ from napari_dip.errors.templates import format_sizes
 from napari_dip.io.formats import bioio, png_jpeg, tiff, zarr
 from napari_dip.io.formats.zarr import read_group_attributes
 from napari_dip.io.lazy_images import (
+    UNDECODABLE_REASON,
     LazyImage,
     MemoryMappedImage,
     convert_parser_errors,
@@ -151,7 +152,7 @@ def read_pixels(header: ImageHeader) -> AnyArray:
     if header.path is None:
         raise ValueError(f"'{header.name}' does not come from a file.")
     file_path, _, reader = _find_reader(header.path)
-    with convert_parser_errors(file_path):
+    with convert_parser_errors(file_path, UNDECODABLE_REASON):
         if reader in _SLICED:
             raw = reader.open_image(file_path)[...]
         else:
@@ -185,7 +186,7 @@ def open_pixels(header: ImageHeader) -> MemoryMappedImage | LazyImage | AnyArray
     if reader in _SLICED:
         image: LazyImage = reader.open_image(file_path)
         return _require_unchanged(image, header)
-    with convert_parser_errors(file_path):
+    with convert_parser_errors(file_path, UNDECODABLE_REASON):
         location = tiff.locate_pixels(file_path) if reader is tiff else None
         if location is None or location.shape != header.shape:
             return read_pixels(header)

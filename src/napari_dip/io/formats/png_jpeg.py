@@ -12,7 +12,7 @@ from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import ORIENTATION_TAG, ImageHeader, SourceTags, make_orientation_note
-from napari_dip.io.paths import describe_exception
+from napari_dip.io.lazy_images import UNDECODABLE_REASON, make_broken_file_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,8 +78,8 @@ def _check_rows(path: Path) -> None:
 
     try:
         png_decode(path.read_bytes())
-    except PngError as error:
-        raise RefusedError("file-broken", path=path, why=describe_exception(error)) from None
+    except PngError:
+        raise make_broken_file_error(path, UNDECODABLE_REASON) from None
 
 
 def _get_mode(image: Image, path: Path) -> str:
