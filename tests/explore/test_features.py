@@ -12,7 +12,14 @@ from skimage import data
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.errors import RefusedError
-from napari_dip.explore.feature_layers import compute_correlation
+from napari_dip.errors.templates import make_printable
+from napari_dip.explore import feature_layers
+from napari_dip.explore.feature_layers import (
+    PRIOR_LABELS,
+    FeatureInversion,
+    FeatureInversionResult,
+    compute_correlation,
+)
 from programs import make_entries, make_small_program, write_archive
 
 
@@ -57,6 +64,42 @@ def test_the_correlation_is_that_of_the_image_with_what_was_looked_at(inversion)
         wanted = np.corrcoef(cell.image.ravel(), load_coins().ravel())[0, 1]
         assert cell.correlation == pytest.approx(wanted, abs=1e-6)
     assert compute_correlation(np.ones((4, 4)), load_coins()[:4, :4]) == 0
+
+
+def make_inversions(correlations, layer="body.1"):
+    return tuple(
+        FeatureInversion(
+            layer=layer,
+            layer_size="12",
+            prior_key=prior_key,
+            image=np.zeros((4, 4), "float32"),
+            correlation=correlation,
+            distance=0.0,
+        )
+        for prior_key, correlation in zip(PRIOR_LABELS, correlations, strict=True)
+    )
+
+
+def make_result(*rows):
+    facts = {"name": "a.tif", "image": np.eye(4, dtype="float32"), "axes": "YX"}
+    return FeatureInversionResult(rows=rows, recipe={"network": "a.pt2"}, notes=(), **facts)
+
+
+def test_no_prior_is_best_where_no_inversion_is_like_the_image():
+    result = make_result(make_inversions((-0.01, -0.02, 0.12)), make_inversions((0.2, 0.1, 0.0)))
+    nothing, something = result.sentences
+    assert nothing.endswith("; none shows the image.")
+    assert something.endswith("; best: untrained network.")
+
+
+def test_titles_of_the_images_of_features_have_two_lines_of_plain_text(monkeypatch):
+    figures = []
+    monkeypatch.setattr(feature_layers, "render_figure", figures.append)
+    (figure,) = make_result(make_inversions((0.1, 0.2, 0.3), layer="a\t$b$")).make_report().figures
+    figure.draw()
+    titles = [ax.get_title() for ax in figures[0].axes]
+    assert titles[0] == make_printable("a\t$b$") + "\n12 values"
+    assert titles[1] == "Untrained network\ncorrelation 0.10"
 
 
 @pytest.mark.long

@@ -15,6 +15,7 @@ from skimage import data
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.engine.fit.stopping import Control
+from napari_dip.explore import spectra
 from napari_dip.explore.experiment_fit import iter_fit
 from napari_dip.explore.experiment_setup import make_experiment_setup
 from napari_dip.explore.experiments import EXPERIMENTS
@@ -161,6 +162,25 @@ def test_a_run_whose_last_image_is_the_best_is_called_too_short(result):
         assert ("too short to tell" in text) == (best == stop.iterations)
         assert ("best at iteration 5." in text) == (best == 5)
     assert "from coarse to fine" in text and "never" not in text
+
+
+@pytest.mark.parametrize(("ratio_stop", "title"), [(7, "Blue dashes:"), (0, "The ratio never ")])
+def test_the_title_of_the_stops_names_only_lines_that_are_drawn(
+    result, monkeypatch, ratio_stop, title
+):
+    figures = []
+    monkeypatch.setattr(spectra, "render_figure", figures.append)
+    figure = next(
+        figure
+        for figure in replace(result, ratio_stop=ratio_stop).make_report().figures
+        if figure.file == "stopping.png"
+    )
+    figure.draw()
+    (panel, *_) = figures[0].axes
+    has_blue_dashes = any(
+        line.get_linestyle() == "--" and line.get_color() == "tab:blue" for line in panel.lines
+    )
+    assert panel.get_title().startswith(title) and has_blue_dashes == bool(ratio_stop)
 
 
 def fit_noise(network):

@@ -65,6 +65,9 @@ PRIOR_LABELS = {
 
 #: Default crop in pixels: each layer takes three fits.
 FEATURE_CROP = 128
+#: Correlation from which on an inversion counts as showing its image. Of 48 inversions of four
+#: micrographs, 95 % correlate by at most 0.14 with the other images and with their own turned.
+_MIN_CORRELATION = 0.15
 #: Default number of layers, evenly spaced from the first to the last.
 DEFAULT_LAYER_COUNT = 5
 
@@ -125,7 +128,7 @@ class FeatureInversionResult(ExperimentResult):
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """Sentences that name the prior with the highest correlation for each layer."""
+        """Sentences that name the prior with the highest correlation for each layer, if any."""
         lines = []
         for row in self.rows:
             best = max(row, key=lambda inversion: inversion.correlation)
@@ -134,7 +137,8 @@ class FeatureInversionResult(ExperimentResult):
                 for inversion in row
             )
             facts = {"layer": best.layer, "size": best.layer_size, "correlations": correlations}
-            prior_label = PRIOR_LABELS[best.prior_key].lower()
+            is_like_image = best.correlation >= _MIN_CORRELATION
+            prior_label = PRIOR_LABELS[best.prior_key].lower() if is_like_image else ""
             lines.append(render_text("features-layer", best=prior_label, **facts))
         return tuple(lines)
 

@@ -391,10 +391,11 @@ def choose_shades(count: int) -> Any:
 
 
 def draw_titled_image(ax: Axes, image: AnyArray, title: str, limits: tuple[float, float]) -> None:
-    """Draw an image at limits of contrast, with a title of plain text."""
+    """Draw an image at limits of contrast, with a title of plain text in one or more lines."""
     plot_image(ax, stretch_contrast(image, *limits))
     # names of layers are among the titles
-    ax.set_title(make_printable(title), fontsize=8, parse_math=False)
+    lines = map(make_printable, title.split("\n"))
+    ax.set_title("\n".join(lines), fontsize=8, parse_math=False)
 
 
 def format_small_axes(ax: Axes, legend_place: Literal["best", "upper left"] = "best") -> None:
