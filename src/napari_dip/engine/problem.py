@@ -25,15 +25,18 @@ class Estimate(NamedTuple):
         (B, C, *grid) float32, in network units.
     log_variance : Tensor or None
         Log of the variance of the error of `mean`, same shape; None if there is no variance.
+    is_error_measured : bool
+        Whether the variance is that of a simulated measurement, and needs no validation pixels.
     """
 
     mean: Tensor
     log_variance: Tensor | None = None
+    is_error_measured: bool = False
 
     def map(self, convert: Callable[[Tensor], Tensor]) -> Estimate:
         """Return the estimate with mean and log-variance converted alike."""
-        log_variance = self.log_variance
-        return Estimate(convert(self.mean), None if log_variance is None else convert(log_variance))
+        log_variance = None if self.log_variance is None else convert(self.log_variance)
+        return self._replace(mean=convert(self.mean), log_variance=log_variance)
 
 
 class Operator(nn.Module):

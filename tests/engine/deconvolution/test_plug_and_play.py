@@ -14,7 +14,7 @@ from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.deconvolution.richardson_lucy import run_masked_richardson_lucy
 from napari_dip.engine.likelihood.fidelity import NoiseVariance, make_gaussian_deviance
 from napari_dip.engine.operators.imaging import ValidConvolution
-from napari_dip.engine.problem import Term
+from napari_dip.engine.problem import Estimate, Term
 
 SIDE, MARGIN, NOISE_STD = 32, 4, 0.01
 
@@ -62,7 +62,7 @@ def make_guide(term: Term) -> torch.Tensor:
     return guide
 
 
-def deconvolve(term: Term, guide: torch.Tensor) -> torch.Tensor:
+def deconvolve(term: Term, guide: torch.Tensor) -> Estimate:
     measured = torch.ones_like(term.validation_mask)
     noise_variance = make_noise_variance(guide.shape[1])
     return run_steps(deconvolve_with_guide(term, noise_variance, measured, guide))
@@ -78,7 +78,20 @@ def test_the_result_has_detail_that_the_guide_lacks(dims, channels, share) -> No
     truth = make_object(dims, channels)
     term = make_term(truth)
     guide = make_guide(term)
-    assert compute_error(deconvolve(term, guide), truth) < share * compute_error(guide, truth)
+    result = deconvolve(term, guide)
+    assert compute_error(result.mean, truth) < share * compute_error(guide, truth)
+
+
+def test_the_stated_error_is_large_where_the_error_is() -> None:
+    truth = make_object()
+    term = make_term(truth)
+    result = deconvolve(term, make_guide(term))
+    inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+    squared = (result.mean - truth)[inner].square()
+    stated = result.log_variance[inner].exp()
+    assert 0.5 < float((squared.mean() / stated.mean()).sqrt()) < 2
+    is_large = stated > stated.median()
+    assert float(squared[is_large].mean()) > 4 * float(squared[~is_large].mean())
 
 
 def test_validation_pixels_are_added_in_the_end() -> None:
@@ -87,7 +100,7 @@ def test_validation_pixels_are_added_in_the_end() -> None:
     is_validation = term.validation_mask > 0
     errors = []
     for measured in (torch.ones_like(term.validation_mask), term.training_pixel_weights):
-        image = run_steps(deconvolve_with_guide(term, noise_variance, measured, guide))
+        image = run_steps(deconvolve_with_guide(term, noise_variance, measured, guide)).mean
         errors.append(float((term.measurement - term.operator(image))[is_validation].std()))
     assert errors[0] < 0.95 * errors[1]
 
@@ -105,10 +118,11 @@ def test_an_error_of_the_psf_does_not_become_detail() -> None:
     term = make_term(truth)
     guide = make_guide(term)
     weak = make_noise_variance().scale(0.01)
-    image = run_steps(
+    result = run_steps(
         deconvolve_with_guide(term, weak, torch.ones_like(term.validation_mask), guide)
     )
-    assert compute_error(image, truth) < 1.1 * compute_error(deconvolve(term, guide), truth)
+    usual = deconvolve(term, guide)
+    assert compute_error(result.mean, truth) < 1.1 * compute_error(usual.mean, truth)
 
 
 def test_conjugate_gradients_solve_a_small_system_exactly() -> None:
@@ -135,7 +149,7 @@ def test_detail_that_a_wrong_psf_explains_counts_as_noise() -> None:
     rough, smooth = (
         run_steps(
             deconvolve_with_guide(shifted, noise_variance, measured, guide, psf_error=psf_error)
-        )
+        ).mean
         for psf_error in (0.0, 0.5)
     )
     residuals = [
@@ -152,5 +166,5 @@ def test_grain_that_the_blur_hides_is_filtered_at_last() -> None:
     truth = torch.full((1, 1, SIDE + 2 * MARGIN, SIDE + 2 * MARGIN), 0.5)
     term = make_term(truth)
     grain = torch.randn(truth.shape, generator=torch.Generator().manual_seed(2))
-    error = compute_error(deconvolve(term, truth + NOISE_STD * grain), truth)
+    error = compute_error(deconvolve(term, truth + NOISE_STD * grain).mean, truth)
     assert error < 0.5 * NOISE_STD

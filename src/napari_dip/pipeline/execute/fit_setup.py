@@ -470,7 +470,8 @@ def _compute_uncertainty(
     assert final_estimate.log_variance is not None
     variance = final_estimate.log_variance.exp()
     term = prepared_fit.problem.main_term
-    if network_estimate.log_variance is not None and bool(term.validation_mask.any()):
+    is_spread = not final_estimate.is_error_measured and network_estimate.log_variance is not None
+    if is_spread and bool(term.validation_mask.any()):
         factor = compute_variance_factor(prepared_fit.fit_input, term.operator, network_estimate)
         variance = factor * variance
     std = (variance + prepared_fit.problem.noise_left)[0].sqrt().cpu().numpy()
