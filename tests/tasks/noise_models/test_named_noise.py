@@ -113,6 +113,14 @@ def test_single_photons_on_black_are_no_impulses_but_salt_on_black_is() -> None:
     assert [hint.code for hint in hints] == ["impulses-likely"]
 
 
+def test_salt_on_a_background_that_was_cut_off_is_told() -> None:
+    """Texture just above black seems to be impulses as well, and gathers as photons do."""
+    rng = np.random.default_rng(0)
+    cut_off = np.clip(data.camera()[:256, :256] - 60.0 + rng.normal(0, 3, (256, 256)), 0, 255)
+    salted = np.where(rng.random(cut_off.shape) < 0.1, 255, np.rint(cut_off)).astype(np.float32)
+    assert [hint.code for hint in list_noise_hints(salted[None])] == ["impulses-likely"]
+
+
 @pytest.mark.parametrize(("spoil", "share"), [(add_hot_pixels, 0.3), (add_impulses, 0.05)])
 def test_dense_impulses_and_white_noise_are_filled_in_from_close_neighbours(spoil, share) -> None:
     image = make_correlated_image()[share < 0.1]
