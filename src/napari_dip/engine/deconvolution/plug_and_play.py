@@ -266,10 +266,21 @@ def deconvolve_with_guide(
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(variance.shape, generator=generator).to(variance)
     simulated = term.operator(image) + (scale * variance).sqrt() * drawn
-    error = (yield from chosen_way.deconvolve(simulated, guide, guide)) - image
+    # it is not ended halfway, or the finished image would be lost
+    error = _finish_deconvolution(chosen_way.deconvolve(simulated, guide, guide)) - image
     variance = _average_locally(ERROR_FACTOR**2 * error.square(), ERROR_WINDOW)
     log_variance = variance.clamp(min=MIN_PREDICTION_VARIANCE).log()
     return Estimate(image, log_variance, is_error_measured=True)
+
+
+def _finish_deconvolution(steps: Generator[None, None, Tensor]) -> Tensor:
+    """Take all steps of a deconvolution, and return its image."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            image: Tensor = end.value
+            return image
 
 
 def _average_locally(values: Tensor, side: int) -> Tensor:

@@ -245,10 +245,11 @@ def _refine_plane(
     from napari_dip.engine.refinement import refine_by_nl_bayes
 
     correlation = fit_input.noise.correlation
+    # by the guide as it came, so that a small change of the measurement takes the same neighbours
+    alike = [pair for pair in neighbours if _resembles(pair[1], guide.mean)]
     if correlation is None:
         damped = guide.mean + weights * (measured - guide.mean)
         guide = guide._replace(mean=restore_border_detail(noise_variance, damped, guide.mean))
-    alike = (pair for pair in neighbours if _resembles(pair[1], guide.mean))
     frames, pilots = zip((measured, guide.mean), *alike, strict=True)
     filtered = refine_by_nl_bayes(
         noise_variance.repeat(len(frames)),
