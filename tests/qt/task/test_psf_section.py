@@ -106,6 +106,39 @@ def test_a_bead_diameter_is_taken_out_by_a_pixel_size_that_is_typed_beside_it(de
     assert " nm" in text  # the width, no longer in pixels
 
 
+@pytest.mark.parametrize("stated", [{"scale": (0.1, 0.1), "units": ("um", "um")}, {}])
+def test_a_pixel_size_that_is_typed_is_that_of_the_psf_layer(deblur_driver, stated):
+    deblur_driver.viewer.add_image(make_beads(), name="spots", visible=False, **stated)
+    section = deblur_driver.dock.psf_section
+    expand(deblur_driver, section)
+    section.bead_chooser.setCurrentText("spots")
+    section.bead_chooser.activated.emit(section.bead_chooser.currentIndex())
+    deblur_driver.qtbot.keyClicks(section.size_edits["pixel_size"], "65")
+    measure(deblur_driver)
+    layer = deblur_driver.viewer.layers["spots PSF"]
+    np.testing.assert_allclose(layer.scale, PIXEL["scale"])
+    assert [str(unit) for unit in layer.units] == ["micrometer"] * 2
+    assert "resampled" not in deblur_driver.dock.plan_label.text()
+
+
+def test_layers_of_beads_and_psf_that_get_another_name_stay_chosen(deblur_driver):
+    layers = deblur_driver.viewer.layers
+    deblur_driver.viewer.add_image(make_beads(), name="beads above", visible=False)
+    section = deblur_driver.dock.psf_section
+    assert section.bead_chooser.currentText() == "beads"
+    section.size_edits["pixel_size"].setText("65")
+    layers["beads"].name = "calibration"
+    assert section.bead_chooser.currentText() == "calibration"
+    assert section.size_edits["pixel_size"].text() == "65"
+    measure(deblur_driver)
+    layers["calibration PSF"].name = "kernel"
+    assert section.plot.isVisible()
+    assert "The PSF is" in section.message_label.text()
+    layers.remove("calibration")
+    assert section.bead_chooser.currentText() == "beads above"
+    assert section.size_edits["pixel_size"].text() == ""
+
+
 @pytest.mark.long
 def test_plot_and_message_go_with_the_layer_of_the_psf(deblur_driver):
     section = measure(deblur_driver)

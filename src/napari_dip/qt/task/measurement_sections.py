@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 import pyqtgraph as pg
@@ -432,7 +433,7 @@ class PsfSection(MeasurementSection):
         tooltip = "Make a PSF from the beads, and choose it; nothing is restored."
         super().__init__("PSF from beads", page, tooltip, _BEADS_HINT)
         self._viewer, self._inputs, self._form = viewer, inputs, form
-        self._psf_name: str = ""  # of the layer that plot and message are about
+        self._psf_layer: ref[Image] | None = None  # that plot and message are about
         self.bead_chooser: QComboBox = make_combo("Beads", _BEADS_TIP, length=len(NO_LAYER))
         self.diameter_edit: QLineEdit = make_line_edit(
             "Bead diameter", DOCK_TEXTS["measure-diameter-tip"], "not taken out"
@@ -452,7 +453,7 @@ class PsfSection(MeasurementSection):
         rows.addRow(self.field_box)
         fill_grid(page, [[fields], [self.measure_button], [self.plot], [self.message_label]])
         self._z_step_label: Any = rows.labelForField(self.size_edits["z_step"])
-        self._sized_layer: str = ""  # whose sizes are in sight
+        self._sized_layer: Callable[[], Image | None] = lambda: None  # whose sizes are in sight
         self.measure_button.clicked.connect(self.measure)
         self.bead_chooser.activated.connect(self._show_sizes)
         self._connections = Connections(self)
@@ -487,16 +488,21 @@ class PsfSection(MeasurementSection):
     def _show_report(self, layer: Image, report: PsfReport) -> None:
         """Add the PSF as a layer, choose it, and show widths and profiles."""
         dims, leading = report.psf.ndim, 0 if report.field is None else 2
+        own = zip(layer.scale[-dims:], layer.units[-dims:], strict=True)
+        sizes = [  # those typed come before those of the layer
+            (size / 1000, "micrometer") if size else own_size
+            for size, own_size in zip(report.pixel_nm, own, strict=True)
+        ]
         with preserve_view(self._viewer):
             psf_layer = self._viewer.add_image(
                 report.psf if report.field is None else report.field.psfs,
                 name=f"{layer.name} PSF",
-                scale=(*(1.0,) * leading, *layer.scale[-dims:]),
-                units=(*("pixel",) * leading, *layer.units[-dims:]),
+                scale=(*(1.0,) * leading, *(size for size, _ in sizes)),
+                units=(*("pixel",) * leading, *(unit for _, unit in sizes)),
                 colormap="magma",
                 visible=False,  # it lies over a corner of the image
             )
-        self._psf_name = psf_layer.name
+        self._psf_layer = ref(psf_layer)
         self._inputs.extra_inputs.choose({"psf": psf_layer.name})
         self.plot.show_profiles(report)
         sentences = [f"The PSF is '{psf_layer.name}'.", *report.sentences]
@@ -510,27 +516,29 @@ class PsfSection(MeasurementSection):
 
     def _refresh(self, _: object = None) -> None:
         """Update the list to the images of the viewer, and keep the choice."""
-        names = [layer.name for layer in self._viewer.layers if is_selectable(layer)][::-1]
+        layers = [layer for layer in self._viewer.layers if is_selectable(layer)][::-1]
+        names = [layer.name for layer in layers]
         bead_names = [name for name in names if "bead" in name.lower()]
-        chosen = self.bead_chooser.currentText()
+        chosen, last_layer = self.bead_chooser.currentText(), self._sized_layer()
+        if chosen not in names and last_layer is not None and last_layer in layers:
+            chosen = last_layer.name  # another one by now
         chosen = chosen if chosen in names else next(iter(bead_names), NO_LAYER)
         fill_combo(self.bead_chooser, [NO_LAYER, *names], chosen)
         self._show_sizes()
-        if self._psf_name and self._psf_name not in self._viewer.layers:
-            self._psf_name = ""
+        if self._psf_layer is not None and self._psf_layer() not in self._viewer.layers:
+            self._psf_layer = None
             self.plot.setVisible(False)
             self.message_label.setText(_BEADS_HINT)
 
     def _show_sizes(self, _: object = None) -> None:
         """Show the sizes that the chosen layer states; those typed were of the layer before."""
-        name = self.bead_chooser.currentText()
-        layer = find_layer(self._viewer, name)
+        layer = find_layer(self._viewer, self.bead_chooser.currentText())
         header = None if layer is None else read_layer_header(layer)
         for setting, edit in self.size_edits.items():
             size = None if header is None else get_pixel_size_nm(header, _SIZE_AXES[setting])
             edit.setPlaceholderText(f"{size:.6g}, stated" if size else "not stated")
-            edit.setText(edit.text() if name == self._sized_layer else "")
-        self._sized_layer = name
+            edit.setText(edit.text() if layer is self._sized_layer() else "")
+        self._sized_layer = (lambda: None) if layer is None else ref(layer)
         has_planes = header is not None and header.get_size("Z") > 1
         for widget in (self.size_edits["z_step"], self._z_step_label):
             widget.setVisible(has_planes)
