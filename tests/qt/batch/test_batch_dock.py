@@ -17,7 +17,7 @@ from napari.layers import Image
 from napari.layers._source import layer_source
 from qtpy.QtCore import QMimeData, QObject, QPoint, QPointF, Qt, QThreadPool, QUrl
 from qtpy.QtGui import QColor, QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QApplication, QFileDialog
+from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
 
 import napari_dip as dip
 from napari_dip.cli import main
@@ -26,12 +26,13 @@ from napari_dip.io.writing import write_image
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS
 from napari_dip.pipeline.repetition import format_command_line, write_python_script
 from napari_dip.qt.batch.batch_dock import BatchDock
-from napari_dip.qt.batch.batch_settings import suggest_results_folder
+from napari_dip.qt.batch.batch_settings import RecipeChooser, suggest_results_folder
 from napari_dip.qt.batch.files_panel import BatchLayers, make_dask_array
 from napari_dip.qt.shell.dock_widget import MIN_DOCK_WIDTH
 from napari_dip.qt.shell.job_controller import JobState
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 from napari_dip.qt.shell.preferences import open_saved_settings
+from napari_dip.qt.shell.settings_form import SettingsForm
 from napari_dip.qt.task.run_request import (
     build_repetition,
     find_unsaved_inputs,
@@ -425,6 +426,26 @@ def test_settings_are_offered_from_presets_of_ones_own_and_the_last_run(bench):
     assert chooser.build_recipe().run_settings.seed == 3
     chooser.settings_combo.setCurrentIndex(4)
     assert chooser.build_recipe() == RECIPE
+
+
+def test_settings_of_a_dock_stay_after_it_closes_and_are_named_so(qtbot):
+    dock, form = QWidget(), SettingsForm("denoise")
+    for page in (form.basic_page, form.advanced_page):
+        page.setParent(dock)
+    forms = {"denoise": form}
+    chooser = RecipeChooser(forms.get)
+    qtbot.addWidget(chooser)
+    combo = chooser.settings_combo
+    combo.setCurrentIndex(combo.findText("As in the open dock"))
+    form.widgets["smoothing"].value = 2.0
+    del forms["denoise"]
+    with qtbot.waitSignal(dock.destroyed):
+        dock.deleteLater()
+    assert chooser.build_recipe() == dip.make_recipe("denoise", smoothing=2.0)
+    qtbot.waitUntil(lambda: combo.currentText() == "As in the closed dock")
+    chooser.refresh()
+    assert combo.currentText() == "As in the closed dock"
+    assert chooser.build_recipe() == dip.make_recipe("denoise", smoothing=2.0)
 
 
 @pytest.mark.parametrize(

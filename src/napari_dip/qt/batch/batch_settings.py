@@ -7,6 +7,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from napari.layers import Layer
 from qtpy.QtCore import QSignalBlocker, QUrl, Signal
@@ -35,6 +36,7 @@ from napari_dip.qt.shell.dock_widget import (
     load_button,
     load_tooltip,
     make_form,
+    make_single_shot_timer,
 )
 from napari_dip.qt.shell.napari_layers import read_layer_provenance
 from napari_dip.qt.shell.preferences import get_default_preset, open_saved_settings
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 
 _LAST_RUN_KEY = "last"
 _OPEN_DOCK_KEY = "dock"
+_CLOSED_DOCK_KEY = "closed dock"
 _RECIPE_FILE_KEY = "file"
 _EARLIER_BATCH_KEY = "batch"
 #: Number of rows that every task has: its name and its settings.
@@ -95,6 +98,9 @@ class RecipeChooser(QWidget):
         self._find_form = find_form
         self._listed_recipes: dict[str, tuple[str, Recipe]] = {}
         self._sources: dict[str, Callable[[], Recipe]] = {}
+        self._followed_forms: WeakSet[SettingsForm] = WeakSet()
+        self._dock_recipe: Recipe | None = None  # of the open dock, which may close at any time
+        self._close_timer = make_single_shot_timer(self, self.refresh)
         titles = {name: task.spec.title for name, task in TASKS.items()}
         self.task_combo: QComboBox = make_combo(
             "Task", "What is done to each file.", titles, length=8
@@ -167,8 +173,15 @@ class RecipeChooser(QWidget):
         if (last_recipe := presets.load_last()) is not None:
             choices[_LAST_RUN_KEY] = ("As in my last run", partial(load_recipe, last_recipe))
         if (form := self._find_form(task)) is not None:
-            choices[_OPEN_DOCK_KEY] = ("As in the open dock", form.build_recipe)
-            form.changed.connect(self._notify, unique=True)
+            choices[_OPEN_DOCK_KEY] = ("As in the open dock", self._read_dock)
+            self._follow_form(form)
+        elif (
+            chosen == _OPEN_DOCK_KEY
+            and (recipe := self._dock_recipe) is not None
+            and recipe.task.spec.name == task
+        ):
+            self._listed_recipes[_CLOSED_DOCK_KEY] = "As in the closed dock", recipe
+            chosen = _CLOSED_DOCK_KEY
         for name in presets.list_names():
             choices[f"own {name}"] = (f"My preset '{name}'", partial(presets.load, name))
         for key, (label, recipe) in self._listed_recipes.items():
@@ -182,6 +195,24 @@ class RecipeChooser(QWidget):
             default = f"preset {get_default_preset() or RunSettings().preset}"
             key = chosen if chosen in choices else default
             self.settings_combo.setCurrentIndex(self.settings_combo.findData(key))
+
+    def _follow_form(self, form: SettingsForm) -> None:
+        """Note the settings of an open dock whenever they change, and when it closes."""
+        if form not in self._followed_forms:
+            self._followed_forms.add(form)
+            form.changed.connect(self._on_form)
+            form.basic_page.destroyed.connect(self._close_timer.start)
+        return_refusal(self._read_dock)()
+
+    def _read_dock(self) -> Recipe:
+        """Return the recipe of the open dock; after it closed, its last one."""
+        if (form := self._find_form(self.task)) is not None:
+            self._dock_recipe = form.build_recipe()
+        return self._dock_recipe or make_recipe(self.task)
+
+    def _on_form(self) -> None:
+        return_refusal(self._read_dock)()
+        self.changed.emit()
 
     def _choose_recipe(self, key: str) -> None:
         """Choose a recipe that was listed."""
