@@ -327,6 +327,22 @@ def test_a_layer_without_a_place_is_taken_with_a_note(viewer, extra_inputs):
     assert list_input_notes(extra_inputs, "second") == []
 
 
+def test_a_layer_chosen_by_hand_that_is_removed_leaves_no_other_in_its_place(viewer, extra_inputs):
+    extra_inputs.set_image(viewer.add_image(np.zeros((8, 9)), name="cells"))
+    viewer.add_image(np.zeros((8, 9)), name="other")
+    viewer.add_image(np.zeros((8, 9)), name="chosen")
+    extra_inputs.choose({"mask": "chosen"})
+    viewer.layers["chosen"].name = "renamed"
+    assert extra_inputs.get_layer("mask").name == "renamed"
+    viewer.layers.remove("renamed")
+    viewer.add_image(np.zeros((8, 9)), name="later")
+    assert extra_inputs.get_layer("mask") is None
+    assert extra_inputs.list_unfit() == []  # it could be chosen
+    assert extra_inputs.combos["mask"].placeholderText() == NO_LAYER
+    extra_inputs.choose({"mask": "other"})
+    assert extra_inputs.get_layer("mask").name == "other"
+
+
 def test_a_shape_on_a_frame_of_a_movie_marks_that_frame_only(viewer, extra_inputs):
     movie = viewer.add_image(np.zeros((6, 16, 16)), name="cells", scale=(2, 1, 1))
     extra_inputs.set_image(movie)

@@ -354,7 +354,8 @@ class ExtraInputs(QWidget):
 
     def list_unfit(self) -> list[TaskInput]:
         """Return the inputs without a layer although there are some, as none fits the image."""
-        combos = [(item, self.combos[item.name]) for item in self._inputs]
+        items = (item for item in self._inputs if item.name not in self._chosen_by_hand)
+        combos = [(item, self.combos[item.name]) for item in items]
         return [item for item, combo in combos if combo.count() and combo.currentIndex() < 0]
 
     def list_empty(self) -> list[TaskInput]:
@@ -434,10 +435,14 @@ class ExtraInputs(QWidget):
             if extra_input.has_items and extra_input.name not in self._chosen_by_hand:
                 image = None if self._image is None else read_layer_header(self._image)
                 layers = [each for each in layers if has_planes_of(read_layer_header(each), image)]
+            is_by_hand = extra_input.name in self._chosen_by_hand
+            is_deleted = is_by_hand and last_layer not in self._viewer.layers
             if layer_name not in (layer.name for layer in layers):
-                layer_name = NO_LAYER if extra_input.is_optional else _find_topmost_original(layers)
+                is_none = extra_input.is_optional or is_deleted
+                layer_name = NO_LAYER if is_none else _find_topmost_original(layers)
             # a placeholder widens the list, which would then move below its label
-            combo.setPlaceholderText("" if extra_input.is_optional else "no other layer")
+            absent = NO_LAYER if is_deleted and names else "no other layer"
+            combo.setPlaceholderText("" if extra_input.is_optional else absent)
             fill_combo(combo, entries, layer_name)
         self.changed.emit()
 
