@@ -158,6 +158,15 @@ def test_an_empty_field_says_what_it_stands_for(qtbot):
     assert fields.widgets["restarts"].native.placeholderText() == "automatic"
 
 
+def test_an_empty_field_of_a_text_stands_for_the_default_that_it_names(qtbot):
+    fields = SettingsForm("super-resolve")
+    qtbot.addWidget(fields.basic_page)
+    qtbot.addWidget(fields.advanced_page)
+    fields.widgets["factor"].value = " "
+    assert fields.build_recipe() == make_recipe("super-resolve")
+    assert fields.widgets["factor"].native.placeholderText() == fields.build_recipe().task.factor
+
+
 def test_every_setting_explains_itself_and_says_its_name_to_a_screen_reader(form):
     for widget in form.widgets.values():
         assert len(widget.native.toolTip()) > 20

@@ -258,8 +258,11 @@ class SettingsForm:
         widget.value = value
 
     def _read_field(self, field: SettingField) -> Any:
-        value = self.widgets[field.name].value
-        return self.read_number(field.name, str(value)) if field.is_optional else value
+        widget = self.widgets[field.name]
+        if field.is_optional:
+            return self.read_number(field.name, str(widget.value))
+        is_empty = isinstance(widget.native, QLineEdit) and not widget.value.strip()
+        return field.default if is_empty else widget.value
 
     def read_number(self, name: str, typed: str) -> float | None:
         """Return a number as the field of that setting takes it, or raise `RefusedError`."""
@@ -484,8 +487,10 @@ def make_field_widget(field: SettingField) -> ValueWidget[Any]:
     if hasattr(widget.native, "setDecimals"):
         step = setting.step
         widget.native.setDecimals(len(f"{step:.10g}".partition(".")[2]) if step else _DECIMALS)
-    if isinstance(widget.native, QLineEdit) and (field.is_optional or "Empty:" in setting.help):
-        widget.native.setPlaceholderText(format_placeholder(field))
+    if isinstance(widget.native, QLineEdit):
+        is_described = field.is_optional or "Empty:" in setting.help
+        placeholder = format_placeholder(field) if is_described else str(field.default)
+        widget.native.setPlaceholderText(placeholder)
     if setting.file_filter:
         add_path_button(widget.native, setting.label, setting.file_filter)
     widget.native.setAccessibleName(setting.label)
