@@ -107,7 +107,7 @@ def test_the_new_name_of_an_earlier_result_is_printed_at_its_turn(folder, capsys
     capsys.readouterr()
     assert main(make_arguments(folder, "out", "--resume", "--quiet")) == 1
     refusal, at_its_turn = capsys.readouterr().err.splitlines()
-    kept = "its earlier result is kept as 'cell_1.changed.tif'."
+    kept = "the earlier result is kept as 'cell_1.changed.tif'."
     assert at_its_turn.startswith(refusal) and at_its_turn.endswith(kept)
 
 

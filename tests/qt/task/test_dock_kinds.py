@@ -132,7 +132,7 @@ def test_guessed_axes_are_a_visible_choice_and_a_click_makes_a_movie_of_them(dri
     chooser = driver.dock.image_chooser
     label = chooser.layout().labelForField(chooser.axes_combo)
     assert chooser.axes_combo.isVisible() and label.text() == "⚠ Axes (guessed)"
-    assert "8 pixels as one volume" in driver.dock.plan_label.text()
+    assert "8 planes one after another" in driver.dock.plan_label.text()
     assert "font-weight: bold" in label.styleSheet()
     assert "was taken for depth" in driver.dock.plan_label.text()
     choices = [chooser.axes_combo.itemText(row) for row in range(chooser.axes_combo.count())]
