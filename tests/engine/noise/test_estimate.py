@@ -230,3 +230,16 @@ def test_a_movie_without_its_mean_frame_has_no_bright_blocks(seed: int) -> None:
     planes = torch.from_numpy(movie.astype(np.float32))
     reason = estimate_noise(planes, grey_level_step=0.0).unreliable_reason
     assert reason is UnreliableReason.OFF_VARIANCE_MODEL
+
+
+@pytest.mark.parametrize("seed", [1, 4, 6, 7])
+def test_spots_on_black_do_not_hold_the_line_of_the_variance_low(seed: int) -> None:
+    """Means of dark blocks differ by chance; times a large gain, that is more than their noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:96, :96]
+    photons = np.zeros((96, 96))
+    for _ in range(11):
+        distance = (y - rng.uniform(0, 96)) ** 2 + (x - rng.uniform(0, 96)) ** 2
+        photons += rng.uniform(20, 100) * np.exp(-distance / 2 / rng.uniform(1.5, 5) ** 2)
+    image = np.rint(100 + 20 * rng.poisson(photons) + rng.normal(0, 3, photons.shape))
+    assert estimate_noise(torch.from_numpy(image)[None], 1.0).gain > 13.5
