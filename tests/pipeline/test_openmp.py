@@ -33,7 +33,7 @@ _RUN = """
             last = count()
         return last
 
-    image = np.random.default_rng(0).poisson(50, (64, 64)).astype(np.uint16)
+    image = np.random.default_rng(0).poisson(50, (192, 192)).astype(np.uint16)
     wish = dict(preset="fast", device="cpu", max_iterations=2)
     dip.denoise(image, **wish)
     before, within = settled(), []
@@ -86,7 +86,7 @@ def test_measuring_noise_first_leaves_no_threads_that_spin() -> None:
     script = (
         "import os, sys, numpy as np, napari_dip as dip\n"
         "from napari_dip.pipeline import torch_state as openmp\n"
-        "dip.measure_noise(np.random.default_rng(0).poisson(50, (64, 64)))\n"
+        "dip.measure_noise(np.random.default_rng(0).poisson(50, (192, 192)))\n"
         "assert 'torch' in sys.modules\n"
         "print(openmp.has_spinning_threads())\n"
     )
