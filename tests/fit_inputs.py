@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,21 +22,9 @@ from napari_dip.tasks.base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Mapping
 
     from napari_dip.tasks import Task
-
-T = TypeVar("T")
-
-
-def run_steps(steps: Generator[None, None, T]) -> T:
-    """Return what a generator returns in the end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
 
 
 def make_fit_input_from(

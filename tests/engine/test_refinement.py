@@ -9,7 +9,6 @@ import torch
 from skimage import data
 from torch.nn import functional as F
 
-from fit_inputs import run_steps
 from napari_dip.engine import patch_groups
 from napari_dip.engine import refinement as module
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
@@ -19,6 +18,7 @@ from napari_dip.engine.problem import (
     Problem,
     append_postprocessing,
     make_single_step,
+    run_steps,
 )
 from napari_dip.engine.refinement import refine_by_nl_bayes
 

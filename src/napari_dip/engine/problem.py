@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+T = TypeVar("T")
 #: Lower bound of a predicted variance, in squared network units.
 MIN_PREDICTION_VARIANCE = 1e-9
 
@@ -274,6 +275,16 @@ def append_postprocessing(
         return step(estimate, (yield from earlier_steps(estimate)))
 
     return replace(appended, full_postprocess=append_to_steps)
+
+
+def run_steps(steps: Generator[None, None, T]) -> T:
+    """Return what a generator returns in the end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 def make_single_step(

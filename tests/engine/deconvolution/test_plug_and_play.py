@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fit_inputs import run_steps
 from napari_dip.engine.deconvolution.plug_and_play import (
     deconvolve_with_guide,
     solve_conjugate_gradients,
@@ -14,7 +13,7 @@ from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.deconvolution.richardson_lucy import run_masked_richardson_lucy
 from napari_dip.engine.likelihood.fidelity import NoiseVariance, make_gaussian_deviance
 from napari_dip.engine.operators.imaging import ValidConvolution
-from napari_dip.engine.problem import Estimate, Term
+from napari_dip.engine.problem import Estimate, Term, run_steps
 
 SIDE, MARGIN, NOISE_STD = 32, 4, 0.01
 

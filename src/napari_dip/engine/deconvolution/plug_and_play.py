@@ -28,7 +28,7 @@ from napari_dip.engine.deconvolution.richardson_lucy import (
 )
 from napari_dip.engine.networks.layers import AVERAGE_POOLS
 from napari_dip.engine.patch_groups import PATCH_SIDE
-from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Estimate
+from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Estimate, run_steps
 from napari_dip.engine.refinement import refine_by_nl_bayes
 
 if TYPE_CHECKING:
@@ -264,24 +264,23 @@ def deconvolve_with_guide(
     )
     filtered = sharp.image if chosen is None else chosen
     image = yield from chosen_way.deconvolve(term.measurement, sharp.image, filtered)
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(variance.shape, generator=generator).to(variance)
-    simulated = term.operator(image) + (scale * variance).sqrt() * drawn
-    # it is not ended halfway, or the finished image would be lost
-    error = _finish_deconvolution(chosen_way.deconvolve(simulated, guide, guide)) - image
-    variance = _average_locally(ERROR_FACTOR**2 * error.square(), ERROR_WINDOW)
-    log_variance = variance.clamp(min=MIN_PREDICTION_VARIANCE).log()
+    log_variance = _measure_error(chosen_way, image, term.operator(image), scale * variance)
     return Estimate(image, log_variance, is_error_measured=True)
 
 
-def _finish_deconvolution(steps: Generator[None, None, Tensor]) -> Tensor:
-    """Take all steps of a deconvolution, and return its image."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            image: Tensor = end.value
-            return image
+def _measure_error(
+    chosen_way: _ChosenWay, image: Tensor, prediction: Tensor, variance: Tensor
+) -> Tensor:
+    """Return the log-variance of the error of an image, from a simulated measurement of it.
+
+    It is not ended halfway, or the finished image would be lost.
+    """
+    drawn = torch.randn(variance.shape, generator=torch.Generator().manual_seed(0)).to(variance)
+    simulated = prediction + variance.sqrt() * drawn
+    guide = chosen_way.guide
+    error = run_steps(chosen_way.deconvolve(simulated, guide, guide)) - image
+    squared_error = _average_locally(ERROR_FACTOR**2 * error.square(), ERROR_WINDOW)
+    return squared_error.clamp(min=MIN_PREDICTION_VARIANCE).log()
 
 
 def _average_locally(values: Tensor, side: int) -> Tensor:

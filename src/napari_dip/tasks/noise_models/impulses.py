@@ -332,13 +332,15 @@ def _fill_impulses(values: Plane, impulses: BoolArray) -> Plane:
     return filled
 
 
-def gather_on_black(impulses: BoolArray, plane: npt.NDArray[np.floating]) -> bool:
+def gather_on_black(
+    impulses: BoolArray, plane: npt.NDArray[np.floating], surroundings: Plane
+) -> bool:
     """Return whether impulses on black are more frequent in some places, as single photons are.
 
     Their counts in blocks then vary more than by chance. Photons have any height, so few have the
-    highest value, as salt has. Both arrays are (Y, X).
+    highest value, as salt has. All arrays are (Y, X); `surroundings` are the local medians.
     """
-    is_black = compute_local_median(plane) <= plane.min()
+    is_black = surroundings <= plane.min()
     on_black = impulses & is_black
     if float((plane[on_black] >= plane.max()).sum()) > MAX_HIGHEST_FRACTION * int(on_black.sum()):
         return False

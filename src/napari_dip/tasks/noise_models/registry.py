@@ -224,14 +224,15 @@ def _measure_impulse_fraction(plane: Float32Array) -> float:
     fraction = float(impulses.mean())
     if fraction < MIN_IMPULSE_FRACTION or int(impulses.sum()) < MIN_IMPULSE_COUNT:
         return 0.0
-    if gather_on_black(impulses, plane):
+    surroundings = compute_local_median(plane)
+    if gather_on_black(impulses, plane, surroundings):
         return 0.0
     far_impulses = find_impulses(plane, threshold_sigmas=2 * HINT_IMPULSE_SIGMAS, max_passes=1)
     is_rare = fraction < RARE_IMPULSE_FRACTION
     far_fraction = MIN_FAR_RARE_FRACTION if is_rare else MIN_FAR_IMPULSE_FRACTION
     if float(far_impulses.mean()) < far_fraction * fraction:
         return 0.0
-    order = compute_local_median(plane).argsort(axis=None, kind="stable")
+    order = surroundings.argsort(axis=None, kind="stable")
     quarters = [float(impulses.ravel()[members].mean()) for members in np.array_split(order, 4)]
     return fraction if min(quarters) > MIN_QUARTER_IMPULSE_FRACTION * fraction else 0.0
 
