@@ -254,14 +254,8 @@ def deconvolve_with_guide(
     if not sharp.penalty_weight and chosen is None:
         return None
 
-    chosen_way = _ChosenWay(
-        partial(weigh, measured_mask),
-        guide,
-        sharp.penalty_weight,
-        None if chosen is None else noise,
-        scale,
-        is_filtered=is_filtered,
-    )
+    weigh_all, removed = partial(weigh, measured_mask), None if chosen is None else noise
+    chosen_way = _ChosenWay(weigh_all, guide, sharp.penalty_weight, removed, scale, is_filtered)
     filtered = sharp.image if chosen is None else chosen
     image = yield from chosen_way.deconvolve(term.measurement, sharp.image, filtered)
     log_variance = _measure_error(chosen_way, image, term.operator(image), scale * variance)
