@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from skimage import data
 
 import napari_dip as dip
@@ -555,17 +556,32 @@ def test_a_float_image_without_holes_is_refused_after_reading() -> None:
     assert caught.value.reason.code == "holes-none"
 
 
-def inspect_mask(marked: np.ndarray) -> list[str]:
+def inspect_mask(marked: np.ndarray, image: np.ndarray | None = None, **settings: int) -> list[str]:
     """The codes of the notes on a mask."""
-    image = np.random.default_rng(0).random(marked.shape, np.float32)
+    if image is None:
+        image = np.random.default_rng(0).random(marked.shape, np.float32)
     header = ImageHeader(name="cells", shape=image.shape, dtype="float32", axes="YX")
     extra_inputs = {"mask": marked.astype(np.float32)}
     pixels = InspectedPixels(
         header=header, image=image, stack=image[None, None], extra_inputs=extra_inputs
     )
-    inspection = Inpaint().inspect(pixels, TaskPlan(prior_key="masked-input"))
+    inspection = Inpaint(**settings).inspect(pixels, TaskPlan(prior_key="masked-input"))
     assert isinstance(inspection, Inspection)
     return [note.code for note in inspection.notes]
+
+
+@pytest.mark.parametrize("grow", [0, 3])
+def test_a_mask_of_saturated_places_is_told_from_letters_in_white(grow: int) -> None:
+    scene = data.camera()[100:196, 150:246].astype(np.float32)
+    limit = np.quantile(scene, 0.9)
+    cut_off = np.minimum(scene, limit)
+    assert inspect_mask(cut_off == limit, cut_off, grow=grow) == ["mask-saturated"]
+    letters = np.zeros(scene.shape, bool)
+    letters[40:44, 10:80] = True
+    assert inspect_mask(letters, np.where(letters, 255, scene), grow=grow) == []
+    beside_nan = np.where(ndimage.binary_dilation(letters, iterations=2) & ~letters, np.nan, scene)
+    beside_nan[letters] = 255
+    assert inspect_mask(letters, beside_nan, grow=grow) == []
 
 
 def test_a_mask_that_marks_the_measured_pixels_is_suspected() -> None:

@@ -384,8 +384,8 @@ class TaskSpec:
         Whether light crosses the border of the field of view, which changes the mean.
     explains_pixels : bool
         Whether the fit explains the image's own pixels, so that a residual exists.
-    reports_unreliable_noise : bool
-        Whether notes say so where the noise could not be measured reliably.
+    offers_noise_models : bool
+        Whether the user can choose any noise model, and is told of noise measured unreliably.
     candidates : tuple of str
         Priors of the model selection, if `prior` is "auto"; the first wins a tie.
     independent_settings : mapping
@@ -408,7 +408,7 @@ class TaskSpec:
     keeps_mean: bool = True
     light_crosses_border: bool = False
     explains_pixels: bool = True
-    reports_unreliable_noise: bool = False
+    offers_noise_models: bool = False
     candidates: tuple[str, ...] = ()
     independent_settings: Mapping[str, object] = field(default_factory=dict)
     complete_settings: Callable[[Any, ImageHeader], Any] = lambda task, header: task

@@ -101,7 +101,7 @@ class Denoise(Task):
         result_suffix="denoised",
         methods_phrase="denoised",
         accepts_stacks=True,
-        reports_unreliable_noise=True,
+        offers_noise_models=True,
         independent_settings={"series_training": "independent"},
     )
 

@@ -98,6 +98,7 @@ CLAIMS = {
     "holes-filled": {},
     "holes-far": {},
     "mask-mostly": {},
+    "mask-saturated": {},
     "mark-fitted": {},
     "holes-smooth": {},
     "clipping-corrected": {"clipped": "accounted for"},

@@ -14,7 +14,7 @@ from napari_dip.pipeline.assess.card import Verdict, make_card
 from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.samples import MITOCHONDRIA, NUCLEI_MOVIE, TWO_CHANNELS
 from napari_dip.tasks.noise_models.impulses import find_impulses, replace_by_random_neighbours
-from napari_dip.tasks.noise_models.registry import list_noise_hints
+from napari_dip.tasks.noise_models.registry import list_high_impulses, list_noise_hints
 from napari_dip.tasks.noise_models.stripes import find_line_offsets
 
 SIDE = 64
@@ -96,6 +96,36 @@ def test_a_few_hot_pixels_are_told_and_a_single_one_is_not(share, is_told) -> No
     assert ("impulses-likely" in {note.code for note in card.all_warnings}) == is_told
     assert card.verdict is not Verdict.FINE or not is_told
     assert list_noise_hints(image.astype(np.float32)[None]) == ()
+
+
+def list_card_codes(result) -> set[str]:
+    """The codes of the warnings on the card of a result."""
+    return {note.code for note in make_card(result.report).all_warnings}
+
+
+def test_high_impulses_are_told_by_other_tasks_unless_a_mask_marks_them() -> None:
+    clean = data.camera()[100:196, 150:246].astype(np.float32)
+    spoilt, hit = add_hot_pixels(clean, 0.005)
+    spoilt = spoilt.astype(np.float32)
+    hole = np.zeros(clean.shape, bool)
+    hole[40:43, 20:80] = True
+    quick = {"preset": "instant", "max_iterations": 2, "device": "cpu"}
+    results = [
+        dip.super_resolve(spoilt, **quick),
+        dip.inpaint(spoilt, hole, **quick),
+        dip.deblur(spoilt, gaussian_sigma=1.5, **quick),
+        dip.guide(spoilt, clean, **quick),
+    ]
+    assert all("impulses-likely" in list_card_codes(result) for result in results)
+    marked = dip.inpaint(spoilt, hole | hit, **quick)
+    clean_results = [dip.super_resolve(clean, **quick), dip.inpaint(clean, hole, **quick), marked]
+    assert not any("impulses-likely" in list_card_codes(result) for result in clean_results)
+
+
+def test_sharp_structure_without_noise_is_no_high_impulse() -> None:
+    coarse = data.camera()[::4, ::4].astype(np.float32)
+    assert [hint.code for hint in list_noise_hints(coarse[None])] == ["impulses-likely"]
+    assert list_high_impulses(coarse[None], None) == ()
 
 
 def test_single_photons_on_black_are_no_impulses_but_salt_on_black_is() -> None:

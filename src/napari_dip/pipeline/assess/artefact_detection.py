@@ -542,7 +542,7 @@ def calibrate_for_weaker_noise(
     is_excluded |= not NOISE_MODELS[calibration.noise_model].has_variance_model
     # with random input, a fit learns detail late, whatever noise was measured
     is_excluded |= not PRIOR_SPECS[run_plan.fit_config.prior_key].input_traits.contains_image
-    is_excluded |= not run_plan.recipe.task.spec.reports_unreliable_noise
+    is_excluded |= not run_plan.recipe.task.spec.offers_noise_models
     noise_inputs = calibration.repeated_exposure, calibration.measured_mask
     is_excluded |= any(each is not None for each in noise_inputs)
     is_excluded |= calibration.camera_correction is not calibration.level_correction

@@ -208,8 +208,7 @@ def _assess_residual(metrics: ResultMetrics) -> Iterator[Note]:
         if not residual.is_noise_reliable:
             yield make_note("residual-weak", ratio=residual.noise_ratio, upscaled=True)
         elif _has_notable_noise(residual):
-            share = 1 - residual.noise_ratio
-            yield make_note("noise-left", share=share, ratio=residual.noise_ratio)
+            yield make_note("noise-left", share=1 - residual.noise_ratio)
     else:
         yield _assess_residual_structure(metrics, residual)
 

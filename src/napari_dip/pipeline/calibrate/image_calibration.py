@@ -52,7 +52,7 @@ from napari_dip.tasks.noise_models.impulses import (
     MAX_CORRELATED_MISSING_FRACTION,
     compute_certain_correlation,
 )
-from napari_dip.tasks.noise_models.registry import GAUSSIAN
+from napari_dip.tasks.noise_models.registry import GAUSSIAN, list_high_impulses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -166,6 +166,8 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
     is_chosen = settings.read_noise is not None and is_growth_chosen
     notes += make_noise_notes(noise, unreported_channels, is_chosen=is_chosen)
     notes += (*inputs.inspection.notes, *input_notes)
+    if task_spec.explains_pixels and not task_spec.offers_noise_models:
+        notes += list_high_impulses(stack[0], None if measured_mask is None else measured_mask[0])
     if camera_noise and not noise[0].is_before_compression:
         notes.append(make_note("camera-noise", std=camera_noise.std[0]))
     elif half_resolution and not camera_noise:

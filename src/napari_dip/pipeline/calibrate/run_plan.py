@@ -213,7 +213,7 @@ def _calibrate_levelled(
     """
     task_plan, stack = get_task_plan(plan, inputs.layout), inputs.stack
     is_automatic = task_plan.noise_settings == NoiseSettings() and not plan.tiles
-    is_automatic &= plan.recipe.task.spec.reports_unreliable_noise and not task_plan.joint_channels
+    is_automatic &= plan.recipe.task.spec.offers_noise_models and not task_plan.joint_channels
     others = (inputs.repeated_exposure, inputs.measured_mask, inputs.camera_correction)
     is_plain = all(each is None for each in (*others, calibration.half_resolution))
     # padding, which is filled in, would no longer be of one value
@@ -323,7 +323,7 @@ def find_hidden_compression(
     """
     task_plan, settings = plan.task_plan, plan.task_plan.noise_settings
     reasons = [calibration.noise[c].unreliable_reason for c in calibration.varied_channels]
-    is_automatic = settings.model == AUTO.key and plan.recipe.task.spec.reports_unreliable_noise
+    is_automatic = settings.model == AUTO.key and plan.recipe.task.spec.offers_noise_models
     is_automatic &= not settings.has_entered_noise
     hints: tuple[Note, ...] = ()
     if is_automatic and any(reasons):

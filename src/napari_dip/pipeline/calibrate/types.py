@@ -393,7 +393,7 @@ def reports_noise(
         Standard deviation at the mean, as a share of the image's range.
     """
     is_told_always = noise_estimate.caution in (NoiseCaution.CHOSEN, NoiseCaution.CORRELATED_KEPT)
-    if task_spec.reports_unreliable_noise or is_told_always:
+    if task_spec.offers_noise_models or is_told_always:
         return True
     if task_plan.noise_settings.is_white and noise_estimate.unreliable_reason:
         return relative_std > MIN_NOTABLE_NOISE
