@@ -345,11 +345,11 @@ def _list_saturation_notes(stack: Float32Array, marked: BoolArray) -> list[Note]
     """
     marked = np.broadcast_to(marked, stack.shape)
     is_other, highest = np.isfinite(stack) & ~marked, np.nanmax(stack)
-    beside = stack[dilate_holes(marked, 1) & is_other]
-    if not len(beside) or (stack[marked] == highest).mean() < MIN_HIGHEST_FRACTION:
+    neighbours = stack[dilate_holes(marked, 1) & is_other]
+    if not len(neighbours) or (stack[marked] == highest).mean() < MIN_HIGHEST_FRACTION:
         return []
     middle = np.median(stack[is_other])
-    is_bright = np.median(beside) - middle > MIN_BRIGHTNESS_BESIDE * (highest - middle)
+    is_bright = np.median(neighbours) - middle > MIN_BRIGHTNESS_BESIDE * (highest - middle)
     return [make_note("mask-saturated", value=float(highest))] if is_bright else []
 
 
