@@ -48,6 +48,37 @@ def test_rings_of_a_compressed_mask_mark_nothing(quality: int) -> None:
     assert np.array_equal(parse_mask(compressed, None, is_inverted=True), ~mask)
 
 
+def make_flat_shapes() -> dict[str, BoolArray]:
+    """Return masks of which JPEG makes rings that are equal along a border, or none at all."""
+    y, x = np.indices((64, 64))
+    return {
+        "dead columns": np.isin(x, (13, 14, 50)),
+        "frame": (np.minimum(x, 63 - x) < 9) | (np.minimum(y, 63 - y) < 9),
+        "whole blocks": (x // 8 > 3) & (y // 8 > 4),
+        "disc": np.hypot(x - 30, y - 40) < 13,
+        "scattered": np.random.default_rng(1).random((64, 64)) < 0.01,
+    }
+
+
+@pytest.mark.parametrize("shape", make_flat_shapes())
+def test_no_quality_of_a_compressed_mask_marks_its_background(shape: str) -> None:
+    for quality in range(20, 101):
+        compressed = compress(make_flat_shapes()[shape], quality)
+        marked = parse_mask(compressed, None, is_inverted=False)
+        assert np.array_equal(marked, compressed >= compressed.max() / 2), quality
+
+
+def test_flat_labels_stay_labels_beside_one_of_255() -> None:
+    y, x = np.indices((64, 64))
+    apart = np.where(x < 20, 1, np.where(x > 40, 255, 0)) * (y > 9)
+    touching = np.where(x < 20, 1, 255) * (y > 9)
+    nested = np.select([np.hypot(x - 30, y - 30) < radius for radius in (9, 13)], [255, 85])
+    numbered = np.random.default_rng(0).permutation(np.arange(1, 201))[y // 5 * 13 + x // 5]
+    for labels in (apart, touching, nested, numbered * (y > 4)):
+        marked = parse_mask(labels.astype(np.float32), None, is_inverted=False)
+        assert np.array_equal(marked, labels > 0)
+
+
 @pytest.mark.parametrize("highest", [1.0, 255.0])
 def test_a_resampled_mask_marks_from_half_of_its_highest_value_on(highest: float) -> None:
     blurred = gaussian_filter(make_two_rectangles() * highest, 1.0)
