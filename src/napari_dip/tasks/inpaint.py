@@ -426,7 +426,7 @@ def _find_weak_pixels(mask: AnyArray) -> tuple[BoolArray, bool]:
     if not weak.any():
         return weak, False
     background = _find_background(mask)
-    if _is_compressed(mask, weak, background):
+    if _has_jpeg_rings(mask, weak, background):
         return weak, True
     if _has_labels(mask, weak, background):
         return np.zeros_like(weak), False
@@ -440,7 +440,7 @@ def _find_background(mask: AnyArray) -> int:
     return int(np.bincount(dark.astype(int)).argmax()) if highest < 256 else 0  # JPEG has 8 bits
 
 
-def _is_compressed(mask: AnyArray, weak: BoolArray, background: int) -> bool:
+def _has_jpeg_rings(mask: AnyArray, weak: BoolArray, background: int) -> bool:
     """Return whether weak pixels are those that JPEG adds to a mask of 0 and 255.
 
     They are dark and beside the marks, apart from the background.

@@ -5,11 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from skimage.draw import polygon2mask
 
 from napari_dip.errors import return_refusal
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.qt.shell.layer_headers import rasterise_shapes, read_layer_header
+from napari_dip.qt.shell.layer_headers import (
+    rasterise_mask,
+    rasterise_shapes,
+    read_layer_header,
+)
 from napari_dip.qt.shell.layer_inputs import NO_LAYER, ExtraInputs
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.settings_form import make_combo
@@ -119,6 +124,37 @@ def test_shapes_are_drawn_onto_the_image_wherever_both_lie(viewer):
     assert mask.shape == (20, 30)
     np.testing.assert_allclose(inside.min(0), (2, 4), atol=1)
     np.testing.assert_allclose(inside.max(0), (8, 10), atol=1)
+
+
+def test_a_line_marks_its_drawn_width_on_the_grid_of_the_image(viewer):
+    image = viewer.add_image(np.zeros((60, 60)), scale=(0.5, 0.25))
+    upright = viewer.add_shapes([[[5, 6], [25, 6]]], shape_type="line", edge_width=2)
+    (mask,) = rasterise_shapes(upright, image)
+    assert np.array_equal(np.unique(np.argwhere(mask)[:, 0]), np.arange(10, 51))
+    assert np.array_equal(np.unique(np.argwhere(mask)[:, 1]), np.arange(20, 29))
+    assert mask.sum() == 41 * 9
+    outside = viewer.add_shapes([[[40, 6], [60, 6]]], shape_type="line", edge_width=2)
+    assert not rasterise_shapes(outside, image).any()
+
+
+@pytest.mark.parametrize("corners", [[[8, 9], [30, 41]], [[8, 9], [9, 40], [44, 41], [42, 15]]])
+def test_lines_and_paths_cover_what_napari_draws(viewer, corners):
+    image = viewer.add_image(np.zeros((60, 60)))
+    kind = "line" if len(corners) == 2 else "path"
+    shapes = viewer.add_shapes([corners], shape_type=kind, edge_width=9)
+    drawn = shapes._data_view.shapes[0]
+    triangles = (drawn._edge_vertices + 9 * drawn._edge_offsets)[drawn._edge_triangles]
+    expected = np.any([polygon2mask((60, 60), triangle) for triangle in triangles], axis=0)
+    (mask,) = rasterise_shapes(shapes, image)
+    assert mask.sum() > 300 and (mask != expected).sum() < 3
+
+
+def test_a_wide_line_marks_only_the_plane_on_which_it_is_drawn(viewer):
+    image = viewer.add_image(np.zeros((4, 30, 40)))
+    shapes = viewer.add_shapes([[[2, 15, 5], [2, 15, 30]]], shape_type="line", edge_width=5)
+    mask = rasterise_mask(shapes, image)
+    assert mask.any((1, 2)).tolist() == [False, False, True, False]
+    assert mask.sum() == 5 * 26
 
 
 UNITS = [("um", 0.1, "nm", 1000), ("nm", 100, "um", 0.001), ("um", 0.1, "pixel", 1)]

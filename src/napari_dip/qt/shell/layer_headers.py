@@ -33,6 +33,8 @@ _MAX_FILE_PLANES = 1_000
 _MAX_PLACEMENT_ERROR = 0.5
 #: Fewest rows and columns that count as a visible part of an image.
 _MIN_VISIBLE_PIXELS = 2
+#: Least cosine of a turn of a path that napari draws with a tip, at most three half widths away.
+_MIN_MITRE_COSINE = 2 / 9 - 1
 #: How sizes along the axes of a file are told.
 _PIXELS = "pixels of {}"
 _SIZE_PHRASES = {"T": "frames every {}", "Z": "planes {} apart", "Y": _PIXELS, "X": _PIXELS}
@@ -161,14 +163,46 @@ def rasterise_shapes(shapes: Shapes, image: Image | None) -> BoolArray:
     Returns
     -------
     ndarray of bool
-        (shapes, Y, X), True inside of each.
+        (shapes, Y, X), True inside of each; lines and paths are as wide as they are drawn.
     """
     grid = get_image_grid(image)
     if image is None or not shapes.nshapes:
         return np.zeros((0, *grid), bool)
     corners = [locate_corners(shapes, number, image) for number in range(shapes.nshapes)]
     moved_shapes = Shapes(corners, shape_type=list(shapes.shape_type))
-    return np.asarray(moved_shapes.to_masks(mask_shape=grid))
+    masks = np.asarray(moved_shapes.to_masks(mask_shape=grid))
+    for number, kind in enumerate(shapes.shape_type):
+        if kind in ("line", "path"):  # napari's masks of them are one pixel wide
+            masks[number] = _draw_line(shapes, number, image)
+    return masks
+
+
+def _draw_line(shapes: Shapes, number: int, image: Image) -> BoolArray:
+    """Return a mask of a line or path as wide as napari draws it, but at least one pixel."""
+    from skimage.draw import polygon
+
+    corners, mask = shapes.data[number], np.zeros(get_image_grid(image), bool)
+    corners = corners[np.append(True, np.diff(corners[:, -2:], axis=0).any(1))]
+    points = _move_corners(shapes, corners, image)[:, -2:]
+    steps = np.eye(2, corners.shape[1], corners.shape[1] - 2)  # one unit along Y and X
+    to_image = _move_corners(shapes, corners[0] + steps, image)[:, -2:] - points[0]
+    half_width = max(shapes.edge_width[number], abs(np.linalg.det(to_image)) ** -0.5) / 2
+    directions = np.diff(corners[:, -2:], axis=0)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    normals = directions[:, ::-1] * (1, -1)
+    before, after = normals[:-1], normals[1:]
+    cosines = (before * after).sum(1, keepdims=True)
+    tips = (before + after) / np.where(cosines < _MIN_MITRE_COSINE, 2, 1 + cosines)
+    side, left, tip, right = (
+        half_width * part @ to_image for part in (normals, before, tips, after)
+    )
+    start, end, bend = points[:-1], points[1:], points[1:-1]
+    bars = (start + side, end + side, end - side, start - side)
+    bends = (bend + left, bend + tip, bend + right, bend - left, bend - tip, bend - right)
+    for outline in (*zip(*bars, strict=True), *zip(*bends, strict=True)):
+        rows, columns = np.transpose(outline)
+        mask[polygon(rows, columns, mask.shape)] = True  # type: ignore[no-untyped-call]
+    return mask
 
 
 def locate_corners(shapes: Shapes, number: int, image: Image) -> FloatArray:
