@@ -135,6 +135,11 @@ def make_total_variation_penalty(
     return ((weight, penalty(fit_input.noise.rms_std)),)
 
 
+def has_blind_spot_setting(task: Any) -> bool:
+    """Return whether the user of a task can say that neighbouring pixels share no noise."""
+    return hasattr(task, "blind_spot_shape")
+
+
 def make_noise_settings(task: Any, *, is_white: bool = False) -> NoiseSettings:
     """Return the noise settings of a task that has all three.
 

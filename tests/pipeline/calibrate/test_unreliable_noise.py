@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from napari_dip.engine.noise import NoiseCaution, UnreliableReason
 from napari_dip.engine.noise.estimate import NoiseEstimate
 from napari_dip.errors.templates import NOTES, UNRELIABLE_REASONS
 from napari_dip.pipeline.calibrate.types import SEPARATELY_NOTED_CAUTIONS, make_noise_notes
+from napari_dip.tasks import Denoise, SuperResolve, Task
 
 NONE = (0.0,) * 5
 
@@ -54,6 +56,12 @@ def test_a_channel_is_named_where_there_are_more() -> None:
 def test_what_holds_for_all_channels_is_said_once() -> None:
     (note,) = make_noise_notes([make_estimate("texture")] * 3, ())
     assert not str(note).startswith("Channel")
+
+
+@pytest.mark.parametrize(("task", "has_setting"), [(Denoise(), True), (SuperResolve(), False)])
+def test_a_setting_is_advised_only_where_the_task_has_it(task: Task, has_setting: bool) -> None:
+    (note,) = make_noise_notes([make_estimate("ambiguous-correlation")], (), task)
+    assert ("Blind-spot shape" in str(note)) == has_setting
 
 
 def test_constant_channels_are_no_doubt() -> None:

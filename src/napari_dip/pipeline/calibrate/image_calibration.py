@@ -164,7 +164,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float3
     settings = task_plan.noise_settings
     is_growth_chosen = settings.gain is not None or settings.model == GAUSSIAN.key
     is_chosen = settings.read_noise is not None and is_growth_chosen
-    notes += make_noise_notes(noise, unreported_channels, is_chosen=is_chosen)
+    notes += make_noise_notes(noise, unreported_channels, plan.recipe.task, is_chosen=is_chosen)
     notes += (*inputs.inspection.notes, *input_notes)
     if task_spec.explains_pixels and not task_spec.offers_noise_models:
         notes += list_high_impulses(stack[0], None if measured_mask is None else measured_mask[0])

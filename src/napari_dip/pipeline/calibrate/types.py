@@ -12,7 +12,7 @@ from napari_dip.engine.noise import NoiseCaution, UnreliableReason, predict_vari
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.tasks.base import GridLocation, Inspection
-from napari_dip.tasks.shared_settings import multiply_sizes
+from napari_dip.tasks.shared_settings import has_blind_spot_setting, multiply_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, BoolArray, Float32Array, ImageHeader
     from napari_dip.pipeline.plan.layout import Layout, Tile
-    from napari_dip.tasks.base import TaskPlan, TaskSpec
+    from napari_dip.tasks.base import Task, TaskPlan, TaskSpec
     from napari_dip.tasks.noise_models.camera_correction import CameraCorrection
 
 #: Usual share of validation pixels: 4 % of a 512 x 512 image are 10,000 pixels, with a standard
@@ -405,6 +405,7 @@ def reports_noise(
 def make_noise_notes(
     noise_estimates: Sequence[NoiseEstimate],
     constant_channels: Collection[int],
+    task: Task | None = None,
     *,
     is_chosen: bool = False,
 ) -> tuple[Note, ...]:
@@ -416,6 +417,8 @@ def make_noise_notes(
         Noise of each channel.
     constant_channels : collection of int
         Channels that hold one value only, which get no note.
+    task : Task or None
+        Its settings decide which remedies are named.
     is_chosen : bool
         Whether the user chose the strength of the noise at each brightness.
     """
@@ -438,6 +441,8 @@ def make_noise_notes(
     for code, named in channels.items():
         is_shared = len(named) == count
         facts = [{}] if is_shared else [name_channel(channel, count) for channel in named]
+        if code == "noise-unreliable-ambiguous-correlation":
+            facts = [{**names, "settable": has_blind_spot_setting(task)} for names in facts]
         notes += [make_note(code, **names) for names in facts]
     return tuple(notes)
 
