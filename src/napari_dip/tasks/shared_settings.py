@@ -154,7 +154,7 @@ def make_noise_settings(task: Any, *, is_white: bool = False) -> NoiseSettings:
     )
 
 
-def refuse_content(array: AnyArray, name: str, *, is_masked: bool = False) -> Refusal | None:
+def refuse_content(array: AnyArray, name: str, total: int = 0) -> Refusal | None:
     """Refuse an image by the values of its measured pixels.
 
     Parameters
@@ -163,12 +163,12 @@ def refuse_content(array: AnyArray, name: str, *, is_masked: bool = False) -> Re
         All measured pixels.
     name : str
         Name of the image in messages.
-    is_masked : bool
-        Whether a mask covers other pixels of the image.
+    total : int
+        Number of all pixels, if others are missing or masked.
     """
     import numpy as np
 
-    total = array.size
+    total = total or array.size
     if array.dtype.kind == "f":
         if nans := int(np.isnan(array).sum()):
             return make_refusal("pixels-nan", count=nans, total=total, name=name)
@@ -176,7 +176,7 @@ def refuse_content(array: AnyArray, name: str, *, is_masked: bool = False) -> Re
             return make_refusal("pixels-infinite", count=infinite, total=total, name=name)
     low, high = array.min(), array.max()
     if low == high:
-        facts = {"total": total, "value": low, "masked": is_masked}
+        facts = {"total": array.size, "value": low, "masked": array.size < total}
         return make_refusal("pixels-constant", name=name, **facts)
     span = float(high) - float(low)
     largest = max(abs(float(low)), abs(float(high)))

@@ -123,8 +123,7 @@ def arrange_inputs(plan: Plan, inputs: Mapping[str, AnyArray]) -> RunInputs:
     layout, stack, inspection = _choose_measured_layout(plan, image, extra_inputs)
     measured_mask = inspection.measured_mask
     measured = image if measured_mask is None else stack[measured_mask]
-    is_masked = measured_mask is not None
-    raise_if_refused(refuse_content(measured, plan.header.name, is_masked=is_masked))
+    raise_if_refused(refuse_content(measured, plan.header.name, stack.size))
     map_names = (task_input.name for task_input in task_inputs if task_input.is_detector_map)
     camera_maps = {name: extra_inputs.pop(name) for name in map_names if name in extra_inputs}
     camera_correction = build_camera_correction(camera_maps, plan.header.grid)
