@@ -598,6 +598,15 @@ DEBLUR = [
 ]
 
 HOLE = np.pad(np.full((4, 4), 2, "uint8"), 14)
+
+
+def inpaint_by_colours(folder: Path) -> list[str]:
+    """Fill in what a mask with red, green and blue marks."""
+    argv = task("inpaint", mask=HOLE)(folder)
+    tifffile.imwrite(folder / "mask.tif", np.stack([HOLE] * 3, -1), photometric="rgb")
+    return argv
+
+
 INPAINT = [
     Case("no mask", "holes-none", task("inpaint")),
     Case("label without a mask", "mask-missing", task("inpaint", "--label", "1")),
@@ -609,6 +618,7 @@ INPAINT = [
     Case("mask turned", "mask-shape", task("inpaint", mask=np.ones((SIDE, 2 * SIDE), "uint8"))),
     Case("mask with planes", "mask-planes", task("inpaint", mask=np.stack([HOLE, HOLE]))),
     Case("mask with colours", "mask-planes", task("inpaint", mask=np.stack([HOLE] * 3, -1))),
+    Case("mask in colours", "mask-colours", inpaint_by_colours),
     Case("mask with one axis", "mask-planes", task("inpaint", mask=HOLE[0])),
     Case("mask with NaN", "input-not-finite", task("inpaint", mask=np.where(HOLE, np.nan, 0))),
     Case("mask infinite", "input-not-finite", task("inpaint", mask=np.where(HOLE, np.inf, 0))),

@@ -7,17 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from scipy.ndimage import binary_dilation, gaussian_filter
 from scipy.ndimage import label as label_parts
 
+import napari_dip as dip
 from fit_inputs import inspect_stack
+from napari_dip.errors import Refusal
 from napari_dip.errors.notes import make_note
+from napari_dip.io.reading import read_header
+from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import Inpaint
 from napari_dip.tasks.base import Inspection
 from napari_dip.tasks.inpaint import parse_mask
+from small_runs import MACHINE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_dip.io import BoolArray
 
 
@@ -117,6 +126,49 @@ def list_notes(mask: np.ndarray, **settings: Any) -> tuple[Any, ...]:
     inspection = inspect_stack(Inpaint(**settings), image, mask=overlay)
     assert isinstance(inspection, Inspection)
     return inspection.notes
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_a_mask_with_colours_is_refused_as_such(mode: str, tmp_path: Path) -> None:
+    mask = Image.fromarray(make_two_rectangles().astype(np.uint8))
+    mask.convert(mode).save(tmp_path / "mask.png")
+    assert refuse_mask(np.eye(48), tmp_path / "mask.png") == "mask-colours"
+
+
+def test_a_mask_of_the_shape_of_a_colour_image_is_refused_for_its_colours() -> None:
+    image = np.random.default_rng(0).random((48, 48, 3))
+    assert refuse_mask(image, np.ones((48, 48, 3), bool), axes="YXS") == "mask-colours"
+    assert refuse_mask(image, np.ones((48, 47, 3), bool), axes="YXS") != "mask-colours"
+
+
+def test_a_masked_array_with_a_mask_is_refused_for_having_two() -> None:
+    mask = make_two_rectangles()
+    assert refuse_mask(np.ma.masked_array(np.eye(48), mask), mask) == "mask-twice"
+
+
+def refuse_mask(image: Any, mask: Any, **settings: Any) -> str:
+    with pytest.raises(dip.RefusedError) as caught:
+        dip.inpaint(image, mask, **settings)
+    return caught.value.reason.code
+
+
+def test_infinite_pixels_are_counted_among_all_of_the_image() -> None:
+    image = np.random.default_rng(0).normal(100, 5, (48, 48))
+    image[:8] = np.nan
+    image[30, 30] = np.inf
+    with pytest.raises(dip.RefusedError, match="1 of the 2304 pixels"):
+        dip.inpaint(image)
+
+
+def test_a_mask_whose_0_is_white_is_not_said_to_be_restored(tmp_path: Path) -> None:
+    for name in ("image.tif", "mask.tif"):
+        pixels = (make_two_rectangles() * 200).astype(np.uint8)
+        tifffile.imwrite(tmp_path / name, pixels, photometric="miniswhite")
+    headers = [read_header(tmp_path / name) for name in ("image.tif", "mask.tif")]
+    plan = preflight(make_recipe("inpaint"), headers[0], MACHINE, {"mask": headers[1]})
+    assert not isinstance(plan, Refusal)
+    notes = [note for note in plan.notes if note.code == "white-zero"]
+    assert [note.facts["restored"] for note in notes] == [True, False]
 
 
 def test_an_infinite_pixel_is_named_where_nothing_is_missing() -> None:

@@ -405,8 +405,10 @@ def inpaint(
     --------
     >>> result = dip.inpaint(image, image > 170, preset="fast", max_iterations=10)
     """
-    if mask is None and isinstance(image, np.ma.MaskedArray):
-        image, mask = image.data, np.ma.getmaskarray(image)
+    if isinstance(image, np.ma.MaskedArray):
+        if mask is not None and (hidden := int(np.ma.count_masked(image))):
+            raise RefusedError("mask-twice", count=hidden, name="image")
+        image, mask = image.data, np.ma.getmaskarray(image) if mask is None else mask
     return _restore_by_keywords("inpaint", image, progress, axes, settings, mask=mask)
 
 

@@ -381,7 +381,10 @@ def refuse_mask_header(image_header: ImageHeader, mask_header: ImageHeader) -> R
     axis_sizes = zip(mask_header.axes, mask_header.shape, strict=False)
     axes = [axis for axis, n in axis_sizes if n > 1 or axis in "YX"]
     is_unnamed = len(mask_header.axes) != len(mask_header.shape)
-    if is_unnamed or not {"Y", "X"} <= set(axes) or "S" in axes:
+    image_shape = image_header.shape[-len(mask_header.shape) :]
+    if "S" in axes or ("S" in image_header.axes and mask_header.shape == image_shape):
+        return make_refusal("mask-colours", **facts)
+    if is_unnamed or not {"Y", "X"} <= set(axes):
         return make_refusal("mask-planes", **facts)
     if len(axes) > 2:
         is_stack = prod(image_header.shape) > prod(image_header.grid)

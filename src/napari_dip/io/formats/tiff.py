@@ -140,8 +140,9 @@ def list_value_notes(
     stored : str
         Axes of the stored values.
     """
-    is_mask = page.bitspersample == 1  # restored by nobody, whatever its 0 looks like
-    notes = [make_note("white-zero", name=name)] if is_white_zero(page) and not is_mask else []
+    notes = []
+    if is_white_zero(page) and page.bitspersample > 1:  # nobody restores single bits
+        notes.append(make_note("white-zero", name=name, restored=True))
     if table is not None:
         axes = stored if table.ndim == 2 else ""
         notes.append(make_note("colour-table", name=name, axes=axes))

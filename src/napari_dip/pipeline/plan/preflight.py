@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from math import floor, prod
 from typing import TYPE_CHECKING
@@ -134,7 +135,8 @@ def preflight(
         costs=costs,
         layout=layout,
         notes=(
-            *(note for each in (header, *extra_headers.values()) for note in each.notes),
+            *header.notes,
+            *_list_extra_notes(extra_headers),
             *config_notes,
             *layout_notes,
             *task_plan.notes,
@@ -150,6 +152,15 @@ def preflight(
         network=network,
         other_costs=other_costs,
     )
+
+
+def _list_extra_notes(extra_headers: Headers) -> list[Note]:
+    """Return the notes of extra inputs; none of them is restored."""
+    notes = [note for header in extra_headers.values() for note in header.notes]
+    return [
+        replace(note, facts={**note.facts, "restored": False}) if "restored" in note.facts else note
+        for note in notes
+    ]
 
 
 def _refuse_repeatability_runs(image_plan: ImagePlan, tiles: tuple[Tile, ...]) -> Refusal | None:
