@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
+from scipy.ndimage import gaussian_filter
 
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageHeader
@@ -18,6 +19,7 @@ from napari_dip.pipeline.execute.crop_preview import (
     plan_crop_preview,
     run_crop_preview,
 )
+from napari_dip.pipeline.execute.neighbour_frames import NeighbourFrameProvider
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
@@ -110,6 +112,29 @@ def test_of_a_movie_one_frame_is_tried(image):
     assert region.spans == ((1, 2), (0, 64), (8, 128))
     preview = run_preview(plan, region, image=movie)
     assert preview.image.shape == (1, 64, 120)
+
+
+@pytest.mark.parametrize(("frame", "neighbours"), [(0, (1, 1)), (1, (0, 2)), (2, (1, 1))])
+def test_of_a_movie_a_region_is_tried_with_the_frames_before_and_after(
+    image, monkeypatch, frame, neighbours
+):
+    provided = []
+
+    def record(provider, unit, prior_key):
+        provided.append(get_frames(provider, unit, prior_key))
+        return provided[-1]
+
+    get_frames = NeighbourFrameProvider.get_neighbour_frames
+    monkeypatch.setattr(NeighbourFrameProvider, "get_neighbour_frames", record)
+    scene = gaussian_filter(image / 20, 3)  # else the frames would share the noise of the image
+    movie = np.random.default_rng(0).poisson(np.stack([scene] * 3)).astype(np.uint16)
+    plan = make_task_plan("denoise", movie, temporal_smoothing=1.0)
+    region = make_crop_region(plan.header, plan.layout, (16, 24, 80, 88), (frame, 50, 50))
+    preview = run_preview(plan, region, image=movie)
+    assert "planes or frames before and after" in write_methods_section(preview.report)
+    frames = provided[0]
+    assert frames.previous is None
+    np.testing.assert_array_equal(frames.neighbours[0], movie[list(neighbours), 16:80, 24:88])
 
 
 def test_a_frame_of_a_movie_whose_noise_grows_is_tried_in_its_own_values(image):

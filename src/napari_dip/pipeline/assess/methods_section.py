@@ -159,6 +159,7 @@ def _filters_neighbours(report: Report) -> bool:
     """Return whether the refinement took similar patches of neighbouring planes or frames, too."""
     planes = dict(zip(report["axes"], report["shape"], strict=True))
     is_series = max(planes.get("T", 1), planes.get("Z", 1)) > 1
+    is_series |= any(note["facts"].get("has_frames") for note in report.get("note_codes", ()))
     return uses_refinement(report) and (
         _fits_volumes(report) or (is_series and _uses_neighbours(report))
     )

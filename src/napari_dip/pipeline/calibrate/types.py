@@ -350,6 +350,9 @@ class CalibratedImage:
         What the task decided from the pixels of a whole image.
     location : GridLocation or None
         Part of the image that a crop is; None for others, whose units know it.
+    frame_stacks : tuple of ndarray
+        For each exposure of a crop, (1 to 3, C, *grid): its plane, and the planes or frames before
+        and after. Empty: `stack` and its repeated exposure hold them.
     """
 
     run_plan: RunPlan
@@ -360,6 +363,13 @@ class CalibratedImage:
     stack: Float32Array
     inspection: Inspection = field(default_factory=Inspection)
     location: GridLocation | None = None
+    frame_stacks: tuple[Float32Array, ...] = ()
+
+    def list_frame_stacks(self) -> tuple[Float32Array, ...]:
+        """List for each exposure the stack of the items that neighbours of work units refer to."""
+        repeated_exposure = self.calibration.repeated_exposure
+        others = () if repeated_exposure is None else (repeated_exposure.stack,)
+        return self.frame_stacks or (self.stack, *others)
 
     def locate_grid(self, origin: tuple[int, ...]) -> GridLocation | None:
         """Return the part of the image that a unit is fitted to; None for the whole image."""

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from napari_dip.engine.fit.stopping import PollControl
-    from napari_dip.io import AnyArray, ImageHeader
+    from napari_dip.io import AnyArray, Float32Array, ImageHeader
     from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.layout import Layout
-    from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.plan.types import Plan, WorkUnit
     from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.restoration import Restoration
 
@@ -265,6 +265,8 @@ def _restore_crop(
     image = _crop_image(whole_image, region, crop_plan, array)
     # the units of all tiles would fit the same crop
     units = tuple(unit for unit in image.run_plan.units if not unit.tile)
+    if image.frame_stacks:
+        units = tuple(_link_neighbours(unit, image) for unit in units)
     image = replace(image, run_plan=replace(image.run_plan, units=units))
     if image.calibration.measured_mask is not None and not image.calibration.measured_mask.any():
         raise RefusedError("nothing-measured", name=plan.header.name)
@@ -275,6 +277,12 @@ def _restore_crop(
         return None
     monitor.start_assessment()
     return merger.make_restoration(monitor.seconds, is_timed_out=monitor.is_timed_out)
+
+
+def _link_neighbours(unit: WorkUnit, image: CalibratedImage) -> WorkUnit:
+    """Return a unit of a crop whose neighbours are the other planes of `frame_stacks`."""
+    before, after, *_ = (*range(1, len(image.frame_stacks[0])), None, None)
+    return replace(unit, previous_item=before, next_item=after, is_segment_start=True)
 
 
 def _calibrate_whole_image(plan: Plan, inputs: Mapping[str, Any]) -> CalibratedImage:
@@ -322,6 +330,7 @@ def _crop_image(
     # first and last, counted from 0 as in napari's status bar
     edges = {"top": top, "bottom": bottom - 1, "left": left, "right": right - 1}
     note_code = "region-merged" if region.inner_spans else "crop-preview-region"
+    frame_stacks = () if run_plan.tiles else _crop_frames(whole_image, region)
     calibration = replace(
         calibration,
         measured_mask=measured_mask,
@@ -333,7 +342,7 @@ def _crop_image(
         camera_correction=None
         if calibration.camera_correction is None
         else calibration.camera_correction.crop(crop),
-        notes=(*calibration.notes, make_note(note_code, **edges)),
+        notes=(*calibration.notes, make_note(note_code, **edges, has_frames=bool(frame_stacks))),
         empty_planes=None if calibration.empty_planes is None else find_empty_planes(stack),
     )
     calibration = replace_half_resolution(calibration, stack)
@@ -342,6 +351,7 @@ def _crop_image(
     )
     return CalibratedImage(
         run_plan=make_run_plan(crop_plan, inspection, calibration),
+        frame_stacks=frame_stacks,
         calibration=calibration,
         header=crop_plan.header,
         layout=layout,
@@ -352,6 +362,21 @@ def _crop_image(
             image_size=run_plan.header.get_sizes(layout.grid_axes),
         ),
     )
+
+
+def _crop_frames(whole_image: CalibratedImage, region: CropRegion) -> tuple[Float32Array, ...]:
+    """Return the region of its plane, and of those before and after, as `frame_stacks`."""
+    run_plan, layout = whole_image.run_plan, whole_image.layout
+    axes = run_plan.header.axes
+    item_sizes = run_plan.header.get_sizes(layout.item_axes)
+    position = [region.get_span(axis, axes).start for axis in layout.item_axes]
+    item = int(np.ravel_multi_index(position, item_sizes)) if position else 0
+    neighbours = next((unit.neighbours for unit in run_plan.units if unit.item == item), ())
+    if not neighbours:
+        return ()
+    grid = tuple(region.get_span(axis, axes) for axis in layout.grid_axes)
+    items = [item, *neighbours]
+    return tuple(stack[items][:, :, *grid] for stack in whole_image.list_frame_stacks())
 
 
 def _crop_pixels(pixels: Any, *, region: CropRegion, layout: Layout, header: ImageHeader) -> Any:

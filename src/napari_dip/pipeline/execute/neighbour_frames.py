@@ -93,7 +93,7 @@ def estimate_drift(calibrated_image: CalibratedImage, frame: int, other: int) ->
         Indices of items.
     """
     fixed, moving = (
-        _sum_channels(calibrated_image.calibration, calibrated_image.stack[item])
+        _sum_channels(calibrated_image.calibration, calibrated_image.list_frame_stacks()[0][item])
         for item in (frame, other)
     )
     no_drift = Drift(shift=(0.0,) * fixed.ndim)
@@ -170,18 +170,16 @@ class NeighbourFrameProvider:
 
     def get_neighbour_frames(self, unit: WorkUnit, prior_key: str) -> NeighbourFrames:
         """Return the frames that the task uses with this prior, registered onto a unit's frame."""
-        stack, channels = self._stack, list(unit.channels)
+        channels = list(unit.channels)
         frames = NeighbourFrames()
         takes_neighbours = PRIOR_SPECS[prior_key].input_traits.has_neighbour_frames
         if self._task_plan.uses_neighbouring_frames and takes_neighbours and unit.neighbours:
-            repeated_exposure = self._merger.calibrated_image.calibration.repeated_exposure
-            exposures = [stack] if repeated_exposure is None else [stack, repeated_exposure.stack]
             aligned = [
                 [
                     self._get_drift(unit, neighbour).apply(pixels[neighbour, channels])
                     for neighbour in unit.neighbours
                 ]
-                for pixels in exposures
+                for pixels in self._merger.calibrated_image.list_frame_stacks()
             ]
             frames = replace(
                 frames,
@@ -192,7 +190,7 @@ class NeighbourFrameProvider:
         if is_smoothed and has_previous and unit.previous_item is not None:
             image, std = self._merger.get_finished_item(unit.previous_item, channels)
             grid = image.shape[1:]
-            drift = self._get_drift(unit, unit.previous_item).rescale(stack.shape[2:], grid)
+            drift = self._get_drift(unit, unit.previous_item).rescale(self._stack.shape[2:], grid)
             previous = RegisteredFrame(
                 drift.apply(image), np.abs(drift.apply(std)), drift.make_visible_mask(grid)
             )
