@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.operators.network_features import find_operator_fault
-from napari_dip.errors import RefusedError
+from napari_dip.errors import RefusedError, make_refusal
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.exported_networks.exported_program import (
     extract_subgraph,
@@ -52,11 +52,16 @@ def main() -> int:
     try:
         _process_request(folder, request)
     except RefusedError as error:
-        (folder / REFUSAL_FILE).write_text(json.dumps(error.reason.to_dict()), encoding="utf-8")
-        return 2
+        refusal = error.reason
     except MemoryError:
         return 3
-    return 0
+    except Exception as error:  # a fault of this program, or a file that nobody foresaw
+        why = f"{type(error).__name__}: {describe_exception(error)[:300]}"
+        refusal = make_refusal("network-failed", path=make_printable(request["path"]), why=why)
+    else:
+        return 0
+    (folder / REFUSAL_FILE).write_text(json.dumps(refusal.to_dict()), encoding="utf-8")
+    return 2
 
 
 def limit_resources(memory: int, seconds: int) -> None:
@@ -173,10 +178,6 @@ def _run_network(
     save_file(tensors, folder / RESULT_FILE, metadata={"napari_dip": json.dumps(details)})
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 def export_torchvision_network(name: str, weights: str, size: tuple[int, int], path: Path) -> None:
     """Build an architecture, load its weights, and save it as a program of torch.export.
 
@@ -253,3 +254,7 @@ def _build_torchvision_network(models: Any, name: str, state: dict[str, Any], we
             "weights-unfit", path=weights, name=name, why=make_printable(message)[:300]
         ) from None
     return network.eval()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -248,8 +248,7 @@ def _load_in_child(
         if code == _EXIT_OUT_OF_MEMORY or code < 0:  # ended by the limit of time or memory
             limit = f"{MAX_LOADING_BYTES / 2**30:.1f} GB of memory or {MAX_LOADING_SECONDS} s"
             raise RefusedError("network-limits", path=printable, limit=limit)
-        why = "its reader could make no sense of it"
-        raise RefusedError("network-broken", path=printable, why=why)
+        raise RefusedError("network-failed", path=printable, why=f"its reader ended with {code}")
 
 
 def _run_child(folder: Path, request: str) -> int:
