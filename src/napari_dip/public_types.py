@@ -216,6 +216,7 @@ class FitFields(TypedDict):
     min_line_snr: dict[str, float]
     finished_fit_count: int
     stopped_fit_count: int
+    unused_fit_count: int
     joint_training: NotRequired[dict[str, Any]]
 
 

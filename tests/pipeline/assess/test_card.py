@@ -108,6 +108,7 @@ CLAIMS = {
     "pixels-darkest": {"clipped": "stays"},
     "fits-ended-early": {},
     "fit-ended-early": {},
+    "restarts-missing": {},
     "parts-unrestored": {},
     "tiles-unrestored": {},
     "traces-scaled": {"traces": "changed"},

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import napari_dip as dip
 from napari_dip.io import ImageHeader
+from napari_dip.pipeline.assess.card import make_card
+from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report import (
     make_unrestored_items_notes,
     make_unrestored_tiles_notes,
@@ -64,3 +67,29 @@ def test_tiles_are_counted_in_good_grammar():
     assert str(make_unrestored_tiles_notes(3, 4)[0]).startswith(
         "3 of the 4 tiles were not restored; they are"
     )
+
+
+def test_a_stopped_restart_is_counted_nowhere_as_part_of_the_image():
+    image = np.random.default_rng(0).poisson(50, (32, 32)).astype(np.uint16)
+    settings = {"preset": "fast", "max_iterations": 20, "time_limit": 600}
+    whole = dip.denoise(image, restarts=1, **settings)
+    ended = dip.restore(image, dip.make_recipe("denoise", restarts=3, **settings), keep_after=25)
+    np.testing.assert_array_equal(ended.image, whole.image)
+    fit, whole_fit = ended.report["fit"], whole.report["fit"]
+    assert (fit["finished_fit_count"], fit["stopped_fit_count"]) == (1, 1)
+    assert (fit["unused_fit_count"], whole_fit["unused_fit_count"]) == (1, 0)
+    assert fit["min_spot_snr"] == whole_fit["min_spot_snr"] and fit["refined"]
+    assert ended.report["iterations"] == whole.report["iterations"] == 20
+    assert ended.report["verdict"]["figures"] == whole.report["verdict"]["figures"]
+    (note,) = [n for n in ended.report["verdict"]["codes"] if n["code"] == "restarts-missing"]
+    assert note["facts"] == {"count": 1, "most": 3, "several": False}
+    assert make_card(ended.report).headline == make_card(whole.report).headline
+    text = write_methods_section(ended.report)
+    assert "20 iterations of at most 20" in text and "another fit was stopped and not used" in text
+
+
+def test_all_restarts_that_were_planned_need_no_note():
+    image = np.random.default_rng(0).poisson(50, (32, 32)).astype(np.uint16)
+    both = dip.denoise(image, preset="fast", max_iterations=4, restarts=2)
+    codes = {note["code"] for note in both.report["verdict"]["codes"]}
+    assert "restarts-missing" not in codes and "in 2 fits" in write_methods_section(both.report)

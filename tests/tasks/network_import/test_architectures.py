@@ -13,7 +13,7 @@ from napari_dip.errors import RefusedError
 from napari_dip.tasks.network_import.loading import NetworkSource, list_network_layers, load_network
 
 #: What stands in for torchvision: two architectures in two small modules.
-PACKAGE = '''
+PACKAGE = """
 import torch
 
 
@@ -27,7 +27,7 @@ def get_model(name, weights=None, num_classes=10):
     layers = torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1)
     head = torch.nn.Flatten(), torch.nn.Linear(4, num_classes)
     return torch.nn.Sequential(*layers, *head)
-'''
+"""
 
 
 @pytest.fixture

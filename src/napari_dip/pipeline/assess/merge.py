@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from napari_dip.pipeline.assess.report import (
     make_unrestored_items_notes,
     round_to_six_digits,
     select_assessed_items,
+    select_used_outcomes,
     serialise_fit,
     sum_planes,
     summarise_residual,
@@ -196,6 +198,7 @@ class ResultMerger:
             Notes on unrestored areas that are not items, such as tiles.
         """
         pixels = self._merge_pixels()
+        used_outcomes = select_used_outcomes(self.calibrated_image, self.outcomes)
         has_file = self._run_plan.network is not None  # its outcomes are not those of this run
         own_outcomes = [
             outcome for outcome in self.outcomes if outcome.has_estimate or not has_file
@@ -211,15 +214,18 @@ class ResultMerger:
             *make_unrestored_items_notes(
                 self.calibrated_image, (self.result_counts == 0) & ~self._skipped_mask
             ),
-            *make_early_end_notes(self.calibrated_image, self.outcomes),
+            *(
+                make_early_end_notes(self.calibrated_image, used_outcomes)
+                or _make_restarts_notes(self._run_plan.units, used_outcomes)
+            ),
         )
         metrics = measure_result(
-            self.calibrated_image, pixels.residual, pixels.prediction, pixels.result, self.outcomes
+            self.calibrated_image, pixels.residual, pixels.prediction, pixels.result, used_outcomes
         )
         assessed_items = select_assessed_items(pixels.residual, self._calibration.empty_items)
         deviation = metrics.residual and self._compute_deviations(pixels, assessed_items)
         report_entries: dict[str, Any] = {
-            "iterations": sum(outcome.iterations for outcome in own_outcomes),
+            "iterations": sum(o.iterations for o in own_outcomes if o in used_outcomes),
             "best_iteration": first_outcome.best_iteration,
             **serialise_stop(stop),
             "seconds": round(seconds, 2),
@@ -504,6 +510,20 @@ class ResultMerger:
             for channel in self._calibration.constant_channels
         ]
         return [*notes, *self._list_empty_notes()]
+
+
+def _make_restarts_notes(
+    units: Sequence[WorkUnit], used_outcomes: Sequence[UnitOutcome]
+) -> tuple[Note, ...]:
+    """Return a note if restored parts are averages of fewer restarts than planned."""
+    restart_ids = {unit.id: unit.first_restart_id for unit in units}
+    planned = Counter(unit.first_restart_id for unit in units if unit.has_estimate)
+    averaged = Counter(restart_ids.get(outcome.unit_id) for outcome in used_outcomes)
+    fewest = min((n for key, n in averaged.items() if n < planned[key]), default=0)
+    if not fewest:
+        return ()
+    facts = {"count": fewest, "most": max(planned.values()), "several": len(planned) > 1}
+    return (make_note("restarts-missing", **facts),)
 
 
 def convert_to_input_dtype(

@@ -435,14 +435,16 @@ def _describe_iterations(report: Report) -> str:
         limit_each=limit and count > 1,
         refit=_describe_refit(fit.get("refit_iterations"), count),
         stop=_strip_citation_marks(stop_text),
+        unused=fit.get("unused_fit_count", 0),
         output=_describe_selected_iteration(report),
     )
 
 
 def count_fits(report: Report) -> int:
-    """Return the number of fits of a run: of channels, planes, frames, tiles and restarts."""
+    """Return the number of fits in a result: of channels, planes, frames, tiles and restarts."""
     fit = report.get("fit", {})
-    return int(fit.get("finished_fit_count", 1) + fit.get("stopped_fit_count", 0))
+    fit_count = fit.get("finished_fit_count", 1) + fit.get("stopped_fit_count", 0)
+    return int(fit_count - fit.get("unused_fit_count", 0))
 
 
 def _describe_refit(iterations: int | None, fit_count: int) -> str:

@@ -202,6 +202,7 @@ def serialise_fit(
     iterations = (run_plan.units[0] if has_start else fit_config).iterations
     estimates = [outcome for outcome in outcomes if outcome.has_estimate]
     stopped_count = sum(outcome.is_ended_by_user for outcome in estimates)
+    used_outcomes = select_used_outcomes(calibrated_image, outcomes)
     joint_training = summarise_joint_training(outcomes)
     if network is not None:
         joint_training["joint_training"] |= network.report_fields
@@ -217,9 +218,10 @@ def serialise_fit(
         "half_resolution": calibrated_image.calibration.half_resolution is not None,
         "refined": any(outcome.is_refined for outcome in outcomes),
         "blended": any(outcome.is_blended for outcome in outcomes),
-        **_find_detail_limits(calibrated_image, outcomes),
+        **_find_detail_limits(calibrated_image, used_outcomes),
         "finished_fit_count": len(estimates) - stopped_count,
         "stopped_fit_count": stopped_count,
+        "unused_fit_count": len(outcomes) - len(used_outcomes),
         **joint_training,
     }
 
@@ -452,32 +454,46 @@ def round_if_known(value: float | None) -> float | None:
     return None if value is None or value == inf else round_to_six_digits(value)
 
 
-def make_early_end_notes(
+def select_used_outcomes(
     calibrated_image: CalibratedImage, outcomes: Sequence[UnitOutcome]
-) -> tuple[Note, ...]:
-    """Return a warning about fits that the user or the time limit ended early.
-
-    There is no warning for a fit that was kept only during its final inference, or that another
-    restart has completed.
+) -> list[UnitOutcome]:
+    """Leave out fits that are not in the image: ended, while another restart has completed.
 
     Parameters
     ----------
     calibrated_image : CalibratedImage
     outcomes : sequence of UnitOutcome
     """
-    units = {unit.id: unit for unit in calibrated_image.run_plan.units}
-    first_restart_ids = {unit.id: unit.first_restart_id for unit in units.values()}
+    restart_ids = {unit.id: unit.first_restart_id for unit in calibrated_image.run_plan.units}
     completed_ids = {
-        first_restart_ids.get(outcome.unit_id)
+        restart_ids.get(outcome.unit_id)
         for outcome in outcomes
         if outcome.has_estimate and not outcome.is_ended_by_user
     }
-    early = [
+    return [
         outcome
         for outcome in outcomes
-        if outcome.is_ended_by_user
-        and outcome.stop.reason is StopReason.USER
-        and first_restart_ids.get(outcome.unit_id) not in completed_ids
+        if not outcome.is_ended_by_user or restart_ids.get(outcome.unit_id) not in completed_ids
+    ]
+
+
+def make_early_end_notes(
+    calibrated_image: CalibratedImage, used_outcomes: Sequence[UnitOutcome]
+) -> tuple[Note, ...]:
+    """Return a warning about fits that the user or the time limit ended early.
+
+    There is no warning for a fit that was kept only during its final inference.
+
+    Parameters
+    ----------
+    calibrated_image : CalibratedImage
+    used_outcomes : sequence of UnitOutcome
+    """
+    units = {unit.id: unit for unit in calibrated_image.run_plan.units}
+    early = [
+        outcome
+        for outcome in used_outcomes
+        if outcome.is_ended_by_user and outcome.stop.reason is StopReason.USER
     ]
     if not early:
         return ()

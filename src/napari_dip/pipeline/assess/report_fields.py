@@ -248,6 +248,7 @@ class _Fit(StrictModel):
     refit_iterations: CountField = 0
     finished_fit_count: CountField = 1
     stopped_fit_count: CountField = 0
+    unused_fit_count: CountField = 0
     half_resolution: bool = False
     refined: bool = False
     blended: bool = False
