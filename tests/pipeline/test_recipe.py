@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import pickle
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+import napari_dip as dip
 from napari_dip.errors import RefusedError
+from napari_dip.io.writing import write_image
 from napari_dip.pipeline.recipe import (
     RECIPE_SCHEMA,
+    load_recipe,
     make_recipe,
     recipe_from_dict,
     recipe_from_json,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def read_refusal_code(raw: object) -> str:
@@ -101,10 +108,43 @@ def test_a_recipe_of_a_newer_program_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [None, [], {}, {"task": "denoise"}, {"schema": True, "task": "denoise"}, {"schema": 1}]
+    "raw",
+    [
+        None,
+        [],
+        {},
+        {"task": "denoise"},
+        {"schema": True, "task": "denoise"},
+        {"schema": 1},
+        {"recipe": 3},
+    ],
 )
 def test_what_is_no_recipe_is_refused(raw: object) -> None:
     assert read_refusal_code(raw) == "recipe-broken"
+
+
+def test_report_and_result_of_a_run_stand_for_its_recipe(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).poisson(50, (32, 32)).astype(np.uint16)
+    result = dip.denoise(image, preset="fast", max_iterations=2, seed=3)
+    (tmp_path / "report.json").write_text(json.dumps(result.report), encoding="utf-8")
+    result.save(tmp_path / "out.tif")
+    result.save(tmp_path / "out.ome.zarr")
+    for name in ("report.json", "out.tif", "out.ome.zarr"):
+        assert load_recipe(tmp_path / name) == result.recipe
+    assert recipe_from_json(json.dumps(result.report)) == result.recipe
+    np.testing.assert_array_equal(dip.restore(image, result.report).image, result.image)
+
+
+def test_an_image_that_is_no_result_is_no_recipe(tmp_path: Path) -> None:
+    write_image(tmp_path / "raw.tif", np.zeros((4, 4), np.uint8), axes="YX")
+    (tmp_path / "text.tif").write_text("no image", encoding="utf-8")
+    for name in ("raw.tif", "text.tif"):
+        with pytest.raises(RefusedError, match="does not say how it was made") as caught:
+            load_recipe(tmp_path / name)
+        assert caught.value.code == "recipe-broken"
+    with pytest.raises(RefusedError) as caught:
+        load_recipe(tmp_path / "none.tif")
+    assert caught.value.code == "file-missing"
 
 
 def test_a_setting_given_twice_is_refused() -> None:

@@ -8,6 +8,7 @@ import re
 import sys
 import tomllib
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
@@ -25,11 +26,14 @@ from napari_dip.errors import (
     make_unknown_refusal,
 )
 from napari_dip.errors.templates import EXPECTED_VALUES, shorten_repr
+from napari_dip.io.outputs import IMAGE_SUFFIXES
 from napari_dip.io.paths import (
     MAX_SETTINGS_BYTES,
     describe_exception,
+    is_zarr,
     parse_strict_json,
     read_small_text,
+    stat_readable_file,
 )
 from napari_dip.tasks import TASKS, Setting, Task
 from napari_dip.tasks.base import load_setting
@@ -308,13 +312,14 @@ def make_recipe(task: str, /, **settings: Any) -> Recipe:
 
 
 def recipe_from_dict(raw: object, *, origin: str = "recipe") -> Recipe:
-    """Read a recipe from plain JSON types.
+    """Read a recipe from plain JSON types, also from the report of a run, which holds its recipe.
 
     Raises
     ------
     RefusedError
         If it is not a recipe, comes from a newer program, or holds unknown settings.
     """
+    raw = raw["recipe"] if isinstance(raw, dict) and "recipe" in raw else raw
     if (
         not isinstance(raw, dict)
         or not isinstance(raw.get("settings", {}), dict)
@@ -424,7 +429,9 @@ def load_task_recipe(path: str | os.PathLike[str], task: str) -> Recipe:
 
 
 def load_recipe(recipe: object) -> Recipe:
-    """Return a recipe, given as one, as JSON text, as a mapping, or as the path of a recipe file.
+    """Return a recipe, given as one, as JSON text, as a mapping, or as the path of a file.
+
+    The file may be a recipe, a report, or a result, which holds the recipe of its run.
 
     Raises
     ------
@@ -438,11 +445,26 @@ def load_recipe(recipe: object) -> Recipe:
     if not isinstance(recipe, str | os.PathLike):
         return recipe_from_dict(recipe)
     path = os.fspath(recipe)
+    if Path(path).suffix.lower() in IMAGE_SUFFIXES:
+        return recipe_from_dict(_read_result_record(path), origin=path)
     try:
         text = read_small_text(path, "a recipe", MAX_SETTINGS_BYTES)
     except ValueError as error:
         raise RefusedError("recipe-broken", path=path, why=describe_exception(error)) from None
     return recipe_from_json(text, origin=path)
+
+
+def _read_result_record(path: str) -> dict[str, Any]:
+    """Return what a result says of its run; raise `RefusedError` if it says nothing."""
+    from napari_dip.io.reading import read_provenance
+
+    if not is_zarr(Path(path)):
+        stat_readable_file(path)
+    with suppress(Exception):  # not a TIFF, or written by another program
+        if (record := read_provenance(path)) is not None:
+            return record
+    why = "it is an image that does not say how it was made"
+    raise RefusedError("recipe-broken", path=path, why=why)
 
 
 def _validate_settings(kind: type[Any], settings: dict[str, Any]) -> Any:
