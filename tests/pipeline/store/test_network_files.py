@@ -143,6 +143,14 @@ def test_a_page_says_what_the_network_was_fitted_to_and_what_it_leaves_out(tmp_p
     np.testing.assert_allclose(grey, IMAGE, rtol=1e-5)
 
 
+def test_a_run_that_should_begin_with_a_package_asks_for_the_weights(tmp_path):
+    result = dip.denoise(IMAGE, **FAST)
+    result.network.save(tmp_path / "network.zip")
+    with pytest.raises(dip.RefusedError, match="BioImage Model Zoo") as caught:
+        dip.denoise(IMAGE, **FAST, network_file=tmp_path / "network.zip")
+    assert caught.value.code == "joint-package" and ".safetensors" in str(caught.value)
+
+
 def test_a_package_holds_no_path_of_this_computer(tmp_path):
     tifffile.imwrite(tmp_path / "cells.tif", IMAGE)
     result = dip.denoise(tmp_path / "cells.tif", **FAST)

@@ -176,8 +176,10 @@ def test_pickles_are_refused_unopened_whatever_their_name(tmp_path, name, code):
 @pytest.mark.parametrize(
     ("inner", "kind"), [("constants.pkl", "TorchScript"), ("data.pkl", "pickle of PyTorch")]
 )
-def test_archives_of_code_are_named_for_what_they_are(tmp_path, inner, kind):
-    path = write_archive(tmp_path / "net.pt2", {inner: pickle.dumps(Bomb(tmp_path / "executed"))})
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_archives_of_code_are_named_for_what_they_are(tmp_path, inner, kind, compression):
+    content = {inner: pickle.dumps(Bomb(tmp_path / "executed"))}
+    path = write_archive(tmp_path / "net.pt2", content, compression=compression)
     no = read_refusal(lambda: read_program(path))
     assert no.code == "network-type" and kind in no.sentence and "torch.export" in no.remedy
     assert not (tmp_path / "executed").exists()

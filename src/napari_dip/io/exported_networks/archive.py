@@ -61,8 +61,8 @@ class ProgramArchive:
         self._entries = {entry.filename: entry for entry in entries}
         if len(entries) > MAX_ARCHIVE_ENTRIES or len(self._entries) != len(entries):
             raise self.make_broken_error("it has too many entries, or two of one name")
+        self._root = self._find_root()  # names another format, before its entries are judged
         _check_entries(self, entries, archive_bytes)
-        self._root = self._find_root()
 
     def list_entries(self) -> list[str]:
         """List the entries, without the root folder."""

@@ -16,7 +16,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import ZipFile, ZipInfo
+from zipfile import ZipFile, ZipInfo, is_zipfile
 
 import numpy as np
 
@@ -81,6 +81,8 @@ def read_network(path: FilePath) -> JointNetwork:
     """
     file_path, _ = stat_readable_file(path)
     printable = make_printable(str(file_path))
+    if is_zipfile(file_path):
+        raise RefusedError("joint-package", path=printable)
     digest, is_unfit = compute_file_sha256(file_path), False
     try:
         metadata = read_metadata(file_path)
