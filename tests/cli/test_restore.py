@@ -241,7 +241,8 @@ def test_an_interrupt_keeps_the_best_so_far_beside_the_result(noisy, tmp_path, n
         "--prior",
         "random-input",
     )
-    process = start("denoise", noisy, "-o", tmp_path / "out.tif", *long)
+    report = ("--report", tmp_path / "out.json")
+    process = start("denoise", noisy, "-o", tmp_path / "out.tif", *long, *report)
     assert process.stderr is not None
     for line in process.stderr:
         if "iteration" in line:
@@ -252,6 +253,7 @@ def test_an_interrupt_keeps_the_best_so_far_beside_the_result(noisy, tmp_path, n
     assert process.returncode == 130, err
     assert time.monotonic() - interrupted_at < 20
     assert "out.partial.tif" in err and "kept" in err
+    assert f"'{tmp_path / 'out.json'}' was not written" in err
     leftovers = ["in.tif", "out.partial.tif", "out.tif.unfinished"]
     assert sorted(path.name for path in tmp_path.iterdir()) == leftovers
     assert "--resume" in err

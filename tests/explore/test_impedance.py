@@ -121,7 +121,7 @@ def test_the_command_writes_a_folder_and_prints_its_page(tmp_path, capsys):
     assert main([*line, "--max-iterations", "3", "--device", "cpu"]) == 0
     output = capsys.readouterr()
     assert output.out.strip() == str(tmp_path / "out" / "impedance.html")
-    assert "Impedance score" in output.err
+    assert "Impedance score: none, since 10 iterations or more" in output.err
     assert main(line) == 2  # there already
     assert "already exists" in capsys.readouterr().err
 

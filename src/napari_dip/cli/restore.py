@@ -395,4 +395,8 @@ def _save_interrupted(
         raise _add_resume_hint(rescue_result(failure, path, plan, result), checkpoints) from failure
     hints = [make_note("resume-hint")] if checkpoints.folder.has_entries() else []
     options.print_lines(f"Interrupted; the best image so far was saved as '{path}'.", *hints)
+    reason = "Only the image is saved of an interrupted run; it holds recipe and figures."
+    for name, target in options.outputs.items():
+        if name != "output":
+            options.print_lines(make_note("output-unmade", path=target, reason=reason))
     return EXIT_INTERRUPT

@@ -86,8 +86,13 @@ class ImpedanceResult(ExperimentResult):
     @property
     def sentences(self) -> tuple[str, ...]:
         """Sentences that summarise the experiment."""
-        iterations = self.setup.iterations
-        return (render_text("impedance-score", score=self.score, iterations=iterations),)
+        facts = {"iterations": self.setup.iterations, "least": MIN_KEPT_ITERATIONS}
+        return (render_text("impedance-score", score=self.score, few=self.is_short, **facts),)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the fits had too few iterations for a score to mean anything."""
+        return len(self.losses["image"]) < MIN_KEPT_ITERATIONS
 
     def make_report(self) -> ExperimentReport:
         """Return the report: losses by iteration."""
@@ -115,7 +120,9 @@ class ImpedanceResult(ExperimentResult):
     def summarise(self) -> ExperimentSummary:
         """Return the losses at some iterations, and the targets."""
         return ExperimentSummary(
-            headline=f"Impedance score {self.score:.3f}",
+            headline="Too short for an impedance score"
+            if self.is_short
+            else f"Impedance score {self.score:.3f}",
             headers=("After", "image", "+ noise", "shuffled", "noise"),
             rows=tuple(
                 (str(iteration), *(f"{loss:.3f}" for loss in self.get_losses(iteration).values()))
@@ -245,7 +252,8 @@ def _draw_loss_curves(impedance: ImpedanceResult) -> bytes:
         iterations = np.arange(1, len(curve) + 1)
         ax.plot(iterations, curve, color=colour, label=target_label)
     image, noise = impedance.losses["image"], impedance.losses["noise"]
-    fill_label = f"between image and noise: score {impedance.score:.3f}"
+    score = "" if impedance.is_short else f": score {impedance.score:.3f}"
+    fill_label = f"between image and noise{score}"
     ax.fill_between(
         iterations, image, noise, color="0.5", alpha=0.15, linewidth=0, label=fill_label
     )
