@@ -518,7 +518,7 @@ def _make_restarts_notes(
     """Return a note if restored parts are averages of fewer restarts than planned."""
     restart_ids = {unit.id: unit.first_restart_id for unit in units}
     planned = Counter(unit.first_restart_id for unit in units if unit.has_estimate)
-    averaged = Counter(restart_ids.get(outcome.unit_id) for outcome in used_outcomes)
+    averaged = Counter(restart_ids.get(outcome.unit_id, "") for outcome in used_outcomes)
     fewest = min((n for key, n in averaged.items() if n < planned[key]), default=0)
     if not fewest:
         return ()
