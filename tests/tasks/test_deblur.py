@@ -16,6 +16,8 @@ import napari_dip as dip
 from fit_inputs import make_plain_fit_input, make_task_plan, make_task_prior, make_task_problem
 from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
+from napari_dip.engine.likelihood.fidelity import NoiseVariance
+from napari_dip.engine.operators.imaging import CircularConvolution
 from napari_dip.engine.priors.random_input import RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import Refusal, RefusedError
@@ -23,7 +25,7 @@ from napari_dip.io import ImageHeader
 from napari_dip.io.reading import read_header, read_pixels
 from napari_dip.tasks import Deblur
 from napari_dip.tasks.deblur import get_psf_source
-from napari_dip.tasks.initial_estimate import RICHARDSON_LUCY_ITERATIONS
+from napari_dip.tasks.initial_estimate import RICHARDSON_LUCY_ITERATIONS, find_rival_guide
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS
 
 if TYPE_CHECKING:
@@ -197,6 +199,50 @@ def test_a_fit_comes_nearer_to_the_truth_than_the_blurred_image() -> None:
         float(np.mean((image - truth)[inner] ** 2)) for image in (result.image, blurred)
     )
     assert ours < before
+
+
+def draw_threads(side: int = 64) -> np.ndarray:
+    """Waves of threads one pixel wide on black, in photons."""
+    y, x = np.mgrid[:side, :side]
+    distances = [y - middle - 6 * np.sin(x / 9 + middle) for middle in (12, 30, 47)]
+    return sum(150 * np.exp(-(distance**2) / 1.3) for distance in distances)
+
+
+def make_thread_input(level: float) -> tuple[FitInput, torch.Tensor, torch.Tensor]:
+    """Blurred threads with photon noise on a background; fit input, kernel and truth."""
+    kernel, truth = sample_gaussian_psf((1.5, 1.5)), torch.from_numpy(draw_threads()).float()
+    blurred = CircularConvolution(kernel)(truth[None, None]) + level
+    measured = torch.poisson(blurred, generator=torch.Generator().manual_seed(0))
+    one = torch.ones(1, 1, 1, 1)
+    fit_input = make_scene(kernel, 64, 64)
+    variance = NoiseVariance(gain=one, intercept=0 * one, floor=0.5 * one)
+    noise = replace(fit_input.noise, noise_variance=variance, rms_std=float(measured.mean() ** 0.5))
+    return replace(fit_input, measurement=measured, noise=noise), kernel, truth[None, None] + level
+
+
+def test_a_richardson_lucy_image_guides_where_it_predicts_better_than_the_network() -> None:
+    fit_input, kernel, truth = make_thread_input(level=20.0)
+    operator, zero = CircularConvolution(kernel), torch.zeros(1, 1, 1, 1)
+    blurred = fit_input.measurement.mean().expand_as(truth)
+    rival = find_rival_guide(fit_input, operator, [zero, zero + 20], blurred)
+    assert rival is not None
+    assert float(rival.min()) > 19.9  # of the two levels the right one is taken
+    assert find_rival_guide(fit_input, operator, [zero, zero + 20], truth) is None
+    too_bright = fit_input.measurement.quantile(0.8).reshape(1, 1, 1, 1)
+    other = find_rival_guide(fit_input, operator, [zero, too_bright], blurred)
+    assert other is not None
+    assert float(other.min()) < 20
+
+
+def test_threads_that_the_network_misses_are_deblurred_from_richardson_lucy(monkeypatch) -> None:
+    truth = draw_threads()
+    blurred = gaussian_filter(truth, 1.5, mode="nearest") + 2
+    image = np.random.default_rng(0).poisson(blurred).astype(np.uint16)
+    settings = {"gaussian_sigma": 1.5, "preset": "instant", "device": "cpu"}
+    errors = [np.std(dip.deblur(image, **settings).image - truth)]
+    monkeypatch.setattr("napari_dip.tasks.deblur.find_rival_guide", lambda *_: None)
+    errors.append(np.std(dip.deblur(image, **settings).image - truth))
+    assert errors[0] < 0.85 * errors[1]
 
 
 def test_noise_that_neighbours_share_is_not_sharpened_into_grain() -> None:

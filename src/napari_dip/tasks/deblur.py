@@ -29,6 +29,7 @@ from napari_dip.tasks.base import (
 from napari_dip.tasks.initial_estimate import (
     InitialEstimate,
     compute_initial_estimate,
+    find_rival_guide,
     make_proximity_penalty,
     make_validated_mixture,
 )
@@ -97,6 +98,12 @@ DECONVOLUTION_PIXEL_SECONDS = 90e-6
 #: How far the light of an estimated PSF is misplaced, in pixels: on five shaken photographs 30.7,
 #: 32.1, 31.9 and 30.2 dB with 0, 0.1, 0.2 and 0.4.
 ESTIMATED_PSF_ERROR = 0.15
+#: Side in pixels of the areas whose mean brightness tells the background: wider than the grain of
+#: white noise, narrower than the gaps between cells.
+DARK_AREA_SIDE = 5
+#: Share of the areas that are as dark as the background: 0.02 and 0.1 choose as well between levels
+#: on 16 scenes, since a wrong one predicts the validation pixels worse (docs/adr/0049).
+DARK_AREA_FRACTION = 0.05
 #: Why the prior runs, for the report.
 DEBLUR_REASON = "random input, as in the Deep Image Prior paper, is what this task uses"
 
@@ -388,26 +395,37 @@ class Deblur(Task):
         if len(fit_input.grid) > 2:  # 160 x 160 x 160 voxels would take a quarter of an hour more
             return problem
 
-        def deconvolve(estimate: Estimate) -> PostprocessingSteps:
-            guide = estimate
+        is_noise_shared = fit_noise.correlation is not None
+        may_be_rivalled = initial is not None and not (is_noise_shared or psf_error)
+
+        def list_guides(estimate: Estimate) -> list[Tensor]:
             if deconvolution is not None:
                 mix_visible = make_validated_mixture(
                     deconvolution, fit_input, operator, bound, adds_validation=False
                 )
-                guide = mix_visible(estimate)
-            deconvolved = yield from deconvolve_with_guide(
-                term,
-                fit_noise.noise_variance,
-                masks.measured,
-                guide.mean,
-                psf_error=psf_error,
-                is_noise_shared=fit_noise.correlation is not None,
-            )
-            if deconvolved is None:
-                return problem.postprocess(estimate)
-            if bound is None:
-                return deconvolved
-            return deconvolved._replace(mean=deconvolved.mean.maximum(bound))
+                return [mix_visible(estimate).mean]
+            if not may_be_rivalled:
+                return [estimate.mean]
+            dark_levels = self._list_dark_levels(fit_input, dark_level)
+            rival = find_rival_guide(fit_input, operator, dark_levels, estimate.mean)
+            return [estimate.mean] if rival is None else [rival, estimate.mean]
+
+        def deconvolve(estimate: Estimate) -> PostprocessingSteps:
+            guides = list_guides(estimate)
+            for guide in guides:
+                deconvolved = yield from deconvolve_with_guide(
+                    term,
+                    fit_noise.noise_variance,
+                    masks.measured,
+                    guide,
+                    psf_error=psf_error,
+                    is_noise_shared=is_noise_shared,
+                    must_filter=guide is not guides[-1],
+                )
+                if deconvolved is not None:
+                    mean = deconvolved.mean
+                    return deconvolved._replace(mean=mean if bound is None else mean.maximum(bound))
+            return problem.postprocess(estimate)
 
         return replace(problem, full_postprocess=deconvolve)
 
@@ -425,6 +443,19 @@ class Deblur(Task):
         level = fit_input.to_network_units(self.background)
         # inverted grey values may lie beyond a background on either side
         return level.where(fit_input.intensity_scale > 0, level.minimum(lowest))
+
+    def _list_dark_levels(self, fit_input: FitInput, dark_level: Tensor) -> list[Tensor]:
+        """List values that a pixel without light may have: that of the background, if not chosen.
+
+        It is the brightness of the darkest parts.
+        """
+        from torch.nn import functional
+
+        if self.background is not None or min(fit_input.grid) < DARK_AREA_SIDE:
+            return [dark_level]
+        means = functional.avg_pool2d(fit_input.measurement, DARK_AREA_SIDE, 1).flatten(2)
+        darkest = means.kthvalue(max(1, round(DARK_AREA_FRACTION * means.shape[2]))).values
+        return [dark_level, darkest[..., None, None]]
 
     def _compute_margin(self, fit_input: FitInput) -> tuple[int, ...]:
         if self.border == "circular":

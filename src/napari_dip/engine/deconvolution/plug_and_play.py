@@ -171,6 +171,7 @@ def deconvolve_with_guide(
     *,
     psf_error: float = 0.0,
     is_noise_shared: bool = False,
+    must_filter: bool = False,
 ) -> Generator[None, None, Estimate | None]:
     """Deconvolve a measurement whose detail a network has located, and estimate the error.
 
@@ -194,6 +195,8 @@ def deconvolve_with_guide(
     is_noise_shared : bool
         Whether neighbours share noise. Validation pixels are then too few to choose by: with 55 of
         them, a crop came back at 19.5 dB instead of 27.0.
+    must_filter : bool
+        Whether to return None unless the last image is the best.
 
     Yields
     ------
@@ -251,7 +254,7 @@ def deconvolve_with_guide(
         max_ratio = MAX_LOSS_RATIO if is_filtered else 1.0
         if not is_noise_shared and compute_loss(chosen) > max_ratio * sharp.loss:
             chosen = None
-    if not sharp.penalty_weight and chosen is None:
+    if chosen is None and (must_filter or not sharp.penalty_weight):
         return None
 
     weigh_all, removed = partial(weigh, measured_mask), None if chosen is None else noise

@@ -528,7 +528,7 @@ def _describe_refinement(report: Report) -> str:
     if report["noise"].get("camera") and uses_refinement(report):
         return _write("refinement-camera")
     if _uses_guided_deconvolution(report):
-        return _write("deconvolved")
+        return _write("deconvolved", rival=_uses_richardson_lucy(report))
     rows = {
         "filtered-first": _filters_first(report),
         "half-resolution": _uses_half_resolution(report),
