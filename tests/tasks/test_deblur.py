@@ -213,9 +213,9 @@ def make_thread_input(level: float) -> tuple[FitInput, torch.Tensor, torch.Tenso
     kernel, truth = sample_gaussian_psf((1.5, 1.5)), torch.from_numpy(draw_threads()).float()
     blurred = CircularConvolution(kernel)(truth[None, None]) + level
     measured = torch.poisson(blurred, generator=torch.Generator().manual_seed(0))
-    one = torch.ones(1, 1, 1, 1)
+    gain = torch.ones(1, 1, 1, 1)
     fit_input = make_scene(kernel, 64, 64)
-    variance = NoiseVariance(gain=one, intercept=0 * one, floor=0.5 * one)
+    variance = NoiseVariance(gain=gain, intercept=0 * gain, floor=0.5 * gain)
     noise = replace(fit_input.noise, noise_variance=variance, rms_std=float(measured.mean() ** 0.5))
     return replace(fit_input, measurement=measured, noise=noise), kernel, truth[None, None] + level
 
