@@ -201,3 +201,15 @@ def test_halves_of_camera_noise_are_independent_at_each_frequency(width: float) 
     _, rings = correlate_rings(pairs, light.shape, (1.0, 1.0))
     strong = smooth_rings(rings)[16 : 64 if width else 128]
     assert abs(strong).max() < 0.12
+
+
+def test_halves_of_white_noise_are_independent_where_the_restoration_keeps_noise() -> None:
+    rng = np.random.default_rng(2)
+    light = 50 + make_truth(256)
+    noise = 8 * rng.normal(size=light.shape)
+    array = (light + noise).astype(np.float32)
+    image, source = make_source(array, light + gaussian_filter(noise, 1.0))
+    halves = split_measurement(image, source, rng)
+    pair = tuple(half.stack[0, 0] - light for half in halves)
+    _, rings = correlate_rings([pair], light.shape, (1.0, 1.0))
+    assert smooth_rings(rings)[20:60].mean() < 0.05

@@ -115,9 +115,9 @@ def make_noise_source(calibrated_image: CalibratedImage, restoration: Restoratio
 
     The autocorrelation gives a first spectrum. The mean product of measurement and residual
     corrects it: a restoration that keeps the share S / (S + N) of each frequency leaves the share
-    N / (S + N), so that product is N, whatever S is. It is larger where a signal was lost. White
-    noise is known from the finest frequencies, and real noise rises towards lower ones, so there
-    the mean of both is taken.
+    N / (S + N), so that product is N, whatever S is. It is larger where a signal was lost, and
+    smaller where noise was kept. White noise is known from the finest frequencies, and real noise
+    rises towards lower ones, so there the mean of both is taken where the product is larger.
     """
     assert restoration.residual is not None
     calibration, stack = calibrated_image.calibration, calibrated_image.stack
@@ -134,7 +134,7 @@ def make_noise_source(calibrated_image: CalibratedImage, restoration: Restoratio
         if is_drawn and calibration.measured_mask is None:
             variance = _compute_std(calibration, signal, channel) ** 2
             ratio = compare_spectra(stack[:, channel], residual[:, channel], variance, spectrum)
-            spectrum = spectrum * ((1 + ratio) / 2 if is_white else ratio)
+            spectrum = spectrum * ((1 + np.maximum(ratio, 1)) / 2 if is_white else ratio)
         amplitudes.append(np.sqrt(spectrum))
     return NoiseSource(calibration=calibration, signal=signal, amplitudes=tuple(amplitudes))
 
