@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from napari_dip.pipeline.assess.repeatability import (
     FRC_CRITERION,
@@ -49,9 +50,32 @@ def test_halves_with_twice_the_noise_have_the_resolution_of_the_whole():
     assert resolution == pytest.approx(compute_true_period(1.0, noise), rel=0.1)
 
 
-def test_noise_alone_has_no_resolution():
-    first, second = np.random.default_rng(2).normal(size=(2, 1, 1, SIDE, SIDE))
-    assert measure_resolution([(first, second)], (1.0, 1.0), is_thinned=False)[0] is None
+@pytest.mark.parametrize("is_thinned", [False, True])
+def test_noise_alone_has_no_resolution(is_thinned):
+    for seed in range(20):
+        noise, *draws = np.random.default_rng(seed).normal(size=(9, 1, 1, SIDE, SIDE))
+        pairs = [(noise + drawn, noise - drawn) for drawn in draws[: 8 if is_thinned else 1]]
+        assert measure_resolution(pairs, (1.0, 1.0), is_thinned=is_thinned) == (None, None)
+
+
+@pytest.mark.parametrize("is_thinned", [False, True])
+def test_what_restorations_add_to_both_halves_resolves_nothing(is_thinned):
+    rng = np.random.default_rng(6)
+    truth, noise = draw_object(rng, (SIDE, SIDE), 4.0), 0.01
+    shot, drawn = (noise * rng.normal(size=(2, SIDE, SIDE)))[:, None, None]
+    pair = (truth + shot + drawn, truth + shot - drawn)
+    added = 0.1 * noise * rng.normal(size=(SIDE, SIDE))
+    predictions = tuple(gaussian_filter(half[0, 0], 2.0)[None, None] + added for half in pair)
+    period, _ = measure_resolution(
+        [pair], (1.0, 1.0), is_thinned=is_thinned, predictions=predictions
+    )
+    expected = compute_true_period(4.0, noise if is_thinned else 2**0.5 * noise)
+    assert period == pytest.approx(expected, rel=0.15)
+    # restorations that add nothing, and that only noise limits, have the resolution of their input
+    plain, _ = measure_resolution([pair], (1.0, 1.0), is_thinned=is_thinned)
+    assert plain == pytest.approx(expected, rel=0.15)
+    same, _ = measure_resolution([pair], (1.0, 1.0), is_thinned=is_thinned, predictions=pair)
+    assert same == pytest.approx(plain, rel=0.05)
 
 
 def test_two_equal_images_are_resolved_down_to_two_pixels():

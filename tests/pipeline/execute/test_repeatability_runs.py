@@ -14,7 +14,7 @@ import napari_dip as dip
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import parse_report_notes
-from napari_dip.pipeline.assess.repeatability import correlate_rings, smooth_rings
+from napari_dip.pipeline.assess.repeatability import correlate_rings, find_resolution, smooth_rings
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.execute import repeatability_runs
 from napari_dip.pipeline.execute.repeatability_runs import make_noise_source, split_measurement
@@ -198,7 +198,7 @@ def test_halves_of_camera_noise_are_independent_at_each_frequency(width: float) 
         tuple(half.stack[0, 0] - light for half in split_measurement(image, source, rng))
         for _ in range(4)
     ]
-    _, rings = correlate_rings(pairs, light.shape, (1.0, 1.0))
+    _, rings, _ = correlate_rings(pairs, light.shape, (1.0, 1.0))
     strong = smooth_rings(rings)[16 : 64 if width else 128]
     assert abs(strong).max() < 0.12
 
@@ -211,5 +211,33 @@ def test_halves_of_white_noise_are_independent_where_the_restoration_keeps_noise
     image, source = make_source(array, light + gaussian_filter(noise, 1.0))
     halves = split_measurement(image, source, rng)
     pair = tuple(half.stack[0, 0] - light for half in halves)
-    _, rings = correlate_rings([pair], light.shape, (1.0, 1.0))
+    _, rings, _ = correlate_rings([pair], light.shape, (1.0, 1.0))
     assert smooth_rings(rings)[20:60].mean() < 0.05
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("missing_fraction", [0.0, 0.1])
+def test_the_resolution_of_smooth_spots_is_that_of_their_restoration_against_the_truth(
+    missing_fraction: float,
+) -> None:
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[:128, :128]
+    light = np.full((128, 128), 20.0)
+    for row, column in rng.integers(8, 120, (30, 2)):
+        light += rng.uniform(5, 60) * np.exp(-((y - row) ** 2 + (x - column) ** 2) / 2 / 2.5**2)
+    array = (2 * rng.poisson(light) + rng.normal(100, 2, light.shape)).round().astype(np.uint16)
+    if missing_fraction:
+        mask = (rng.random(light.shape) < missing_fraction).astype(np.uint8)
+        result = dip.inpaint(array, mask, unmasked="denoise", preset="instant", halves=True)
+    else:
+        result = dip.denoise(array, preset="instant", halves=True)
+    frequencies, rings, _ = correlate_rings([(result.image, light)], light.shape, (1.0, 1.0))
+    true_period = find_resolution(frequencies, np.maximum(smooth_rings(rings), 0) ** 2)
+    assert result.report["halves"]["resolution"]["result"] == pytest.approx(true_period, rel=0.25)
+
+
+@pytest.mark.long
+def test_noise_without_an_object_has_no_resolution() -> None:
+    array = np.random.default_rng(0).normal(100, 5, (96, 96)).astype(np.float32)
+    halves = dip.denoise(array, preset="instant", halves=True).report["halves"]
+    assert halves["resolution"] == {"input": None, "result": None}

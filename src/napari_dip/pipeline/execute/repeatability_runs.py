@@ -50,12 +50,14 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.progress import Event
     from napari_dip.pipeline.restoration import Restoration
 
+    #: Restored image and predicted measurement, (N, C, *grid).
+    _Estimates = tuple[Float32Array, Float32Array]
+
 #: Distance of the seeds of image and repeatability runs, larger than those of tiles and channels.
 SEED_STEP = 500_000_003
-#: Width of fine detail in pixels if no resolution is known.
-DEFAULT_PERIOD = 4.0
-#: Largest width of fine detail in pixels, so that windows stay small against the image.
-MAX_PERIOD = 16.0
+#: Largest width of fine detail in pixels: what is invented is finer than what is resolved. Of its
+#: area in 61 images, maps with this width mark 79 %, with 16 pixels 63 %.
+MAX_PERIOD = 4.0
 #: Share of the contrast of the result from which on structure of a null control counts.
 MIN_NULL_CONTRAST = 0.5
 #: Frequency in periods per pixel from which on the noise is measured beside the residual: below,
@@ -278,7 +280,7 @@ def perform_repeatability_runs(
         return None
     if ended is not Control.GO:
         return _add_findings(restoration, make_note("repeatability-ended"))
-    period = DEFAULT_PERIOD
+    period = MAX_PERIOD
     if "first" in results:
         halves = check_images["first"], check_images["second"]
         restored = results["first"], results["second"]
@@ -286,7 +288,7 @@ def perform_repeatability_runs(
             calibrated_image, restoration, noise_source, halves, restored
         )
     if "null" in results:
-        restoration = add_null_control(calibrated_image, restoration, results["null"], period)
+        restoration = add_null_control(calibrated_image, restoration, results["null"][0], period)
     if len(check_images) < calibrated_image.run_plan.repeatability_run_count:
         restoration = _add_findings(restoration, make_note("repeatability-noise-unknown"))
     return restoration
@@ -294,9 +296,9 @@ def perform_repeatability_runs(
 
 def _restore_all(
     check_images: Mapping[str, CalibratedImage], monitor: RunMonitor
-) -> Generator[Event, None, tuple[Control, dict[str, Float32Array]]]:
+) -> Generator[Event, None, tuple[Control, dict[str, _Estimates]]]:
     """Restore one control image after another; return how the last ended, and results by name."""
-    results: dict[str, Float32Array] = {}
+    results: dict[str, _Estimates] = {}
     for number, (name, check_image) in enumerate(check_images.items()):
         message = f"Restoring {_RUN_NAMES[name]}"
 
@@ -335,7 +337,7 @@ def add_half_comparison(
     restoration: Restoration,
     noise_source: NoiseSource,
     halves: tuple[CalibratedImage, CalibratedImage],
-    results: tuple[Float32Array, Float32Array],
+    results: tuple[_Estimates, _Estimates],
 ) -> tuple[Restoration, float]:
     """Return the restoration with what its halves tell, and its resolution in pixels.
 
@@ -345,8 +347,8 @@ def add_half_comparison(
     restoration : Restoration
     noise_source : NoiseSource
     halves : tuple of CalibratedImage
-    results : tuple of ndarray
-        Result of each half, (N, C, *grid).
+    results : tuple of tuple of ndarray
+        Restored image and predicted measurement of each half, (N, C, *grid).
     """
     header, calibration = calibrated_image.header, calibrated_image.calibration
     is_thinned = calibration.repeated_exposure is None
@@ -355,21 +357,21 @@ def add_half_comparison(
     axes = [header.axes.index(axis) for axis in grid_axes]
     spacing = [1.0 if header.scale is None else header.scale[axis] for axis in axes]
     units = ["pixel" if header.units is None else header.units[axis] for axis in axes]
-    first, second = (result[:, channels] for result in results)
-    restored = measure_resolution(
-        [(first, second)], spacing, is_thinned=is_thinned, is_restored=True
-    )
+    first, second = (image[:, channels] for image, _ in results)
+    predictions = [prediction[:, channels] for _, prediction in results]
+    draws = [halves]
+    if is_thinned:  # further draws average the chance of a single one
+        rng = np.random.default_rng(SEED_STEP)
+        count = min(MAX_INPUT_DRAWS, 1 + MAX_INPUT_DRAW_PIXELS // calibrated_image.stack.size)
+        draws += [split_measurement(calibrated_image, noise_source, rng) for _ in range(1, count)]
+    pairs = [(a.stack[:, channels], b.stack[:, channels]) for a, b in draws]
     measured: tuple[float | None, float | None] = (None, None)
     if calibration.measured_mask is None:
-        draws = [halves]
-        if is_thinned:  # further draws average the chance of a single one
-            rng = np.random.default_rng(SEED_STEP)
-            count = min(MAX_INPUT_DRAWS, 1 + MAX_INPUT_DRAW_PIXELS // calibrated_image.stack.size)
-            draws += [
-                split_measurement(calibrated_image, noise_source, rng) for _ in range(1, count)
-            ]
-        pairs = [(a.stack[:, channels], b.stack[:, channels]) for a, b in draws]
         measured = measure_resolution(pairs, spacing, is_thinned=is_thinned)
+    else:  # what was not measured can neither confirm nor refute
+        mask, (a, b) = calibration.measured_mask[:, channels], predictions
+        pairs = [(np.where(mask, left, a), np.where(mask, right, b)) for left, right in pairs]
+    restored = measure_resolution(pairs, spacing, is_thinned=is_thinned, predictions=predictions)
     period = min(max((restored[0] or MAX_PERIOD) / spacing[-1], 2.0), MAX_PERIOD)
     whole = to_stack(restoration.image, header.axes, calibrated_image.layout)
     whole = calibration.divide_by_level(whole)
@@ -454,8 +456,8 @@ def _add_findings(restoration: Restoration, note: Note, **fields: Any) -> Restor
 
 def restore_repeatability_image(
     calibrated_image: CalibratedImage, number: int, parent: RunMonitor
-) -> Generator[Event, None, tuple[Control, Float32Array]]:
-    """Restore a control image with seeds of its own; return how it ended, and (N, C, *grid).
+) -> Generator[Event, None, tuple[Control, _Estimates]]:
+    """Restore a control image with seeds of its own; return how it ended, and its estimates.
 
     Parameters
     ----------
@@ -478,4 +480,5 @@ def restore_repeatability_image(
     merger = ResultMerger(replace(calibrated_image, run_plan=run_plan))
     monitor = RunMonitor(run_plan, parent.poll_control, None)
     control = yield from Executor(merger, monitor).run(units)
-    return control, merger.get_estimates()[0]
+    image, _, prediction = merger.get_estimates()
+    return control, (image, prediction)
