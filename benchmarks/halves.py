@@ -1,11 +1,12 @@
-"""Resolution by halves against that of two real shots, and the map against invented detail.
+"""Resolution by halves against the truth and two real shots, and the map against invented detail.
 
 Usage: python benchmarks/halves.py [--preset instant] [--side 256] [--only filaments]
 Resolution: of seven FMD fields, the crop with most fine detail and the two captures that agree best
 (captures with one file are one); made pictures of 2 to 100 counted photons (`filaments` and `cells`
-of the noise matrix). The first shot is restored with `halves=True`, the second by itself. The
-result of the second is moved onto the first by their shift, since some captures moved by a quarter
-of a pixel. The two-shot Fourier ring correlation of both results is the truth.
+of the noise matrix), smooth spots, and noise without an object. The first shot is restored with
+`halves=True`, the second by itself. The result of the second is moved onto the first by their
+shift, since some captures moved by a quarter of a pixel. The true resolution is where the squared
+correlation of result and truth falls below 1/7.
 Map: of the same pictures, and of made ones with a grating below the noise beside true detail.
 Detail is invented where it is visible and its local correlation with the truth is below 0.3, and
 true where it is above 0.8. `benchmarks/out/halves_<name>.png` shows result, truth, map and null
@@ -27,11 +28,15 @@ from skimage.registration import phase_cross_correlation
 import napari_dip as dip
 from napari_dip.pipeline.assess.repeatability import (
     MIN_REPEATED_CORRELATION,
+    correlate_rings,
     extract_detail,
+    find_resolution,
     make_taper,
     map_repeats,
     measure_resolution,
+    smooth_rings,
 )
+from napari_dip.pipeline.execute.repeatability_runs import MAX_PERIOD
 from noise_matrix_scenes import cells, filaments
 from shared_data import FMD_FIELDS, OUT, fmd, write
 
@@ -43,6 +48,8 @@ if TYPE_CHECKING:
     Image = npt.NDArray[Any]
 
 CAPTURES, PHOTONS, MADE_SIDE = (1, 2, 3, 4), (2, 5, 20, 100), 192
+#: Widths of smooth spots; 0 is noise without an object.
+SPOT_WIDTHS = (0.0, 1.5, 2.5, 4.0)
 #: Correlation with the truth below which detail is invented, and above which it is true.
 MAX_INVENTED, MIN_TRUE = 0.3, 0.8
 #: Amplitude and period of a grating below the noise, whose standard deviation is 2.
@@ -70,6 +77,14 @@ def iter_cases(side: int) -> Iterator[tuple[str, Image, Image, Image, dict[str, 
             truth = photons * (truth / np.percentile(truth, 99) + 0.02)
             first, second = (rng.poisson(truth).astype(np.uint16) for _ in range(2))
             yield f"{scene.__name__}, {photons} photons", first, second, truth, {}
+    for photons in PHOTONS[1:]:
+        for width in SPOT_WIDTHS:
+            rng = np.random.default_rng(2)
+            truth = photons * (1 + spots(MADE_SIDE, rng, width))
+            shots = (2 * rng.poisson(truth) + rng.normal(100, 2, truth.shape) for _ in range(2))
+            first, second = (shot.round().astype(np.uint16) for shot in shots)
+            name = f"spots of {width}" if width else "noise alone"
+            yield f"{name}, {photons} photons", first, second, truth, {}
     for prior in ("auto", "random-input"):
         for scene in (filaments, cells):
             truth = scene(MADE_SIDE, np.random.default_rng(1))
@@ -80,6 +95,16 @@ def iter_cases(side: int) -> Iterator[tuple[str, Image, Image, Image, dict[str, 
             rng = np.random.default_rng(3)
             shots = [(truth + rng.normal(0, NOISE, truth.shape)).astype("f4") for _ in range(2)]
             yield f"{scene.__name__} and grating, {prior}", *shots, truth, {"prior": prior}
+
+
+def spots(side: int, rng: np.random.Generator, width: float) -> Image:
+    """Return 40 Gaussian spots of one standard deviation; of width 0, nothing."""
+    y, x = np.mgrid[:side, :side]
+    canvas = np.zeros((side, side))
+    for _ in range(40 if width else 0):
+        at, height = rng.integers(8, side - 8, 2), rng.uniform(0.25, 3)
+        canvas += height * np.exp(-((y - at[0]) ** 2 + (x - at[1]) ** 2) / 2 / width**2)
+    return canvas
 
 
 def measure_shift(image: Image, target: Image) -> Image:
@@ -94,10 +119,18 @@ def move(image: Image, shift: Image) -> Image:
     return np.fft.ifft2(fourier_shift(np.fft.fft2(image), shift)).real
 
 
-def resolve(first: Image, second: Image) -> float | None:
-    """Return the resolution of two shots in pixels."""
-    stacks = (image[None, None].astype(float) for image in (first, second))
-    return measure_resolution([tuple(stacks)], (1.0, 1.0), is_thinned=False)[0]
+def resolve(shots: list[Image], results: list[Image] | None = None) -> float | None:
+    """Return the resolution of two shots in pixels, or of their results."""
+    shots, results = (
+        [image[None, None].astype(float) for image in images] for images in (shots, results or [])
+    )
+    return measure_resolution([shots], (1.0, 1.0), is_thinned=False, predictions=results)[0]
+
+
+def resolve_truly(result: Image, truth: Image) -> float | None:
+    """Return the period in pixels down to which a result shows the truth."""
+    frequencies, correlation, _ = correlate_rings([(result, truth)], truth.shape, (1.0, 1.0))
+    return find_resolution(frequencies, np.maximum(smooth_rings(correlation), 0) ** 2)
 
 
 def measure(
@@ -110,14 +143,14 @@ def measure(
         shift = measure_shift(other, result.image)
         second, other = (move(image, shift) for image in (second, other))
     halves = result.report["halves"]["resolution"]
-    period = min(max(halves["result"] or 16, 2), 16)
+    period = min(max(halves["result"] or MAX_PERIOD, 2), MAX_PERIOD)
     whole = result.image[None, None].astype(float)
     agreement = map_repeats(whole, truth[None, None], whole, period, is_thinned=False)[0, 0]
     visible = ~np.isnan(result.repeat_map) & ~np.isnan(agreement)
     marked = result.repeat_map < MIN_REPEATED_CORRELATION
     invented, true = visible & (agreement < MAX_INVENTED), visible & (agreement > MIN_TRUE)
     panels = [result.image, truth, result.null_image]
-    low, high = np.percentile(truth, (0.5, 99.8))
+    low, high = np.percentile(result.image, (0.5, 99.8))
     drawn = [np.clip((panel - low) / (high - low), 0, 1) for panel in panels]
     drawn.insert(2, np.nan_to_num(result.repeat_map, nan=0.5))
     OUT.mkdir(parents=True, exist_ok=True)
@@ -126,9 +159,10 @@ def measure(
     return {
         "picture": name,
         "input by halves": halves["input"],
-        "input by two shots": resolve(first, second),
+        "input by two shots": resolve([first, second]),
         "result by halves": halves["result"],
-        "result by two shots": resolve(result.image, other),
+        "result by two shots": resolve([first, second], [result.image, other]),
+        "result by truth": resolve_truly(result.image, truth) if truth.std() else None,
         "invented px": int(invented.sum()),
         "of it marked px": int((invented & marked).sum()),
         "true px": int(true.sum()),
@@ -140,20 +174,19 @@ def measure(
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return errors of the resolution, and shares of the marked areas."""
     summary: dict[str, Any] = {}
-    for which in ("input", "result"):
-        for kind, names in (("FMD", FMD_FIELDS), ("all", None)):
-            ratios = [
-                row[f"{which} by halves"] / row[f"{which} by two shots"]
+    for which, by in (("input", "two shots"), ("result", "two shots"), ("result", "truth")):
+        ratios = np.array(
+            [
+                (row[f"{which} by halves"] or np.inf) / row[f"{which} by {by}"]
                 for row in rows
-                if (names is None or row["picture"] in names)
-                and row[f"{which} by halves"]
-                and row[f"{which} by two shots"]
-                and "grating" not in row["picture"]
+                if row[f"{which} by {by}"] and "grating" not in row["picture"]
             ]
-            errors = np.abs(np.array(ratios) - 1)
-            if len(errors):
-                summary[f"{which}, {kind}: median error"] = float(np.median(errors))
-                summary[f"{which}, {kind}: within 25 %"] = float((errors <= 0.25).mean())
+        )
+        if len(ratios):
+            head = f"{which} against {by}"
+            summary[f"{head}: median ratio"] = float(np.median(ratios))
+            summary[f"{head}: finer by 25 %"] = int((ratios < 0.75).sum())
+            summary[f"{head}: coarser by 25 %"] = int((ratios > 1.25).sum())
     sums = {head: sum(row[head] for row in rows) for head in rows[0] if head.endswith("px")}
     summary["invented area that is marked"] = sums["of it marked px"] / max(1, sums["invented px"])
     summary["true detail that is marked"] = sums["of it falsely marked px"] / sums["true px"]
