@@ -228,6 +228,9 @@ def test_a_richardson_lucy_image_guides_where_it_predicts_better_than_the_networ
     assert rival is not None
     assert float(rival.min()) > 19.9  # of the two levels the right one is taken
     assert find_rival_guide(fit_input, operator, [zero, zero + 20], truth) is None
+    no_validation = replace(fit_input.masks, validation=0 * fit_input.masks.validation)
+    unjudged = replace(fit_input, masks=no_validation)
+    assert find_rival_guide(unjudged, operator, [zero], blurred) is None
     too_bright = fit_input.measurement.quantile(0.8).reshape(1, 1, 1, 1)
     other = find_rival_guide(fit_input, operator, [zero, too_bright], blurred)
     assert other is not None

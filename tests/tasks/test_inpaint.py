@@ -560,11 +560,10 @@ def inspect_mask(marked: np.ndarray, image: np.ndarray | None = None, **settings
     """The codes of the notes on a mask."""
     if image is None:
         image = np.random.default_rng(0).random(marked.shape, np.float32)
-    header = ImageHeader(name="cells", shape=image.shape, dtype="float32", axes="YX")
+    header = ImageHeader(name="cells", shape=image.shape, dtype="float32", axes="CYX"[-image.ndim :])
     extra_inputs = {"mask": marked.astype(np.float32)}
-    pixels = InspectedPixels(
-        header=header, image=image, stack=image[None, None], extra_inputs=extra_inputs
-    )
+    stack = image.reshape(1, -1, *marked.shape)
+    pixels = InspectedPixels(header=header, image=image, stack=stack, extra_inputs=extra_inputs)
     inspection = Inpaint(**settings).inspect(pixels, TaskPlan(prior_key="masked-input"))
     assert isinstance(inspection, Inspection)
     return [note.code for note in inspection.notes]
@@ -577,11 +576,19 @@ def test_a_mask_of_saturated_places_is_told_from_letters_in_white(grow: int) -> 
     cut_off = np.minimum(scene, limit)
     assert inspect_mask(cut_off == limit, cut_off, grow=grow) == ["mask-saturated"]
     letters = np.zeros(scene.shape, bool)
+    assert 0 < (cut_off == limit).mean() < 0.2
     letters[40:44, 10:80] = True
     assert inspect_mask(letters, np.where(letters, 255, scene), grow=grow) == []
     beside_nan = np.where(ndimage.binary_dilation(letters, iterations=2) & ~letters, np.nan, scene)
     beside_nan[letters] = 255
     assert inspect_mask(letters, beside_nan, grow=grow) == []
+
+
+def test_a_mask_of_places_saturated_in_a_single_colour_is_told() -> None:
+    scene = np.stack([data.camera()[100:196, 150:246].astype(np.float32)] * 2)
+    scene[0] = np.minimum(scene[0], limit := np.quantile(scene[0], 0.9))
+    scene[1] = 300 - scene[1]
+    assert inspect_mask(scene[0] == limit, scene) == ["mask-saturated"]
 
 
 def test_a_mask_that_marks_the_measured_pixels_is_suspected() -> None:

@@ -182,6 +182,8 @@ def find_rival_guide(
         index = _find_smoothest(validated)
         if _average(validated.losses[index]) < _average(best_loss):
             best_loss, rival = validated.losses[index], validated.estimates[index] + dark_level
+    if rival is None:
+        return None
     gain, error = _compare(guide_loss, best_loss)
     return rival if gain > MIN_RIVAL_GAIN_ERRORS * error else None
 

@@ -349,13 +349,17 @@ def _list_saturation_notes(stack: Float32Array, marked: BoolArray) -> list[Note]
     They have the highest value, and the pixels beside them are bright.
     """
     marked = np.broadcast_to(marked, stack.shape)
-    is_other, highest = np.isfinite(stack) & ~marked, np.nanmax(stack)
-    neighbours = stack[dilate_holes(marked, 1) & is_other]
-    if not len(neighbours) or (stack[marked] == highest).mean() < MIN_HIGHEST_FRACTION:
-        return []
-    middle = np.median(stack[is_other])
-    is_bright = np.median(neighbours) - middle > MIN_BRIGHTNESS_BESIDE * (highest - middle)
-    return [make_note("mask-saturated", value=float(highest))] if is_bright else []
+    beside = dilate_holes(marked, 1) & ~marked & np.isfinite(stack)
+    for channel in range(stack.shape[1]):
+        pixels, is_marked = stack[:, channel], marked[:, channel]
+        neighbours = pixels[beside[:, channel]]
+        if not len(neighbours) or not is_marked.any():
+            continue
+        highest, middle = np.nanmax(pixels), np.nanmedian(pixels[~is_marked])
+        is_bright = np.median(neighbours) - middle > MIN_BRIGHTNESS_BESIDE * (highest - middle)
+        if is_bright and (pixels[is_marked] == highest).mean() >= MIN_HIGHEST_FRACTION:
+            return [make_note("mask-saturated", value=float(highest))]
+    return []
 
 
 def _list_weak_pixel_notes(mask: AnyArray) -> list[Note]:

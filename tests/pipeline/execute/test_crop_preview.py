@@ -137,6 +137,27 @@ def test_of_a_movie_a_region_is_tried_with_the_frames_before_and_after(
     np.testing.assert_array_equal(frames.neighbours[0], movie[list(neighbours), 16:80, 24:88])
 
 
+def test_frames_around_a_region_are_registered_as_in_a_run_of_the_movie(image, monkeypatch):
+    provided = []
+
+    def record(provider, unit, prior_key):
+        provided.append(get_frames(provider, unit, prior_key))
+        return provided[-1]
+
+    get_frames = NeighbourFrameProvider.get_neighbour_frames
+    monkeypatch.setattr(NeighbourFrameProvider, "get_neighbour_frames", record)
+    scene = gaussian_filter(image / 5, 2)
+    frames = [scene[:96, 4 * step : 96 + 4 * step] for step in range(3)]  # drifts to the left
+    movie = np.random.default_rng(0).poisson(np.stack(frames)).astype(np.uint16)
+    plan = make_task_plan("denoise", movie)
+    region = make_crop_region(plan.header, plan.layout, (0, 0, 96, 96), (1, 50, 50))
+    run_preview(plan, region, image=movie)
+    before, after = provided[0].neighbours[0][..., 16:-16]
+    own = movie[1, :, 16:-16]
+    for neighbour, moved in ((before, movie[0]), (after, movie[2])):
+        assert np.std(neighbour - own) < 0.8 * np.std(moved[:, 16:-16].astype(float) - own)
+
+
 def test_a_frame_of_a_movie_whose_noise_grows_is_tried_in_its_own_values(image):
     remaining = np.exp(-np.arange(6) / 3)[:, None, None]
     light = 1 + 40 * np.broadcast_to(image, (6, *image.shape)) / image.max()

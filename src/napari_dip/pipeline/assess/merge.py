@@ -224,8 +224,9 @@ class ResultMerger:
         )
         assessed_items = select_assessed_items(pixels.residual, self._calibration.empty_items)
         deviation = metrics.residual and self._compute_deviations(pixels, assessed_items)
+        used_ids = {outcome.unit_id for outcome in used_outcomes}
         report_entries: dict[str, Any] = {
-            "iterations": sum(o.iterations for o in own_outcomes if o in used_outcomes),
+            "iterations": sum(o.iterations for o in own_outcomes if o.unit_id in used_ids),
             "best_iteration": first_outcome.best_iteration,
             **serialise_stop(stop),
             "seconds": round(seconds, 2),

@@ -120,7 +120,7 @@ def _uses_input(*names: str) -> Callable[[Report], bool]:
 
 def _uses_sure_term(report: Report) -> bool:
     """Return whether a SURE term was used, as for random input with correlated noise."""
-    is_correlated = any(side > 1 for side in report["noise"]["blind_spot_size"])
+    is_correlated = max(report["noise"]["blind_spot_size"], default=1) > 1
     return (
         get_report_prior_spec(report).input_traits.is_random_noise
         and is_correlated
@@ -180,9 +180,14 @@ def _uses_registration(report: Report) -> bool:
 
 
 def _uses_richardson_lucy(report: Report) -> bool:
-    if report["task"] == "deblur":
-        return bool(get_task_setting(report, "initial_estimate") != "none")
-    return bool(report["task"] == "blind-deblur")
+    is_chosen = get_task_setting(report, "initial_estimate") != "none"
+    return bool(report["task"] == "blind-deblur" or (report["task"] == "deblur" and is_chosen))
+
+
+def _may_follow_richardson_lucy(report: Report) -> bool:
+    """Return whether Richardson-Lucy may guide a deconvolution: of planes with white noise."""
+    is_plain = set(report["noise"]["blind_spot_size"]) == {1} and not _uses_field_psf(report)
+    return _uses_richardson_lucy(report) and is_plain and get_task_setting(report, "factor") == "1"
 
 
 def _uses_iterative_backprojection(report: Report) -> bool:
@@ -254,8 +259,7 @@ _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "Richardson": _uses_richardson_lucy,
     "Lucy": _uses_richardson_lucy,
     "hessian penalty": lambda report: (
-        _uses_richardson_lucy(report)
-        and (len(report.get("fit", {}).get("axes", "")) > 2 or _uses_field_psf(report))
+        _uses_richardson_lucy(report) and (_fits_volumes(report) or _uses_field_psf(report))
     ),
     "field psf": _uses_field_psf,
     "psf model": _uses_computed_psf("widefield", "confocal"),
@@ -443,16 +447,14 @@ def _describe_iterations(report: Report) -> str:
 def count_fits(report: Report) -> int:
     """Return the number of fits in a result: of channels, planes, frames, tiles and restarts."""
     fit = report.get("fit", {})
-    fit_count = fit.get("finished_fit_count", 1) + fit.get("stopped_fit_count", 0)
-    return int(fit_count - fit.get("unused_fit_count", 0))
+    stopped_count = fit.get("stopped_fit_count", 0) - fit.get("unused_fit_count", 0)
+    return int(fit.get("finished_fit_count", 1) + stopped_count)
 
 
 def _describe_refit(iterations: int | None, fit_count: int) -> str:
     """Return a phrase on the iterations of the refit; "" if there was none."""
-    if not iterations:
-        return ""
     template_key = "refit-several" if fit_count > 1 else "refit-one" if iterations == 1 else "refit"
-    return _write(template_key, count=iterations)
+    return _write(template_key, count=iterations) if iterations else ""
 
 
 def describe_result_iteration(report: Report) -> str:
@@ -528,7 +530,8 @@ def _describe_refinement(report: Report) -> str:
     if report["noise"].get("camera") and uses_refinement(report):
         return _write("refinement-camera")
     if _uses_guided_deconvolution(report):
-        return _write("deconvolved", rival=_uses_richardson_lucy(report))
+        keys = ["deconvolved"] + ["deconvolved-rival"] * _may_follow_richardson_lucy(report)
+        return " ".join(map(_write, keys))
     rows = {
         "filtered-first": _filters_first(report),
         "half-resolution": _uses_half_resolution(report),

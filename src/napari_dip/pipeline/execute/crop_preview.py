@@ -266,7 +266,8 @@ def _restore_crop(
     # the units of all tiles would fit the same crop
     units = tuple(unit for unit in image.run_plan.units if not unit.tile)
     if image.frame_stacks:
-        units = tuple(_link_neighbours(unit, image) for unit in units)
+        are_frames = whole_image.run_plan.units[0].has_time_neighbours
+        units = tuple(_link_neighbours(unit, image, are_frames=are_frames) for unit in units)
     image = replace(image, run_plan=replace(image.run_plan, units=units))
     if image.calibration.measured_mask is not None and not image.calibration.measured_mask.any():
         raise RefusedError("nothing-measured", name=plan.header.name)
@@ -279,10 +280,16 @@ def _restore_crop(
     return merger.make_restoration(monitor.seconds, is_timed_out=monitor.is_timed_out)
 
 
-def _link_neighbours(unit: WorkUnit, image: CalibratedImage) -> WorkUnit:
-    """Return a unit of a crop whose neighbours are the other planes of `frame_stacks`."""
+def _link_neighbours(unit: WorkUnit, image: CalibratedImage, *, are_frames: bool) -> WorkUnit:
+    """Return a unit of a crop whose neighbours are the others of `frame_stacks`."""
     before, after, *_ = (*range(1, len(image.frame_stacks[0])), None, None)
-    return replace(unit, previous_item=before, next_item=after, is_segment_start=True)
+    return replace(
+        unit,
+        previous_item=before,
+        next_item=after,
+        has_time_neighbours=are_frames,
+        is_segment_start=True,
+    )
 
 
 def _calibrate_whole_image(plan: Plan, inputs: Mapping[str, Any]) -> CalibratedImage:

@@ -173,7 +173,7 @@ def rasterise_shapes(shapes: Shapes, image: Image | None) -> BoolArray:
     masks = np.asarray(moved_shapes.to_masks(mask_shape=grid))
     for number, kind in enumerate(shapes.shape_type):
         if kind in ("line", "path"):  # napari's masks of them are one pixel wide
-            masks[number] = _draw_line(shapes, number, image)
+            masks[number] |= _draw_line(shapes, number, image)
     return masks
 
 

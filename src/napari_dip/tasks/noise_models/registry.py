@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import BoolArray, Float32Array, ImageHeader
+    from napari_dip.io import AnyArray, BoolArray, Float32Array, ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.tasks.base import ConvertedInputs, ConvertInputs, FitInput
     from napari_dip.tasks.noise_models.stripes import StripeOffsets
@@ -197,10 +197,13 @@ def list_high_impulses(image: Float32Array, measured_mask: BoolArray | None) -> 
     """
     import numpy as np
 
-    stack = image.reshape(-1, *image.shape[-2:])
+    def crop(stack: AnyArray) -> AnyArray:
+        planes = stack.reshape(-1, *stack.shape[-2:])
+        return np.stack([crop_centre(plane, HINT_CROP_SIDE) for plane in planes])
+
+    planes = crop(image)
     if measured_mask is not None:  # a smooth filling would differ from all around it
-        stack = replace_by_random_neighbours(stack, measured_mask.reshape(stack.shape))
-    planes = [crop_centre(plane, HINT_CROP_SIDE) for plane in stack]
+        planes = replace_by_random_neighbours(planes, crop(measured_mask))
     plane = max(planes, key=lambda plane: float(plane.std()))
     if not (fraction := _measure_impulse_fraction(plane)):
         return ()
