@@ -560,7 +560,8 @@ def inspect_mask(marked: np.ndarray, image: np.ndarray | None = None, **settings
     """The codes of the notes on a mask."""
     if image is None:
         image = np.random.default_rng(0).random(marked.shape, np.float32)
-    header = ImageHeader(name="cells", shape=image.shape, dtype="float32", axes="CYX"[-image.ndim :])
+    axes = "CYX"[-image.ndim :]
+    header = ImageHeader(name="cells", shape=image.shape, dtype="float32", axes=axes)
     extra_inputs = {"mask": marked.astype(np.float32)}
     stack = image.reshape(1, -1, *marked.shape)
     pixels = InspectedPixels(header=header, image=image, stack=stack, extra_inputs=extra_inputs)

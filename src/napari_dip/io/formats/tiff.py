@@ -148,7 +148,8 @@ def list_value_notes(
         notes.append(make_note("colour-table", name=name, axes=axes))
     elif int(page.photometric) == _PALETTE and page.colormap is not None:
         colours = np.asarray(page.colormap)
-        notes += [make_note("colours-skipped", name=name)] if (colours != colours[0]).any() else []
+        if (colours != colours[0]).any():
+            notes.append(make_note("colours-skipped", name=name, restored=True))
     if (value := read_missing_value(page)) is not None:
         notes.append(make_note("value-missing", name=name, value=value))
     return [*notes, *make_orientation_note(name, read_orientation(page))]
