@@ -349,10 +349,10 @@ def _list_saturation_notes(stack: Float32Array, marked: BoolArray) -> list[Note]
     They have the highest value, and the pixels beside them are bright.
     """
     marked = np.broadcast_to(marked, stack.shape)
-    beside = dilate_holes(marked, 1) & ~marked & np.isfinite(stack)
+    rim = dilate_holes(marked, 1) & ~marked & np.isfinite(stack)
     for channel in range(stack.shape[1]):
         pixels, is_marked = stack[:, channel], marked[:, channel]
-        neighbours = pixels[beside[:, channel]]
+        neighbours = pixels[rim[:, channel]]
         if not len(neighbours) or not is_marked.any():
             continue
         highest, middle = np.nanmax(pixels), np.nanmedian(pixels[~is_marked])
