@@ -187,9 +187,9 @@ class ImageHeader:
 
 def make_orientation_note(name: str, number: int) -> list[Note]:
     """Return a note if an image is stored rotated (`number` is not 1), else no notes."""
-    return (
-        [make_note("orientation", name=name, number=number, restored=True)] if number != 1 else []
-    )
+    if number == 1:
+        return []
+    return [make_note("orientation", name=name, number=number, restored=True)]
 
 
 def make_plane_header(

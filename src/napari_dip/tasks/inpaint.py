@@ -349,15 +349,15 @@ def _list_saturation_notes(stack: Float32Array, marked: BoolArray) -> list[Note]
     They have the highest value, and the pixels beside them are bright.
     """
     marked = np.broadcast_to(marked, stack.shape)
-    rim = dilate_holes(marked, 1) & ~marked & np.isfinite(stack)
-    for channel in range(stack.shape[1]):
-        pixels, is_marked = stack[:, channel], marked[:, channel]
-        neighbours = pixels[rim[:, channel]]
-        if not len(neighbours) or not is_marked.any():
+    for pixels, is_marked in zip(np.moveaxis(stack, 1, 0), np.moveaxis(marked, 1, 0), strict=True):
+        highest, values = np.nanmax(pixels, initial=-np.inf), pixels[is_marked]
+        if not len(values) or (values == highest).mean() < MIN_HIGHEST_FRACTION:
             continue
-        highest, middle = np.nanmax(pixels), np.nanmedian(pixels[~is_marked])
-        is_bright = np.median(neighbours) - middle > MIN_BRIGHTNESS_BESIDE * (highest - middle)
-        if is_bright and (pixels[is_marked] == highest).mean() >= MIN_HIGHEST_FRACTION:
+        neighbours = pixels[dilate_holes(is_marked, 1) & ~is_marked & np.isfinite(pixels)]
+        if not len(neighbours):
+            continue
+        middle = np.nanmedian(pixels[~is_marked])
+        if np.median(neighbours) - middle > MIN_BRIGHTNESS_BESIDE * (highest - middle):
             return [make_note("mask-saturated", value=float(highest))]
     return []
 

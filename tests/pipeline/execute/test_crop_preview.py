@@ -33,6 +33,20 @@ def image():
     return np.ascontiguousarray(tifffile.imread(MITOCHONDRIA)[0, 20:148, 40:168])
 
 
+@pytest.fixture
+def provided(monkeypatch):
+    """The frames that fits get."""
+    frames = []
+
+    def record(provider, unit, prior_key):
+        frames.append(get_frames(provider, unit, prior_key))
+        return frames[-1]
+
+    get_frames = NeighbourFrameProvider.get_neighbour_frames
+    monkeypatch.setattr(NeighbourFrameProvider, "get_neighbour_frames", record)
+    return frames
+
+
 def make_task_plan(task, pixels, others=None, **settings):
     recipe = make_recipe(task, preset="fast", **{"max_iterations": 3, **settings})
     axes = {2: "YX", 3: "TYX"}[pixels.ndim]
@@ -116,16 +130,8 @@ def test_of_a_movie_one_frame_is_tried(image):
 
 @pytest.mark.parametrize(("frame", "neighbours"), [(0, (1, 1)), (1, (0, 2)), (2, (1, 1))])
 def test_of_a_movie_a_region_is_tried_with_the_frames_before_and_after(
-    image, monkeypatch, frame, neighbours
+    image, provided, frame, neighbours
 ):
-    provided = []
-
-    def record(provider, unit, prior_key):
-        provided.append(get_frames(provider, unit, prior_key))
-        return provided[-1]
-
-    get_frames = NeighbourFrameProvider.get_neighbour_frames
-    monkeypatch.setattr(NeighbourFrameProvider, "get_neighbour_frames", record)
     scene = gaussian_filter(image / 20, 3)  # else the frames would share the noise of the image
     movie = np.random.default_rng(0).poisson(np.stack([scene] * 3)).astype(np.uint16)
     plan = make_task_plan("denoise", movie, temporal_smoothing=1.0)
@@ -137,15 +143,7 @@ def test_of_a_movie_a_region_is_tried_with_the_frames_before_and_after(
     np.testing.assert_array_equal(frames.neighbours[0], movie[list(neighbours), 16:80, 24:88])
 
 
-def test_frames_around_a_region_are_registered_as_in_a_run_of_the_movie(image, monkeypatch):
-    provided = []
-
-    def record(provider, unit, prior_key):
-        provided.append(get_frames(provider, unit, prior_key))
-        return provided[-1]
-
-    get_frames = NeighbourFrameProvider.get_neighbour_frames
-    monkeypatch.setattr(NeighbourFrameProvider, "get_neighbour_frames", record)
+def test_frames_around_a_region_are_registered_as_in_a_run_of_the_movie(image, provided):
     scene = gaussian_filter(image / 5, 2)
     frames = [scene[:96, 4 * step : 96 + 4 * step] for step in range(3)]  # drifts to the left
     movie = np.random.default_rng(0).poisson(np.stack(frames)).astype(np.uint16)

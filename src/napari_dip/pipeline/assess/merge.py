@@ -231,7 +231,7 @@ class ResultMerger:
             **serialise_stop(stop),
             "seconds": round(seconds, 2),
             "prior": self._serialise_prior(),
-            "fit": serialise_fit(self.calibrated_image, self.outcomes),
+            "fit": serialise_fit(self.calibrated_image, self.outcomes, used_outcomes),
             "validation_loss": [
                 [iteration, convert_nan_to_none(loss)]
                 for iteration, _, loss in first_outcome.history

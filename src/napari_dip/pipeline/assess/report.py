@@ -187,22 +187,17 @@ def serialise_noise(calibration: Calibration) -> dict[str, Any]:
 
 
 def serialise_fit(
-    calibrated_image: CalibratedImage, outcomes: Sequence[UnitOutcome]
+    calibrated_image: CalibratedImage,
+    outcomes: Sequence[UnitOutcome],
+    used_outcomes: Sequence[UnitOutcome],
 ) -> dict[str, Any]:
-    """Return what was fitted and how, in plain types.
-
-    Parameters
-    ----------
-    calibrated_image : CalibratedImage
-    outcomes : sequence of UnitOutcome
-    """
+    """Return what was fitted and how, in plain types; of `used_outcomes` the image is made."""
     header, run_plan = calibrated_image.header, calibrated_image.run_plan
     fit_config, network = run_plan.fit_config, run_plan.network
     has_start = network is not None and network.is_of_one_image
     iterations = (run_plan.units[0] if has_start else fit_config).iterations
     estimates = [outcome for outcome in outcomes if outcome.has_estimate]
     stopped_count = sum(outcome.is_ended_by_user for outcome in estimates)
-    used_outcomes = select_used_outcomes(calibrated_image, outcomes)
     joint_training = summarise_joint_training(outcomes)
     if network is not None:
         joint_training["joint_training"] |= network.report_fields

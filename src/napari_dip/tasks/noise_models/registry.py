@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_dip.engine.noise import crop_centre, predict_variance
 from napari_dip.errors import make_refusal
@@ -170,11 +170,10 @@ def _replace_impulses(
 
 def list_noise_hints(image: Float32Array) -> tuple[Note, ...]:
     """Return notes on artefacts that an image (C, *grid) clearly shows."""
-    planes = [crop_centre(plane, HINT_CROP_SIDE) for plane in image.reshape(-1, *image.shape[-2:])]
-    plane = max(planes, key=lambda plane: float(plane.std()))
+    plane = _choose_hint_plane(_crop_planes(image))
     notes = []
-    if impulses := _measure_impulse_fraction(plane):
-        notes.append(make_note("impulses-likely", share=impulses))
+    if impulses := _find_clear_impulses(plane):
+        notes.append(make_note("impulses-likely", share=impulses.share))
     if stripes := find_clear_stripes(plane):
         rows = stripes.axis == -2
         notes.append(make_note("stripes-likely", rows=rows, deviation=stripes.std))
@@ -197,21 +196,28 @@ def list_high_impulses(image: Float32Array, measured_mask: BoolArray | None) -> 
     """
     import numpy as np
 
-    def crop(stack: AnyArray) -> AnyArray:
-        planes = stack.reshape(-1, *stack.shape[-2:])
-        return np.stack([crop_centre(plane, HINT_CROP_SIDE) for plane in planes])
-
-    planes = crop(image)
+    planes = _crop_planes(image)
     if measured_mask is not None:  # a smooth filling would differ from all around it
-        planes = replace_by_random_neighbours(planes, crop(measured_mask))
-    plane = max(planes, key=lambda plane: float(plane.std()))
-    if not (fraction := _measure_impulse_fraction(plane)):
+        planes = replace_by_random_neighbours(planes, _crop_planes(measured_mask))
+    plane = _choose_hint_plane(planes)
+    if not (impulses := _find_clear_impulses(plane)):
         return ()
-    impulses = find_impulses(plane, threshold_sigmas=HINT_IMPULSE_SIGMAS, max_passes=1)
     low, high = np.percentile(plane, (1, 99))
-    height = np.median(np.abs(plane - compute_local_median(plane))[impulses])
-    is_high = height > MIN_HINT_HEIGHT * (high - low)
-    return (make_note("impulses-likely", share=fraction),) if is_high else ()
+    is_high = impulses.height > MIN_HINT_HEIGHT * (high - low)
+    return (make_note("impulses-likely", share=impulses.share),) if is_high else ()
+
+
+def _crop_planes(stack: AnyArray) -> AnyArray:
+    """Return the centres of all planes (..., Y, X), as far as hints are looked for: (P, Y, X)."""
+    import numpy as np
+
+    planes = stack.reshape(-1, *stack.shape[-2:])
+    return np.stack([crop_centre(plane, HINT_CROP_SIDE) for plane in planes])
+
+
+def _choose_hint_plane(planes: AnyArray) -> AnyArray:
+    """Return the plane of (P, Y, X) that varies most."""
+    return max(planes, key=lambda plane: float(plane.std()))
 
 
 def find_repeated_pixels(plane: Float32Array) -> int:
@@ -241,32 +247,41 @@ def remove_clear_artefacts(planes: Float32Array) -> Float32Array | None:
     Where they hide the noise, it can be measured in these planes. None if there are none.
     """
     plane, cleaned = planes[len(planes) // 2], planes
-    if _measure_impulse_fraction(crop_centre(plane, HINT_CROP_SIDE)):
+    if _find_clear_impulses(crop_centre(plane, HINT_CROP_SIDE)):
         cleaned = fill_stack_impulses(planes)
     if find_clear_stripes(plane):
         cleaned = subtract_line_offsets(cleaned)
     return None if cleaned is planes else cleaned
 
 
-def _measure_impulse_fraction(plane: Float32Array) -> float:
-    """Return the share of clear impulses; 0 if they are too few or not everywhere."""
+class _ClearImpulses(NamedTuple):
+    """Share of the pixels, and median height over the medians around."""
+
+    share: float
+    height: float
+
+
+def _find_clear_impulses(plane: Float32Array) -> _ClearImpulses | None:
+    """Describe the clear impulses of a plane; None if they are too few or not everywhere."""
     import numpy as np
 
     impulses = find_impulses(plane, threshold_sigmas=HINT_IMPULSE_SIGMAS, max_passes=1)
     fraction = float(impulses.mean())
     if fraction < MIN_IMPULSE_FRACTION or int(impulses.sum()) < MIN_IMPULSE_COUNT:
-        return 0.0
+        return None
     surroundings = compute_local_median(plane)
     if gather_on_black(impulses, plane, surroundings):
-        return 0.0
+        return None
     far_impulses = find_impulses(plane, threshold_sigmas=2 * HINT_IMPULSE_SIGMAS, max_passes=1)
     is_rare = fraction < RARE_IMPULSE_FRACTION
     far_fraction = MIN_FAR_RARE_FRACTION if is_rare else MIN_FAR_IMPULSE_FRACTION
     if float(far_impulses.mean()) < far_fraction * fraction:
-        return 0.0
+        return None
     order = surroundings.argsort(axis=None, kind="stable")
     quarters = [float(impulses.ravel()[members].mean()) for members in np.array_split(order, 4)]
-    return fraction if min(quarters) > MIN_QUARTER_IMPULSE_FRACTION * fraction else 0.0
+    if min(quarters) <= MIN_QUARTER_IMPULSE_FRACTION * fraction:
+        return None
+    return _ClearImpulses(fraction, float(np.median(np.abs(plane - surroundings)[impulses])))
 
 
 def _return_none(*_: object) -> None:
