@@ -204,7 +204,7 @@ def test_the_middle_of_an_even_widefield_stack_is_its_focus() -> None:
 
 
 @pytest.mark.parametrize("size", [15, 16])
-def test_a_psf_between_two_pixels_is_moved_onto_one_if_its_size_is_even(size: int) -> None:
+def test_a_symmetric_psf_between_two_pixels_is_moved_onto_one(size: int) -> None:
     places = torch.arange(size, dtype=torch.float64)
     middle = (size - 1) / 2 if size % 2 == 0 else 7.2
     line = torch.exp(-((places - middle) ** 2) / (2 * 1.5**2))
@@ -212,9 +212,27 @@ def test_a_psf_between_two_pixels_is_moved_onto_one_if_its_size_is_even(size: in
     count = torch.arange(kernel.shape[1]) - kernel.shape[1] // 2
     centre = float((kernel.sum(0) * count).sum())
     width = float((kernel.sum(0) * (count - centre) ** 2).sum().sqrt())
-    assert centre == pytest.approx(0.0 if size == 16 else 0.2, abs=0.02)
+    assert centre == pytest.approx(0.0, abs=0.02)
     assert width == pytest.approx(1.5, rel=0.02)
-    assert [("0.50 pixels" in note) for note in notes] == [True] * (size == 16)
+    said = "moved by 0.50 pixels" if size == 16 else "0.2 pixels off its middle along X"
+    assert [said in note for note in notes] == [True]
+
+
+@pytest.mark.parametrize("fraction", [0.28, 0.3, 0.4, 0.6])
+def test_a_psf_off_its_middle_by_part_of_a_pixel_does_not_displace_the_image(fraction: float):
+    places = torch.arange(21, dtype=torch.float64)
+    line = torch.exp(-((places - 8 - fraction) ** 2) / (2 * 1.8**2))
+    kernel, notes = clean(torch.outer(sample_gaussian_psf((1.8,), (21,)).double(), line))
+    count = torch.arange(kernel.shape[1]) - kernel.shape[1] // 2
+    assert float((kernel.sum(0) * count).sum()) == pytest.approx(0.0, abs=0.01)
+    assert [f"{2 - fraction:.1f} pixels off its middle along X" in note for note in notes] == [True]
+
+
+def test_an_asymmetric_psf_of_odd_size_is_centred_by_whole_pixels() -> None:
+    line = torch.tensor([0, 0, 0, 8, 4, 2, 1, 0, 0], dtype=torch.float64)
+    kernel, _ = clean(torch.outer(sample_gaussian_psf((1.0,)).double(), line))
+    profile = kernel.sum(0)
+    assert (profile[profile > 1e-6] * 15).tolist() == pytest.approx([8, 4, 2, 1], rel=0.01)
 
 
 def test_a_psf_off_its_middle_is_centred_with_a_note_and_without_loss() -> None:

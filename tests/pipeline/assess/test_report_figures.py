@@ -102,3 +102,12 @@ def test_equal_values_have_equal_greys_on_grids_of_any_pixel_size() -> None:
     for value in (0.0, 50 / 100):
         counts = [(np.abs(half - value) < 0.01).sum() for half in (left, right)]
         assert counts[0] > 0.2 * left.size and counts[0] == pytest.approx(counts[1], rel=0.05)
+
+
+def test_a_scale_bar_is_as_long_as_it_says() -> None:
+    drawing = plot_result([("", [make_panel(np.zeros((80, 80)), 0.1)])], [], "µm", "png")
+    brightness = matplotlib.image.imread(BytesIO(drawing), "png")[..., :3].min(2)
+    inside = brightness[:, brightness[len(brightness) // 2] < 0.5]
+    counts = (inside > 0.9).sum(1)
+    longest = int(counts[counts < inside.shape[1] / 2].max())  # the others are rows of the page
+    assert longest == pytest.approx(inside.shape[1] * 2 / 8, abs=2)

@@ -11,6 +11,7 @@ from qtpy.QtCore import Qt
 
 from napari_dip.pipeline.progress import Event
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.task.result_export import pack_provenance, unpack_provenance
 from napari_dip.qt.task.snapshot_history import SnapshotBuffer, ValidationCurve
 
 
@@ -112,7 +113,7 @@ def test_a_run_can_be_scrubbed_while_it_goes_on_and_an_image_kept(long_run):
 
 
 @pytest.mark.gl
-def test_after_a_run_its_images_are_still_there_and_the_right_end_is_the_result(driver):
+def test_after_a_run_its_images_are_still_there_and_the_right_end_is_the_result(driver, tmp_path):
     driver.set(prior="random-input", max_iterations="60")
     driver.run()
     driver.wait_for_end()
@@ -124,6 +125,9 @@ def test_after_a_run_its_images_are_still_there_and_the_right_end_is_the_result(
     assert "cells preview" in driver.names
     driver.press(history.keep_button)
     assert f"iteration {history.snapshot_buffer.snapshots[-1].event.iteration}" in driver.names[-1]
+    kept = driver.viewer.layers[-1].metadata[METADATA_KEY]
+    read = unpack_provenance(pack_provenance(kept, tmp_path), tmp_path)
+    assert read["best_iteration"] == kept["best_iteration"] and read["shows"] == "snapshot"
     driver.qtbot.keyClick(history.slider, Qt.Key.Key_End)
     assert "cells preview" not in driver.names
     np.testing.assert_array_equal(driver.viewer.layers["cells denoised"].data, result)

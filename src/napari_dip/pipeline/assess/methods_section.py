@@ -143,8 +143,12 @@ def _uses_temporal_smoothing(report: Report) -> bool:
 def _uses_neighbours(report: Report) -> bool:
     """Return whether planes or frames, restored one by one, had neighbours as further inputs."""
     codes = {note["code"] for note in report.get("note_codes", ())}
+    planes = dict(zip(report["axes"], report["shape"], strict=True))
+    is_series = max(planes.get("T", 1), planes.get("Z", 1)) > 1
+    is_series |= any(note["facts"].get("has_frames") for note in report.get("note_codes", ()))
     return bool(
-        get_task_setting(report, "neighbouring_frames")
+        is_series
+        and get_task_setting(report, "neighbouring_frames")
         and get_report_prior_spec(report).input_traits.has_neighbour_frames
         and "frames-share-noise" not in codes
     )
@@ -157,12 +161,7 @@ def _fits_volumes(report: Report) -> bool:
 
 def _filters_neighbours(report: Report) -> bool:
     """Return whether the refinement took similar patches of neighbouring planes or frames, too."""
-    planes = dict(zip(report["axes"], report["shape"], strict=True))
-    is_series = max(planes.get("T", 1), planes.get("Z", 1)) > 1
-    is_series |= any(note["facts"].get("has_frames") for note in report.get("note_codes", ()))
-    return uses_refinement(report) and (
-        _fits_volumes(report) or (is_series and _uses_neighbours(report))
-    )
+    return uses_refinement(report) and (_fits_volumes(report) or _uses_neighbours(report))
 
 
 def _compares_refinement(report: Report) -> bool:
@@ -368,6 +367,7 @@ def _describe_network_input(report: Report) -> str:
         network=prior_spec.has_network,
         phrase=prior_spec.methods_phrase,
         deconvolved=is_deconvolved,
+        neighbours=_uses_neighbours(report) and not _fits_volumes(report),
         citation=f" {{{'|'.join(papers)}}}" if papers else "",
         chosen=prior_spec.has_network and user_choice in (prior_spec.key, prior_spec.choice),
     )

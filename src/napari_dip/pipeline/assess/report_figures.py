@@ -306,6 +306,7 @@ def _draw_panel_image(ax: Axes, image: PanelImage) -> Any:
 
 def _draw_scale_bar(ax: Axes, frame: tuple[float, float, float, float], unit: str) -> None:
     """Draw a bar of 1, 2 or 5 times a power of ten, at most a quarter as long as the frame."""
+    from matplotlib.patches import Rectangle
     from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
     longest = (frame[1] - frame[0]) / 4
@@ -321,7 +322,9 @@ def _draw_scale_bar(ax: Axes, frame: tuple[float, float, float, float], unit: st
         fontproperties={"size": 7},
         sep=2,
     )
-    bar.patch.set(facecolor="black", alpha=0.5, linewidth=0)  # legible on bright ground
+    for outline in bar.findobj(Rectangle):
+        outline.set_linewidth(0)  # half of an outline would lie beyond each end
+    bar.patch.set(facecolor="black", alpha=0.5)  # legible on bright ground
     ax.add_artist(bar)
 
 

@@ -46,9 +46,6 @@ _RESULT_ONLY_KEYS = (
     "halves",
     "null_control",
     "output_sha256",
-    "best_iteration",
-    "stop_reason",
-    "stop_sentence",
 )
 _SINGLE_LOSS_HINT = "This fit has one measured loss, at iteration {}. Longer presets have a curve."
 #: Shortest range of the axis of iterations; a shorter one would have ticks at tenths.
@@ -258,10 +255,15 @@ class SnapshotLayers:
             "input": {"name": name, "sha256": None},
             "seconds": round(snapshot.event.seconds, 2),
         }
+        end = {
+            "iterations": event.iteration,
+            "best_iteration": event.iteration,
+            **serialise_stop(make_stop(StopReason.HISTORY, place=describe_snapshot(snapshot))),
+        }
         if result is not None:
             report = {
                 key: value for key, value in result.report.items() if key not in _RESULT_ONLY_KEYS
-            }
+            } | end
             provenance |= build_report_provenance(name, result.recipe.to_dict(), report)
             provenance["automatic"] = {
                 "best_iteration": result.best_iteration,
@@ -270,10 +272,8 @@ class SnapshotLayers:
         return {
             **provenance,
             "inputs": self.target.layer_attributes["metadata"][METADATA_KEY]["inputs"],
-            "iterations": event.iteration,
-            "best_iteration": event.iteration,
+            **end,
             "unit": [event.unit, event.units],
-            **serialise_stop(make_stop(StopReason.HISTORY, place=describe_snapshot(snapshot))),
             "shows": "snapshot",
         }
 
