@@ -327,3 +327,19 @@ def test_a_sharper_estimate_of_equal_loss_is_taken_unless_its_step_grew(
         losses.append(loss - loss.mean() + mean)
     validated = _ValidatedEstimates([], losses, [0.0, 3.0, 2.0, 1.5, last_step])
     assert _find_sharpest(validated) == chosen
+
+
+def test_the_background_of_a_volume_is_taken_for_dark_as_if_it_was_entered() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.zeros((8, 48, 48), np.float32)
+    truth.ravel()[rng.choice(truth.size, 12, replace=False)] = 5000
+    kernel = sample_gaussian_psf((1.0, 1.5, 1.5))
+    blurred = CircularConvolution(kernel)(torch.from_numpy(truth)[None, None])[0, 0].numpy()
+    measured = rng.poisson(blurred + 20).astype(np.float32)
+    settings = {"preset": "instant", "max_iterations": 2, "border": "circular"}
+    images = {
+        background: dip.deblur(measured, kernel.numpy(), background=background, **settings).image
+        for background in (None, 0.0, 20.0)
+    }
+    errors = {key: float(((image - truth - 20) ** 2).mean()) for key, image in images.items()}
+    assert errors[None] < 1.05 * errors[20.0] < 0.9 * errors[0.0]

@@ -28,6 +28,7 @@ from napari_dip.tasks.base import (
 )
 from napari_dip.tasks.initial_estimate import (
     InitialEstimate,
+    choose_dark_level,
     compute_initial_estimate,
     find_rival_guide,
     make_proximity_penalty,
@@ -303,6 +304,9 @@ class Deblur(Task):
         dark_level = self._compute_dark_level(fit_input)
         random_input = RandomInputOptions(grid=initial_operator.compute_object_grid(fit_input.grid))
         initial = None
+        if len(fit_input.grid) > 2:
+            dark_levels = self._list_dark_levels(fit_input, dark_level)
+            dark_level = choose_dark_level(fit_input, initial_operator, dark_levels)
         if self.initial_estimate != "none":
             initial = compute_initial_estimate(
                 fit_input,
@@ -451,11 +455,14 @@ class Deblur(Task):
         """
         from torch.nn import functional
 
-        if self.background is not None or min(fit_input.grid) < DARK_AREA_SIDE:
+        if self.background is not None or min(fit_input.grid[-2:]) < DARK_AREA_SIDE:
             return [dark_level]
-        means = functional.avg_pool2d(fit_input.measurement, DARK_AREA_SIDE, 1).flatten(2)
+        measured = fit_input.measurement
+        planes = measured.reshape(*measured.shape[:2], -1, *measured.shape[-2:])
+        side = (1, DARK_AREA_SIDE, DARK_AREA_SIDE)
+        means = functional.avg_pool3d(planes, side, 1).flatten(2)
         darkest = means.kthvalue(max(1, round(DARK_AREA_FRACTION * means.shape[2]))).values
-        return [dark_level, darkest[..., None, None]]
+        return [dark_level, darkest.reshape(dark_level.shape)]
 
     def _compute_margin(self, fit_input: FitInput) -> tuple[int, ...]:
         if self.border == "circular":

@@ -33,6 +33,9 @@ RICHARDSON_LUCY_STEPS = (2, 3, 4, 5, 7, 10, 14, 20, 28, 40, 56)
 #: network's to guide a deconvolution in its place: 2.9 to 8.3 on 13 scenes that it improves, 2.2 to
 #: 2.3 on three photographs that do not change or lose 0.1 dB (docs/adr/0049).
 MIN_RIVAL_GAIN_ERRORS = 2.5
+#: Steps whose images tell which value a pixel without light has: on ten made volumes four come
+#: up to 16 % nearer to the truth, and the others do not change (docs/adr/0049).
+DARK_LEVEL_STEPS = (5, 10, 20, 40)
 #: Background that is added to signal and prediction, in standard deviations of the noise of dark
 #: pixels, of which one in 700 is cut off at 0.
 BACKGROUND_SIGMAS = 3.0
@@ -186,6 +189,42 @@ def find_rival_guide(
         return None
     gain, error = _compare(guide_loss, best_loss)
     return rival if gain > MIN_RIVAL_GAIN_ERRORS * error else None
+
+
+def choose_dark_level(
+    fit_input: FitInput, operator: Operator, dark_levels: Sequence[Tensor]
+) -> Tensor:
+    """Return the first value of a pixel without light, or one that predicts clearly better.
+
+    Parameters
+    ----------
+    fit_input : FitInput
+    operator : Operator
+    dark_levels : sequence of Tensor
+        (1, C, 1, ...) each, in network units, the usual one first.
+    """
+    from napari_dip.engine.deconvolution.richardson_lucy import iterate_richardson_lucy
+
+    chosen, best_loss = dark_levels[0], None
+    variance = _estimate_volume_noise(fit_input, operator, chosen)
+    for dark_level in dark_levels:
+        signal = fit_input.measurement - dark_level
+        dark_variance = fit_input.noise.noise_variance.compute_variance(dark_level)
+        background = BACKGROUND_SIGMAS * dark_variance.sqrt()
+        iterate = partial(
+            iterate_richardson_lucy, operator, signal, background, output_steps=DARK_LEVEL_STEPS
+        )
+        losses = _validate_estimates(
+            fit_input, operator, signal, variance, iterate, prefers_sharp=False
+        ).losses
+        loss = min(losses, key=_average)
+        if best_loss is None:
+            best_loss = loss
+            continue
+        gain, error = _compare(best_loss, loss)
+        if gain > MIN_RIVAL_GAIN_ERRORS * error:
+            chosen, best_loss = dark_level, loss
+    return chosen
 
 
 def make_validated_mixture(
