@@ -304,7 +304,7 @@ class Deblur(Task):
         dark_level = self._compute_dark_level(fit_input)
         random_input = RandomInputOptions(grid=initial_operator.compute_object_grid(fit_input.grid))
         initial = None
-        if len(fit_input.grid) > 2:
+        if len(fit_input.grid) > 2 and self.background is None:
             dark_levels = self._list_dark_levels(fit_input, dark_level)
             dark_level = choose_dark_level(fit_input, initial_operator, dark_levels)
         if self.initial_estimate != "none":
