@@ -343,3 +343,18 @@ def test_the_background_of_a_volume_is_taken_for_dark_as_if_it_was_entered() -> 
     }
     errors = {key: float(((image - truth - 20) ** 2).mean()) for key, image in images.items()}
     assert errors[None] < 1.05 * errors[20.0] < 0.9 * errors[0.0]
+
+
+@pytest.mark.parametrize("shape", [(10, 48, 48), (4, 64, 64)])
+def test_the_uncertainty_of_a_volume_is_near_its_error(shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(1)
+    truth = np.zeros(shape, np.float32)
+    truth.ravel()[rng.choice(truth.size, truth.size // 400, replace=False)] = 2000
+    truth = gaussian_filter(truth, 1.0)
+    kernel = sample_gaussian_psf((1.0, 1.5, 1.5))
+    blurred = CircularConvolution(kernel)(torch.from_numpy(truth)[None, None])[0, 0].numpy()
+    measured = rng.poisson(blurred.clip(0) + 3).astype(np.float32)
+    result = dip.deblur(measured, kernel.numpy(), preset="instant", border="circular")
+    error = result.image - truth - 3
+    assert 0.5 < np.sqrt((result.uncertainty**2).mean() / (error**2).mean()) < 2
+    assert 0.85 < (np.abs(error) < 1.645 * result.uncertainty).mean()

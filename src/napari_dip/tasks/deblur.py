@@ -33,6 +33,7 @@ from napari_dip.tasks.initial_estimate import (
     find_rival_guide,
     make_proximity_penalty,
     make_validated_mixture,
+    measure_volume_error,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
@@ -397,7 +398,7 @@ class Deblur(Task):
             penalties += (make_proximity_penalty(deconvolution),)
             problem = replace(problem, penalties=penalties, postprocess=mix)
         if len(fit_input.grid) > 2:  # 160 x 160 x 160 voxels would take a quarter of an hour more
-            return problem
+            return measure_volume_error(problem, deconvolution) if deconvolution else problem
 
         is_noise_shared = fit_noise.correlation is not None
         may_be_rivalled = initial is not None and not (is_noise_shared or psf_error)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_dip.engine.problem import Estimate, Operator, Penalty
+    from napari_dip.engine.problem import Estimate, Operator, Penalty, Problem
     from napari_dip.tasks.base import FitInput
     from napari_dip.tasks.priors.prior_spec import RandomInputOptions
 
@@ -74,6 +74,8 @@ class SmoothDeconvolution(NamedTuple):
         (1, C, *grid) each: the smoother estimate before the chosen one, and the chosen one.
     all_pixels_estimate : Tensor
         Like `estimate`, but computed with the validation pixels as well.
+    deconvolve : callable
+        Deconvolve another measurement (1, C, *measured) in the way of `all_pixels_estimate`.
     uncertainty : float
         Estimated error of `estimate`: RMS change from `previous`, at least the noise level.
     variance : Tensor
@@ -85,6 +87,7 @@ class SmoothDeconvolution(NamedTuple):
     previous: Tensor
     estimate: Tensor
     all_pixels_estimate: Tensor
+    deconvolve: Callable[[Tensor], Tensor]
     uncertainty: float
     variance: Tensor
     has_misfit: bool
@@ -116,12 +119,12 @@ def compute_smooth_deconvolution(
     excess = _measure_model_error(fit_input, operator, signal, background, noise)
     variance = noise + excess
 
-    def iterate_smooth(valid: Tensor) -> Iterator[Tensor]:
+    def iterate_smooth(valid: Tensor, signal: Tensor = signal) -> Iterator[Tensor]:
         return iterate_smooth_deconvolution(
             operator, signal, background, variance, valid, SMOOTHNESS_WEIGHTS, VALIDATED_ITERATIONS
         )
 
-    def iterate_sharper(valid: Tensor) -> Iterator[Tensor]:
+    def iterate_sharper(valid: Tensor, signal: Tensor = signal) -> Iterator[Tensor]:
         return iterate_richardson_lucy(operator, signal, background, valid, RICHARDSON_LUCY_STEPS)
 
     validate = partial(_validate_estimates, fit_input, operator, signal, variance)
@@ -131,11 +134,16 @@ def compute_smooth_deconvolution(
         iterate, chosen, index = iterate_sharper, sharper, _find_smoothest(sharper)
     else:
         iterate, chosen, index = iterate_smooth, smooth, _find_sharpest(smooth)
-    all_pixels_estimate = next(islice(iterate(fit_input.masks.measured), index, None))
+
+    def deconvolve(measurement: Tensor) -> Tensor:
+        images = iterate(fit_input.masks.measured, measurement - dark_level)
+        return next(islice(images, index, None)) + dark_level
+
     return SmoothDeconvolution(
         chosen.estimates[max(0, index - 1)] + dark_level,
         chosen.estimates[index] + dark_level,
-        all_pixels_estimate + dark_level,
+        deconvolve(fit_input.measurement),
+        deconvolve,
         max(chosen.steps[index], fit_input.noise.rms_std),
         variance,
         excess > float(noise.mean()),
@@ -270,6 +278,25 @@ def make_validated_mixture(
         return estimate._replace(mean=mean if dark_level is None else mean.maximum(dark_level))
 
     return mix
+
+
+def measure_volume_error(problem: Problem, deconvolution: SmoothDeconvolution) -> Problem:
+    """Return the problem of a volume whose result has the error of a simulated deconvolution.
+
+    The network's share of the result is left out: the measurement that it would have is unknown.
+    """
+    from napari_dip.engine.deconvolution.plug_and_play import measure_error
+    from napari_dip.engine.problem import Estimate, make_single_step
+
+    def add_error(estimate: Estimate) -> Estimate:
+        image = problem.postprocess(estimate).mean
+        prediction = problem.main_term.operator(image)
+        log_variance = measure_error(
+            deconvolution.deconvolve, image, prediction, deconvolution.variance
+        )
+        return Estimate(image, log_variance, is_error_measured=True)
+
+    return replace(problem, full_postprocess=make_single_step(add_error), refines_pixels=False)
 
 
 def _estimate_volume_noise(fit_input: FitInput, operator: Operator, dark_level: Tensor) -> Tensor:

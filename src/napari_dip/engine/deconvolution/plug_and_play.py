@@ -74,6 +74,7 @@ MAX_ADDED_LOSS_ERRORS = 2.0
 ERROR_FACTOR = 2.0
 #: Side of the square over which squared errors are averaged, in pixels: on these planes the log
 #: likelihood of a pixel's error is 0.36 above that of an even error; with 5 and 15 -0.01 and 0.37.
+#: On ten made volumes, cubes of 9 and 5: 0.79 and -1.95.
 ERROR_WINDOW = 9
 
 
@@ -160,6 +161,10 @@ class _ChosenWay(NamedTuple):
         weighted = self.weigh(self.scale, measurement)
         last = yield from _alternate(weighted, image, filtered, self.noise)
         return _filter_last(last, self.noise) if self.is_filtered else last.image
+
+    def repeat(self, simulated: Tensor) -> Tensor:
+        """Deconvolve a simulated measurement, from the guide on."""
+        return run_steps(self.deconvolve(simulated, self.guide, self.guide))
 
 
 @torch.no_grad()
@@ -261,29 +266,38 @@ def deconvolve_with_guide(
     chosen_way = _ChosenWay(weigh_all, guide, sharp.penalty_weight, removed, scale, is_filtered)
     filtered = sharp.image if chosen is None else chosen
     image = yield from chosen_way.deconvolve(term.measurement, sharp.image, filtered)
-    log_variance = _measure_error(chosen_way, image, term.operator(image), scale * variance)
+    log_variance = measure_error(chosen_way.repeat, image, term.operator(image), scale * variance)
     return Estimate(image, log_variance, is_error_measured=True)
 
 
-def _measure_error(
-    chosen_way: _ChosenWay, image: Tensor, prediction: Tensor, variance: Tensor
+@torch.no_grad()
+def measure_error(
+    deconvolve: Callable[[Tensor], Tensor], image: Tensor, prediction: Tensor, variance: Tensor
 ) -> Tensor:
     """Return the log-variance of the error of an image, from a simulated measurement of it.
 
     It is not ended halfway, or the finished image would be lost.
+
+    Parameters
+    ----------
+    deconvolve : callable
+        (1, C, *measured) -> (1, C, *grid), in the way in which the image came about.
+    image : Tensor
+        (1, C, *grid)
+    prediction, variance : Tensor
+        (1, C, *measured): the image behind the operator, and the variance of the noise.
     """
     drawn = torch.randn(variance.shape, generator=torch.Generator().manual_seed(0)).to(variance)
-    simulated = prediction + variance.sqrt() * drawn
-    guide = chosen_way.guide
-    error = run_steps(chosen_way.deconvolve(simulated, guide, guide)) - image
+    error = deconvolve(prediction + variance.sqrt() * drawn) - image
     squared_error = _average_locally(ERROR_FACTOR**2 * error.square(), ERROR_WINDOW)
     return squared_error.clamp(min=MIN_PREDICTION_VARIANCE).log()
 
 
 def _average_locally(values: Tensor, side: int) -> Tensor:
-    """Average (1, C, *grid) over squares or cubes of that side."""
+    """Average (1, C, *grid) over squares or cubes of that odd side, or less in a thin volume."""
     average = AVERAGE_POOLS[values.ndim - 2]
-    return average(values, side, 1, side // 2, count_include_pad=False)
+    sides = [min(side, size - 1 + size % 2) for size in values.shape[2:]]
+    return average(values, sides, 1, [side // 2 for side in sides], count_include_pad=False)
 
 
 def _choose_penalty(
