@@ -47,6 +47,7 @@ def make_random_mask(image: np.ndarray) -> np.ndarray:
     return np.uint8(np.random.default_rng(1).random(image.shape) < 0.5)
 
 
+VOLUME_BLUR = {"gaussian_sigma": 1.6, "gaussian_sigma_z": 1.8}
 #: Name: task, settings, shape of the image, further inputs made from it.
 RUNS: dict[str, tuple[str, dict[str, Any], tuple[int, ...], dict[str, Callable[..., Any]]]] = {
     "more noise": ("denoise", {"prior": "r2r", "max_iterations": 50}, (256, 256), {}),
@@ -60,6 +61,13 @@ RUNS: dict[str, tuple[str, dict[str, Any], tuple[int, ...], dict[str, Callable[.
     "guide": ("guide", {"max_iterations": 20}, (256, 256), {"guide": np.array}),
     "volume": ("denoise", {"max_iterations": 6, "stacks": "volume"}, (16, 96, 96), {}),
     "planes": ("denoise", {"max_iterations": 6}, (4, 256, 256), {}),
+    "deblur volume": ("deblur", VOLUME_BLUR, (24, 96, 96), {}),
+    "deblur volume, balanced": (
+        "deblur",
+        {**VOLUME_BLUR, "preset": "balanced", "max_iterations": 20},
+        (16, 64, 64),
+        {},
+    ),
 }
 
 
@@ -74,7 +82,7 @@ def measure(name: str) -> dict[str, Any]:
         )
         for what, array in arrays.items()
     }
-    recipe = make_recipe(task, preset="fast", device="cpu", **settings)
+    recipe = make_recipe(task, **{"preset": "fast", "device": "cpu", **settings})
     machine = replace(detect_machine(), cores=1)
     plan = preflight(recipe, headers.pop("image"), machine, headers)
     assert isinstance(plan, Plan), plan

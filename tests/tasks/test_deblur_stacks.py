@@ -29,6 +29,7 @@ from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageHeader
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.machine import Machine
+from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
@@ -358,3 +359,24 @@ def test_the_uncertainty_of_a_volume_is_near_its_error(shape: tuple[int, int, in
     error = result.image - truth - 3
     assert 0.5 < np.sqrt((result.uncertainty**2).mean() / (error**2).mean()) < 2
     assert 0.85 < (np.abs(error) < 1.645 * result.uncertainty).mean()
+
+
+@pytest.mark.parametrize(
+    ("shape", "preset", "iterations", "took"),
+    [((24, 96, 96), "fast", 30, 17.2), ((16, 64, 64), "balanced", 20, 11.8)],
+)
+def test_the_time_of_a_volume_is_estimated_within_a_quarter_of_what_was_measured(
+    shape: tuple[int, ...], preset: str, iterations: int, took: float
+) -> None:
+    plan = make_plan(
+        shape,
+        "ZYX",
+        preset=preset,
+        max_iterations=iterations,
+        threads=1,
+        gaussian_sigma=1.6,
+        gaussian_sigma_z=1.8,
+    )
+    costs = plan.costs  # benchmarks/speed_plan.py, which leaves loading out
+    said = costs.fit_seconds + costs.postprocessing_seconds - START_SECONDS
+    assert said == pytest.approx(took, rel=0.25)
