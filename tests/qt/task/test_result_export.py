@@ -11,7 +11,7 @@ from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_dip.cli import main
-from napari_dip.io.reading import read_header
+from napari_dip.io.reading import read_header, read_provenance
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 from napari_dip.qt.task.result_export import collect_panels, find_insets
 from napari_dip.qt.task.run_request import describe_unsaved_inputs
@@ -80,6 +80,43 @@ def test_a_part_of_an_image_from_a_file_asks_for_no_further_file(driver, noisy, 
     assert [describe_unsaved_inputs(record) for record in records] == ["", ""]
     tifffile.imwrite(path, pixels[:4, :4])  # another image of that name
     assert all("has no file" in describe_unsaved_inputs(record) for record in records)
+
+
+def test_the_image_of_a_discarded_run_is_saved_and_not_an_earlier_result(
+    driver, tmp_path, monkeypatch
+):
+    viewer, dock = driver.viewer, driver.dock
+    viewer.layers["cells"].scale = (0.2, 0.3)
+    result = restore(driver)
+    driver.set(prior="random-input", max_iterations="100000")
+    driver.run()
+    driver.wait_until(lambda: len(dock.history.snapshot_buffer.snapshots) >= 2)
+    driver.press(dock.run_bar.discard_button)
+    driver.wait_for_end()
+    driver.press(dock.run_bar.undo_button)
+    viewer.layers.selection.active = result  # its card is shown
+    viewer.layers.selection.active = undone = viewer.layers[-1]
+    assert [title for title, _ in collect_panels(viewer, undone)] == ["Input", "Result"]
+    save(driver, monkeypatch, tmp_path / "undone.ome.tif")
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "undone.ome.tif"), undone.data)
+    header, record = (read(tmp_path / "undone.ome.tif") for read in (read_header, read_provenance))
+    assert header.scale == pytest.approx((0.2, 0.3)) and record["shows"] == "snapshot"
+    (opened,) = viewer.open(str(tmp_path / "undone.ome.tif"))
+    assert METADATA_KEY not in opened.metadata  # without a report, it is no result
+
+
+def test_a_preview_is_not_saved_and_neither_is_the_result_in_its_place(
+    driver, tmp_path, monkeypatch
+):
+    restore(driver)
+    driver.dock.history.step(-1)
+    driver.viewer.layers.selection.active = driver.viewer.layers["cells preview"]
+    answer(monkeypatch, tmp_path / "preview.ome.tif")
+    for action in ("result_action", "figure_action"):
+        choose(driver, getattr(driver.dock.result_view.save_menu, action))
+        driver.wait_until(lambda: "'cells preview' is a preview" in driver.last_message)
+        driver.dock.run_bar.clear_message()
+    assert not [*tmp_path.glob("preview*")]
 
 
 def test_an_opened_result_proposes_its_own_file_name(driver, monkeypatch):

@@ -54,9 +54,11 @@ MIN_BRIGHT_FRACTION = 1 / 2
 _THUMBNAIL_SIDE = 32
 #: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
 METADATA_KEY = "napari_dip"
-#: Values in the provenance of a layer into which a region was merged, and of a crop preview.
+#: Values in the provenance of a layer into which a region was merged, of a crop preview, and of an
+#: image that was kept from the history of a run.
 REGION = "region"
 CROP_PREVIEW = "crop-preview"
+SNAPSHOT = "snapshot"
 #: Warnings if an image of this plugin is chosen as input: by what it shows, or else by its task.
 _DERIVED_IMAGE_WARNINGS = DOCK_LABELS["derived-images"]
 #: Attributes that place a layer, and all that an image takes over from its source layer.

@@ -28,6 +28,7 @@ from napari_dip.pipeline.assess.report_figures import PanelImage, plot_result
 from napari_dip.pipeline.store.result_files import format_json
 from napari_dip.qt.shell.background_call import find_call, log_error, start_call
 from napari_dip.qt.shell.dock_plots import find_plane_index
+from napari_dip.qt.shell.dock_widget import DOCK_TEXTS
 from napari_dip.qt.shell.layer_headers import (
     convert_units,
     get_full_resolution,
@@ -36,7 +37,10 @@ from napari_dip.qt.shell.layer_headers import (
 )
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
+    REGION,
+    SNAPSHOT,
     build_report_provenance,
+    is_preview,
     read_layer_provenance,
 )
 from napari_dip.qt.task.run_request import (
@@ -44,7 +48,6 @@ from napari_dip.qt.task.run_request import (
     describe_unsaved_inputs,
     find_source_layer,
     read_recorded_inputs,
-    read_result_provenance,
     record_layer,
 )
 
@@ -59,6 +62,8 @@ if TYPE_CHECKING:
 
 #: Fields of the provenance that a file has under the same name.
 _SAVED_FIELDS = ("recipe", "best_iteration", "stop_reason", "stop_sentence", "shows")
+#: What the middle image of a figure may show; what else belongs to a result is beside it.
+_FIGURE_IMAGES = ("result", REGION, SNAPSHOT)
 #: Kinds of files by suffix, the first one by default.
 _RESULT_KINDS = {".ome.tif": "OME-TIFF", ".ome.zarr": "OME-Zarr"}
 _FIGURE_KINDS = {".png": "Picture", ".svg": "Drawing", ".pdf": "Page"}
@@ -89,7 +94,8 @@ def pack_provenance(provenance: Mapping[str, Any], folder: Path) -> dict[str, An
     saved = {key: provenance[key] for key in _SAVED_FIELDS if key in provenance}
     saved |= {"program": f"napari-dip {provenance['version']}"}
     saved |= {"source": provenance["input"]["name"]}
-    saved |= {"report": select_repeatable_fields(provenance["report"])}
+    if "report" in provenance:  # a discarded run has none
+        saved |= {"report": select_repeatable_fields(provenance["report"])}
     saved["inputs"] = inputs = read_recorded_inputs(provenance)
     for name, record in inputs.items():
         if path := record.get("path"):
@@ -192,7 +198,8 @@ def apply_header(layer: Image, header: ImageHeader) -> None:
 
 def _restore_file_sizes(header: ImageHeader, provenance: Mapping[str, Any]) -> ImageHeader:
     """Give a result the axes and pixel size of its input's file where napari drops them."""
-    report = provenance["report"]
+    without_report = {"fit": {}, **read_recorded_inputs(provenance)["image"]}
+    report = provenance.get("report", without_report)
     scale, units, axes = report["fit"].get("scale"), report["fit"].get("units"), report["axes"]
     if len(axes) != len(header.shape):
         return header
@@ -266,7 +273,7 @@ def collect_panels(viewer: Viewer, result: Image) -> list[tuple[str, list[PanelI
     """
     provenance = read_layer_provenance(result)
     source, source_name = find_source_layer(viewer, provenance), provenance["input"]["name"]
-    digest = provenance["report"].get("output_sha256")
+    digest = provenance.get("report", {}).get("output_sha256")
     panels: dict[str, tuple[Image, Image]] = {"Result": (result, result)}
     for layer in viewer.layers:
         record = read_layer_provenance(layer)
@@ -389,12 +396,19 @@ class SaveMenu(QPushButton):
     def get_layer(self) -> Image | None:
         """Return the selected layer, if a run made it, or else the result on the card."""
         active = self._viewer.layers.selection.active
-        is_made = isinstance(active, Image) and "report" in read_layer_provenance(active)
+        is_made = isinstance(active, Image) and "recipe" in read_layer_provenance(active)
         return active if is_made else self._get_result()
 
+    def _choose_layer(self) -> Image | None:
+        """Return the layer to save; None while another is saved, or instead of a preview."""
+        active = self._viewer.layers.selection.active
+        if active is not None and is_preview(active):
+            self.message_emitted.emit(DOCK_TEXTS["save-preview"].format(active.name))
+            return None
+        return None if find_call(self) is not None else self.get_layer()
+
     def _on_save_result(self) -> None:
-        layer = self.get_layer()
-        if layer is None or find_call(self) is not None:
+        if (layer := self._choose_layer()) is None:
             return
         path, is_confirmed = self._ask_path("Save result", layer, layer.name, _RESULT_KINDS)
         if path is not None:
@@ -402,10 +416,11 @@ class SaveMenu(QPushButton):
             self._hint = describe_unsaved_inputs(read_layer_provenance(layer))
 
     def _on_save_figure(self) -> None:
-        layer = self.get_layer()
-        if layer is None or read_result_provenance(layer) is None:
+        layer = self._choose_layer()
+        shows = None if layer is None else read_layer_provenance(layer).get("shows", "result")
+        if layer is not None and shows not in _FIGURE_IMAGES:
             layer = self._get_result()
-        if layer is None or find_call(self) is not None:
+        if layer is None:
             return
         path, is_confirmed = self._ask_path("Export figure", layer, layer.name, _FIGURE_KINDS)
         if path is not None:

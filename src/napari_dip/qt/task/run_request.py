@@ -126,7 +126,8 @@ def is_input_layer(layer: Layer, provenance: Mapping[str, Any]) -> bool:
     Pixels on the disk, and too many ones, are not compared. They go by the name of the layer, and
     by the path of its file if both are known.
     """
-    report, recorded = provenance["report"], provenance.get("inputs", {}).get("image", {})
+    report = provenance.get("report", {})  # a discarded run has none
+    recorded = provenance.get("inputs", {}).get("image", {})
     is_crop = provenance.get("shows") in (REGION, CROP_PREVIEW)
     shape = tuple(report.get("shape", ()))
     if not is_selectable(layer):
@@ -179,7 +180,7 @@ def find_merge_layer(viewer: Viewer, image: Image, plan: Plan) -> Image | None:
 
 def read_recorded_inputs(provenance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the recorded inputs of a result by name; by default, its image only."""
-    name, axes = provenance["input"]["name"], provenance["report"]["axes"]
+    name, axes = provenance["input"]["name"], provenance.get("report", {}).get("axes")
     image = {"layer": name, "path": None, "axes": axes}
     recorded = dict(provenance.get("inputs") or {"image": image})
     return {name: record for name, record in recorded.items() if name != NETWORK_FILE_INPUT}
@@ -199,7 +200,7 @@ def find_unsaved_inputs(provenance: Mapping[str, Any]) -> list[str]:
 
 def describe_unsaved_inputs(provenance: Mapping[str, Any]) -> str:
     """Return a sentence on inputs that cannot be opened again, such as a painted mask, or ""."""
-    if not {"axes", "shape"} <= set(provenance["report"]):  # a record of another program
+    if not {"axes", "shape"} <= set(provenance.get("report", ())):  # such as a discarded run
         return ""
     inputs = read_recorded_inputs(provenance)
     names = [f"'{inputs[name]['layer']}'" for name in find_unsaved_inputs(provenance)]

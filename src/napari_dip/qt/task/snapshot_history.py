@@ -21,6 +21,7 @@ from napari_dip.qt.shell.dock_plots import TRAINING_COLOUR, VALIDATION_COLOUR, D
 from napari_dip.qt.shell.dock_widget import guard_wheel, load_button, load_tooltip, preserve_view
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
+    SNAPSHOT,
     Preview,
     build_report_provenance,
     make_image_attributes,
@@ -274,7 +275,7 @@ class SnapshotLayers:
             "inputs": self.target.layer_attributes["metadata"][METADATA_KEY]["inputs"],
             **end,
             "unit": [event.unit, event.units],
-            "shows": "snapshot",
+            "shows": SNAPSHOT,
         }
 
 
