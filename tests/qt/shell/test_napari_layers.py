@@ -23,6 +23,8 @@ from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.layer_headers import (
     find_visible_bounds,
     get_full_resolution,
+    is_sheared,
+    measure_pixel_sizes,
     read_layer_header,
 )
 from napari_dip.qt.shell.napari_layers import (
@@ -216,7 +218,7 @@ def test_a_psf_that_was_found_lies_beside_the_image_in_pixels_of_its_size(
     layer = viewer.layers["turned PSF"]
     assert not layer.visible  # it would lie over a corner of the image
     np.testing.assert_array_equal(layer.data, psf)
-    np.testing.assert_allclose(layer.scale[-2:], rotated_layer.scale)
+    np.testing.assert_allclose(layer.scale[-2:], measure_pixel_sizes(rotated_layer))
     assert layer.metadata[METADATA_KEY]["recipe"]["task"] == "blind-deblur"
 
 
@@ -301,6 +303,29 @@ def test_the_size_of_a_pixel_goes_with_each_axis():
     )
     assert header.scale == (0.2, 0.3, 1.0)
     assert header.units == ("micrometer", "micrometer", "pixel")
+
+
+AFFINES = {
+    "none": (np.eye(3), (0.2, 0.3)),
+    "larger": ([[2, 0, 5], [0, 4, 7], [0, 0, 1]], (0.4, 1.2)),
+    "turned": ([[0, -2, 5], [2, 0, 7], [0, 0, 1]], (0.4, 0.6)),
+    "sheared": ([[1, 0.75, 0], [0, 1, 0], [0, 0, 1]], (0.2, 0.375)),
+}
+
+
+@pytest.mark.parametrize("rotate", [0, 30])
+@pytest.mark.parametrize("name", AFFINES)
+def test_the_size_of_a_pixel_is_the_distance_of_its_neighbours_in_the_world(name, rotate):
+    affine, sizes = AFFINES[name]
+    layer = Image(np.zeros((32, 40)), scale=(0.2, 0.3), units="um", affine=affine, rotate=rotate)
+    start = np.array(layer.data_to_world((0, 0)))
+    steps = [np.array(layer.data_to_world(step)) - start for step in ((1, 0), (0, 1))]
+    np.testing.assert_allclose(measure_pixel_sizes(layer), np.linalg.norm(steps, axis=1))
+    assert read_layer_header(layer).scale == tuple(measure_pixel_sizes(layer))
+    if not rotate:
+        assert read_layer_header(layer).scale == pytest.approx(sizes)
+    is_turned_and_stretched = name == "larger" and rotate
+    assert is_sheared(layer) == bool(name == "sheared" or is_turned_and_stretched)
 
 
 def fill_and_add(viewer, rotated_layer):

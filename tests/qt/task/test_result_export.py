@@ -375,6 +375,42 @@ def test_a_figure_shows_what_belongs_to_the_result_and_the_drawn_insets(
     assert all(f">{title}<" in text for title in panels) and ">1 µm<" in text
 
 
+def read_svg_after_export(driver, monkeypatch, path):
+    answer(monkeypatch, path)
+    choose(driver, driver.dock.result_view.save_menu.figure_action)
+    driver.wait_until(lambda: f"Saved as '{path.name}'" in driver.last_message)
+    return path.read_text()
+
+
+def test_file_figure_and_report_have_the_pixel_size_of_a_layer_with_an_affine(
+    driver, tmp_path, monkeypatch
+):
+    viewer = driver.viewer
+    cells = viewer.layers["cells"]
+    cells.scale, cells.units, cells.translate = (0.2, 0.2), ("um", "um"), (1, 2)
+    cells.affine = [[2, 0, 10], [0, 2, 20], [0, 0, 1]]
+    result = restore(driver)
+    assert result.metadata[METADATA_KEY]["report"]["fit"]["scale"] == pytest.approx((0.4, 0.4))
+    save(driver, monkeypatch, tmp_path / "mine.ome.tif")
+    save(driver, monkeypatch, tmp_path / "mine.ome.zarr")
+    for suffix in (".ome.tif", ".ome.zarr"):
+        header = read_header(tmp_path / f"mine{suffix}")
+        assert header.scale == pytest.approx((0.4, 0.4))
+    assert header.tags.origin == pytest.approx((12, 24))
+    (image,) = dict(collect_panels(viewer, result))["Result"]
+    left, right, bottom, top = image.extent
+    assert (left, top) == pytest.approx((23.8, 11.8))
+    assert (right - left, bottom - top) == pytest.approx((25.6, 25.6))
+    corners = np.array([[15.8, 31.8], [30, 40]])  # from row 9.5 and column 19.5 on
+    viewer.add_shapes([corners], shape_type="rectangle", units="um", opacity=0)
+    assert find_insets(viewer, result) == [pytest.approx((31.8, 40, 30, 15.8))]
+    viewer.layers.selection.active = result
+    assert ">5 µm<" in read_svg_after_export(driver, monkeypatch, tmp_path / "figure.svg")
+    result.affine = [[1, 0.3, 0], [0, 1, 0], [0, 0, 1]]
+    assert "µm" not in read_svg_after_export(driver, monkeypatch, tmp_path / "sheared.svg")
+    assert "no scale bar: the transform of 'cells denoised' shears it" in driver.last_message
+
+
 def test_an_existing_file_is_not_replaced_without_a_question(file_driver, tmp_path, monkeypatch):
     (tmp_path / "a.ome.tif").write_bytes(b"precious")
     restore(file_driver)

@@ -246,7 +246,7 @@ def plot_result(
     insets : sequence of (left, right, bottom, top)
         They are drawn below each image.
     unit : str
-        Unit of the lengths.
+        Unit of the lengths; "" for no scale bars.
     kind : str
         "png", "svg" or "pdf".
 
@@ -278,7 +278,8 @@ def plot_result(
         for index, (ax, frame) in enumerate(zip(group, frames, strict=True)):
             drawn = [_draw_panel_image(ax, image) for image in images][-1]
             ax.set(xlim=frame[:2], ylim=frame[2:])
-            _draw_scale_bar(ax, frame, unit)
+            if unit:
+                _draw_scale_bar(ax, frame, unit)
             if index:
                 colour = _INSET_COLOURS[index % 3]
                 corner, sides = (frame[0], frame[3]), (frame[1] - frame[0], frame[2] - frame[3])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Shapes
+from napari.utils.transforms import Affine
 
 from napari_dip.errors.notes import Note, make_note
 from napari_dip.io import ImageHeader, guess_axes
@@ -31,6 +32,9 @@ COLOUR_COUNT = 3
 _MAX_FILE_PLANES = 1_000
 #: Largest distance between a pixel of an image and that of a layer on it, in pixels of the image.
 _MAX_PLACEMENT_ERROR = 0.5
+#: Largest cosine of the angle between rows and columns that are not sheared: lengths on an upright
+#: picture of them are wrong by at most half of it, 0.5 %.
+_MAX_SHEAR = 0.01
 #: Fewest rows and columns that count as a visible part of an image.
 _MIN_VISIBLE_PIXELS = 2
 #: Least cosine of a turn of a path that napari draws with a tip, at most three half widths away.
@@ -44,6 +48,29 @@ def get_full_resolution(layer: Image) -> Any:
     """Return the pixels in full resolution without alpha, and without computing a lazy array."""
     data = layer.data[0] if layer.multiscale else layer.data
     return data[..., :COLOUR_COUNT] if _has_alpha(layer) else data
+
+
+def measure_pixel_sizes(layer: Image) -> FloatArray:
+    """Return the distances of neighbouring pixels along the axes of a layer, as it is placed.
+
+    An affine transform counts as well. The sign is that of the scale.
+    """
+    sizes = np.linalg.norm(_compute_pixel_steps(layer), axis=0)
+    is_scale = np.isclose(sizes, np.abs(layer.scale), rtol=1e-9, atol=0)  # else the digits differ
+    return np.asarray(np.where(is_scale, layer.scale, np.copysign(sizes, layer.scale)))
+
+
+def is_sheared(layer: Image) -> bool:
+    """Whether the rows of an image are not at right angles to its columns, as it is placed."""
+    row_step, column_step = _compute_pixel_steps(layer).T[-2:]
+    lengths = np.linalg.norm(row_step) * np.linalg.norm(column_step)
+    return bool(abs(row_step @ column_step) > _MAX_SHEAR * lengths)
+
+
+def _compute_pixel_steps(layer: Image) -> FloatArray:
+    """Return the steps from pixel to pixel in the world: a column for each axis of the layer."""
+    own = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear)
+    return np.asarray(layer.affine.linear_matrix @ own.linear_matrix)
 
 
 def _has_alpha(layer: Image) -> bool:
@@ -69,7 +96,7 @@ def read_layer_header(layer: Image, axes: str | None = None) -> ImageHeader:
     own_axes = _read_layer_axes(layer, file_header) or guess
     is_named_in_file = file_header is not None and not file_header.has_guessed_axes
     has_names = is_named_in_file or bool(_parse_axis_labels(layer))
-    scale: Any = (*map(float, layer.scale), *[1.0] * samples)
+    scale: Any = (*map(float, measure_pixel_sizes(layer)), *[1.0] * samples)
     units: Any = (*map(str, layer.units), *["pixel"] * samples)
     chosen_axes = own_axes if axes is None else axes
     if file_header and file_header.scale and file_header.units and len(chosen_axes) == len(shape):

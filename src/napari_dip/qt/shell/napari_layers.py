@@ -16,7 +16,7 @@ from napari.utils.transforms import Affine
 
 from napari_dip.pipeline.assess.report_fields import migrate_record
 from napari_dip.qt.shell.dock_widget import DOCK_LABELS, DOCK_TEXTS, preserve_view
-from napari_dip.qt.shell.layer_headers import get_full_resolution
+from napari_dip.qt.shell.layer_headers import get_full_resolution, measure_pixel_sizes
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -402,7 +402,9 @@ def _add_extra_output(
     metadata: Mapping[str, Any],
 ) -> None:
     """Add an extra output, such as an estimated PSF, with the pixel size of the result."""
-    scale = [*layer_attributes.get("scale", (1.0, 1.0))][-image.ndim :]
+    place = {key: layer_attributes[key] for key in PLACEMENT_KEYS if key in layer_attributes}
+    like = Image(np.zeros((1,) * len(place.get("scale", (1, 1)))), **place)
+    scale = measure_pixel_sizes(like).tolist()[-image.ndim :]
     scale = [1.0] * (image.ndim - len(scale)) + scale
     units = layer_attributes.get("units")
     placement = {"scale": scale} | ({"units": units} if units and len(units) == len(scale) else {})

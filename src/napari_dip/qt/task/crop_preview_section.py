@@ -37,6 +37,7 @@ from napari_dip.qt.shell.layer_headers import (
     find_visible_bounds,
     get_full_resolution,
     locate_points,
+    measure_pixel_sizes,
     read_layer_header,
 )
 from napari_dip.qt.shell.napari_layers import (
@@ -225,7 +226,7 @@ class SwipeLine:
             return
         camera, (input_layer, _) = self._viewer.scene.camera, self._pairs[0]
         units = self._viewer.dims.units
-        width = convert_units(input_layer.scale, input_layer.units, units)[-1]
+        width = convert_units(measure_pixel_sizes(input_layer), input_layer.units, units)[-1]
         distance = locate_points([event.position], units, input_layer)[0, -1] - (self.column - 0.5)
         if abs(distance) * width * camera.zoom > _MAX_DRAG_DISTANCE:
             return

@@ -44,7 +44,11 @@ from napari_dip.qt.shell.dock_widget import (
     require,
     style_table,
 )
-from napari_dip.qt.shell.layer_headers import get_full_resolution, read_layer_header
+from napari_dip.qt.shell.layer_headers import (
+    get_full_resolution,
+    measure_pixel_sizes,
+    read_layer_header,
+)
 from napari_dip.qt.shell.layer_inputs import NO_LAYER, is_original, is_selectable
 from napari_dip.qt.shell.napari_layers import find_layer
 from napari_dip.qt.shell.run_bar import make_message_label, show_refusal
@@ -488,7 +492,7 @@ class PsfSection(MeasurementSection):
     def _show_report(self, layer: Image, report: PsfReport) -> None:
         """Add the PSF as a layer, choose it, and show widths and profiles."""
         dims, leading = report.psf.ndim, 0 if report.field is None else 2
-        own = zip(layer.scale[-dims:], layer.units[-dims:], strict=True)
+        own = zip(measure_pixel_sizes(layer)[-dims:], layer.units[-dims:], strict=True)
         sizes = [  # those typed come before those of the layer
             (size / 1000, "micrometer") if size else own_size
             for size, own_size in zip(report.pixel_nm, own, strict=True)

@@ -32,7 +32,9 @@ from napari_dip.qt.shell.dock_widget import DOCK_TEXTS
 from napari_dip.qt.shell.layer_headers import (
     convert_units,
     get_full_resolution,
+    is_sheared,
     locate_corners,
+    measure_pixel_sizes,
     read_layer_header,
 )
 from napari_dip.qt.shell.napari_layers import (
@@ -196,8 +198,9 @@ def apply_header(layer: Image, header: ImageHeader) -> None:
             layer.units = header.units[: layer.ndim]
 
 
-def _restore_file_sizes(header: ImageHeader, provenance: Mapping[str, Any]) -> ImageHeader:
-    """Give a result the axes and pixel size of its input's file where napari drops them."""
+def _restore_file_sizes(layer: Image, provenance: Mapping[str, Any]) -> ImageHeader:
+    """Return the header of a result, with what only its input's file has: axes and pixel size."""
+    header = read_layer_header(layer)
     without_report = {"fit": {}, **read_recorded_inputs(provenance)["image"]}
     report = provenance.get("report", without_report)
     scale, units, axes = report["fit"].get("scale"), report["fit"].get("units"), report["axes"]
@@ -208,9 +211,10 @@ def _restore_file_sizes(header: ImageHeader, provenance: Mapping[str, Any]) -> I
     is_dropped = set(header.units or ()) == {"pixel"} != set(units or ())
     if not scale or not units or not is_dropped or axes != header.axes:
         return header
-    # the layer of a finer result has a part of a pixel as its scale
-    sizes = zip(header.scale or (1.0,) * len(scale), scale, strict=True)
-    return replace(header, scale=tuple(a * b for a, b in sizes), units=tuple(units))
+    # the layer of a finer result has a part of a pixel as its scale; an affine is in these pixels
+    parts = (*map(float, layer.scale), 1.0)[: len(scale)]
+    sizes = (part * size for part, size in zip(parts, scale, strict=True))
+    return replace(header, scale=tuple(sizes), units=tuple(units))
 
 
 def save_layer(layer: Image, path: Path, *, overwrite: bool) -> Callable[[], Path]:
@@ -226,7 +230,7 @@ def save_layer(layer: Image, path: Path, *, overwrite: bool) -> Callable[[], Pat
         Whether an earlier file may be replaced.
     """
     provenance, pixels = read_layer_provenance(layer), get_full_resolution(layer)
-    header = _restore_file_sizes(read_layer_header(layer), provenance)
+    header = _restore_file_sizes(layer, provenance)
     input_path = read_recorded_inputs(provenance)["image"].get("path")
     saved = pack_provenance(provenance, path.parent)
     saved["look"] = record_layer(layer)["look"] | {"axes": header.axes.replace("S", "")}
@@ -260,7 +264,7 @@ def _make_tags(layer: Image, header: ImageHeader, name: str, input_path: str | N
         number = encode_colour(bytes(colour), alpha)
         ome = OmeMetadata(channels=((("Name", name), ("Color", number)),))
     axes = header.axes.replace("S", "")
-    places = dict(zip(axes, map(float, layer.translate), strict=False))
+    places = dict(zip(axes, map(float, layer.affine(layer.translate)), strict=False))
     has_places = len(layer.translate) == len(axes)
     origin = tuple(places.get(axis, 0.0) for axis in header.axes) if has_places else None
     return SourceTags(ome=ome, origin=origin, contrast_limits=(limits,))
@@ -303,13 +307,14 @@ def collect_panels(viewer: Viewer, result: Image) -> list[tuple[str, list[PanelI
 def _has_same_frame(layer: Image, result: Image) -> bool:
     """Whether a layer covers the plane of the result, and not a region of it alone."""
     edges, others = (each.extent.world[:, -2:] for each in (layer, result))
-    return bool(np.allclose(edges, others, atol=float(max(layer.scale[-2:]))))
+    return bool(np.allclose(edges, others, atol=float(max(measure_pixel_sizes(layer)[-2:]))))
 
 
 def _make_panel_image(layer: Image, like: Image, dims: Dims) -> PanelImage:
     """Return the plane of a layer in view, with the contrast, colours and units of another."""
     plane = np.asarray(get_full_resolution(layer)[find_plane_index(layer, dims.point, dims.units)])
-    place = convert_units([layer.scale, layer.translate], layer.units, like.units)
+    sizes, corner = measure_pixel_sizes(layer), layer.affine(layer.translate)
+    place = convert_units([sizes, corner], layer.units, like.units)
     (height, width), (y, x) = place[:, -2:].tolist()
     rows, columns = plane.shape[:2]
     edges = (x - width / 2, x + width * (columns - 0.5), y + height * (rows - 0.5), y - height / 2)
@@ -329,7 +334,8 @@ def find_insets(viewer: Viewer, result: Image) -> list[tuple[float, float, float
     insets = []
     for box in boxes[:_MAX_INSETS]:
         corners = np.reshape(box, (2, 2)) - 0.5  # top and left, bottom and right
-        (top, left), (bottom, right) = result.translate[-2:] + result.scale[-2:] * corners
+        start, sizes = result.affine(result.translate), measure_pixel_sizes(result)
+        (top, left), (bottom, right) = start[-2:] + sizes[-2:] * corners
         insets.append((left, right, bottom, top))
     return insets
 
@@ -412,8 +418,8 @@ class SaveMenu(QPushButton):
             return
         path, is_confirmed = self._ask_path("Save result", layer, layer.name, _RESULT_KINDS)
         if path is not None:
-            self._start(save_layer(layer, path, overwrite=is_confirmed), layer.name)
-            self._hint = describe_unsaved_inputs(read_layer_provenance(layer))
+            hint = describe_unsaved_inputs(read_layer_provenance(layer))
+            self._start(save_layer(layer, path, overwrite=is_confirmed), layer.name, hint)
 
     def _on_save_figure(self) -> None:
         layer = self._choose_layer()
@@ -427,8 +433,9 @@ class SaveMenu(QPushButton):
             panels, insets = collect_panels(self._viewer, layer), find_insets(self._viewer, layer)
             unit = str(layer.units[-1])
             unit = f"{unit}s" if unit == "pixel" else get_unit_symbol(unit) or unit
-            render = partial(plot_result, panels, insets, unit)
-            self._start(partial(write_rendered, path, render, is_confirmed), path.name)
+            hint = DOCK_TEXTS["figure-sheared"].format(layer.name) if is_sheared(layer) else ""
+            render = partial(plot_result, panels, insets, "" if hint else unit)
+            self._start(partial(write_rendered, path, render, is_confirmed), path.name, hint)
 
     def _on_save_profile(self) -> None:
         layer, lines = self.get_layer(), self._profile.profiles
@@ -440,9 +447,9 @@ class SaveMenu(QPushButton):
         if path is not None:
             self._start(partial(write_rendered, path, lines.render, is_confirmed), path.name)
 
-    def _start(self, write: Callable[[], Path], name: str) -> None:
-        """Write a file in the background."""
-        self._hint = ""
+    def _start(self, write: Callable[[], Path], name: str, hint: str = "") -> None:
+        """Write a file in the background; the hint follows the message on it."""
+        self._hint = hint
         start_call(write, self, self._on_written, activity="Saving", name=name)
         self.message_emitted.emit(f"Saving '{name}'")
 
