@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.progress import Event
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 from napari_dip.qt.task.result_export import pack_provenance, unpack_provenance
@@ -132,6 +133,29 @@ def test_after_a_run_its_images_are_still_there_and_the_right_end_is_the_result(
     assert "cells preview" not in driver.names
     np.testing.assert_array_equal(driver.viewer.layers["cells denoised"].data, result)
     assert driver.dock.image_chooser.get_layer().name == "cells"
+
+
+@pytest.mark.gl
+def test_card_and_repeat_say_that_they_are_not_about_a_kept_image(driver):
+    driver.set(max_iterations="60")
+    driver.run()
+    driver.wait_for_end()
+    dock, layers = driver.dock, driver.viewer.layers
+    step_back(driver, 1)
+    driver.press(dock.history.keep_button)
+    kept, result = layers[-1], layers["cells denoised"]
+    layers.selection.active = result
+    name, note = dock.result_view.card.name_label, dock.repeat_section.unsaved_label
+    assert name.text() == result.name and kept.name not in note.text()
+    layers.selection.active = kept
+    assert name.text().startswith(result.name) and "has no card" in name.text()
+    assert f"about '{result.name}', not about '{kept.name}'" in note.text()
+    assert dock.repeat_section.get_layer() is result
+    layers.selection.active = result
+    assert name.text() == result.name and kept.name not in note.text()
+    reports = [layer.metadata[METADATA_KEY]["report"] for layer in (result, kept)]
+    are_filtered = ["similar patches" in write_methods_section(report) for report in reports]
+    assert are_filtered == [True, False]
 
 
 @pytest.mark.long

@@ -316,6 +316,11 @@ def is_preview(layer: Layer) -> bool:
     return bool(read_layer_provenance(layer).get("preview"))
 
 
+def is_kept_image(layer: Layer) -> bool:
+    """Whether a layer is an image that was kept from the history of a run."""
+    return read_layer_provenance(layer).get("shows") == SNAPSHOT
+
+
 def read_source_input(layer: Layer) -> Mapping[str, Any] | None:
     """Return name and hash of the input that a result was made from; None for other layers."""
     return read_layer_provenance(layer).get("input")

@@ -43,7 +43,7 @@ from napari_dip.qt.shell.dock_widget import (
     preserve_view,
 )
 from napari_dip.qt.shell.layer_headers import get_full_resolution, rasterise_mask
-from napari_dip.qt.shell.napari_layers import METADATA_KEY, REGION, find_layer
+from napari_dip.qt.shell.napari_layers import METADATA_KEY, REGION, find_layer, is_kept_image
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.shell.settings_form import (
@@ -341,7 +341,11 @@ class RepeatSection(CollapsibleSection):
         for button in self._copy_labels:
             button.setEnabled(bool(names))
         _, provenance = self._read_chosen_result()
-        self.unsaved_label.setText(describe_unsaved_inputs(provenance) if provenance else "")
+        texts = [describe_unsaved_inputs(provenance)] if provenance else []
+        if provenance and active is not None and is_kept_image(active):
+            names_of_both = {"result": self.combo.currentText(), "kept": active.name}
+            texts.insert(0, DOCK_TEXTS["kept-no-script"].format(**names_of_both))
+        self.unsaved_label.setText("\n".join(filter(None, texts)))
         self.unsaved_label.setVisible(bool(self.unsaved_label.text()))
         self.again_button.setEnabled(bool(names) and not self._is_busy)
 

@@ -32,6 +32,7 @@ from napari_dip.qt.shell.napari_layers import (
     add_provenance,
     adjust_contrast_limits,
     compute_value_range,
+    is_kept_image,
     measure_clipped_fractions,
     read_layer_provenance,
     read_source_input,
@@ -172,6 +173,7 @@ class ResultView:
         self.profile: ProfileSection = ProfileSection(viewer)
         self.get_result_layer: Callable[[], Image | None] = lambda: None
         self._name_suffix: str = ""
+        self._selection_note: str = ""
         self.save_menu: SaveMenu = SaveMenu(viewer, self.profile, lambda: self.get_result_layer())
         self.card: ResultCardView = ResultCardView(self.save_menu)
         Connections(self.card).connect(self._on_removed, viewer.layers.events.removed)
@@ -224,7 +226,14 @@ class ResultView:
     def _show_name(self, _: object = None) -> None:
         """Show the name of the result, also after it was changed in the layer list."""
         if (layer := self.get_result_layer()) is not None:
-            self.card.name_label.setText(f"{layer.name}{self._name_suffix}")
+            text = f"{layer.name}{self._name_suffix}{self._selection_note}"
+            self.card.name_label.setText(text)
+
+    def note_selection(self, layer: Any) -> None:
+        """Say below the name of the result if a kept image is selected instead, if any layer is."""
+        is_kept = layer is not None and is_kept_image(layer)
+        self._selection_note = "\n" + DOCK_TEXTS["kept-no-card"] if is_kept else ""
+        self._show_name()
 
     def begin_run(self) -> None:
         """End the comparison, and hide the card of the last result."""

@@ -262,9 +262,10 @@ class SnapshotLayers:
             **serialise_stop(make_stop(StopReason.HISTORY, place=describe_snapshot(snapshot))),
         }
         if result is not None:
-            report = {
+            report: dict[str, Any] = {
                 key: value for key, value in result.report.items() if key not in _RESULT_ONLY_KEYS
             } | end
+            report["fit"] = {**report["fit"], "refined": False}  # previews are not filtered
             provenance |= build_report_provenance(name, result.recipe.to_dict(), report)
             provenance["automatic"] = {
                 "best_iteration": result.best_iteration,

@@ -388,6 +388,7 @@ class TaskDock(QWidget):
 
     def _show_selected_card(self, _: object = None) -> None:
         """Show the card of the selected layer, if that is a result of this task."""
+        self.result_view.note_selection(self.viewer.layers.selection.active)
         self._show_card_of(self.viewer.layers.selection.active)
 
     def _show_card_of(self, layer: Any) -> None:
