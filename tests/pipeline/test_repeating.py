@@ -260,15 +260,15 @@ def test_the_methods_text_says_which_of_the_iterations_was_taken():
     report = dict(dip.denoise(draw_scene(), **FEW).report)
     report["validation_loss"] = [[1, 1.0], [2, 0.90], [3, 0.91]]
     for changes, text in (
-        ({"best_iteration": 2}, "the output of iteration 2 was taken"),
+        ({"best_iteration": 2}, "the running average up to iteration 2 was taken"),
         (
             {"best_iteration": 3},
-            "the output of iteration 3 was taken, the last of several that hardly differ",
+            "up to iteration 3 was taken, the last of several that hardly differ",
         ),
-        ({"best_iteration": 3, "stop_reason": "user"}, "the output of iteration 3"),
+        ({"best_iteration": 3, "stop_reason": "user"}, "the running average up to iteration 3"),
         (
             {"best_iteration": 3, "validation_loss": [[3, None]]},
-            "the output of iteration 3 was taken",
+            "the running average up to iteration 3 was taken",
         ),
     ):
         assert text in write_methods_section({**report, **changes})
@@ -276,7 +276,7 @@ def test_the_methods_text_says_which_of_the_iterations_was_taken():
     assert describe_result_iteration(later).endswith("the last of several that hardly differ")
     earlier = {**report, "best_iteration": 2}
     assert earlier["stop_reason"] == "iterations"
-    assert describe_result_iteration(earlier) == "the output of iteration 2 was taken"
+    assert describe_result_iteration(earlier) == "the running average up to iteration 2 was taken"
     for explained in (
         {**earlier, "stop_reason": "plateau"},  # its sentence says how long ago the best was
         {**report, "best_iteration": 3, "validation_loss": [[3, 0.9]]},
@@ -293,7 +293,7 @@ def test_the_methods_text_tells_the_last_phase_from_the_iterations_that_were_jud
     text = write_methods_section(result.report)
     assert "took 16 iterations of at most 16, the last 2 of them with the validation pixels" in text
     assert str(result.stop) == "all 16 iterations were used"
-    assert "the output after these last iterations was taken" in text
+    assert "the running average after these last iterations was taken" in text
     assert "to judge the fit until its last iterations, in which they take part." in text
 
 
