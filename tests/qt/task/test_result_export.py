@@ -411,6 +411,23 @@ def test_file_figure_and_report_have_the_pixel_size_of_a_layer_with_an_affine(
     assert "no scale bar: the transform of 'cells denoised' shears it" in driver.last_message
 
 
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_the_message_on_a_figure_says_where_its_input_is_missing(
+    driver, tmp_path, monkeypatch, is_deleted
+):
+    result, cells = restore(driver), driver.viewer.layers["cells"]
+    driver.viewer.layers.selection.active = result
+    assert ">Input<" in read_svg_after_export(driver, monkeypatch, tmp_path / "whole.svg")
+    assert "lacks" not in driver.last_message
+    if is_deleted:
+        driver.viewer.layers.remove(cells)
+    else:
+        cells.data = cells.data[::-1].copy()
+    driver.viewer.layers.selection.active = result
+    assert ">Input<" not in read_svg_after_export(driver, monkeypatch, tmp_path / "lone.svg")
+    assert "The figure lacks the input: 'cells' was deleted, or has other" in driver.last_message
+
+
 def test_an_existing_file_is_not_replaced_without_a_question(file_driver, tmp_path, monkeypatch):
     (tmp_path / "a.ome.tif").write_bytes(b"precious")
     restore(file_driver)

@@ -433,9 +433,14 @@ class SaveMenu(QPushButton):
             panels, insets = collect_panels(self._viewer, layer), find_insets(self._viewer, layer)
             unit = str(layer.units[-1])
             unit = f"{unit}s" if unit == "pixel" else get_unit_symbol(unit) or unit
-            hint = DOCK_TEXTS["figure-sheared"].format(layer.name) if is_sheared(layer) else ""
-            render = partial(plot_result, panels, insets, "" if hint else unit)
-            self._start(partial(write_rendered, path, render, is_confirmed), path.name, hint)
+            unit = "" if is_sheared(layer) else unit
+            hints = [] if unit else [DOCK_TEXTS["figure-sheared"].format(layer.name)]
+            if "Input" not in dict(panels):
+                source = read_layer_provenance(layer)["input"]["name"]
+                hints.append(DOCK_TEXTS["figure-no-input"].format(source))
+            render = partial(plot_result, panels, insets, unit)
+            write = partial(write_rendered, path, render, is_confirmed)
+            self._start(write, path.name, "\n".join(hints))
 
     def _on_save_profile(self) -> None:
         layer, lines = self.get_layer(), self._profile.profiles
