@@ -34,6 +34,22 @@ def test_padding_is_found_to_the_pixel(value):
     np.testing.assert_array_equal(find(pad_with(value)), IS_PADDING)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_corners_of_a_tomogram_are_empty_though_the_noise_around_is_darker_and_brighter(dtype):
+    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    is_corner = np.hypot(y, x) > SIDE / 2
+    noise = np.random.default_rng(3).normal(0, 40, is_corner.shape).astype(dtype)
+    detected = find(np.where(is_corner, 0, noise))
+    assert not (detected & ~is_corner)[noise != 0].any()
+    assert (detected & is_corner).sum() > 0.9 * is_corner.sum()
+
+
+def test_an_area_of_one_value_in_a_faint_gradient_is_measured():
+    gradient = np.round(np.linspace(4, 12, SIDE))[:, None] + np.zeros(SIDE)
+    gradient[0], gradient[-1] = 0, 255
+    assert not find(gradient)[1:-1].any()
+
+
 def test_corners_of_a_rotated_image_are_found_but_for_their_tips():
     corners = rotate(np.ones_like(NOISY), 15, reshape=False, order=1) == 0
     detected = find(rotate(NOISY, 15, reshape=False, order=1))
