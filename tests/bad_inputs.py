@@ -417,7 +417,7 @@ OUTPUTS = [
 ]
 
 SETTINGS = [
-    *(setting("read-noise", value) for value in ("-3", "0", "nan", "inf", "1e300", "", "loud")),
+    *(setting("read-noise", value) for value in ("-3", "nan", "inf", "1e300", "", "loud")),
     *(setting("gain", value) for value in ("-1", "nan")),
     *(setting("blind-spot-shape", value) for value in ("11", "110/111/010", "101", "abc", "/")),
     *(setting("smoothing", value) for value in ("-0.1", "101")),

@@ -45,7 +45,7 @@ Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 GreyValue = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 DetectorNoiseSetting = Annotated[str, load_setting("noise", choices=_DETECTOR_NOISE_LABELS)]
 ReadNoise = Annotated[
-    Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None, load_setting("read_noise")
+    Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None, load_setting("read_noise")
 ]
 CameraGain = Annotated[
     Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None, load_setting("gain")

@@ -52,6 +52,17 @@ def test_entered_read_noise_is_doubted_if_the_image_has_other_noise(
     assert noise.has_bounded_tails != is_doubted
 
 
+@pytest.mark.parametrize("settings", [{"read_noise": 0.0}, {"read_noise": 0.0, "gain": 1.0}])
+def test_without_read_noise_the_variance_is_the_number_of_photons(settings: dict) -> None:
+    light = 30 + 90 * data.camera()[100:292, 150:342] / 255.0  # too bright to be told from others
+    counts = np.random.default_rng(0).poisson(light).astype(np.float32)
+    assert not measure(counts).counts_photons
+    noise = measure(counts, **settings)
+    levels = np.array([30.0, 120.0])
+    np.testing.assert_allclose(compute_noise_variance(noise, levels), levels, rtol=0.05)
+    assert noise.caution is not NoiseCaution.CHOSEN
+
+
 @pytest.mark.parametrize(("factor", "is_doubted"), [(0.25, True), (1.0, False), (4.0, True)])
 def test_an_entered_gain_is_doubted_if_the_image_has_another(
     factor: float, is_doubted: bool

@@ -453,10 +453,13 @@ def _apply_user_noise(
 ) -> NoiseEstimate:
     """Replace measured figures by those of the user.
 
-    At the dark level the variance is the square of the user's read noise, and from there it rises
-    by the user's gain. An image whose noise falls with brightness is inverted. The result is
-    compared with `measured`, which is more if correlated noise counts as structure.
+    At the dark level the variance is the square of the user's read noise (0: pixels are counts of
+    photons), and from there it rises by the user's gain. If noise falls with brightness, grey
+    values are inverted. The result is compared with `measured`, which is more if correlated noise
+    counts as structure.
     """
+    from napari_dip.engine.noise.estimate import make_count_estimate
+
     gain, read_noise = noise_estimate.gain, noise_settings.read_noise
     dark_signal = find_dark_level(noise_estimate, planes)
     mean_signal = float(planes.mean(dtype=np.float64))
@@ -473,7 +476,12 @@ def _apply_user_noise(
     if gain == noise_estimate.gain and read_noise is None:
         return noise_estimate
     chosen = replace(noise_estimate, gain=gain, floor=min(noise_estimate.floor, dark_variance))
-    if read_noise is not None:
+    if read_noise == 0:  # each pixel is a number of photons
+        gain = noise_settings.gain or mean_variance / max(mean_signal, 1e-30)
+        chosen = make_count_estimate(gain, noise_estimate.clipping_limits[1])
+        chosen = replace(chosen, caution=noise_estimate.caution)
+        dark_signal = dark_variance = 0.0
+    elif read_noise is not None:
         dark_variance = read_noise**2
         chosen = replace(chosen, floor=dark_variance, offset=dark_signal, read_noise=read_noise)
     chosen = replace(chosen, intercept=compute_intercept(gain, dark_signal, dark_variance))
