@@ -163,7 +163,7 @@ def test_a_psf_that_is_a_single_number_is_refused_as_one() -> None:
 
 def test_a_psf_larger_than_the_image_is_cropped_to_it_and_the_plan_says_so() -> None:
     image, psf = load_sharp(24, 24), sample_gaussian_psf((9.0, 2.0), (99, 41)).numpy()
-    note = "has 99 × 41 pixels, more than the 24 × 24 of the image, and is cropped"
+    note = "covers 99 × 41 pixels of the image, which has 24 × 24, and is cropped"
     assert note in " ".join(map(str, dip.plan("deblur", image, psf=psf, **FAST).notes))
     result = dip.deblur(image, psf, max_iterations=2, **FAST)
     assert result.image.shape == (24, 24)

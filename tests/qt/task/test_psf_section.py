@@ -186,7 +186,7 @@ def test_with_aperture_and_wavelength_the_psf_is_compared_with_a_computed_one(de
 
 def test_a_psf_larger_than_the_image_is_cropped_as_the_plan_says_before_run(deblur_driver):
     line = choose_psf(deblur_driver, make_spot(1.3, 301))
-    assert "has 301 × 301 pixels, more than the 64 × 64 of the image, and is cropped" in line
+    assert "covers 301 × 301 pixels of the image, which has 64 × 64, and is cropped" in line
     deblur_driver.run()
     deblur_driver.wait_for_end()
     assert "cells deblurred" in deblur_driver.names

@@ -232,6 +232,16 @@ def test_the_plan_names_another_pixel_size_a_missing_axis_and_too_wide_pixels() 
     assert list_plan_codes(widefield, make_header(160.0), None) == ["psf-nyquist"]
 
 
+@pytest.mark.parametrize(
+    ("pixel", "side", "is_cropped"), [(50.0, 101, False), (100.0, 101, True), (200.0, 41, True)]
+)
+def test_a_psf_is_cropped_if_it_covers_more_pixels_of_the_image_than_there_are(
+    pixel: float, side: int, is_cropped: bool
+) -> None:
+    codes = list_plan_codes(Deblur(), make_header(100.0), make_header(pixel, side))
+    assert ("psf-cropped" in codes) == is_cropped
+
+
 def compute_airy(pixel: float, side: int) -> np.ndarray:
     psf = compute_microscope_psf("widefield", 0.9, 600.0, (pixel, pixel), 1.0, (side, side))
     return psf.numpy()

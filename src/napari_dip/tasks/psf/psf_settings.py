@@ -245,7 +245,9 @@ class PsfSource:
             notes.append(make_note("psf-plane", count=count))
         axes = "ZYX" if has_depth and "Z" in image_header.axes else "YX"
         image_sizes = image_header.get_sizes(axes)
-        psf_sizes = (_count_psf_planes(psf_header), *psf_header.shape[-2:])[-len(axes) :]
+        counts = (_count_psf_planes(psf_header), *psf_header.shape[-2:])[-len(axes) :]
+        ratios = ratios[-len(axes) :]
+        psf_sizes = [ceil(count * ratio) for count, ratio in zip(counts, ratios, strict=True)]
         if any(size > count for size, count in zip(psf_sizes, image_sizes, strict=True)):
             facts = {"psf": format_sizes(psf_sizes), "frame": format_sizes(image_sizes)}
             notes.append(make_note("psf-cropped", name=psf_header.name, **facts))
