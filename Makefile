@@ -128,7 +128,7 @@ bench-calibration: $(STAMP)  ## how well noise is told from one image
 	$(BIN)/python benchmarks/calibration.py $(ARGS)
 
 bench-tasks: $(STAMP)  ## every task on the shared images, resumable; hours
-	for one in inpaint super_resolve super_resolve_axial axial deblur deblur_stacks field_psf blind_volumes "blind_deblur widths" \
+	for one in inpaint super_resolve super_resolve_axial axial deblur deblur_stacks deblur_volumes field_psf blind_volumes "blind_deblur widths" \
 	  "blind_deblur levin" "blind_deblur told" guide stacks inpaint_stacks inpaint_shapes inpaint_borders smoothing repeated_exposure jpeg; \
 	do set -- $$one; $(BIN)/python benchmarks/$$1.py $$2 $(ARGS) || exit 1; done
 
