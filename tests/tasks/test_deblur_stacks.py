@@ -350,11 +350,12 @@ def test_noise_hardly_darkens_the_darkest_parts_of_a_volume() -> None:
     fit_input = make_scene(torch.ones(1, 1, 1), (12, 40, 40))
     photons = np.random.default_rng(0).poisson(3.0, (1, 1, 12, 40, 40)).astype(np.float32)
     fit_input = replace(fit_input, measurement=torch.from_numpy(photons))
-    lowest, darkest = Deblur(gaussian_sigma=1.0)._list_dark_levels(
+    lowest, darkest, between = Deblur(gaussian_sigma=1.0)._list_dark_levels(
         fit_input, torch.zeros(1, 1, 1, 1, 1)
     )
     assert float(lowest) == 0
     assert 2.7 < float(darkest) < 3
+    assert float(between) == pytest.approx(float(darkest) / 2)
 
 
 @pytest.mark.parametrize("shape", [(10, 48, 48), (4, 64, 64)])

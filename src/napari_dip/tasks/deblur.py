@@ -308,7 +308,6 @@ class Deblur(Task):
         initial = None
         if len(fit_input.grid) > 2 and self.background is None:
             levels = self._list_dark_levels(fit_input, dark_level)
-            levels.append((levels[0] + levels[-1]) / 2)  # where blur fills the dark parts
             dark_level = choose_dark_level(fit_input, initial_operator, levels)
         if self.initial_estimate != "none":
             initial = compute_initial_estimate(
@@ -454,7 +453,7 @@ class Deblur(Task):
     def _list_dark_levels(self, fit_input: FitInput, dark_level: Tensor) -> list[Tensor]:
         """List values that a pixel without light may have: that of the background, if not chosen.
 
-        It is the brightness of the darkest parts.
+        It is the brightness of the darkest parts. Where blur fills these, in a volume, half of it.
         """
         from torch.nn import functional
 
@@ -465,7 +464,9 @@ class Deblur(Task):
         side = (min(DARK_AREA_SIDE, planes.shape[2]), DARK_AREA_SIDE, DARK_AREA_SIDE)
         means = functional.avg_pool3d(planes, side, 1).flatten(2)
         darkest = means.kthvalue(max(1, round(DARK_AREA_FRACTION * means.shape[2]))).values
-        return [dark_level, darkest.reshape(dark_level.shape)]
+        darkest = darkest.reshape(dark_level.shape)
+        between = [(dark_level + darkest) / 2] if len(fit_input.grid) > 2 else []
+        return [dark_level, darkest, *between]
 
     def _compute_margin(self, fit_input: FitInput) -> tuple[int, ...]:
         if self.border == "circular":

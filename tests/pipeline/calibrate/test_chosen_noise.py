@@ -63,6 +63,28 @@ def test_without_read_noise_the_variance_is_the_number_of_photons(settings: dict
     assert noise.caution is not NoiseCaution.CHOSEN
 
 
+def test_a_read_noise_of_0_keeps_what_neighbours_share() -> None:
+    light = np.full((192, 192), 40.0)
+    counts = gaussian_filter(np.random.default_rng(0).poisson(light).astype(np.float32), 0.6)
+    automatic, counted = measure(counts), measure(counts, read_noise=0.0)
+    assert automatic.along_y[0] > 0.3
+    assert (counted.along_y, counted.along_x) == (automatic.along_y, automatic.along_x)
+
+
+@pytest.mark.parametrize(
+    ("offset", "settings"),
+    [(-200.0, {}), (0.0, {"gain": 0.0}), (0.0, {"model": "gaussian"})],
+)
+def test_pixels_that_are_no_counts_keep_the_measured_noise(
+    offset: float, settings: dict[str, object]
+) -> None:
+    light = 30 + 90 * data.camera()[100:292, 150:342] / 255.0
+    image = (np.random.default_rng(0).poisson(light) + offset).astype(np.float32)
+    measured, noise = measure(image), measure(image, read_noise=0.0, **settings)
+    assert noise.caution is NoiseCaution.CHOSEN
+    assert (noise.gain, noise.intercept) == (measured.gain, measured.intercept)
+
+
 @pytest.mark.parametrize(("factor", "is_doubted"), [(0.25, True), (1.0, False), (4.0, True)])
 def test_an_entered_gain_is_doubted_if_the_image_has_another(
     factor: float, is_doubted: bool

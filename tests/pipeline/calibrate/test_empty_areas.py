@@ -44,10 +44,13 @@ def test_corners_of_a_tomogram_are_empty_though_the_noise_around_is_darker_and_b
     assert (detected & is_corner).sum() > 0.9 * is_corner.sum()
 
 
-def test_an_area_of_one_value_in_a_faint_gradient_is_measured():
+@pytest.mark.parametrize("factor", [1, 0.1, 1.5])
+def test_an_area_of_one_value_in_a_faint_gradient_is_measured(factor):
     gradient = np.round(np.linspace(4, 12, SIDE))[:, None] + np.zeros(SIDE)
     gradient[0], gradient[-1] = 0, 255
-    assert not find(gradient)[1:-1].any()
+    gradient[0, 0] = 254
+    stretched = gradient * factor if factor < 1 else np.round(gradient * factor)
+    assert not find(stretched)[1:-1].any()
 
 
 def test_corners_of_a_rotated_image_are_found_but_for_their_tips():

@@ -119,6 +119,14 @@ def test_a_preview_is_not_saved_and_neither_is_the_result_in_its_place(
     assert not [*tmp_path.glob("preview*")]
 
 
+def test_the_result_is_saved_with_a_profile_line_selected(driver, tmp_path, monkeypatch):
+    result, viewer = restore(driver), driver.viewer
+    line = {"metadata": {METADATA_KEY: {"preview": True}}}  # as that of the profile
+    viewer.layers.selection.active = viewer.add_shapes(None, ndim=2, name="line", **line)
+    save(driver, monkeypatch, tmp_path / "result.ome.tif")
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "result.ome.tif"), result.data)
+
+
 def test_an_opened_result_proposes_its_own_file_name(driver, monkeypatch):
     layer, proposed = restore(driver), []
     layer.name = "cells denoised.ome"  # as napari names the layer of an OME-TIFF
@@ -425,7 +433,10 @@ def test_the_message_on_a_figure_says_where_its_input_is_missing(
         cells.data = cells.data[::-1].copy()
     driver.viewer.layers.selection.active = result
     assert ">Input<" not in read_svg_after_export(driver, monkeypatch, tmp_path / "lone.svg")
-    assert "The figure lacks the input: 'cells' was deleted, or has other" in driver.last_message
+    assert (
+        "The figure lacks the input: no open layer has the pixels that 'cells'"
+        in driver.last_message
+    )
 
 
 def test_an_existing_file_is_not_replaced_without_a_question(file_driver, tmp_path, monkeypatch):

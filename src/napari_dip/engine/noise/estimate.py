@@ -293,7 +293,7 @@ def estimate_noise(
     all_spectra = spectra if limits == NO_CLIPPING else None
     photon_gain = find_photon_gain(planes, measured_mask, all_spectra)
     if photon_gain is not None:
-        return make_count_estimate(photon_gain, clipping_limits[1])
+        return _make_count_estimate(photon_gain, clipping_limits[1])
     reason: UnreliableReason | None = None
     restored = None
     if limits != NO_CLIPPING and spectra.informative_fraction < MAX_CLIPPED_INFORMATIVE_FRACTION:
@@ -469,8 +469,8 @@ def _estimate_between_holes(
     return replace(estimate.scale_to_white(1.0), unreliable_reason=reason, caution=None)
 
 
-def make_count_estimate(gain: float, upper_limit: float) -> NoiseEstimate:
-    """Return the noise of counts with `gain` grey values of a photon: none is cut off at black."""
+def _make_count_estimate(gain: float, upper_limit: float) -> NoiseEstimate:
+    """Return the noise of counted photons: no count is cut off at black."""
     return NoiseEstimate(
         gain=gain,
         intercept=0.0,

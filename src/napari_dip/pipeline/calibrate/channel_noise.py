@@ -455,10 +455,9 @@ def _apply_user_noise(
 
     At the dark level the variance is the square of the user's read noise (0: pixels are counts of
     photons), and from there it rises by the user's gain. If noise falls with brightness, grey
-    values are inverted. The result is compared with `measured`, which is more if correlated noise
-    counts as structure.
+    values are inverted. It is compared with `measured`: more if shared noise counts as structure.
     """
-    from napari_dip.engine.noise.estimate import make_count_estimate
+    from napari_dip.engine.noise.estimate import DARK_COUNT_STD
 
     gain, read_noise = noise_estimate.gain, noise_settings.read_noise
     dark_signal = find_dark_level(noise_estimate, planes)
@@ -477,9 +476,12 @@ def _apply_user_noise(
         return noise_estimate
     chosen = replace(noise_estimate, gain=gain, floor=min(noise_estimate.floor, dark_variance))
     if read_noise == 0:  # each pixel is a number of photons
-        gain = noise_settings.gain or mean_variance / max(mean_signal, 1e-30)
-        chosen = make_count_estimate(gain, noise_estimate.clipping_limits[1])
-        chosen = replace(chosen, caution=noise_estimate.caution)
+        if noise_settings.gain is None:
+            gain = mean_variance / mean_signal if mean_signal > 0 else 0.0
+        if gain <= 0 or noise_settings.model == GAUSSIAN.key:  # these are no counts
+            return replace(noise_estimate, caution=NoiseCaution.CHOSEN)
+        floor = (DARK_COUNT_STD * gain) ** 2
+        chosen = replace(chosen, gain=gain, floor=floor, offset=0.0, read_noise=0.0)
         dark_signal = dark_variance = 0.0
     elif read_noise is not None:
         dark_variance = read_noise**2

@@ -427,7 +427,7 @@ def _find_empty_area(plane: Float32Array) -> BoolArray:
     ]
     values, counts = np.unique(plane[solid_masks[0]], return_counts=True)
     levels = np.unique(plane)
-    highest, step = levels[-1], np.diff(levels).min()
+    highest = levels[-1]
     for value in values[np.argsort(-counts, kind="stable")[:MAX_EMPTY_VALUES]]:
         if value == highest:
             continue
@@ -442,8 +442,8 @@ def _find_empty_area(plane: Float32Array) -> BoolArray:
             around = tuple(slice(max(0, span.start - width), span.stop + width) for span in spans)
             area = areas[around] == number
             surroundings = plane[around][maximum_filter(area, 2 * width + 1) & ~area]
-            above = surroundings - value
-            shares = [mask.mean() for mask in (above <= 0, above >= 0, np.abs(above) <= step)]
+            steps = np.searchsorted(levels, surroundings) - np.searchsorted(levels, value)
+            shares = [mask.mean() for mask in (steps <= 0, steps >= 0, np.abs(steps) <= 1)]
             has_photons = minimum_filter(area, footprint=_NEIGHBOURS) & ~area
             if min(shares) <= MAX_SURROUNDING_SHARE and not has_photons.any():
                 empty[around] |= area

@@ -54,9 +54,10 @@ MIN_BRIGHT_FRACTION = 1 / 2
 _THUMBNAIL_SIDE = 32
 #: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
 METADATA_KEY = "napari_dip"
-#: Values in the provenance of a layer into which a region was merged, of a crop preview, and of an
-#: image that was kept from the history of a run.
+#: Values in the provenance of a layer into which a region was merged, of the preview of a run, of a
+#: crop preview, and of an image that was kept from the history of a run.
 REGION = "region"
+PREVIEW = "preview"
 CROP_PREVIEW = "crop-preview"
 SNAPSHOT = "snapshot"
 #: Warnings if an image of this plugin is chosen as input: by what it shows, or else by its task.
@@ -432,7 +433,7 @@ class Preview:
         self._name, self._get_source_layer = f"{target.name} preview", target.get_source_layer
         self._clipped_fractions = measure_clipped_fractions(target)
         self._layer_attributes = dict(target.layer_attributes) | {
-            "metadata": {METADATA_KEY: {"preview": True}}
+            "metadata": {METADATA_KEY: {"preview": True, "shows": PREVIEW}}
         }
         self._layer: Image | None = None
         self._is_dismissed = False

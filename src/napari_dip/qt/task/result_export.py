@@ -39,10 +39,10 @@ from napari_dip.qt.shell.layer_headers import (
 )
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
+    PREVIEW,
     REGION,
     SNAPSHOT,
     build_report_provenance,
-    is_preview,
     read_layer_provenance,
 )
 from napari_dip.qt.task.run_request import (
@@ -408,7 +408,7 @@ class SaveMenu(QPushButton):
     def _choose_layer(self) -> Image | None:
         """Return the layer to save; None while another is saved, or instead of a preview."""
         active = self._viewer.layers.selection.active
-        if active is not None and is_preview(active):
+        if active is not None and read_layer_provenance(active).get("shows") == PREVIEW:
             self.message_emitted.emit(DOCK_TEXTS["save-preview"].format(active.name))
             return None
         return None if find_call(self) is not None else self.get_layer()

@@ -265,7 +265,7 @@ class SnapshotLayers:
             report: dict[str, Any] = {
                 key: value for key, value in result.report.items() if key not in _RESULT_ONLY_KEYS
             } | end
-            report["fit"] = {**report["fit"], "refined": False}  # previews are not filtered
+            report["fit"] = {**report["fit"], "refined": False, "blended": False}  # as previews
             provenance |= build_report_provenance(name, result.recipe.to_dict(), report)
             provenance["automatic"] = {
                 "best_iteration": result.best_iteration,
