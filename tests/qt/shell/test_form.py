@@ -101,7 +101,7 @@ def test_any_change_is_signalled(form, qtbot):
         ("gain", "-1", "'Gain' cannot be '-1'"),
         ("gain", "nan", "'Gain' cannot be"),
         ("gain", "inf", "'Gain' cannot be"),
-        ("read_noise", "0", "'Read noise' cannot be"),
+        ("read_noise", "-1", "'Read noise' cannot be"),
         ("max_iterations", "2.5", "'Max. iterations' cannot be '2.5': it is not a whole number"),
         ("restarts", "0", "'Restarts' cannot be '0': it should lie between 1 and 64"),
         ("time_limit", "0", "'Time limit (s)' cannot be '0'"),

@@ -64,8 +64,8 @@ NO_OUTLIER_LIMITS = (-inf, inf)
 #: chance. The narrow ones fit into the tips of rotated corners.
 EMPTY_WINDOWS = ((9, 9), (3, 27), (27, 3))
 #: Maximum share of pixels close to an empty area that are as dark, or as bright, as it is, or that
-#: differ by one step at most: up to 0.04 around padding, 0.16 or more around areas of one value in
-#: 588 micrographs and photographs.
+#: equal a neighbour: up to 0.04 around padding, 0.16 or more around areas of one value in 588
+#: micrographs and photographs.
 MAX_SURROUNDING_SHARE = 0.1
 #: Distance from an empty area up to which `MAX_SURROUNDING_SHARE` is counted, in pixels.
 SURROUNDING_WIDTH = 4
@@ -411,9 +411,9 @@ def _iter_empty_areas(stack: Float32Array) -> Iterator[tuple[Any, BoolArray]]:
 def _find_empty_area(plane: Float32Array) -> BoolArray:
     """Return a mask of areas of one value in (Y, X) that were not measured.
 
-    They are darker or brighter than what surrounds them, or lie in noise that rarely has such a
-    value, as the corners of a tomogram do. Areas of the highest value are saturated rather than
-    empty, unless `_find_mark` finds them; in those with single other pixels, photons were counted.
+    They are darker or brighter than what surrounds them, or lie in noise, where neighbours differ,
+    as the corners of a tomogram do. Areas of the highest value are saturated rather than empty,
+    unless `_find_mark` finds them; in those with single other pixels, photons were counted.
     """
     empty, width = np.zeros(plane.shape, bool), SURROUNDING_WIDTH
     # the square window, without which there are no tips, holds a whole block of this side
@@ -426,8 +426,8 @@ def _find_empty_area(plane: Float32Array) -> BoolArray:
         maximum_filter(plane, window) == minimum_filter(plane, window) for window in EMPTY_WINDOWS
     ]
     values, counts = np.unique(plane[solid_masks[0]], return_counts=True)
-    levels = np.unique(plane)
-    highest = levels[-1]
+    highest = plane.max()
+    is_repeated = (plane == np.roll(plane, 1, 0)) | (plane == np.roll(plane, 1, 1))
     for value in values[np.argsort(-counts, kind="stable")[:MAX_EMPTY_VALUES]]:
         if value == highest:
             continue
@@ -441,9 +441,9 @@ def _find_empty_area(plane: Float32Array) -> BoolArray:
         for number, spans in enumerate(find_objects(areas), 1):
             around = tuple(slice(max(0, span.start - width), span.stop + width) for span in spans)
             area = areas[around] == number
-            surroundings = plane[around][maximum_filter(area, 2 * width + 1) & ~area]
-            steps = np.searchsorted(levels, surroundings) - np.searchsorted(levels, value)
-            shares = [mask.mean() for mask in (steps <= 0, steps >= 0, np.abs(steps) <= 1)]
+            rim = maximum_filter(area, 2 * width + 1) & ~area
+            comparisons = plane[around] <= value, plane[around] >= value, is_repeated[around]
+            shares = [mask[rim].mean() for mask in comparisons]
             has_photons = minimum_filter(area, footprint=_NEIGHBOURS) & ~area
             if min(shares) <= MAX_SURROUNDING_SHARE and not has_photons.any():
                 empty[around] |= area
