@@ -453,7 +453,8 @@ class Deblur(Task):
     def _list_dark_levels(self, fit_input: FitInput, dark_level: Tensor) -> list[Tensor]:
         """List values that a pixel without light may have: that of the background, if not chosen.
 
-        It is the brightness of the darkest parts. Where blur fills these, in a volume, half of it.
+        It is the brightness of the darkest parts; in a volume, where blur may fill these, also half
+        way to it.
         """
         from torch.nn import functional
 

@@ -69,8 +69,13 @@ def is_sheared(layer: Image) -> bool:
 
 def _compute_pixel_steps(layer: Image) -> FloatArray:
     """Return the steps from pixel to pixel in the world: a column for each axis of the layer."""
+    return np.asarray(layer.affine.linear_matrix @ compute_matrix(layer))
+
+
+def compute_matrix(layer: Image) -> FloatArray:
+    """Return the matrix of scale, rotation and shear of a layer, without its affine transform."""
     own = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear)
-    return np.asarray(layer.affine.linear_matrix @ own.linear_matrix)
+    return np.asarray(own.linear_matrix)
 
 
 def _has_alpha(layer: Image) -> bool:

@@ -12,11 +12,14 @@ from weakref import ref
 
 import numpy as np
 from napari.layers import Image
-from napari.utils.transforms import Affine
 
 from napari_dip.pipeline.assess.report_fields import migrate_record
 from napari_dip.qt.shell.dock_widget import DOCK_LABELS, DOCK_TEXTS, preserve_view
-from napari_dip.qt.shell.layer_headers import get_full_resolution, measure_pixel_sizes
+from napari_dip.qt.shell.layer_headers import (
+    compute_matrix,
+    get_full_resolution,
+    measure_pixel_sizes,
+)
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -301,10 +304,8 @@ def copy_layer_attributes(
     if plan is not None and max(plan.factors) > 1:
         axis_factors = zip(plan.header.axes, plan.factors, strict=True)
         factors = np.array([factor for axis, factor in axis_factors if axis != "S"])
-        layer_transform = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear)
-        attributes["translate"] = layer.translate + layer_transform.linear_matrix @ (
-            0.5 / factors - 0.5
-        )
+        shift = compute_matrix(layer) @ (0.5 / factors - 0.5)
+        attributes["translate"] = layer.translate + shift
         attributes["scale"] = layer.scale / factors
     metadata = {**layer.metadata, METADATA_KEY: {"inputs": dict(inputs or {})}}
     # an input that adds up is hidden or transparent while its preview or result is seen

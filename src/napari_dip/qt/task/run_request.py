@@ -18,7 +18,6 @@ from weakref import ref
 import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.colormaps import AVAILABLE_COLORMAPS
-from napari.utils.transforms import Affine
 
 from napari_dip.errors import DipError
 from napari_dip.errors.notes import parse_report_notes
@@ -37,7 +36,7 @@ from napari_dip.pipeline.store.network_files import NETWORK_FILE_INPUT
 from napari_dip.qt.shell.background_call import MIN_UPDATE_SECONDS, JobProgress, log_error, try_call
 from napari_dip.qt.shell.dock_widget import DOCK_TEXTS
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget, run_until_abandoned
-from napari_dip.qt.shell.layer_headers import get_full_resolution, record_file_sizes
+from napari_dip.qt.shell.layer_headers import compute_matrix, get_full_resolution, record_file_sizes
 from napari_dip.qt.shell.layer_inputs import is_selectable
 from napari_dip.qt.shell.napari_layers import (
     CROP_PREVIEW,
@@ -440,8 +439,7 @@ def make_crop_request(
     # napari counts no axis for red, green and blue
     starts = zip(region.start, crop_plan.header.axes, strict=True)
     offset = [index for index, axis in starts if axis != "S"]
-    linear_matrix = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear).linear_matrix
-    shift = linear_matrix @ np.array(offset, float)
+    shift = compute_matrix(layer) @ np.array(offset, float)
     attributes, input_attributes = (
         {**layer_attributes, "translate": layer_attributes["translate"] + shift}
         for layer_attributes in (target.layer_attributes, target.input_layer_attributes)
