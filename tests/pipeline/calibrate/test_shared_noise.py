@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter, median_filter, zoom
 from skimage import data
 
-from napari_dip.engine.noise import NoiseCaution
+from napari_dip.engine.noise import NoiseCaution, UnreliableReason
 from napari_dip.pipeline.calibrate.channel_noise import (
     compute_noise_variance,
     measure_single_exposure,
@@ -58,6 +58,21 @@ def test_texture_in_every_second_pixel_is_not_taken_for_noise(row, column, std):
     estimate = measure(noisy)
     assert estimate.caution is not NoiseCaution.EVERY_SECOND_PIXEL
     assert compute_noise_variance(estimate, float(grass.mean())) < 3 * std**2
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_grainy_film_is_not_taken_for_noise_that_reaches_far(seed):
+    rng = np.random.default_rng(seed)
+    film = gaussian_filter(rng.normal(size=(192, 192)), 1.2)
+    light = 1 + 0.08 * film / film.std()
+    y, x = np.mgrid[:192, :192]
+    for _ in range(14):
+        row, column = rng.uniform(0, 192, 2)
+        distance = np.hypot(y - row, x - column) - rng.uniform(6, 14)
+        light -= 0.35 * np.exp(-((distance / 1.4) ** 2) / 2)
+    counts = rng.poisson(20 * light.clip(0.1)).astype(float)
+    estimate = measure(gaussian_filter(counts, 0.7))  # a scintillator spreads light
+    assert estimate.unreliable_reason is UnreliableReason.TEXTURE
 
 
 @pytest.mark.parametrize("artefact", ["hot pixels", "rows"])
