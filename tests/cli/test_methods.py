@@ -134,6 +134,16 @@ def test_what_a_result_holds_is_the_same_whenever_it_is_made_again(folder, tmp_p
     assert provenance["report"]["output_sha256"] and "seconds" not in provenance["report"]
 
 
+def test_a_result_that_is_restored_again_is_named_as_such(folder, tmp_path, capsys):
+    again = tmp_path / "again.tif"
+    assert main(["denoise", str(folder / "imagej.tif"), "-o", str(again), *FEW[:-1]]) == 0
+    output = capsys.readouterr()
+    assert "'imagej.tif' is already a result of 'Denoise'" in output.out + output.err
+    assert "the image is itself a result of 'Denoise'" in output.out + output.err
+    assert main(["methods", str(again)]) == 0
+    assert "The image was itself a result of the task 'Denoise'." in capsys.readouterr().out
+
+
 def test_the_image_is_kept_after_the_requested_iterations(folder, tmp_path, capsys):
     kept, image = tmp_path / "kept.tif", folder / "in.tif"
     command = ["denoise", str(image), "-o", str(kept), "--preset", "fast", "--quiet"]

@@ -404,6 +404,16 @@ def test_the_same_image_is_saved_in_the_same_bytes(tmp_path):
     assert first == second.replace(b"b.ome.tif", b"a.ome.tif")
 
 
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "a.ome.zarr"])
+def test_the_header_of_a_result_says_which_task_made_it(tmp_path, name):
+    image = draw_pixels(20, 30, dtype="float32")
+    provenance = {"recipe": {"task": "denoise"}}
+    write_image(tmp_path / name, image, axes="YX", provenance=provenance)
+    assert read_header(tmp_path / name).tags.made_by == "denoise"
+    write_image(tmp_path / f"raw-{name}", image, axes="YX", provenance={"recipe": "denoise"})
+    assert not read_header(tmp_path / f"raw-{name}").tags.made_by
+
+
 def test_provenance_is_kept_in_each_kind_of_tiff(tmp_path):
     provenance = {"recipe": {"task": "denoise", "seed": 3}, "name": "µ × \"'<&>"}
     image = draw_pixels(20, 30, dtype="float32")

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import QAbstractButton, QApplication, QFileDialog, QScrollAr
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.card import make_card
 from napari_dip.qt.shell.dock_widget import CollapsibleSection, PageScrollArea
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

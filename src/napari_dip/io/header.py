@@ -86,6 +86,8 @@ class SourceTags:
     contrast_limits : tuple of (float, float)
         Values of each channel, or of all, that viewers should display as black and as the full
         colour; empty if unknown.
+    made_by : str
+        Key of the task whose result the image is, by the recipe saved with it; "" for none.
     """
 
     is_white_zero: bool = False
@@ -93,6 +95,7 @@ class SourceTags:
     ome: OmeMetadata | None = None
     origin: tuple[float, ...] | None = None
     contrast_limits: tuple[tuple[float, float], ...] = ()
+    made_by: str = ""
 
     def make_imagej_options(self, axes: str, shape: tuple[int, ...]) -> dict[str, Any]:
         """Return names, colours and contrast limits of a result's channels as options for tifffile.
@@ -406,6 +409,14 @@ def parse_ome_metadata(xml: str) -> OmeMetadata:
         counts=(counts[0] // max(1, samples), counts[1], counts[2]),
         objective=() if objective is None else _select_attributes(objective, _OBJECTIVE_ATTRIBUTES),
     )
+
+
+def get_recipe_task(provenance: object) -> str:
+    """Return the task of the recipe in the provenance of an image; "" if there is none."""
+    try:
+        return str(provenance["recipe"]["task"])  # type: ignore[index]
+    except (LookupError, TypeError):
+        return ""
 
 
 def parse_imagej_channels(

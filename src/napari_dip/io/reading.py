@@ -11,13 +11,11 @@ import os
 import shutil
 import stat
 import tempfile
-from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from xml.etree import ElementTree
 
 import numpy as np
 
@@ -35,16 +33,12 @@ from napari_dip.io.lazy_images import (
 from napari_dip.io.paths import (
     is_zarr,
     make_save_fault,
-    parse_strict_json,
     stat_path,
     stat_readable_file,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import ModuleType
-
-    from tifffile import TiffFile
 
     from napari_dip.io import AnyArray
     from napari_dip.io.header import ImageHeader
@@ -265,24 +259,9 @@ def read_provenance(path: str | os.PathLike[str], key: str = "recipe") -> dict[s
         Plain JSON types; None if the file holds no provenance.
     """
     if os.path.isdir(path):
-        candidates: list[Any] = [read_group_attributes(Path(path)).get("napari_dip")]
-    else:
-        from tifffile import TiffFile
+        provenance = read_group_attributes(Path(path)).get("napari_dip")
+        return provenance if isinstance(provenance, dict) and key in provenance else None
+    from tifffile import TiffFile
 
-        with TiffFile(path) as file:
-            texts, candidates = list(_iter_provenance_texts(file)), []
-        for text in texts:
-            with suppress(ValueError):
-                candidates.append(parse_strict_json(str(text)))
-    return next((item for item in candidates if isinstance(item, dict) and key in item), None)
-
-
-def _iter_provenance_texts(file: TiffFile) -> Iterator[object]:
-    """Yield the texts of a TIFF that may be its provenance: of ImageJ, of tifffile, of OME."""
-    yield (file.imagej_metadata or {}).get("Info", "")
-    for page_metadata in file.shaped_metadata or ():
-        yield page_metadata.get("napari_dip", "")
-    with suppress(ElementTree.ParseError):
-        for element in ElementTree.fromstring(file.ome_metadata or "<OME/>").iter():
-            if element.get("K") == "provenance":
-                yield element.text or ""
+    with TiffFile(path) as file:
+        return tiff.find_provenance(file, key)

@@ -67,6 +67,8 @@ FACTS = {
     "plane": "",
     "planes": 0.0,
     "cause": "",
+    "name": "cells.tif",
+    "title": "Denoise",
 }
 #: What each note on a result claims: a topic and a state of it. Notes of one topic and different
 #: states contradict each other.
@@ -97,6 +99,7 @@ CLAIMS = {
     "contrast-doubtful": {"detail": "wrong"},
     "holes-filled": {},
     "holes-far": {},
+    "input-restored": {},
     "mask-mostly": {},
     "mask-saturated": {},
     "mark-fitted": {},

@@ -30,7 +30,7 @@ from napari_dip.qt.batch.batch_settings import RecipeChooser, suggest_results_fo
 from napari_dip.qt.batch.files_panel import BatchLayers, make_dask_array
 from napari_dip.qt.shell.dock_widget import MIN_DOCK_WIDTH
 from napari_dip.qt.shell.job_controller import JobState
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.settings_form import SettingsForm
 from napari_dip.qt.task.run_request import (

@@ -21,6 +21,7 @@ from napari_dip.qt.shell.dock_plots import find_plane_index
 from napari_dip.qt.shell.dock_widget import fit_view, preserve_view
 from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.layer_headers import (
+    METADATA_KEY,
     find_visible_bounds,
     get_full_resolution,
     is_sheared,
@@ -28,7 +29,6 @@ from napari_dip.qt.shell.layer_headers import (
     read_layer_header,
 )
 from napari_dip.qt.shell.napari_layers import (
-    METADATA_KEY,
     Preview,
     add_result,
     adjust_contrast_limits,

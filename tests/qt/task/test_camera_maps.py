@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 
 pytestmark = pytest.mark.gl
 

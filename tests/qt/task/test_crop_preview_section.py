@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QApplication
 from napari_dip.pipeline.assess.card import make_card
 from napari_dip.qt.shell.dock_widget import DOCK_TEXTS
 from napari_dip.qt.shell.job_controller import ResultTarget
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 from napari_dip.qt.task.result_export import collect_panels
 
 pytestmark = pytest.mark.gl

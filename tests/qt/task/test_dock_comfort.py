@@ -8,7 +8,7 @@ from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QAbstractButton, QApplication, QFormLayout, QTextBrowser
 
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 from napari_dip.qt.task.task_dock import DenoiseDock, make_dock_class
 from napari_dip.tasks import TASKS
 

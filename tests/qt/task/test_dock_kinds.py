@@ -9,7 +9,7 @@ import tifffile
 from napari.layers._layer_actions import _split_stack
 from qtpy.QtCore import Qt
 
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 from napari_dip.qt.task.task_dock import make_dock_class
 
 pytestmark = pytest.mark.gl

@@ -16,7 +16,7 @@ from napari.components import ViewerModel
 import napari_dip as dip
 from napari_dip.pipeline import autosave as keeping
 from napari_dip.qt.shell.dock_widget import fit_view
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 from napari_dip.qt.shell.preferences import find_settings_folder
 from napari_dip.qt.task.run_request import find_autosave_folder
 from napari_dip.qt.task.task_dock import DenoiseDock, make_dock_class

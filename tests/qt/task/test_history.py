@@ -11,7 +11,7 @@ from qtpy.QtCore import Qt
 
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.progress import Event
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 from napari_dip.qt.task.result_export import pack_provenance, unpack_provenance
 from napari_dip.qt.task.snapshot_history import SnapshotBuffer, ValidationCurve
 

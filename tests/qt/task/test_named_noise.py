@@ -7,7 +7,7 @@ import pytest
 from qtpy.QtCore import Qt
 from skimage import data
 
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 
 pytestmark = pytest.mark.gl
 

@@ -11,7 +11,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QFileDialog, QScrollArea
 
 from napari_dip.cli import main
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 from napari_dip.qt.task.repeat_section import DEFAULT_SETTINGS_LABEL
 from napari_dip.qt.task.task_dock import DenoiseDock, make_dock_class
 

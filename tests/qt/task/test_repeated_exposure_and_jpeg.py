@@ -11,7 +11,7 @@ from PIL import Image
 from qtpy.QtCore import Qt
 from skimage import data
 
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 from napari_dip.samples import MITOCHONDRIA
 
 pytestmark = pytest.mark.gl

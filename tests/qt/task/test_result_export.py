@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_dip.cli import main
 from napari_dip.io.reading import read_header, read_provenance
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 from napari_dip.qt.task.result_export import collect_panels, find_insets
 from napari_dip.qt.task.run_request import describe_unsaved_inputs
 from napari_dip.qt.task.task_dock import DenoiseDock

@@ -20,7 +20,7 @@ from napari_dip.pipeline.restoration import Restoration
 from napari_dip.qt.shell import background_call
 from napari_dip.qt.shell import run_bar as activity_module
 from napari_dip.qt.shell.job_controller import JobState, ResultTarget
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 from napari_dip.qt.task import run_request
 
 pytestmark = pytest.mark.gl
@@ -120,7 +120,7 @@ def test_a_result_selected_for_saving_is_not_restored_again_silently(scripted_dr
     combo = dock.image_chooser.combo
     combo.setCurrentText("cells denoised")
     combo.activated.emit(combo.currentIndex())
-    assert "This is already a result of Denoise: what noise" in dock.plan_label.text()
+    assert "'cells denoised' is already a result of 'Denoise'" in dock.plan_label.text()
     assert dock.run_bar.run_button.isEnabled()
     layers.selection.active = layers["cells"]
     assert dock.image_chooser.get_layer().name == "cells denoised"  # by hand

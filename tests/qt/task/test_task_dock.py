@@ -17,7 +17,7 @@ from napari_dip.errors.notes import Note
 from napari_dip.pipeline.assess.card import ResultCard, Verdict
 from napari_dip.qt.shell.dock_widget import CollapsibleSection
 from napari_dip.qt.shell.job_controller import JobState
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 
 pytestmark = pytest.mark.gl
 

@@ -7,7 +7,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 from napari_dip.qt.task.task_dock import make_dock_class
 
 pytestmark = pytest.mark.gl

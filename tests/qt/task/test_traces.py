@@ -16,7 +16,7 @@ from napari_dip.qt.shell.dock_plots import (
     is_movie_result,
     measure_shape_traces,
 )
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 
 NOISE = {"gain": [1.0], "intercept": [0.0], "unreliable_reason": [None], "blind_spot_size": [1, 1]}
 

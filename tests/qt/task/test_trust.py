@@ -17,7 +17,8 @@ from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.restoration import Restoration
 from napari_dip.qt.shell.background_call import BackgroundCall
 from napari_dip.qt.shell.job_controller import ResultTarget
-from napari_dip.qt.shell.napari_layers import METADATA_KEY, copy_layer_attributes
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
+from napari_dip.qt.shell.napari_layers import copy_layer_attributes
 from napari_dip.qt.task.result_view import (
     _DIVERGING_COLORMAP,
     _REPEAT_COLORMAP,

@@ -7,10 +7,12 @@ series of pages, and notes all planes that are skipped or duplicated.
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,7 @@ from napari_dip.io.header import (
     SourceTags,
     check_ome_sizes,
     count_ome_planes,
+    get_recipe_task,
     is_positive,
     list_ome_files,
     list_ome_pixels,
@@ -35,9 +38,10 @@ from napari_dip.io.header import (
     split_pixel_sizes,
 )
 from napari_dip.io.lazy_images import make_broken_file_error
+from napari_dip.io.paths import parse_strict_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
@@ -394,6 +398,7 @@ def read_header(path: Path, axes: str | None) -> ImageHeader:
         if file.imagej_metadata and axes == labelled_axes:
             tags = parse_imagej_channels(file.imagej_metadata, axes, shape)
         tags = replace(tags, is_white_zero=is_white_zero(page), orientation=read_orientation(page))
+        tags = replace(tags, made_by=get_recipe_task(find_provenance(file)))
         notes += list_value_notes(page, name, table, stored)
         dtype = np.dtype(series.dtype if table is None else table.dtype).name
     # preflight refuses axes that do not fit
@@ -410,6 +415,28 @@ def read_header(path: Path, axes: str | None) -> ImageHeader:
         has_guessed_axes=has_guessed_axes,
         tags=tags,
     )
+
+
+def find_provenance(file: TiffFile, key: str = "recipe") -> dict[str, Any] | None:
+    """Return the provenance in a TIFF that has this entry; None if there is none."""
+    candidates: list[Any] = []
+    for text in _iter_provenance_texts(file):
+        with suppress(ValueError):
+            candidates.append(parse_strict_json(text))
+    return next((item for item in candidates if isinstance(item, dict) and key in item), None)
+
+
+def _iter_provenance_texts(file: TiffFile) -> Iterator[str]:
+    """Yield the texts of a TIFF that may be its provenance: of ImageJ, of tifffile, of OME."""
+    yield str((file.imagej_metadata or {}).get("Info", ""))
+    for page_metadata in file.shaped_metadata or ():
+        yield str(page_metadata.get("napari_dip", ""))
+    if "provenance" not in (ome_xml := file.ome_metadata or ""):  # it may be very long
+        return
+    with suppress(ElementTree.ParseError):
+        for element in ElementTree.fromstring(ome_xml).iter():
+            if element.get("K") == "provenance":
+                yield element.text or ""
 
 
 def read_pixels(path: Path, header: ImageHeader) -> AnyArray:

@@ -24,7 +24,12 @@ from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
-from napari_dip.io.header import ImageHeader, normalise_unit, parse_zarr_channels
+from napari_dip.io.header import (
+    ImageHeader,
+    get_recipe_task,
+    normalise_unit,
+    parse_zarr_channels,
+)
 from napari_dip.io.lazy_images import LazyImage, convert_parser_errors, make_broken_file_error
 from napari_dip.io.paths import is_zarr, read_small_text, split_field_path
 
@@ -154,6 +159,7 @@ def read_header(path: Path, axes: str | None) -> ImageHeader:
     notes += [
         make_note("zarr-transform", name=name, kind=kind) for kind in pyramid.unread_transforms
     ]
+    made_by = get_recipe_task(read_group_attributes(path).get("napari_dip"))
     return ImageHeader(
         name=name,
         shape=level.shape,
@@ -163,7 +169,7 @@ def read_header(path: Path, axes: str | None) -> ImageHeader:
         scale=tuple(size for size, _ in pyramid.sizes) if has_sizes else None,
         units=tuple(unit for _, unit in pyramid.sizes) if has_sizes else None,
         notes=tuple(notes),
-        tags=replace(parse_zarr_channels(pyramid.omero), origin=origin),
+        tags=replace(parse_zarr_channels(pyramid.omero), origin=origin, made_by=made_by),
     )
 
 

@@ -20,7 +20,7 @@ from napari_dip.tasks.noise_models.registry import get_noise_model
 from napari_dip.tasks.priors.registry import get_prior_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari_dip.tasks import Setting
     from napari_dip.tasks.priors.prior_spec import PriorSpec
@@ -313,7 +313,7 @@ def write_methods_section(report: Report) -> str:
         _describe_refinement(report),
         _describe_other_settings(report),
         _describe_device(report),
-        _describe_region(report),
+        *_describe_notes(report),
     )
     # without line breaks: one would start a reference
     paragraph = make_printable(" ".join(filter(None, sentences)))
@@ -571,11 +571,11 @@ def _describe_device(report: Report) -> str:
     )
 
 
-def _describe_region(report: Report) -> str:
-    """Describe the region that was merged into an earlier image; "" for other results."""
-    notes = parse_report_notes(report)
-    facts = next((note.facts for note in notes if note.code == "region-merged"), None)
-    return "" if facts is None else _write("region-merged", **facts)
+def _describe_notes(report: Report) -> Iterator[str]:
+    """Describe an input that was a result, and a region that was merged into an earlier image."""
+    for note in parse_report_notes(report):
+        if note.code in ("input-restored", "region-merged"):
+            yield _write(note.code, **note.facts)
 
 
 def _format_setting_value(value: Any, setting: Setting) -> str:

@@ -35,6 +35,7 @@ from napari_dip.pipeline.plan.tiling import (
 )
 from napari_dip.pipeline.plan.types import ImagePlan, Plan
 from napari_dip.pipeline.plan.units import make_units
+from napari_dip.tasks import TASKS
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def preflight(
         layout=layout,
         notes=(
             *header.notes,
+            *_list_origin_notes(header),
             *_list_extra_notes(extra_headers),
             *config_notes,
             *layout_notes,
@@ -152,6 +154,14 @@ def preflight(
         network=network,
         other_costs=other_costs,
     )
+
+
+def _list_origin_notes(header: ImageHeader) -> list[Note]:
+    """Return a note if the image is a result of this program, not a measurement."""
+    if header.tags.made_by not in TASKS:
+        return []
+    title = TASKS[header.tags.made_by].spec.title
+    return [make_note("input-restored", name=header.name, title=title)]
 
 
 def _list_extra_notes(extra_headers: Headers) -> list[Note]:

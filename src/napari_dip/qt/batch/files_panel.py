@@ -37,8 +37,8 @@ from napari_dip.qt.shell.dock_widget import (
     require,
     style_table,
 )
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 from napari_dip.qt.shell.napari_layers import (
-    METADATA_KEY,
     build_report_provenance,
     follow_thumbnail,
 )

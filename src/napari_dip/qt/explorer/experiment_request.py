@@ -30,8 +30,7 @@ from napari_dip.qt.shell.background_call import JobProgress
 from napari_dip.qt.shell.dock_plots import find_plane_index
 from napari_dip.qt.shell.dock_widget import DOCK_TEXTS, fill_grid, guard_wheel, make_form, require
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
-from napari_dip.qt.shell.layer_headers import get_full_resolution
-from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.shell.layer_headers import METADATA_KEY, get_full_resolution
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.settings_form import fill_form, make_combo, make_field_widget
 from napari_dip.tasks.priors.random_input import DEFAULT_ARCHITECTURE

@@ -38,12 +38,13 @@ from napari_dip.qt.shell.dock_widget import (
     preserve_view,
 )
 from napari_dip.qt.shell.layer_headers import (
+    METADATA_KEY,
     convert_units,
     get_full_resolution,
     locate_points,
     rasterise_shapes,
 )
-from napari_dip.qt.shell.napari_layers import METADATA_KEY, read_layer_provenance
+from napari_dip.qt.shell.napari_layers import read_layer_provenance
 from napari_dip.qt.shell.run_bar import make_message_label
 
 if TYPE_CHECKING:

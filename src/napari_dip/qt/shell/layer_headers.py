@@ -13,7 +13,12 @@ from napari.utils.transforms import Affine
 
 from napari_dip.errors.notes import Note, make_note
 from napari_dip.io import ImageHeader, guess_axes
-from napari_dip.io.header import get_unit_symbol, split_pixel_sizes
+from napari_dip.io.header import (
+    SourceTags,
+    get_recipe_task,
+    get_unit_symbol,
+    split_pixel_sizes,
+)
 from napari_dip.io.reading import find_file_header
 
 if TYPE_CHECKING:
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
     from napari_dip.io import BoolArray, FloatArray
     from napari_dip.tasks import TaskInput
 
+#: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
+METADATA_KEY = "napari_dip"
 #: Number of samples of a colour image that are restored: red, green and blue, but not alpha.
 COLOUR_COUNT = 3
 #: Largest number of planes of a file whose header is read in the GUI thread: 1,000 of ImageJ take
@@ -104,6 +111,8 @@ def read_layer_header(layer: Image, axes: str | None = None) -> ImageHeader:
     scale: Any = (*map(float, measure_pixel_sizes(layer)), *[1.0] * samples)
     units: Any = (*map(str, layer.units), *["pixel"] * samples)
     chosen_axes = own_axes if axes is None else axes
+    record = layer.metadata.get(METADATA_KEY, {})
+    is_result = record.get("shows", "result") == "result"  # the dock warns of other outputs
     if file_header and file_header.scale and file_header.units and len(chosen_axes) == len(shape):
         sizes = zip(file_header.scale, file_header.units, strict=True)
         scale, units = split_pixel_sizes(
@@ -118,6 +127,7 @@ def read_layer_header(layer: Image, axes: str | None = None) -> ImageHeader:
         scale=scale,
         units=units,
         notes=(make_note("alpha-skipped", name=layer.name),) if _has_alpha(layer) else (),
+        tags=SourceTags(made_by=get_recipe_task(record) if is_result else ""),
     )
 
 

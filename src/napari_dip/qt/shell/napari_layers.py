@@ -13,9 +13,11 @@ from weakref import ref
 import numpy as np
 from napari.layers import Image
 
+from napari_dip.io.header import get_recipe_task
 from napari_dip.pipeline.assess.report_fields import migrate_record
-from napari_dip.qt.shell.dock_widget import DOCK_LABELS, DOCK_TEXTS, preserve_view
+from napari_dip.qt.shell.dock_widget import DOCK_LABELS, preserve_view
 from napari_dip.qt.shell.layer_headers import (
+    METADATA_KEY,
     compute_matrix,
     get_full_resolution,
     measure_pixel_sizes,
@@ -55,8 +57,6 @@ _MAX_BRIGHT_FRACTION = 0.001
 MIN_BRIGHT_FRACTION = 1 / 2
 #: Height and width of the thumbnails of napari's layer list, in pixels.
 _THUMBNAIL_SIDE = 32
-#: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
-METADATA_KEY = "napari_dip"
 #: Values in the provenance of a layer into which a region was merged, of the preview of a run, of a
 #: crop preview, and of an image that was kept from the history of a run.
 REGION = "region"
@@ -218,16 +218,13 @@ def read_layer_provenance(layer: Layer) -> Mapping[str, Any]:
 
 
 def describe_derived_image(layer: Layer) -> str:
-    """Return a warning if this plugin made the layer; else ""."""
+    """Return a warning if the layer is another output of this plugin than a result; else ""."""
     provenance = read_layer_provenance(layer)
-    if not provenance:
+    task = get_recipe_task(provenance)
+    warning = _DERIVED_IMAGE_WARNINGS.get(provenance.get("shows", ""))
+    if warning is None:
         return ""
-    task = provenance.get("recipe", {}).get("task", "")
     title = TASKS[task].spec.title if task in TASKS else "this plugin"
-    warning = _DERIVED_IMAGE_WARNINGS.get(
-        provenance.get("shows", "result"),
-        _DERIVED_IMAGE_WARNINGS.get(task, DOCK_TEXTS["restored-image"]),
-    )
     return f"{warning.format(title=title)}. Choose the original, if you can."
 
 

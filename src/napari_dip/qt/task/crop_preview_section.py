@@ -33,6 +33,7 @@ from napari_dip.qt.shell.dock_widget import (
     preserve_view,
 )
 from napari_dip.qt.shell.layer_headers import (
+    METADATA_KEY,
     convert_units,
     find_visible_bounds,
     get_full_resolution,
@@ -42,7 +43,6 @@ from napari_dip.qt.shell.layer_headers import (
 )
 from napari_dip.qt.shell.napari_layers import (
     CROP_PREVIEW,
-    METADATA_KEY,
     copy_layer_attributes,
     cut_columns,
     find_layer,

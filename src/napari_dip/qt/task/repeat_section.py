@@ -42,8 +42,8 @@ from napari_dip.qt.shell.dock_widget import (
     make_single_shot_timer,
     preserve_view,
 )
-from napari_dip.qt.shell.layer_headers import get_full_resolution, rasterise_mask
-from napari_dip.qt.shell.napari_layers import METADATA_KEY, REGION, find_layer, is_kept_image
+from napari_dip.qt.shell.layer_headers import METADATA_KEY, get_full_resolution, rasterise_mask
+from napari_dip.qt.shell.napari_layers import REGION, find_layer, is_kept_image
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.shell.settings_form import (

@@ -30,6 +30,7 @@ from napari_dip.qt.shell.background_call import find_call, log_error, start_call
 from napari_dip.qt.shell.dock_plots import find_plane_index
 from napari_dip.qt.shell.dock_widget import DOCK_TEXTS
 from napari_dip.qt.shell.layer_headers import (
+    METADATA_KEY,
     convert_units,
     get_full_resolution,
     is_sheared,
@@ -38,7 +39,6 @@ from napari_dip.qt.shell.layer_headers import (
     read_layer_header,
 )
 from napari_dip.qt.shell.napari_layers import (
-    METADATA_KEY,
     PREVIEW,
     REGION,
     SNAPSHOT,

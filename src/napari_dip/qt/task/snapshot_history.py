@@ -19,8 +19,8 @@ from napari_dip.errors.templates import format_bytes
 from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
 from napari_dip.qt.shell.dock_plots import TRAINING_COLOUR, VALIDATION_COLOUR, DockPlot, make_legend
 from napari_dip.qt.shell.dock_widget import guard_wheel, load_button, load_tooltip, preserve_view
+from napari_dip.qt.shell.layer_headers import METADATA_KEY
 from napari_dip.qt.shell.napari_layers import (
-    METADATA_KEY,
     SNAPSHOT,
     Preview,
     build_report_provenance,
