@@ -270,5 +270,7 @@ def test_brightness_is_judged_against_the_input_as_it_came():
         unexplained_bias=0.05,
     )
     said = assess_quality(metrics)
-    assert "On average the result is 5.0% brighter than the input." in said["warnings"]
+    assert any(
+        "On average the result is 5.0% brighter than the input" in each for each in said["warnings"]
+    )
     assert not any("was kept" in sentence for sentence in said["sentences"])
