@@ -126,8 +126,7 @@ def compute_smooth_deconvolution(
     )
 
     signal = fit_input.measurement - dark_level
-    dark_variance = fit_input.noise.noise_variance.compute_variance(dark_level)
-    background = BACKGROUND_SIGMAS * dark_variance.sqrt()  # raises the noise of dark pixels above 0
+    background = _compute_background(fit_input, dark_level)
     noise = _estimate_volume_noise(fit_input, operator, dark_level)
     excess = _measure_model_error(fit_input, operator, signal, background, noise)
     variance = noise + excess
@@ -185,27 +184,16 @@ def find_rival_guide(
     """
     import torch
 
-    from napari_dip.engine.deconvolution.richardson_lucy import iterate_richardson_lucy
-
-    measured, noise_variance = fit_input.measurement, fit_input.noise.noise_variance
+    measured = fit_input.measurement
     with torch.no_grad():
         prediction = operator(guide)
-    variance = noise_variance.compute_variance(prediction)
+    variance = fit_input.noise.noise_variance.compute_variance(prediction)
     is_validation = (fit_input.masks.validation > 0).expand_as(measured)
     guide_loss = ((measured - prediction).square() / variance)[is_validation]
+    validate = partial(_validate_dark_level, fit_input, operator, variance, RICHARDSON_LUCY_STEPS)
     best_loss, rival = guide_loss, None
     for dark_level in dark_levels:
-        background = BACKGROUND_SIGMAS * noise_variance.compute_variance(dark_level).sqrt()
-        iterate = partial(
-            iterate_richardson_lucy,
-            operator,
-            measured - dark_level,
-            background,
-            output_steps=RICHARDSON_LUCY_STEPS,
-        )
-        validated = _validate_estimates(
-            fit_input, operator, measured - dark_level, variance, iterate, prefers_sharp=False
-        )
+        validated = validate(dark_level)
         index = _find_smoothest(validated)
         if _average(validated.losses[index]) < _average(best_loss):
             best_loss, rival = validated.losses[index], validated.estimates[index] + dark_level
@@ -228,24 +216,12 @@ def choose_dark_level(
         (1, C, 1, ...) each, in network units, the usual one first. The order counts: each must be
         better than the best before it.
     """
-    from napari_dip.engine.deconvolution.richardson_lucy import iterate_richardson_lucy
-
-    chosen, best_loss = dark_levels[0], None
-    variance = _estimate_volume_noise(fit_input, operator, chosen)
-    for dark_level in dark_levels:
-        signal = fit_input.measurement - dark_level
-        dark_variance = fit_input.noise.noise_variance.compute_variance(dark_level)
-        background = BACKGROUND_SIGMAS * dark_variance.sqrt()
-        iterate = partial(
-            iterate_richardson_lucy, operator, signal, background, output_steps=DARK_LEVEL_STEPS
-        )
-        losses = _validate_estimates(
-            fit_input, operator, signal, variance, iterate, prefers_sharp=False
-        ).losses
-        loss = min(losses, key=_average)
-        if best_loss is None:
-            best_loss = loss
-            continue
+    variance = _estimate_volume_noise(fit_input, operator, dark_levels[0])
+    validate = partial(_validate_dark_level, fit_input, operator, variance, DARK_LEVEL_STEPS)
+    chosen, *others = dark_levels
+    best_loss = min(validate(chosen).losses, key=_average)
+    for dark_level in others:
+        loss = min(validate(dark_level).losses, key=_average)
         gain, error = _compare(best_loss, loss)
         if gain > MIN_DARK_LEVEL_GAIN_ERRORS * error:
             chosen, best_loss = dark_level, loss
@@ -406,6 +382,27 @@ def _validate_estimates(
         if len(means) % PATIENCE == 0 and min(means[-PATIENCE:]) > min(means):
             break
     return validated
+
+
+def _validate_dark_level(
+    fit_input: FitInput,
+    operator: Operator,
+    variance: Tensor,
+    steps: tuple[int, ...],
+    dark_level: Tensor,
+) -> _ValidatedEstimates:
+    """Validate the Richardson-Lucy images above a value of pixels without light."""
+    from napari_dip.engine.deconvolution.richardson_lucy import iterate_richardson_lucy
+
+    signal = fit_input.measurement - dark_level
+    background = _compute_background(fit_input, dark_level)
+    iterate = partial(iterate_richardson_lucy, operator, signal, background, output_steps=steps)
+    return _validate_estimates(fit_input, operator, signal, variance, iterate, prefers_sharp=False)
+
+
+def _compute_background(fit_input: FitInput, dark_level: Tensor) -> Tensor:
+    """Return the background (1, C, 1, ...) that raises the noise of dark pixels above 0."""
+    return BACKGROUND_SIGMAS * fit_input.noise.noise_variance.compute_variance(dark_level).sqrt()
 
 
 def _average(loss: Tensor) -> float:
