@@ -493,17 +493,17 @@ def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]]:
     notes: list[Note] = []
     fractions: dict[int, float] = {}
     for axis, name in enumerate("ZYX"[-psf.ndim :]):
-        size = psf.shape[axis]
-        psf, centre_offset, fraction, is_symmetric = _pad_to_centre(psf, axis)
+        size, is_symmetric = psf.shape[axis], _is_symmetric(psf, axis)
         is_even = size % 2 == 0
+        middle, centre = _find_middle(psf, axis)
+        psf = _pad_around(psf, axis, middle)
         if is_even or is_symmetric:
-            fractions[axis] = fraction
+            fractions[axis] = middle - centre
         if is_even:
-            notes.append(make_note("psf-padded", size=size, axis=name, shift=abs(fraction)))
-        elif is_symmetric:
-            centre_offset -= fraction
-        if abs(centre_offset) >= (1 if is_even else _MIN_NOTED_SHIFT):
-            notes.append(make_note("psf-centred", shift=round(abs(centre_offset), 1), axis=name))
+            notes.append(make_note("psf-padded", size=size, axis=name, shift=abs(middle - centre)))
+        shift = abs((centre if is_symmetric and not is_even else middle) - (size - 1) / 2)
+        if shift >= (1 if is_even else _MIN_NOTED_SHIFT):
+            notes.append(make_note("psf-centred", shift=round(shift, 1), axis=name))
     psf = _crop_to_light(psf)
     # shifted after the crop: an edge between haze and the zeros of the padding would cause ringing
     for axis, fraction in fractions.items():
@@ -515,39 +515,37 @@ def _compute_marginal(psf: Tensor, axis: int) -> Tensor:
     return psf.sum([dim for dim in range(psf.ndim) if dim != axis])
 
 
-def _pad_to_centre(psf: Tensor, axis: int) -> tuple[Tensor, float, float, bool]:
-    """Pad with zeros on one side until the pixel nearest to the centre of mass is the middle one.
+def _compute_centre(weights: Tensor, axis: int) -> float:
+    marginal = _compute_marginal(weights, axis)
+    indices = torch.arange(len(marginal), dtype=weights.dtype, device=weights.device)
+    return float((marginal * indices).sum() / marginal.sum())
 
-    Returns
-    -------
-    psf : Tensor
-        The padded PSF.
-    centre_offset : float
-        Distance in pixels from the old middle to the new one, the pixel nearest to the centre of
-        mass.
-    fraction : float
-        Shift in pixels, below one, that moves the centre of mass onto the new middle.
-    is_symmetric : bool
-        Whether squared values have the same centre of mass.
+
+def _is_symmetric(psf: Tensor, axis: int) -> bool:
+    """Whether squared values have the same centre of mass."""
+    return abs(_compute_centre(psf**2, axis) - _compute_centre(psf, axis)) <= _MAX_ASYMMETRY
+
+
+def _find_middle(psf: Tensor, axis: int) -> tuple[int, float]:
+    """Return the pixel that is nearest to the centre of mass, and the centre, in pixels.
+
+    In a widefield stack of an even number of planes, each holds the same amount of light, and one
+    side of the focus has one plane more. The centre of mass is then nearly halfway between two
+    pixels, and that of squares is taken, where blurred planes far from the focus count less.
     """
-    size = psf.shape[axis]
-    indices = torch.arange(size, dtype=psf.dtype, device=psf.device)
-    centre_of_mass = float((_compute_marginal(psf, axis) * indices).sum())
-    squares = _compute_marginal(psf**2, axis)
-    squared_centre = float((squares * indices).sum() / squares.sum())
-    is_symmetric = abs(squared_centre - centre_of_mass) <= _MAX_ASYMMETRY
-    centre = round(centre_of_mass)
-    if not is_symmetric and abs(centre_of_mass % 1 - 0.5) < _CENTRE_TOLERANCE:
-        # The centre of mass is nearly halfway between two pixels, as in a widefield stack of an
-        # even number of planes: each holds the same amount of light, and one side of the focus has
-        # one plane more. Squares reduce the weight of planes far from the focus, which are blurred.
-        centre = floor(centre_of_mass) + (0 if squared_centre < centre_of_mass else 1)
-        centre_of_mass = min(max(squared_centre, floor(centre_of_mass)), floor(centre_of_mass) + 1)
-    radius = max(centre, size - 1 - centre)
+    centre = _compute_centre(psf, axis)
+    if _is_symmetric(psf, axis) or abs(centre % 1 - 0.5) >= _CENTRE_TOLERANCE:
+        return round(centre), centre
+    squared_centre, first = _compute_centre(psf**2, axis), floor(centre)
+    return first + (squared_centre >= centre), min(max(squared_centre, first), first + 1)
+
+
+def _pad_around(psf: Tensor, axis: int, middle: int) -> Tensor:
+    """Pad with zeros on one side until this pixel is the middle one."""
+    after = psf.shape[axis] - 1 - middle
+    radius = max(middle, after)
     later_axes = (0, 0) * (psf.ndim - 1 - axis)
-    padding = (*later_axes, radius - centre, radius - (size - 1 - centre))
-    padded = F.pad(psf, padding)
-    return padded, centre - (size - 1) / 2, centre - centre_of_mass, is_symmetric
+    return F.pad(psf, (*later_axes, radius - middle, radius - after))
 
 
 def _shift_subpixel(psf: Tensor, axis: int, distance: float) -> Tensor:
