@@ -58,31 +58,40 @@ def get_full_resolution(layer: Image) -> Any:
 
 
 def measure_pixel_sizes(layer: Image) -> FloatArray:
-    """Return the distances of neighbouring pixels along the axes of a layer, as it is placed.
+    """Return the distances of neighbouring pixels along the axes of a layer, as it is placed."""
+    return compute_pixel_sizes(layer.scale, layer.rotate, layer.shear, layer.affine.affine_matrix)
+
+
+def compute_pixel_sizes(
+    scale: Any = (1.0, 1.0), rotate: Any = None, shear: Any = None, affine: Any = None, **_: Any
+) -> FloatArray:
+    """Return the distances of neighbouring pixels of a layer with these attributes.
 
     An affine transform counts as well. The sign is that of the scale.
     """
-    sizes = np.linalg.norm(_compute_pixel_steps(layer), axis=0)
-    is_scale = np.isclose(sizes, np.abs(layer.scale), rtol=1e-9, atol=0)  # else the digits differ
-    return np.asarray(np.where(is_scale, layer.scale, np.copysign(sizes, layer.scale)))
+    sizes = np.linalg.norm(_compute_pixel_steps(scale, rotate, shear, affine), axis=0)
+    is_scale = np.isclose(sizes, np.abs(scale), rtol=1e-9, atol=0)  # else the digits differ
+    return np.asarray(np.where(is_scale, scale, np.copysign(sizes, scale)))
 
 
 def is_sheared(layer: Image) -> bool:
     """Whether the rows of an image are not at right angles to its columns, as it is placed."""
-    row_step, column_step = _compute_pixel_steps(layer).T[-2:]
+    steps = _compute_pixel_steps(layer.scale, layer.rotate, layer.shear, layer.affine.affine_matrix)
+    row_step, column_step = steps.T[-2:]
     lengths = np.linalg.norm(row_step) * np.linalg.norm(column_step)
     return bool(abs(row_step @ column_step) > _MAX_SHEAR * lengths)
 
 
-def _compute_pixel_steps(layer: Image) -> FloatArray:
-    """Return the steps from pixel to pixel in the world: a column for each axis of the layer."""
-    return np.asarray(layer.affine.linear_matrix @ compute_matrix(layer))
-
-
 def compute_matrix(layer: Image) -> FloatArray:
     """Return the matrix of scale, rotation and shear of a layer, without its affine transform."""
-    own = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear)
-    return np.asarray(own.linear_matrix)
+    return _compute_pixel_steps(layer.scale, layer.rotate, layer.shear, None)
+
+
+def _compute_pixel_steps(scale: Any, rotate: Any, shear: Any, affine: Any) -> FloatArray:
+    """Return the steps from pixel to pixel in the world: a column for each axis of a layer."""
+    own = Affine(scale=scale, rotate=rotate, shear=shear)
+    outer = Affine(affine_matrix=affine, ndim=len(scale))
+    return np.asarray(outer.linear_matrix @ own.linear_matrix)
 
 
 def _has_alpha(layer: Image) -> bool:

@@ -19,8 +19,8 @@ from napari_dip.qt.shell.dock_widget import DOCK_LABELS, preserve_view
 from napari_dip.qt.shell.layer_headers import (
     METADATA_KEY,
     compute_matrix,
+    compute_pixel_sizes,
     get_full_resolution,
-    measure_pixel_sizes,
 )
 from napari_dip.tasks import TASKS
 
@@ -406,9 +406,7 @@ def _add_extra_output(
     metadata: Mapping[str, Any],
 ) -> None:
     """Add an extra output, such as an estimated PSF, with the pixel size of the result."""
-    place = {key: layer_attributes[key] for key in PLACEMENT_KEYS if key in layer_attributes}
-    like = Image(np.zeros((1,) * len(place.get("scale", (1, 1)))), **place)
-    scale = measure_pixel_sizes(like).tolist()[-image.ndim :]
+    scale = compute_pixel_sizes(**layer_attributes).tolist()[-image.ndim :]
     scale = [1.0] * (image.ndim - len(scale)) + scale
     units = layer_attributes.get("units")
     placement = {"scale": scale} | ({"units": units} if units and len(units) == len(scale) else {})
