@@ -40,9 +40,8 @@ from napari_dip.qt.shell.layer_headers import (
 )
 from napari_dip.qt.shell.napari_layers import (
     PREVIEW,
-    REGION,
-    SNAPSHOT,
     build_report_provenance,
+    is_kept_image,
     read_layer_provenance,
 )
 from napari_dip.qt.task.run_request import (
@@ -50,6 +49,7 @@ from napari_dip.qt.task.run_request import (
     describe_unsaved_inputs,
     find_source_layer,
     read_recorded_inputs,
+    read_result_provenance,
     record_layer,
 )
 
@@ -64,8 +64,6 @@ if TYPE_CHECKING:
 
 #: Fields of the provenance that a file has under the same name.
 _SAVED_FIELDS = ("recipe", "best_iteration", "stop_reason", "stop_sentence", "shows")
-#: What the middle image of a figure may show; what else belongs to a result is beside it.
-_FIGURE_IMAGES = ("result", REGION, SNAPSHOT)
 #: Kinds of files by suffix, the first one by default.
 _RESULT_KINDS = {".ome.tif": "OME-TIFF", ".ome.zarr": "OME-Zarr"}
 _FIGURE_KINDS = {".png": "Picture", ".svg": "Drawing", ".pdf": "Page"}
@@ -423,9 +421,8 @@ class SaveMenu(QPushButton):
 
     def _on_save_figure(self) -> None:
         layer = self._choose_layer()
-        shows = None if layer is None else read_layer_provenance(layer).get("shows", "result")
-        if layer is not None and shows not in _FIGURE_IMAGES:
-            layer = self._get_result()
+        if layer is not None and not (read_result_provenance(layer) or is_kept_image(layer)):
+            layer = self._get_result()  # beside which the figure has what else belongs to it
         if layer is None:
             return
         path, is_confirmed = self._ask_path("Export figure", layer, layer.name, _FIGURE_KINDS)
