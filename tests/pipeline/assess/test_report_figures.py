@@ -104,8 +104,14 @@ def test_equal_values_have_equal_greys_on_grids_of_any_pixel_size() -> None:
         assert counts[0] > 0.2 * left.size and counts[0] == pytest.approx(counts[1], rel=0.05)
 
 
-def test_a_scale_bar_is_as_long_as_it_says() -> None:
-    drawing = plot_result([("", [make_panel(np.zeros((80, 80)), 0.1)])], [], "µm", "png")
+@pytest.mark.parametrize("signs", [(1, 1), (-1, 1), (1, -1)])
+def test_a_scale_bar_is_as_long_as_it_says_on_a_mirrored_layer_too(signs: tuple[int, int]) -> None:
+    panel = make_panel(np.zeros((80, 80)), 0.1)
+    left, right, bottom, top = panel.extent
+    panel = panel._replace(
+        extent=(signs[0] * left, signs[0] * right, signs[1] * bottom, signs[1] * top)
+    )
+    drawing = plot_result([("", [panel])], [], "µm", "png")
     brightness = matplotlib.image.imread(BytesIO(drawing), "png")[..., :3].min(2)
     inside = brightness[:, brightness[len(brightness) // 2] < 0.5]
     counts = (inside > 0.9).sum(1)

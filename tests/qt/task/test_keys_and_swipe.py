@@ -46,6 +46,21 @@ def test_the_swipe_line_is_dragged_on_the_canvas_and_copies_no_pixel(driver, noi
     assert not comparison._swipe_line.column
 
 
+@pytest.mark.parametrize("scale", [(1, 1), (1, -1)])
+def test_a_drag_far_from_the_swipe_line_moves_the_view_also_of_a_mirrored_image(driver, scale):
+    driver.viewer.layers["cells"].scale = scale
+    restore_in_sight(driver)
+    driver.press(driver.dock.result_view.comparison.swipe_button)
+    canvas = driver.viewer.window._qt_viewer.canvas.native
+    start = canvas.rect().center() + QPoint(80, 0)
+    driver.qtbot.mouseMove(canvas, start)
+    driver.qtbot.mousePress(canvas, Qt.MouseButton.LeftButton, pos=start)
+    driver.qtbot.mouseMove(canvas, start + QPoint(40, 0))
+    driver.qtbot.wait(20)
+    driver.qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=start + QPoint(40, 0))
+    assert driver.viewer.layers["cells, left of the line"].data.shape == (64, 32)
+
+
 @pytest.mark.long
 def test_swipe_shows_all_channels_of_a_composite_on_both_sides(driver, noisy):
     viewer, dock = driver.viewer, driver.dock

@@ -419,6 +419,19 @@ def test_file_figure_and_report_have_the_pixel_size_of_a_layer_with_an_affine(
     assert "no scale bar: the transform of 'cells denoised' shears it" in driver.last_message
 
 
+def test_a_figure_of_a_mirrored_layer_has_a_scale_bar_and_what_belongs_to_the_result(
+    driver, tmp_path, monkeypatch
+):
+    cells = driver.viewer.layers["cells"]
+    cells.scale, cells.units = (-0.2, -0.2), ("um", "um")
+    driver.dock.result_view.extra_layer_chooser.boxes["residual"].setChecked(True)
+    driver.viewer.layers.selection.active = restore(driver)
+    residual = driver.viewer.layers["cells denoised residual"]
+    residual.translate = (0.05, 0.05)  # as that of a finer result
+    text = read_svg_after_export(driver, monkeypatch, tmp_path / "mirrored.svg")
+    assert ">2 µm<" in text and ">Residual<" in text
+
+
 @pytest.mark.parametrize("is_deleted", [False, True])
 def test_the_message_on_a_figure_says_where_its_input_is_missing(
     driver, tmp_path, monkeypatch, is_deleted

@@ -310,10 +310,11 @@ def _draw_scale_bar(ax: Axes, frame: tuple[float, float, float, float], unit: st
     from matplotlib.patches import Rectangle
     from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
-    longest = (frame[1] - frame[0]) / 4
+    width = abs(frame[1] - frame[0])  # of a mirrored layer, the right edge has the lower value
+    longest = width / 4
     power = 10.0 ** floor(log10(longest))
     length = max(factor * power for factor in (1, 2, 5) if factor * power <= longest)
-    options = {"size_vertical": (frame[1] - frame[0]) / 80, "color": "white", "pad": 0.3}
+    options = {"size_vertical": width / 80, "color": "white", "pad": 0.3}
     bar = AnchoredSizeBar(
         ax.transData,
         length,

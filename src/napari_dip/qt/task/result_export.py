@@ -305,7 +305,7 @@ def collect_panels(viewer: Viewer, result: Image) -> list[tuple[str, list[PanelI
 def _has_same_frame(layer: Image, result: Image) -> bool:
     """Whether a layer covers the plane of the result, and not a region of it alone."""
     edges, others = (each.extent.world[:, -2:] for each in (layer, result))
-    return bool(np.allclose(edges, others, atol=float(max(measure_pixel_sizes(layer)[-2:]))))
+    return bool(np.allclose(edges, others, atol=max(abs(measure_pixel_sizes(layer)[-2:]))))
 
 
 def _make_panel_image(layer: Image, like: Image, dims: Dims) -> PanelImage:
