@@ -432,6 +432,29 @@ def test_a_figure_of_a_mirrored_layer_has_a_scale_bar_and_what_belongs_to_the_re
     assert ">2 µm<" in text and ">Residual<" in text
 
 
+def test_an_affine_counts_where_only_the_file_has_the_pixel_size(
+    driver, noisy, tmp_path, monkeypatch
+):
+    """napari's own reader drops the size of a TIFF, so that the layer's scale is one pixel."""
+    viewer = driver.viewer
+    tifffile.imwrite(
+        tmp_path / "cells.tif", noisy, imagej=True, resolution=(5, 5), metadata={"unit": "um"}
+    )
+    viewer.layers.clear()
+    (cells,) = viewer.open(str(tmp_path / "cells.tif"))
+    cells.affine = [[2, 0, 0], [0, 2, 0], [0, 0, 1]]
+    result = restore(driver)
+    assert result.metadata[METADATA_KEY]["report"]["fit"]["scale"] == pytest.approx((0.4, 0.4))
+    (image,) = dict(collect_panels(viewer, result))["Result"]
+    assert image.extent[1] - image.extent[0] == pytest.approx(2 * 64)
+    save(driver, monkeypatch, tmp_path / "mine.ome.tif")
+    assert read_header(tmp_path / "mine.ome.tif").scale == pytest.approx((0.4, 0.4))
+    viewer.layers.clear()
+    viewer.open(str(tmp_path / "mine.ome.tif"))
+    save(driver, monkeypatch, tmp_path / "again.ome.tif")
+    assert read_header(tmp_path / "again.ome.tif").scale == pytest.approx((0.4, 0.4))
+
+
 @pytest.mark.parametrize("is_deleted", [False, True])
 def test_the_message_on_a_figure_says_where_its_input_is_missing(
     driver, tmp_path, monkeypatch, is_deleted

@@ -124,9 +124,10 @@ def read_layer_header(layer: Image, axes: str | None = None) -> ImageHeader:
     is_result = record.get("shows", "result") == "result"  # the dock warns of other outputs
     if file_header and file_header.scale and file_header.units and len(chosen_axes) == len(shape):
         sizes = zip(file_header.scale, file_header.units, strict=True)
-        scale, units = split_pixel_sizes(
-            chosen_axes, dict(zip(file_header.axes, sizes, strict=True))
-        )
+        by_axis = dict(zip(file_header.axes, sizes, strict=True))
+        file_scale, units = split_pixel_sizes(chosen_axes, by_axis)
+        pairs = zip(scale, file_scale or (), strict=True)
+        scale = tuple(own_size * size for own_size, size in pairs)  # the layer may have an affine
     return ImageHeader(
         name=layer.name,
         shape=shape,

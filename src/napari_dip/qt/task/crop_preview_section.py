@@ -228,7 +228,7 @@ class SwipeLine:
         units = self._viewer.dims.units
         width = convert_units(measure_pixel_sizes(input_layer), input_layer.units, units)[-1]
         distance = locate_points([event.position], units, input_layer)[0, -1] - (self.column - 0.5)
-        if abs(distance) * width * camera.zoom > _MAX_DRAG_DISTANCE:
+        if abs(distance * width) * camera.zoom > _MAX_DRAG_DISTANCE:
             return
         camera.mouse_pan = False
         try:

@@ -209,7 +209,7 @@ def _restore_file_sizes(layer: Image, provenance: Mapping[str, Any]) -> ImageHea
     is_dropped = set(header.units or ()) == {"pixel"} != set(units or ())
     if not scale or not units or not is_dropped or axes != header.axes:
         return header
-    # the layer of a finer result has a part of a pixel as its scale; an affine is in these pixels
+    # the layer of a finer result has a part of a pixel as its scale; an affine is in the size
     parts = (*map(float, layer.scale), 1.0)[: len(scale)]
     sizes = (part * size for part, size in zip(parts, scale, strict=True))
     return replace(header, scale=tuple(sizes), units=tuple(units))
