@@ -270,6 +270,7 @@ class Report(TypedDict):
     residual: ResidualFields
     verdict: VerdictFields
     input_sha256: str
+    extra_inputs_sha256: dict[str, str]
     output_sha256: str
     notes: list[str]
     note_codes: list[NoteFields]

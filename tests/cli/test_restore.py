@@ -31,7 +31,7 @@ FAST = ("--preset", "fast", "--max-iterations", "10", "--device", "cpu")
 REPORT_KEYS = (
     "task recipe version device threads seed shape axes noise prior iterations best_iteration "
     "stop_reason seconds validation_loss residual peak_bytes input_sha256 output_sha256 notes "
-    "note_codes stop_sentence"
+    "note_codes stop_sentence extra_inputs_sha256"
 ).split()
 
 

@@ -26,6 +26,7 @@ from napari_dip.pipeline.assess.methods_section import (
     list_paper_keys,
     write_methods_section,
 )
+from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
@@ -85,6 +86,28 @@ def test_the_script_tells_another_image_from_other_pixels(shot, tmp_path, capsys
     tifffile.imwrite(shot, draw_scene(seed=5))
     exec(text, {})
     assert "another image than the one" in capsys.readouterr().out
+
+
+def test_the_script_tells_another_psf_from_that_of_the_run(shot, tmp_path, capsys, monkeypatch):
+    psf, narrow = tmp_path / "psf.tif", np.zeros((5, 5), np.float32)
+    narrow[2, 1:4] = 1
+    tifffile.imwrite(psf, narrow)
+    monkeypatch.chdir(tmp_path)
+    result = dip.deblur(shot, psf=psf, **FEW)
+    assert result.report["extra_inputs_sha256"] == {"psf": compute_sha256(narrow)}
+    text = write_python_script(make_repetition(result, image=shot, psf=psf))
+    exec(text, {})
+    assert capsys.readouterr().out == "The same pixels as then.\n"
+    tifffile.imwrite(psf, narrow.T)
+    exec(text, {})
+    assert "This is another psf than the one" in capsys.readouterr().out
+    tifffile.imwrite(shot, draw_scene(seed=5))
+    exec(text, {})
+    assert "This is another image and another psf than the one" in capsys.readouterr().out
+    earlier = {key: value for key, value in result.report.items() if "extra" not in key}
+    again = Repetition(report=earlier, paths={"image": str(shot), "psf": str(psf)}, name="cells")
+    exec(write_python_script(again), {})
+    assert "This is another image than the one" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("evil", ["1\nevil()\n", '"; evil(); "', "'; evil(); '", '"\r"+evil()+"'])

@@ -183,15 +183,16 @@ def write_python_script(repetition: Repetition) -> str:
         f"Computed then on {environment}.",
         *([repetition.unreliable_reason] if repetition.unreliable_reason else []),
     ]
-    before, after = (_format_literal(str(report[f"{end}_sha256"])) for end in ("input", "output"))
+    extra = report.get("extra_inputs_sha256", {})  # reports of earlier versions have none
+    before = {name: str(extra[name]) for name in repetition.files if name in extra}
     return render_text(
         "repeat-script",
         remarks="\n".join(f"# {make_printable(remark)}" for remark in remarks),  # one line each
         recipe=_format_call("recipe = dip.make_recipe", settings),
         result=_format_call("result = dip.restore", restore_arguments),
         save=_format_call("tifffile.imwrite", write_arguments),
-        before=before,
-        after=after,
+        before=_format_literal({"image": str(report["input_sha256"]), **before}),
+        after=_format_literal(str(report["output_sha256"])),
     )
 
 

@@ -124,7 +124,7 @@ def test_the_report_holds_what_was_promised_and_is_json() -> None:
     promised = (
         "task recipe version device threads seed shape axes noise prior iterations best_iteration "
         "stop_reason seconds validation_loss residual peak_bytes input_sha256 output_sha256 notes "
-        "note_codes stop_sentence"
+        "note_codes stop_sentence extra_inputs_sha256"
     )
     assert set(promised.split()) <= set(report)
     assert {"model", "gain", "intercept", "offset", "autocorrelation"} <= set(report["noise"])

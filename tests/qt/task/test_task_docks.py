@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS
 from napari_dip.qt.shell.layer_headers import METADATA_KEY
@@ -203,6 +204,47 @@ def test_a_layer_with_a_psf_of_three_axes_sharpens_a_volume(open_dock, noisy):
     assert result.data.shape == (6, 24, 24)
     report = result.metadata[METADATA_KEY]["report"]
     assert report["noise"]["blind_spot_size"] == [1, 1, 1]
+
+
+def test_repeating_a_result_tells_that_its_psf_has_changed(open_dock, tmp_path, monkeypatch):
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
+    driver = open_dock("deblur")
+    psf = driver.viewer.add_image(np.eye(5, dtype=np.float32), name="beads")
+    driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
+    choose(driver, "psf", "beads")
+    run_and_get_result(driver, "cells deblurred")
+    buttons = driver.dock.repeat_section
+    buttons.title_button.setChecked(True)
+    driver.press(buttons.again_button)
+    assert "Press Run to make it again" in driver.last_message
+    psf.data = psf.data[::-1].copy()
+    driver.press(buttons.again_button)
+    assert "The pixels of 'beads' have changed since" in driver.last_message
+    driver.dock.run_bar.message_label.clear()
+    driver.press(buttons.python_button)
+    driver.wait_until(lambda: "The pixels of 'beads' have changed" in driver.last_message)
+
+
+def test_a_script_takes_a_drawn_mask_for_the_same_after_it_was_saved(
+    open_dock, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
+    driver = open_dock("inpaint")
+    square = np.array([[10, 10], [10, 16], [16, 16], [16, 10]])
+    driver.viewer.add_shapes([square], shape_type="polygon", name="drawing")
+    driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
+    choose(driver, "mask", "drawing")
+    run_and_get_result(driver, "cells inpainted")
+    buttons = driver.dock.repeat_section
+    buttons.title_button.setChecked(True)
+    driver.press(buttons.again_button)
+    assert "Press Run to make it again" in driver.last_message
+    QApplication.clipboard().setText("")
+    driver.press(buttons.python_button)
+    driver.wait_until(lambda: "mask=" in QApplication.clipboard().text())
+    monkeypatch.chdir(tmp_path)
+    exec(QApplication.clipboard().text(), {})
+    assert capsys.readouterr().out == "The same pixels as then.\n"
 
 
 @pytest.mark.long

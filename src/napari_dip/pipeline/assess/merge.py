@@ -244,6 +244,11 @@ class ResultMerger:
             **({"deviation": deviation} if deviation else {}),
             "verdict": assess_quality(metrics, unfinished_notes),
             "input_sha256": compute_sha256(self._input_pixels),
+            "extra_inputs_sha256": {
+                name: compute_sha256(array)
+                for name, array in self.calibrated_image.inputs.items()
+                if name != "image"
+            },
             "output_sha256": compute_sha256(pixels.image),
             **serialise_notes(self._list_notes()),
         }

@@ -142,8 +142,11 @@ class PlaneSums(NamedTuple):
 
 
 def compute_sha256(array: AnyArray | MemoryMappedImage) -> str:
-    """Return the SHA-256 of shape, type and pixels, independent of memory order and byte order."""
-    native_dtype = np.dtype(array.dtype).newbyteorder("=")
+    """Return the SHA-256 of shape, type and pixels, independent of memory order and byte order.
+
+    True and False count as 1 and 0 in 8 bits, as which a mask is saved.
+    """
+    native_dtype = np.dtype(array.dtype if array.dtype != bool else np.uint8).newbyteorder("=")
     digest = hashlib.sha256(f"{native_dtype.str}{tuple(array.shape)}".encode())
     for chunk in iter_chunks(array):
         digest.update(chunk.astype(native_dtype, copy=False).tobytes())

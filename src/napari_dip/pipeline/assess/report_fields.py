@@ -356,6 +356,7 @@ class ReportFields(StrictModel):
     notes: list[TextField] = Field(default_factory=list)
     note_codes: list[_NoteCode] = Field(default_factory=list)
     input_sha256: DigestField | None = None
+    extra_inputs_sha256: dict[NameField, DigestField] = Field(default_factory=dict)
     output_sha256: DigestField | None = None
 
     @model_validator(mode="after")

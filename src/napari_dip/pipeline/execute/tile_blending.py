@@ -33,7 +33,7 @@ from napari_dip.pipeline.plan.tiling import MAX_IN_MEMORY_RESULT_BYTES, find_lar
 from napari_dip.pipeline.store.unit_results import JOINT_NAME, make_tile_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
     from napari_dip.io.lazy_images import MemoryMappedImage
@@ -258,7 +258,7 @@ def assemble_restoration(
     regions_image: CalibratedImage,
     blender: TileBlender,
     images: tuple[MemoryMappedImage | Float32Array, ...],
-    input_sha256: str,
+    hashes: Mapping[str, str],
     monitor: RunMonitor,
 ) -> Restoration:
     """Return the restoration of a tiled image, with a report that is measured on the sample.
@@ -270,7 +270,8 @@ def assemble_restoration(
     blender : TileBlender
     images : tuple of MemoryMappedImage or ndarray
         Restored image, uncertainty and residual.
-    input_sha256 : str
+    hashes : mapping of str to str
+        SHA-256 of each input.
     monitor : RunMonitor
     """
     run_plan, unit_results = regions_image.run_plan, blender.unit_results
@@ -297,7 +298,8 @@ def assemble_restoration(
         **restoration.report,
         "shape": list(header.shape),
         "axes": header.axes,
-        "input_sha256": input_sha256,
+        "input_sha256": hashes["image"],
+        "extra_inputs_sha256": {name: hashes[name] for name in run_plan.extra_headers},
         "output_sha256": compute_sha256(images[0]),
         "fit": {
             **restoration.report["fit"],

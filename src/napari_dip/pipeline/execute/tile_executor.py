@@ -283,7 +283,7 @@ def restore_tiles(
         yield monitor.make_message_event("Putting the tiles together")
         blender = TileBlender(run_plan, regions_image.calibration, unit_results, image)
         images = blender.write_images(_compute_mean_shift(regions_image, unit_results))
-        return assemble_restoration(regions_image, blender, images, hashes["image"], monitor)
+        return assemble_restoration(regions_image, blender, images, hashes, monitor)
 
 
 def _compute_mean_shift(regions_image: CalibratedImage, unit_results: ResultStore) -> Any:

@@ -42,7 +42,7 @@ from napari_dip.qt.shell.dock_widget import (
     make_single_shot_timer,
     preserve_view,
 )
-from napari_dip.qt.shell.layer_headers import METADATA_KEY, get_full_resolution, rasterise_mask
+from napari_dip.qt.shell.layer_headers import METADATA_KEY, get_full_resolution, read_input_pixels
 from napari_dip.qt.shell.napari_layers import REGION, find_layer, is_kept_image
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.run_bar import make_message_label
@@ -58,6 +58,7 @@ from napari_dip.qt.task.run_request import (
     describe_unsaved_inputs,
     find_source_layer,
     find_unsaved_inputs,
+    hash_pixels,
     read_recorded_inputs,
     read_result_provenance,
 )
@@ -382,6 +383,11 @@ class RepeatSection(CollapsibleSection):
         for name in names[source_layer is not None :]:
             if name not in layers:
                 raise RefusedError("repeat-layer-gone", result=result, layer=name)
+        digests = provenance["report"].get("extra_inputs_sha256", {})
+        for name, record in recorded.items():
+            digest = hash_pixels(read_input_pixels(layers[record["layer"]], source_layer))
+            if digest and digests.get(name, digest) != digest:
+                raise RefusedError("repeat-changed", result=result, layer=record["layer"])
         return f"All is set as for '{result}'. Press Run to make it again."
 
     def _open_source(
@@ -502,7 +508,8 @@ class RepeatSection(CollapsibleSection):
         """Return an input that has to be saved; raise `RefusedError` if its layer is gone."""
         recorded = read_recorded_inputs(provenance)
         layer_name = recorded[name]["layer"]
-        layer, fingerprint = find_layer(self._viewer, layer_name), None
+        layer = find_layer(self._viewer, layer_name)
+        fingerprint = provenance["report"].get("extra_inputs_sha256", {}).get(name)
         source_layer = find_source_layer(self._viewer, provenance)
         if name == "image" and source_layer is not None:
             layer = source_layer
@@ -511,14 +518,10 @@ class RepeatSection(CollapsibleSection):
         if name == "image":
             pixels = get_full_resolution(layer)
             axes, fingerprint = str(provenance["report"]["axes"]), provenance["input"]["sha256"]
-        elif isinstance(layer, Shapes):
-            if source_layer is None:
-                image = recorded["image"]["layer"]
-                raise RefusedError("repeat-unsaved", layer=image, result=result)
-            pixels = rasterise_mask(layer, source_layer)
-            axes = guess_axes(pixels.shape)
+        elif isinstance(layer, Shapes) and source_layer is None:
+            raise RefusedError("repeat-unsaved", layer=recorded["image"]["layer"], result=result)
         else:
-            pixels = get_full_resolution(layer)
+            pixels = read_input_pixels(layer, source_layer)
             axes = guess_axes(tuple(pixels.shape), rgb=bool(getattr(layer, "rgb", False)))
         return UnsavedLayer(
             input_name=name,

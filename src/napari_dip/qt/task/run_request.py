@@ -135,7 +135,7 @@ def is_input_layer(layer: Layer, provenance: Mapping[str, Any]) -> bool:
         return False
     # the report of a crop has the hash of the crop
     digest = recorded.get("sha256") or (None if is_crop else provenance["input"]["sha256"])
-    if digest and (layer_digest := _hash_layer(layer)):
+    if digest and (layer_digest := hash_pixels(get_full_resolution(layer))):
         return layer_digest == str(digest)
     paths = {os.path.realpath(path) for path in (recorded.get("path"), layer.source.path) if path}
     return layer.name == provenance["input"]["name"] and len(paths) < 2
@@ -148,9 +148,8 @@ def find_source_layer(viewer: Viewer, provenance: Mapping[str, Any]) -> Image | 
     return next((layer for layer in layers if is_input_layer(layer, provenance)), None)
 
 
-def _hash_layer(layer: Image) -> str | None:
-    """Return the hash of a layer's pixels; None if they are on the disk, or too many."""
-    pixels = get_full_resolution(layer)
+def hash_pixels(pixels: Any) -> str | None:
+    """Return the hash of the pixels of a layer; None if they are on the disk, or too many."""
     is_hashed = type(pixels) is np.ndarray and pixels.nbytes <= _MAX_HASHED_BYTES
     return compute_sha256(pixels) if is_hashed else None
 
@@ -375,7 +374,7 @@ def make_run_request(
     chosen = extra_inputs.get_chosen_layers()
     inputs = record_inputs(layer, plan.header.axes, chosen)
     if is_crop:
-        inputs["image"]["sha256"] = _hash_layer(layer)
+        inputs["image"]["sha256"] = hash_pixels(get_full_resolution(layer))
     scheduler = "" if autosave_target is not None else get_scheduler()
     if plan.network is not None:
         inputs[NETWORK_FILE_INPUT] = {"path": plan.network.path}
