@@ -373,12 +373,24 @@ def test_the_uncertainty_of_a_volume_is_near_its_error(shape: tuple[int, int, in
     assert 0.85 < (np.abs(error) < 1.645 * result.uncertainty).mean()
 
 
+def plan_seconds(plan: Plan) -> float:
+    """Planned seconds as of benchmarks/speed_plan.py, which leaves loading out."""
+    costs = plan.costs
+    return (
+        costs.fit_seconds
+        + costs.usual_inference_seconds
+        + costs.postprocessing_seconds
+        - START_SECONDS
+    )
+
+
 @pytest.mark.parametrize(
-    ("shape", "preset", "iterations", "took"),
-    [((24, 96, 96), "fast", 30, 17.2), ((16, 64, 64), "balanced", 20, 11.8)],
+    ("shape", "preset", "iterations", "measured_ratio"),
+    # 1.79 and 1.41 in one run of benchmarks/speed_plan.py, 1.80 and 1.24 by those of earlier
+    [((24, 96, 96), "fast", 30, 1.80), ((16, 64, 64), "balanced", 20, 1.33)],
 )
-def test_the_time_of_a_volume_is_estimated_within_a_quarter_of_what_was_measured(
-    shape: tuple[int, ...], preset: str, iterations: int, took: float
+def test_deblurring_a_volume_is_planned_as_many_times_a_denoising_as_was_measured(
+    shape: tuple[int, ...], preset: str, iterations: int, measured_ratio: float
 ) -> None:
     plan = make_plan(
         shape,
@@ -389,6 +401,13 @@ def test_the_time_of_a_volume_is_estimated_within_a_quarter_of_what_was_measured
         gaussian_sigma=1.6,
         gaussian_sigma_z=1.8,
     )
-    costs = plan.costs  # benchmarks/speed_plan.py, which leaves loading out
-    said = costs.fit_seconds + costs.postprocessing_seconds - START_SECONDS
-    assert said == pytest.approx(took, rel=0.25)
+    settings = {"preset": "fast", "prior": "blind-spot", "max_iterations": 6, "threads": 1}
+    denoising = preflight(
+        make_recipe("denoise", stacks="volume", **settings),
+        ImageHeader(name="cells", shape=(16, 96, 96), dtype="float32", axes="ZYX"),
+        MACHINE,
+        {},
+    )
+    assert isinstance(denoising, Plan)
+    ratio = plan_seconds(plan) / plan_seconds(denoising)
+    assert ratio == pytest.approx(measured_ratio, rel=0.15)
