@@ -10,7 +10,11 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.cli import main
+from napari_dip.io.header import OmeMetadata, SourceTags
 from napari_dip.io.reading import read_header, read_pixels
+from napari_dip.io.writing import write_image
+from napari_dip.pipeline.assess.report import compute_sha256
+from napari_dip.pipeline.assess.report_fields import has_reported_pixels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +55,31 @@ def test_each_plane_comes_back_where_it_was(axes: str, stacks: str) -> None:
     np.testing.assert_allclose(
         compute_means(result.image, axes), compute_means(image, axes), atol=apart
     )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32", "float64", "uint64", "float16"])
+@pytest.mark.parametrize("axes", [*ORDERS, "CTYX", "CZTYX", "ZYXC"])
+def test_a_tiff_keeps_each_size_and_the_channels(axes: str, dtype: str, tmp_path: Path) -> None:
+    sizes = {"T": (500.0, "millisecond"), "Z": (300.0, "nanometer"), "C": (1.0, "pixel")}
+    scale, units = zip(*(sizes.get(axis, (0.2, "micrometer")) for axis in axes), strict=True)
+    channels = tuple((("Name", name), ("Color", "16711935")) for name in ("DAPI", "GFP"))
+    tags = SourceTags(ome=OmeMetadata(channels=channels), contrast_limits=((0.0, 9.0),) * 2)
+    image, path = draw_planes(axes).astype(dtype), tmp_path / "out.tif"
+    write_image(path, image, axes=axes, scale=scale, units=units, tags=tags)
+    header = read_header(path)
+    assert sorted(header.axes) == sorted(axes) and header.dtype == dtype
+    order = [header.axes.index(axis) for axis in axes]
+    np.testing.assert_array_equal(read_pixels(header).transpose(order), image)
+    assert has_reported_pixels(path, {"axes": axes, "output_sha256": compute_sha256(image)})
+    saved_sizes = dict(zip(header.axes, zip(header.scale, header.units, strict=True), strict=True))
+    factors = {"second": 1.0, "millisecond": 1e-3, "micrometer": 1.0, "nanometer": 1e-3}
+    expected = {"T": 0.5, "Z": 0.3, "Y": 0.2, "X": 0.2}
+    assert {
+        axis: size * factors[unit] for axis, (size, unit) in saved_sizes.items() if axis != "C"
+    } == {axis: pytest.approx(expected[axis], rel=1e-5) for axis in header.axes if axis != "C"}
+    if "C" in axes:
+        assert header.tags.ome == OmeMetadata(channels=channels)
+        assert header.tags.contrast_limits == tags.contrast_limits
 
 
 @pytest.mark.long

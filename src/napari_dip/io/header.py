@@ -304,6 +304,15 @@ def get_unit_meters(name: str) -> float | None:
     return meters
 
 
+def convert_size(size: float, unit: str, target: str) -> float:
+    """Convert a size to another unit of length or of time; keep it if either unit is unknown."""
+    for kind in ("meters", "seconds"):
+        lengths = [_UNITS.get(name, {}).get(kind) for name in (unit, target)]
+        if all(lengths) and unit != target:
+            return float(f"{size * lengths[0] / lengths[1]:.9g}")
+    return size
+
+
 #: XML attributes as strings, as the file writes them, so that no digit of a number changes.
 Attributes = tuple[tuple[str, str], ...]
 
@@ -434,6 +443,8 @@ def parse_imagej_channels(
     axes, shape : str and tuple of int
         Of the image, in file order.
     """
+    import numpy as np
+
     sizes = dict(zip(axes, shape, strict=True))
     if "C" not in sizes or "S" in sizes:
         return SourceTags()
@@ -444,7 +455,9 @@ def parse_imagej_channels(
     has_colours = len(tables) == count
     channels = _make_channels(
         labels[:count] if has_names else [""] * count,
-        [_find_ramp_colour(table) for table in tables] if has_colours else [""] * count,
+        [_find_ramp_colour(np.asarray(table, np.uint8)) for table in tables]
+        if has_colours
+        else [""] * count,
     )
     ranges = [float(value) for value in metadata.get("Ranges") or ()]
     limits = tuple(zip(ranges[::2], ranges[1::2], strict=False)) if len(ranges) == 2 * count else ()

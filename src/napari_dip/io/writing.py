@@ -24,6 +24,7 @@ from napari_dip.io.header import (
     ORIENTATION_TAG,
     UNKNOWN_SIZE,
     SourceTags,
+    convert_size,
     decode_colour,
     escape_unit,
     get_unit_meters,
@@ -111,16 +112,21 @@ def _write_tiff(
 ) -> Path:
     ome = str(path).lower().endswith((".ome.tif", ".ome.tiff"))
     imagej = not ome and _is_imagej_compatible(image, axes)
-    if ome and not axes.endswith(("YX", "YXS", "YXC")):  # OME-TIFF has a fixed order of axes
-        ome_axes = [axis for axis in "TCZYXS" if axis in axes]
-        image, axes = image.transpose([axes.index(axis) for axis in ome_axes]), "".join(ome_axes)
+    # both kinds have a fixed order of axes; that of OME-TIFF is free outside the plane
+    if imagej or (ome and not axes.endswith(("YX", "YXS", "YXC"))):
+        order = [axis for axis in ("TZCYXS" if imagej else "TCZYXS") if axis in axes]
+        image, axes = image.transpose([axes.index(axis) for axis in order]), "".join(order)
     pixels = _make_contiguous(image)
     make_options = (
         _make_ome_options if ome else _make_imagej_options if imagej else _make_plain_options
     )
     options = make_options(image, axes, sizes, text)
+    channels = {} if ome else tags.make_imagej_options(axes, image.shape)
     if imagej:
-        options["metadata"] |= tags.make_imagej_options(axes, image.shape)
+        options["metadata"] |= channels
+    elif channels:  # as JSON
+        tables = [table.tolist() for table in channels.get("LUTs", ())]
+        options["metadata"]["napari_dip_channels"] = channels | {"LUTs": tables}
     if ome and tags.ome is not None:
         options["metadata"] |= tags.ome.make_tifffile_options(axes, image.shape)
         if tags.ome.objective:
@@ -193,13 +199,12 @@ def _write_file(path: Path, write: Callable[[IO[bytes]], object], overwrite: boo
 
 
 def _is_imagej_compatible(image: AnyArray, axes: str) -> bool:
-    """Return whether ImageJ's flavour can hold an image: few types, fixed order, 8-bit colours."""
+    """Return whether ImageJ's flavour can hold an image: few types, planes, 8-bit colours."""
     if image.dtype.name not in _IMAGEJ_TYPES or image.nbytes > _MAX_CLASSIC_TIFF_BYTES:
         return False
     if "S" in axes and (image.dtype != np.uint8 or not axes.endswith("YXS")):
         return False
-    order = [axis for axis in "TZCYXS" if axis in axes]
-    return list(axes) == order and axes.replace("S", "").endswith("YX")
+    return {"Y", "X"} <= set(axes) and not axes.endswith("YXC")  # samples stay side by side
 
 
 def _make_imagej_options(
@@ -213,9 +218,9 @@ def _make_imagej_options(
         options["resolution"] = (1 / sizes["X"][0], 1 / sizes["Y"][0])
         options["resolutionunit"] = "NONE"
     if "Z" in sizes:
-        metadata["spacing"] = sizes["Z"][0]
+        metadata["spacing"] = convert_size(*sizes["Z"], sizes["X"][1])
     if sizes.get("T", UNKNOWN_SIZE) != UNKNOWN_SIZE:  # ImageJ takes it for seconds
-        metadata["finterval"] = sizes["T"][0]
+        metadata["finterval"] = convert_size(*sizes["T"], "second")
     return options
 
 
@@ -223,6 +228,8 @@ def _make_plain_options(
     image: AnyArray, axes: str, sizes: Mapping[str, tuple[float, str]], text: str
 ) -> dict[str, Any]:
     options: dict[str, Any] = {"metadata": {"axes": axes, "napari_dip": text}}
+    if sizes:  # the tags have no room for those of other axes than X and Y
+        options["metadata"]["napari_dip_sizes"] = dict(sizes)
     if "X" in sizes and "Y" in sizes:
         (width, unit), (height, _) = sizes["X"], sizes["Y"]
         meters = get_unit_meters(unit)

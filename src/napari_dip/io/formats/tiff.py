@@ -323,6 +323,12 @@ def read_pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, s
     """Return size and unit of a pixel along each axis for which the file states them."""
     if file.ome_metadata:
         return read_ome_pixel_sizes(file.ome_metadata)
+    if own_sizes := _read_own_metadata(file, "napari_dip_sizes"):
+        return {
+            axis: (float(size), normalise_unit(str(unit)))
+            for axis, (size, unit) in own_sizes.items()
+            if is_positive(size)
+        }
     sizes = _read_resolution(page)
     imagej_metadata = file.imagej_metadata or {}
     unit = normalise_unit(str(imagej_metadata.get("unit") or "pixel"))
@@ -333,6 +339,12 @@ def read_pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, s
     if is_positive(imagej_metadata.get("finterval")):
         sizes["T"] = (float(imagej_metadata["finterval"]), "second")
     return sizes
+
+
+def _read_own_metadata(file: TiffFile, key: str) -> dict[str, Any]:
+    """Return what `write_image` adds to a TIFF of a type that ImageJ does not know."""
+    metadata: dict[str, Any] = (file.shaped_metadata or ({},))[0].get(key, {})
+    return metadata
 
 
 def _read_resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
@@ -395,8 +407,9 @@ def read_header(path: Path, axes: str | None) -> ImageHeader:
         if ome is not None and axes != labelled_axes:
             ome = ome.drop_plane_metadata()
         tags = SourceTags(ome=ome)
-        if file.imagej_metadata and axes == labelled_axes:
-            tags = parse_imagej_channels(file.imagej_metadata, axes, shape)
+        channels = file.imagej_metadata or _read_own_metadata(file, "napari_dip_channels")
+        if channels and axes == labelled_axes:
+            tags = parse_imagej_channels(channels, axes, shape)
         tags = replace(tags, is_white_zero=is_white_zero(page), orientation=read_orientation(page))
         tags = replace(tags, made_by=get_recipe_task(find_provenance(file)))
         notes += list_value_notes(page, name, table, stored)

@@ -453,7 +453,12 @@ def has_reported_pixels(path: Path, report: Mapping[str, Any]) -> bool:
 
     if path.is_dir() and find_foreign_file(path):
         return False
-    pixels: Any = open_pixels(read_header(path))
+    header = read_header(path)
+    pixels: Any = open_pixels(header)
+    axes = str(report.get("axes", ""))
+    axes = axes if "S" in header.axes else axes.replace("S", "C")
+    if axes != header.axes and sorted(axes) == sorted(header.axes):  # stored in another order
+        pixels = pixels[...].transpose([header.axes.index(axis) for axis in axes])
     return compute_sha256(pixels) == report.get("output_sha256")
 
 
