@@ -144,6 +144,17 @@ def test_a_partial_image_that_was_changed_since_is_not_removed(noisy, tmp_path):
     assert not partial.exists()
 
 
+def test_all_partial_images_of_a_run_interrupted_twice_are_removed_at_its_end(noisy, tmp_path):
+    out = tmp_path / "q.tif"
+    argv = ["denoise", str(noisy), "-o", str(out), *SHORT]
+    assert main(argv) == 0
+    for name in ("q.partial.tif", "q.partial-2.tif", "q.partial-3.tif"):
+        (tmp_path / name).write_bytes(out.read_bytes())
+    (tmp_path / "q.partial-2.tif").write_text("mine")
+    assert main([*argv, "--resume", "--overwrite"]) == 0
+    assert {path.name for path in tmp_path.glob("q*.tif")} == {"q.tif", "q.partial-2.tif"}
+
+
 def test_a_count_of_beginnings_never_replaces_a_file_of_the_users(tmp_path):
     folder = RunFolder(tmp_path / "cells.tif.unfinished", resume=False)
     folder.create()

@@ -499,3 +499,17 @@ def test_a_file_of_the_users_among_the_records_is_never_replaced(tmp_path):
     state.write_text("mine")
     assert dip.batch(recipe, tmp_path / "cells.tif", tmp_path / "out").count("restored") == 1
     assert state.read_text() == "mine" and mine.exists()
+
+
+def test_partial_and_rescued_results_in_a_folder_are_no_inputs_unless_named(tmp_path):
+    names = ["a.tif", "partial.tif", "b.ome.tif"]
+    marked = ["a.partial.tif", "a.rescued-2.tif", "b.partial-12.ome.tif", "b.ome.tif.rescued.tif"]
+    for name in (*names, *marked):
+        (tmp_path / name).touch()
+    for pattern in (tmp_path, f"{tmp_path}/*.tif"):
+        files, notes = expand_input_paths([pattern], tmp_path / "out")
+        assert sorted(path.name for path in files) == sorted(names)
+        assert [note.code for note in notes] == ["leftovers-skipped"]
+        assert all(name in str(notes[0]) for name in marked)
+    files, notes = expand_input_paths([tmp_path / marked[0]], tmp_path / "out")
+    assert [path.name for path in files] == marked[:1] and not notes

@@ -32,7 +32,7 @@ from napari_dip.io.outputs import (
     resolve_output_folder,
     resolve_outputs,
 )
-from napari_dip.io.paths import shorten_name
+from napari_dip.io.paths import PARTIAL_MARK, shorten_name
 from napari_dip.io.reading import read_header, read_pixels, read_provenance
 from napari_dip.pipeline.assess.artefact_detection import NO_CLIPPED_PIXELS, detect_clipping
 from napari_dip.pipeline.assess.card import NO_BREAK, make_card
@@ -66,8 +66,8 @@ from napari_dip.pipeline.store.result_files import (
     add_to_failure,
     choose_free_name,
     convert_to_failure,
-    insert_name_suffix,
     iter_output_writers,
+    list_marked_files,
     rescue_result,
     save_image,
 )
@@ -182,7 +182,7 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, header: ImageHeader
     checkpoints.remove()
     remove_stale_temporary_files(Path(options.outputs["output"]).parent)
     if options.resume:
-        _remove_partial_image(options, result)
+        _remove_partial_images(options, result)
     return EXIT_SUCCESS
 
 
@@ -335,20 +335,20 @@ def _save_outputs(options: CommandOptions, plan: Plan, result: Restoration) -> N
         print_result(options.outputs["output"], is_saved=True)
 
 
-def _remove_partial_image(options: CommandOptions, result: Restoration) -> None:
-    """Remove the partial image that the interrupted run left, now that the run is finished."""
-    partial_path = insert_name_suffix(Path(options.outputs["output"]), "partial")
-    with suppress(Exception):  # a file that cannot be read is not ours
-        provenance = migrate_record(read_provenance(partial_path) or {})
-        report = provenance.get("report", {})
-        if (
-            report.get("input_sha256") == result.report["input_sha256"]
-            and provenance["recipe"] == result.recipe.to_dict()
-            and not partial_path.is_symlink()
-            and has_reported_pixels(partial_path, report)
-        ):
-            remove_result(partial_path)
-            options.print_lines(f"'{partial_path}' of the interrupted run was removed.")
+def _remove_partial_images(options: CommandOptions, result: Restoration) -> None:
+    """Remove the partial images that the interrupted run left, now that the run is finished."""
+    for partial_path in list_marked_files(Path(options.outputs["output"]), PARTIAL_MARK):
+        with suppress(Exception):  # a file that cannot be read is not ours
+            provenance = migrate_record(read_provenance(partial_path) or {})
+            report = provenance.get("report", {})
+            if (
+                report.get("input_sha256") == result.report["input_sha256"]
+                and provenance["recipe"] == result.recipe.to_dict()
+                and not partial_path.is_symlink()
+                and has_reported_pixels(partial_path, report)
+            ):
+                remove_result(partial_path)
+                options.print_lines(f"'{partial_path}' of the interrupted run was removed.")
 
 
 def _add_resume_hint(failure: FailedError, checkpoints: CheckpointStore) -> FailedError:
@@ -387,7 +387,7 @@ def _save_interrupted(
     if result is None:
         print_message("Interrupted before there was an image to keep; nothing was saved.")
         return EXIT_INTERRUPT
-    path = choose_free_name(Path(options.outputs["output"]), "partial")
+    path = choose_free_name(Path(options.outputs["output"]), PARTIAL_MARK)
     try:
         check_unmoved(options.targets["output"])
         save_image(path, result.image, plan.header, plan.result_scale, result, False)

@@ -61,6 +61,12 @@ _OUTPUT_FAULTS = {
 _INPUT_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".czi", ".nd2", ".lif")
 #: Suffix of a folder that is one image.
 FOLDER_SUFFIX = ".zarr"
+#: Mark in the name of the image of an interrupted run.
+PARTIAL_MARK = "partial"
+#: Mark in the name of a result that could not be saved where it should be.
+RESCUED_MARK = "rescued"
+#: End of a name with such a mark, which may be numbered.
+_LEFTOVER_PATTERN = re.compile(rf"\.({PARTIAL_MARK}|{RESCUED_MARK})(-\d+)?(\.ome)?\.[a-z]+$", re.I)
 _GLOB_CHARACTERS = frozenset("*?[")
 #: Bytes hashed between two calls of `check`, which take some milliseconds.
 _HASH_CHUNK_BYTES = 2**22
@@ -426,8 +432,8 @@ def expand_input_paths(
     """Expand folders and patterns into input files.
 
     A folder stands for the images directly in it. A pattern stands for all files that it matches,
-    with ``**`` for any folders. A file that is named directly is passed on unchecked; reading its
-    header reports errors.
+    with ``**`` for any folders. Neither stands for partial and rescued results. A file that is
+    named directly is passed on unchecked; reading its header reports errors.
 
     Parameters
     ----------
@@ -440,7 +446,7 @@ def expand_input_paths(
     files : tuple of Path
         In the order of the inputs; those of one folder or pattern sorted by name.
     notes : tuple of Note
-        One for each folder that also holds other files.
+        One for each folder that also holds other files, or partial or rescued results.
 
     Raises
     ------
@@ -466,6 +472,10 @@ def expand_input_paths(
             matches, skipped_count = _list_folder_images(input_path)
             if skipped_count:
                 notes.append(make_note("files-skipped", count=skipped_count, folder=pattern))
+        if leftovers := [match.name for match in matches if _LEFTOVER_PATTERN.search(match.name)]:
+            matches = [match for match in matches if match.name not in leftovers]
+            names = make_printable(", ".join(leftovers))
+            notes.append(make_note("leftovers-skipped", folder=pattern, names=names))
         if not matches:
             raise RefusedError("batch-empty", pattern=pattern)
         input_paths = [

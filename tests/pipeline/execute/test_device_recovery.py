@@ -310,6 +310,17 @@ def test_an_image_that_its_disk_does_not_take_is_kept_elsewhere(
     assert str(kept) in said.reason.remedy
 
 
+def test_an_image_whose_folder_is_gone_is_kept_beside_that_folder_not_among_the_inputs(
+    undisturbed_result: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    plan = replace(PLAN, header=replace(PLAN.header, path=str(tmp_path / "in" / "a.tif")))
+    gone = FailedError(make_refusal("save-gone", path="far/out.tif", why="no such folder"))
+    rescue_result(gone, tmp_path / "far" / "out.tif", plan, undisturbed_result)
+    assert [path.name for path in tmp_path.glob("**/*.tif")] == ["out.rescued.tif"]
+    assert (tmp_path / "out.rescued.tif").exists()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions as POSIX has them")
 @pytest.mark.parametrize("name", ["out.tif", "out.ome.zarr"])
 @pytest.mark.parametrize(("mode", "others"), [(0o1777, 0), (0o755, 0o044)])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import stat
@@ -26,7 +27,13 @@ from napari_dip.errors.notes import make_note, serialise_stop
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import make_plane_header
 from napari_dip.io.outputs import lock_outputs, resolve_outputs
-from napari_dip.io.paths import describe_exception, make_save_fault, resolve_target, shorten_name
+from napari_dip.io.paths import (
+    RESCUED_MARK,
+    describe_exception,
+    make_save_fault,
+    resolve_target,
+    shorten_name,
+)
 from napari_dip.io.writing import write_image, write_text
 from napari_dip.pipeline.assess.card import make_card
 from napari_dip.pipeline.assess.report import select_repeatable_fields
@@ -298,7 +305,7 @@ def convert_to_failure(error: Exception, output: Path) -> FailedError:
 
 
 def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restoration) -> FailedError:
-    """Save a result elsewhere: next to its input, in the home folder, or with temporary files.
+    """Save a result elsewhere: beside its missing folder, or in one of `list_rescue_folders`.
 
     Parameters
     ----------
@@ -318,13 +325,15 @@ def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restorat
     folders = list_rescue_folders(plan)
     if failed.reason.code in ("save-taken", "save-unexpected"):
         folders.insert(0, output.parent)
+    elif not output.parent.exists():
+        folders.insert(0, output.parent.parent)
     for folder in folders:
-        path = choose_free_name(folder / output.name, "rescued")
+        path = choose_free_name(folder / output.name, RESCUED_MARK)
         with suppress(Exception), _restrict_permissions(folder):  # else try the next folder
             save_image(path, result.image, plan.header, plan.result_scale, result, False)
             return add_to_failure(failed, make_note("result-rescued", path=path))
     for folder in folders:  # the metadata may have caused the error, so save pixels only
-        path = choose_free_name(folder / f"{output.name}.tif", "rescued")
+        path = choose_free_name(folder / f"{output.name}.tif", RESCUED_MARK)
         with suppress(Exception), _restrict_permissions(folder):
             write_image(path, result.image, axes=plan.header.axes)
             return add_to_failure(failed, make_note("result-rescued-bare", path=path))
@@ -334,13 +343,20 @@ def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restorat
 
 def choose_free_name(output: Path, kind: str) -> Path:
     """Return a free file name next to a result: OUT.kind.tif, or a numbered one."""
-    candidate, number = insert_name_suffix(output, kind), 2
-    while candidate.exists() or candidate.is_symlink():
-        candidate, number = insert_name_suffix(output, f"{kind}-{number}"), number + 1
-    return candidate
+    return next(path for path in _iter_marked_names(output, kind) if not os.path.lexists(path))
 
 
-def insert_name_suffix(output: Path, kind: str) -> Path:
+def list_marked_files(output: Path, kind: str) -> list[Path]:
+    """List the files with names from `choose_free_name`."""
+    return list(itertools.takewhile(os.path.lexists, _iter_marked_names(output, kind)))
+
+
+def _iter_marked_names(output: Path, kind: str) -> Iterator[Path]:
+    yield _insert_name_suffix(output, kind)
+    yield from (_insert_name_suffix(output, f"{kind}-{number}") for number in itertools.count(2))
+
+
+def _insert_name_suffix(output: Path, kind: str) -> Path:
     """Return a path with `.kind` inserted before the suffix of a result's name."""
     stem = output.name.removesuffix(output.suffix)
     suffix = f".ome{output.suffix}" if stem.lower().endswith(".ome") else output.suffix
