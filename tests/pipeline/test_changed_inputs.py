@@ -138,6 +138,45 @@ def test_the_command_says_that_its_input_changed(
     assert make_change_note("in.tif") in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("harm", ["changed", "cut off", "removed"])
+def test_no_mixture_of_old_and_new_tiles_is_saved_as_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], harm: str
+) -> None:
+    path, pixels = tmp_path / "in.tif", ndimage.zoom(make_noisy(64), (160 / 64, 0.5))
+    from napari_dip.cli import restore
+
+    def do_harm() -> None:
+        if harm == "changed":
+            tifffile.imwrite(path, pixels + 1)
+        elif harm == "cut off":
+            os.truncate(path, 2000)
+        else:
+            path.unlink()
+
+    def run_with_harm(*values: Any, **options: Any) -> Any:
+        harm_once = run_on_first_report(do_harm)
+        steps = run(*values, **options)
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as end:
+                return end.value
+            harm_once(event)
+            yield event
+
+    options = ["--preset", "instant", "--max-iterations", "2", "--device", "cpu", "--tile", "128"]
+    monkeypatch.setattr(restore, "run", run_with_harm)
+    tifffile.imwrite(path, pixels)
+    code = main(["denoise", str(path), "-o", str(tmp_path / "out.tif"), *options])
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert code == (1 if harm == "changed" else 2) and "in.tif'" in message
+    assert "unexpected" not in message and not (tmp_path / "out.tif").exists()
+    if harm == "changed":
+        (partial,) = tmp_path.glob("*.partial.tif")
+        assert read_header(partial).shape == pixels.shape and "kept as" in message
+        assert not list(tmp_path.glob("*.unfinished"))
+
+
 @pytest.mark.long
 def test_a_record_describes_the_file_that_was_read_so_that_the_next_call_restores_the_new_one(
     tmp_path: Path,

@@ -68,6 +68,7 @@ from napari_dip.pipeline.store.result_files import (
     convert_to_failure,
     iter_output_writers,
     list_marked_files,
+    raise_if_mixed,
     rescue_result,
     save_image,
 )
@@ -178,6 +179,7 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, header: ImageHeader
     if interrupt.is_requested:
         return _save_interrupted(options, plan, result, checkpoints)
     assert result is not None  # the control never discards
+    raise_if_mixed(options.targets["output"], plan, result, checkpoints)
     _save_outputs(options, plan, result)
     checkpoints.remove()
     remove_stale_temporary_files(Path(options.outputs["output"]).parent)

@@ -85,8 +85,15 @@ class MemoryMappedImage:
         self.make_memmap("r+")[region] = pixels
 
     def make_memmap(self, mode: Literal["r", "r+"] = "r") -> np.memmap[Any, Any]:
-        """Return all pixels as a memory-mapped array."""
-        return np.memmap(self.path, self.stored_dtype, mode, self.offset, self.shape)
+        """Return all pixels as a memory-mapped array.
+
+        Raises
+        ------
+        RefusedError
+            If the file was removed or cut off meanwhile.
+        """
+        with convert_parser_errors(self.path, "its pixels should go on after its end"):
+            return np.memmap(self.path, self.stored_dtype, mode, self.offset, self.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -23,11 +23,12 @@ from unicodedata import normalize
 import numpy as np
 
 from napari_dip.errors import FailedError, RefusedError
-from napari_dip.errors.notes import make_note, serialise_stop
+from napari_dip.errors.notes import make_note, parse_report_notes, serialise_stop
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import make_plane_header
 from napari_dip.io.outputs import lock_outputs, resolve_outputs
 from napari_dip.io.paths import (
+    PARTIAL_MARK,
     RESCUED_MARK,
     describe_exception,
     make_save_fault,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from napari_dip.io.header import SourceTags
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.restoration import Restoration
+    from napari_dip.pipeline.store.checkpoints import CheckpointStore
     from napari_dip.public_types import FilePath, RegionTraces
 
 #: First characters that make a spreadsheet read a cell, such as a file name, as a formula.
@@ -339,6 +341,35 @@ def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restorat
             return add_to_failure(failed, make_note("result-rescued-bare", path=path))
     places = ", ".join(make_printable(str(folder)) for folder in folders)
     return add_to_failure(failed, make_note("result-lost", places=places))
+
+
+def raise_if_mixed(
+    output: Path, plan: Plan, result: Restoration, checkpoints: CheckpointStore
+) -> None:
+    """Raise `FailedError` if the input changed between tiles; keep the result as a partial image.
+
+    Parameters
+    ----------
+    output : Path
+        Where the result would be saved.
+    plan : Plan
+    result : Restoration
+    checkpoints : CheckpointStore
+        Removed, since its tiles are mixed, too.
+    """
+    notes = parse_report_notes(result.report)
+    names = [note.facts["name"] for note in notes if note.code == "input-changed-in-tiles"]
+    if not names:
+        return
+    checkpoints.remove()
+    path = choose_free_name(output, PARTIAL_MARK)
+    try:
+        save_image(path, result.image, plan.header, plan.result_scale, result, False)
+    except Exception as error:
+        raise rescue_result(error, path, plan, result) from error
+    raise add_to_failure(
+        FailedError("input-mixed", name=names[0]), make_note("result-partial", path=path)
+    )
 
 
 def choose_free_name(output: Path, kind: str) -> Path:

@@ -30,7 +30,12 @@ from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
 from napari_dip.pipeline.machine import make_unexpected_fault
 from napari_dip.pipeline.progress import FINISHED, Event
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from napari_dip.pipeline.store.result_files import choose_free_name, rescue_result, save_image
+from napari_dip.pipeline.store.result_files import (
+    choose_free_name,
+    raise_if_mixed,
+    rescue_result,
+    save_image,
+)
 from napari_dip.pipeline.store.run_folder import RunFolder
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, FileOutcome
 from napari_dip.scale.batch.records import (
@@ -170,6 +175,7 @@ def _restore_and_save(
     )
     if recorder.is_ended or result is None:
         return FileOutcome(source=job.source, state="waiting", fault=checkpoints.failure)
+    raise_if_mixed(paths.result, plan, result, checkpoints)
     yield Event(message="Saving the result", progress=FINISHED)
     is_replaceable = paths.result in replaceable_paths
     if is_replaceable and (renamed_path := _rename_modified_result(paths.result)):
