@@ -260,6 +260,21 @@ def test_an_interrupt_keeps_the_best_so_far_beside_the_result(noisy, tmp_path, n
     assert read_header(tmp_path / "out.partial.tif").scale == pytest.approx((0.2, 0.1))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["Error of a pixel", "Done in"])
+def test_an_interrupt_after_the_last_iteration_changes_nothing(noisy, tmp_path, number, moment):
+    fit_config = ("--preset", "instant", "--max-iterations", "3", "--device", "cpu")
+    process = start("denoise", noisy, "-o", tmp_path / "out.tif", *fit_config)
+    for line in process.stderr:
+        if line.startswith(moment):
+            break
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tif", "out.tif"]
+
+
 @pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
 @pytest.mark.all_cores

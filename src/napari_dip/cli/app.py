@@ -45,6 +45,7 @@ from napari_dip.cli.terminal import (
     EXIT_REFUSAL,
     EXIT_SUCCESS,
     discard_stream,
+    ignore_interrupts,
     make_print_failure,
     prepare_streams,
     print_message,
@@ -124,6 +125,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILURE
     except Exception as error:
         return _report_unexpected_error(error)
+    finally:
+        if argv is None:
+            ignore_interrupts()
 
 
 def _run_command(tokens: list[str]) -> int:

@@ -137,7 +137,7 @@ def run_batch_command(
             except KeyboardInterrupt:
                 print_message(_ABORT_MESSAGE)
                 return EXIT_INTERRUPT
-    return _report_batch_end(result, is_quiet=quiet)
+            return _report_batch_end(result, is_quiet=quiet)
 
 
 def _report_batch_end(result: BatchResult, *, is_quiet: bool) -> int:

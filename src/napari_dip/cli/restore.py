@@ -175,16 +175,17 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, header: ImageHeader
             result = run_and_show(loop, is_quiet=options.quiet)
         except FailedError as failure:
             raise _add_resume_hint(failure, checkpoints) from failure
-    _report_result(options, result, checkpoints, printed_notes)
-    if interrupt.is_requested:
-        return _save_interrupted(options, plan, result, checkpoints)
-    assert result is not None  # the control never discards
-    raise_if_mixed(options.targets["output"], plan, result, checkpoints)
-    _save_outputs(options, plan, result)
-    checkpoints.remove()
-    remove_stale_temporary_files(Path(options.outputs["output"]).parent)
-    if options.resume:
-        _remove_partial_images(options, result)
+        is_interrupted = interrupt.is_requested  # later, the result is complete and is saved
+        _report_result(options, result, checkpoints, printed_notes)
+        if is_interrupted:
+            return _save_interrupted(options, plan, result, checkpoints)
+        assert result is not None  # the control never discards
+        raise_if_mixed(options.targets["output"], plan, result, checkpoints)
+        _save_outputs(options, plan, result)
+        checkpoints.remove()
+        remove_stale_temporary_files(Path(options.outputs["output"]).parent)
+        if options.resume:
+            _remove_partial_images(options, result)
     return EXIT_SUCCESS
 
 

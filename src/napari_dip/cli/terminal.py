@@ -176,6 +176,12 @@ class InterruptCatcher:
                 os.write(2, self._message)
 
 
+def ignore_interrupts() -> None:
+    """Ignore Ctrl-C and SIGTERM while the process ends, which must not change its exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Reporter:
     """Show the events of one run, or of several by their numbers; this one shows nothing."""
 
