@@ -152,6 +152,18 @@ def test_a_palette_is_expanded_to_its_colours(tmp_path):
     np.testing.assert_array_equal(read_pixels(header), np.asarray(image.convert("RGB")))
 
 
+@pytest.mark.parametrize("step", [1, -1])
+@pytest.mark.parametrize("alpha", [{}, {"transparency": 3}])
+def test_a_palette_of_greys_is_one_channel_as_in_a_tiff(tmp_path, step, alpha):
+    image = Image.fromarray(draw_pixels(20, 30, dtype="uint8"))
+    greys = np.arange(256, dtype=np.uint8)[::step]
+    image.putpalette(np.repeat(greys, 3).tolist())
+    image.save(tmp_path / "a.png", **alpha)
+    header = read_header(tmp_path / "a.png")
+    assert (header.axes, header.shape) == ("YX", (20, 30))
+    np.testing.assert_array_equal(read_pixels(header), greys[draw_pixels(20, 30, dtype="uint8")])
+
+
 @pytest.mark.parametrize("rows", [1, 12, 23, 24])
 def test_a_png_without_all_of_its_rows_is_refused_and_not_filled_with_black(tmp_path, rows):
     def chunk(kind: bytes, content: bytes) -> bytes:

@@ -90,7 +90,10 @@ def _get_mode(image: Image, path: Path) -> str:
         why = "16-bit colour in PNG would be cut to 8 bits"
     mode = image.mode
     if mode in ("P", "PA"):
-        mode = "RGBA" if mode == "PA" or "transparency" in image.info else "RGB"
+        colours = np.reshape(image.getpalette() or (), (-1, 3))
+        is_grey = (colours == colours[:, :1]).all()  # as in a TIFF
+        has_alpha = mode == "PA" or "transparency" in image.info
+        mode = ("L" if is_grey else "RGB") + ("A" if has_alpha else "")
     if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         raise RefusedError("file-colours", path=path, coded=mode)
     if mode not in _MODES:
