@@ -66,7 +66,7 @@ MUTATIONS = [
     Mutation(
         "an image over its own result is refused",
         "io/outputs.py",
-        'raise RefusedError("output-is-input", path=output)',
+        'raise RefusedError("output-is-input", path=output, inside=is_inside)',
         "pass",
         "bad-input",
         "command: output is the input",

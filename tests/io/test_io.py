@@ -7,6 +7,7 @@ import os
 import struct
 import time
 import zlib
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ import tifffile
 from PIL import Image
 
 from napari_dip.errors import FailedError, RefusedError
+from napari_dip.errors.notes import make_note
 from napari_dip.io import guess_axes
 from napari_dip.io.outputs import check_outputs_differ, resolve_output
 from napari_dip.io.reading import find_file_header, open_pixels, read_header, read_pixels
@@ -509,6 +511,7 @@ def test_each_output_fault_has_its_own_code(tmp_path):
     assert answer("new") == "output-type"
     assert answer("new.txt", suffixes=(".json",)) == "output-json"
     assert answer("gone/new.tif") == "output-folder-missing"
+    assert answer("in.tif/new.tif") == "folder-is-file"
     assert answer("new.tif", bytes_needed=2**62) == "output-full"
     assert read_refusal_code(resolve_output, "/proc/new.tif") == "output-readonly"
     assert read_refusal_code(resolve_output, "") == "path-empty"
@@ -525,6 +528,38 @@ def test_two_results_under_one_name_are_refused_however_it_is_written(tmp_path):
     check_outputs_differ([tmp_path / "a.tif", tmp_path / "b.tif"])
     again = f"{tmp_path}/sub/../a.tif"
     assert read_refusal_code(check_outputs_differ, [tmp_path / "a.tif", again]) == "output-twice"
+
+
+@pytest.mark.parametrize("names", [("c.tif", "C.tif"), ("e\u0301.tif", "\u00e9.tif")])
+def test_results_whose_names_are_one_on_some_disks_are_refused(tmp_path, names):
+    with pytest.raises(RefusedError, match="differ only in case or accents") as refused:
+        check_outputs_differ([tmp_path / name for name in names])
+    assert refused.value.reason.code == "output-twice"
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+    check_outputs_differ(
+        [tmp_path / folder / name for folder, name in zip("ab", names, strict=True)]
+    )
+
+
+def test_the_refusal_of_an_output_says_what_is_so(tmp_path, monkeypatch):
+    folder = write_image(tmp_path / "in.ome.zarr", draw_pixels(20, 30), axes="YX")
+    with pytest.raises(RefusedError, match=r"'.*x\.tif' would lie inside its own input"):
+        resolve_output(folder / "x.tif", [folder])
+    with pytest.raises(RefusedError, match=r"would replace its own input '.*in\.ome\.zarr'"):
+        resolve_output(folder, [folder / "0" / "zarr.json"], overwrite=True)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2900))
+    with pytest.raises(RefusedError, match="38 kB are needed and 2 kB are free"):
+        resolve_output(tmp_path / "out.tif", bytes_needed=37_100)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1000255.0, "1000255"), (-0.0, "0"), (0.25, "0.25"), (65535.0, "65535"), (1e30, "1e+30")],
+)
+def test_a_grey_value_is_written_with_all_its_digits(value, text):
+    note = make_note("pixels-saturated", share="2%", value=value)
+    assert f"at {text}:" in str(note)
 
 
 def test_the_file_of_an_array_tells_its_axes_unless_it_holds_much_else(tmp_path: Path) -> None:

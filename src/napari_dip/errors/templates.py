@@ -92,6 +92,9 @@ class _ConditionalFormatter(Formatter):
     """Format as `str.format` does; `{fact:?this|that}` chooses between two texts."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
+        is_large = isinstance(value, float) and (value == 0 or 1e5 < abs(value) < 1e15)
+        if format_spec == "g" and is_large:  # neither "-0" nor "1.00026e+06"
+            return f"{value + 0.0:.0f}"
         if format_spec[:1] != "?":
             return str(super().format_field(value, format_spec))
         if_true, _, if_false = format_spec[1:].partition("|")
@@ -175,8 +178,10 @@ def format_plane_size(grid: Sequence[int]) -> str:
 
 
 def format_bytes(count: float, round_to_int: Callable[[float], int] = ceil) -> str:
-    """Format bytes as MB or GB, rounded up; with `round_to_int=floor` rounded down."""
-    megabytes = max(1, round_to_int(count / 1e6))
+    """Format bytes as kB, MB or GB, rounded up; with `round_to_int=floor` rounded down."""
+    if count < 1e6:
+        return f"{round_to_int(count / 1e3)} kB"
+    megabytes = round_to_int(count / 1e6)
     return f"{megabytes} MB" if megabytes < 1000 else f"{round_to_int(count / 1e8) / 10:.1f} GB"
 
 

@@ -13,12 +13,20 @@ import socket
 import stat
 import sys
 from contextlib import ExitStack, contextmanager, suppress
+from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from napari_dip.errors import FailedError, RefusedError, make_refusal
+from napari_dip.errors.templates import format_bytes
 from napari_dip.io.atomic import is_abandoned, make_temporary_name
-from napari_dip.io.paths import FOLDER_SUFFIX, make_folder_refusal, resolve_target, stat_path
+from napari_dip.io.paths import (
+    FOLDER_SUFFIX,
+    fold_name,
+    make_folder_refusal,
+    resolve_target,
+    stat_path,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -298,8 +306,9 @@ def resolve_output(
     is_special = status is not None and not stat.S_ISREG(status.st_mode)
     if is_special and not (is_zarr_result and output.is_dir()):
         raise RefusedError("output-not-regular-file", path=output)
-    if any(_is_same_or_inside(output, input_path) for input_path in inputs):
-        raise RefusedError("output-is-input", path=output)
+    for input_path in inputs:
+        if (is_inside := _is_inside(output, input_path)) or _would_replace(output, input_path):
+            raise RefusedError("output-is-input", path=output, inside=is_inside)
     if os.path.lexists(output) and not overwrite:
         raise RefusedError("output-exists", path=output)
     if is_zarr_result:
@@ -381,19 +390,19 @@ def resolve_folder_files(
 
 
 def check_outputs_differ(paths: Iterable[str | os.PathLike[str]]) -> None:
-    """Check that no two results have the same path.
+    """Check that no two results have the same path, on any file system.
 
     Raises
     ------
     RefusedError
-        If two of the paths lead to one file.
+        If two of the paths lead to one file, or differ only in case or in the encoding of accents.
     """
-    seen_targets: set[str] = set()
+    targets: dict[tuple[str, str], Path] = {}
     for path in paths:
-        target = os.path.normcase(resolve_target(Path(path)))
-        if target in seen_targets:
-            raise RefusedError("output-twice", path=path)
-        seen_targets.add(target)
+        target = resolve_target(Path(path))
+        key = os.path.normcase(target.parent), fold_name(target.name)
+        if (other := targets.setdefault(key, target)) is not target:
+            raise RefusedError("output-twice", path=path, other=other.name, same=other == target)
 
 
 def resolve_folder(path: Path) -> Path:
@@ -407,22 +416,27 @@ def check_unmoved(target: Path) -> None:
         raise FailedError("output-moved", path=target.parent)
 
 
-def _is_same_or_inside(path: Path, other_path: str | os.PathLike[str]) -> bool:
-    """Return whether two paths are the same file, or one lies inside the other."""
+def _would_replace(path: Path, other_path: str | os.PathLike[str]) -> bool:
+    """Return whether a result under this path would replace a file or folder, or the one around."""
     with suppress(OSError, ValueError):
         if os.path.lexists(path) and os.path.samefile(path, other_path):
             return True
-        real_path, real_other_path = os.path.realpath(path), os.path.realpath(other_path)
-        if os.path.isdir(real_other_path) and real_path.startswith(real_other_path + os.sep):
-            return True
-        return os.path.isdir(real_path) and real_other_path.startswith(real_path + os.sep)
+    return _is_inside(other_path, path)
+
+
+def _is_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    """Return whether a path leads into a folder."""
+    with suppress(OSError, ValueError):
+        real_folder = os.path.realpath(folder)
+        return os.path.isdir(folder) and os.path.realpath(path).startswith(real_folder + os.sep)
     return False
 
 
 def _check_folder(folder: Path, replaces_file: bool, path: Path, bytes_needed: int) -> None:
     """Create a file in the folder, the only reliable test whether it is writable."""
     if not folder.is_dir():
-        raise RefusedError("output-folder-missing", folder=path.parent)
+        code = "folder-is-file" if folder.exists() else "output-folder-missing"
+        raise RefusedError(code, folder=path.parent, path=path.parent)
     try:
         probe = folder / make_temporary_name()
         probe.touch(exist_ok=False)
@@ -433,5 +447,6 @@ def _check_folder(folder: Path, replaces_file: bool, path: Path, bytes_needed: i
     except OSError as error:
         raise RefusedError(make_folder_refusal(folder, error)) from None
     if free_bytes < bytes_needed:
-        why = f"{bytes_needed / 1e6:.1f} MB are needed and {free_bytes / 1e6:.1f} MB are free"
+        need, free = format_bytes(bytes_needed), format_bytes(free_bytes, floor)
+        why = f"{need} are needed and {free} are free"
         raise RefusedError("output-full", folder=folder, why=why)

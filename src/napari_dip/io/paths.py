@@ -505,6 +505,11 @@ def make_result_name(source: Path) -> str:
     return shorten_name(name, len(".tif")) + ".tif"
 
 
+def fold_name(name: str) -> str:
+    """Return the same text for all names that are one file on some file system."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def check_names_differ(sources: Iterable[Path]) -> None:
     """Check that the results of all inputs get different names, on any file system.
 
@@ -517,7 +522,7 @@ def check_names_differ(sources: Iterable[Path]) -> None:
     sources_by_key: dict[str, Path] = {}
     for source in sources:
         name = make_result_name(source)
-        key = unicodedata.normalize("NFC", name).casefold()
+        key = fold_name(name)
         if key in sources_by_key:
             raise RefusedError("batch-names", first=sources_by_key[key], second=source, name=name)
         sources_by_key[key] = source

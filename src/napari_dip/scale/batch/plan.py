@@ -452,7 +452,7 @@ def _check_no_overwrite(
     )
     for job in jobs:
         if job.paths.result.exists() and _identify_file(job.paths.result) in inputs:
-            raise RefusedError("output-is-input", path=job.paths.result)
+            raise RefusedError("output-is-input", path=job.paths.result, inside=False)
         if make_result_name(job.source) not in earlier_files:
             new_paths += [*job.paths.list_outputs(task), job.paths.record, job.paths.overview]
         elif not _is_own_result(job, folder, earlier_files):
