@@ -65,7 +65,7 @@ FOLDER_SUFFIX = ".zarr"
 PARTIAL_MARK = "partial"
 #: Mark in the name of a result that could not be saved where it should be.
 RESCUED_MARK = "rescued"
-#: End of a name with such a mark, which may be numbered.
+#: End of the name of a partial or rescued result, whose mark may be numbered.
 _LEFTOVER_PATTERN = re.compile(rf"\.({PARTIAL_MARK}|{RESCUED_MARK})(-\d+)?(\.ome)?\.[a-z]+$", re.I)
 _GLOB_CHARACTERS = frozenset("*?[")
 #: Bytes hashed between two calls of `check`, which take some milliseconds.
