@@ -20,7 +20,11 @@ from napari_dip.engine.problem import (
     make_single_step,
     run_steps,
 )
-from napari_dip.engine.refinement import refine_by_nl_bayes
+from napari_dip.engine.refinement import (
+    filter_by_guide,
+    find_unguided_places,
+    refine_by_nl_bayes,
+)
 
 DEVIATION = 0.08
 
@@ -296,3 +300,48 @@ def test_what_a_first_filter_brings_out_guides_the_second(monkeypatch: pytest.Mo
         filtered = refine_by_nl_bayes(make_noise_variance(), measured, average_3x3(measured), mask)
         errors.append(measure_error(filtered.mean))
     assert errors[0] < 0.99 * errors[1]
+
+
+def test_the_guided_filter_comes_near_what_is_a_line_in_the_guide() -> None:
+    truth, full = draw_truth(), torch.ones_like(draw_truth())
+    measured = make_noisy(truth)
+    guided = filter_by_guide(measured, 5 - 30 * truth, full, DEVIATION**2 * full)
+    assert guided is not None
+    assert measure_error(guided.filtered.mean) < 0.02 * measure_error(measured)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_pixel_has_no_part_in_its_own_guided_prediction(channels: int) -> None:
+    rng = torch.Generator().manual_seed(1)
+    truth, full = draw_truth(), torch.ones_like(draw_truth())
+    guide = torch.randn(1, channels, *truth.shape[2:], generator=rng)
+    measured, moved = make_noisy(truth), make_noisy(truth)
+    moved[..., 20, 30] += 0.01
+    before, after = (
+        filter_by_guide(image, guide, full, DEVIATION**2 * full) for image in (measured, moved)
+    )
+    assert before is not None
+    assert after is not None
+    change = (after.predicted - before.predicted).abs()[0, 0]
+    assert float(change[20, 30]) < 1e-6 < float(change[20, 31])
+
+
+def test_holes_are_predicted_by_the_guide_around_them() -> None:
+    truth = draw_truth()
+    mask = torch.ones_like(truth)
+    mask[..., 20:24, 30:34] = 0
+    spoilt = torch.where(mask > 0, make_noisy(truth), 9.0)
+    guided = filter_by_guide(spoilt, truth, mask, DEVIATION**2 * mask.clamp(min=1))
+    assert guided is not None
+    error = (guided.filtered.mean - truth)[..., 20:24, 30:34]
+    assert float(error.abs().max()) < 0.5 * DEVIATION
+
+
+def test_a_place_that_the_guide_lacks_is_found_and_noise_is_not() -> None:
+    noise = torch.randn(1, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    lost = noise.clone()
+    lost[..., 40:50, 60:70] += 0.7
+    assert float(find_unguided_places(noise, noise).mean()) < 0.01
+    places = find_unguided_places(lost, noise)
+    assert float(places[..., 42:48, 62:68].min()) > 0.9
+    assert float(places[..., 80:, :].mean()) < 0.01

@@ -183,6 +183,24 @@ def test_a_guide_that_shows_the_structure_is_of_use() -> None:
     assert "better with the guide" in guided.report["prior"]["reason"]
 
 
+@pytest.mark.parametrize("relation", ["inverse", "lacks a disc"])
+def test_a_guided_filter_helps_where_the_network_learns_little(relation: str) -> None:
+    from skimage import data
+
+    light = gaussian(data.coins()[60:188, 100:228].astype(float), 1)
+    y, x = np.mgrid[:128, :128]
+    disc = np.hypot(y - 60, x - 60) < 10
+    truth = light + 60.0 * disc * (relation != "inverse")
+    truth *= 10 / truth.max()
+    guide = 1 / (light + 30) if relation == "inverse" else light
+    noisy = np.random.default_rng(0).poisson(truth).astype(np.float32)
+    settings = {"preset": "instant", "device": "cpu", "seed": 0}
+    results = dip.guide(noisy, guide.astype(np.float32), **settings), dip.denoise(noisy, **settings)
+    guided, alone = (np.square(result.image - truth) for result in results)
+    assert guided.mean() < 0.7 * alone.mean()
+    assert guided[disc].mean() < 1.3 * alone[disc].mean()
+
+
 def test_a_padded_image_is_restored_no_worse_with_a_guide_than_without():
     from skimage import data
 

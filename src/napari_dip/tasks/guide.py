@@ -29,6 +29,7 @@ from napari_dip.tasks.base import (
     load_setting,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions
+from napari_dip.tasks.priors.refinement import add_guided_filter
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.shared_settings import (
     BlindSpotShape,
@@ -149,11 +150,11 @@ class Guide(Task):
             chosen = GUIDE_PRIORS.select(self.prior)[0]
             blind_spot = "; {blind_spot}" if chosen.input_traits.has_masked_pixels else ""
             return {chosen.key: f"you chose it{blind_spot}"}
-        verdict = "hidden pixels were predicted {} with the guide"
+        verdict = "the network predicted hidden pixels {} with the guide"
         return {
             PREFERRED_PRIOR.key: f"{verdict.format('better')}; {{blind_spot}}",
-            PREFERRED_PRIOR.unguided_key: f"{verdict.format('no better')}, so it was left out; "
-            "{blind_spot}",
+            PREFERRED_PRIOR.unguided_key: f"{verdict.format('no better')}, so it was left out of "
+            "its input; {blind_spot}",
         }
 
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
@@ -190,7 +191,11 @@ class Guide(Task):
             penalties=make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind),
             guide=fit_input.extra_inputs["guide"][None],
         )
-        setup = PRIOR_SPECS[fit_input.prior_key].build_setup(fit_input, rng, options)
+        prior_spec = PRIOR_SPECS[fit_input.prior_key]
+        setup = prior_spec.build_setup(fit_input, rng, options)
+        if prior_spec.input_traits.has_masked_pixels:
+            problem = add_guided_filter(setup.problem, setup.fit_input)
+            setup = replace(setup, problem=problem)
         problem = add_temporal_smoothing(setup.problem, setup.fit_input, self.temporal_smoothing)
         return replace(setup, problem=problem)
 
