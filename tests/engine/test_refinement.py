@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from napari_dip.engine import patch_groups
 from napari_dip.engine import refinement as module
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
+from napari_dip.engine.likelihood.lost_detail import find_unguided_places
 from napari_dip.engine.noise.correlation import compute_patch_power
 from napari_dip.engine.problem import (
     Estimate,
@@ -22,7 +23,6 @@ from napari_dip.engine.problem import (
 )
 from napari_dip.engine.refinement import (
     filter_by_guide,
-    find_unguided_places,
     refine_by_nl_bayes,
 )
 

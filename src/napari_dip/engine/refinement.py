@@ -53,10 +53,6 @@ MAX_GUIDE_CHANNELS = 4
 #: Radius in pixels of the windows in which the error of a guided filter is averaged: of 21 pairs it
 #: is 0.6 to 1.4 times the true one.
 GUIDED_ERROR_RADIUS = 16
-#: Radii in pixels of places at which a guide may lack a structure of the image: from spots on.
-PLACE_RADII = (1, 2, 4, 8)
-#: Minimum mean residual of such a place, in its standard errors: noise exceeds it in 1 place of 2,000.
-MIN_PLACE_ERRORS = 3.5
 #: Maximum weight of a pixel in its own filtered value: a pixel alone in its windows has 1.
 MAX_LEVERAGE = 0.9
 #: Patches in a group, for correlated noise: 64 gains 0.03 and 0.1 dB over 32 on FMD widefield.
@@ -261,8 +257,8 @@ def filter_by_guide(
         return None
     filtered, predicted, leverage = best
     excess = ((measurement - predicted).square() / variance - 1) * measured_mask
-    share = _average_box(measured_mask, GUIDED_ERROR_RADIUS).clamp(min=1e-6)
-    local_excess = _average_box(excess, GUIDED_ERROR_RADIUS) / share
+    share = average_box(measured_mask, GUIDED_ERROR_RADIUS).clamp(min=1e-6)
+    local_excess = average_box(excess, GUIDED_ERROR_RADIUS) / share
     local_error, error = (  # of a mean of squares of normal noise
         (2 / count) ** 0.5
         for count in (share * (2 * GUIDED_ERROR_RADIUS + 1) ** 2, measured_mask.sum())
@@ -270,30 +266,6 @@ def filter_by_guide(
     certain_excess = (local_excess - local_error).maximum(excess.mean() - error)
     error_variance = variance * certain_excess.maximum(leverage).clamp(min=1e-6)
     return GuidedImage(Estimate(filtered, error_variance.log()), predicted)
-
-
-def find_unguided_places(residual: Tensor, other_residual: Tensor) -> Tensor:
-    """Return 1 where an image lacks what is measured, as where its guide does not show it.
-
-    Parameters
-    ----------
-    residual, other_residual : Tensor
-        (1, C, Y, X), of this image and of another, in standard deviations of the noise.
-
-    Returns
-    -------
-    Tensor
-        (1, C, Y, X), with smooth edges.
-    """
-    places = torch.zeros_like(residual)
-    for radius in PLACE_RADII:
-        side = 2 * radius + 1
-        errors, other_errors = (
-            side * _average_box(each, radius).abs() for each in (residual, other_residual)
-        )
-        is_lost = (errors > MIN_PLACE_ERRORS) & (errors > other_errors)
-        places = places.maximum(F.max_pool2d(is_lost.to(residual), side, 1, radius))
-    return _average_box(places, PLACE_RADII[1])
 
 
 class _Windows(NamedTuple):
@@ -307,7 +279,7 @@ class _Windows(NamedTuple):
     shared_covariance: Tensor
 
 
-def _average_box(values: Tensor, radius: int) -> Tensor:
+def average_box(values: Tensor, radius: int) -> Tensor:
     """Return the mean of (..., Y, X) in the window around each pixel; outside there is 0."""
     side, planes = 2 * radius + 1, values.reshape(-1, 1, *values.shape[-2:])
     rows = F.avg_pool2d(planes, (side, 1), 1, (radius, 0))
@@ -318,12 +290,12 @@ def _measure_windows(
     guide: Tensor, measurement: Tensor, measured_mask: Tensor, radius: int
 ) -> _Windows | None:
     """Measure all windows; None if one holds no measured pixel."""
-    share = _average_box(measured_mask, radius)
+    share = average_box(measured_mask, radius)
     if float(share.min()) <= 0:
         return None
 
     def average(values: Tensor) -> Tensor:
-        return _average_box(values * measured_mask[0], radius) / share[0]
+        return average_box(values * measured_mask[0], radius) / share[0]
 
     guide_mean, measured_mean = average(guide[0]), average(measurement[0])
     products = guide[0, :, None] * guide[0]
@@ -346,10 +318,10 @@ def _apply_guide(windows: _Windows, guide: Tensor, ridge: float) -> tuple[Tensor
     precision = precision.permute(2, 3, 0, 1)
     slopes = torch.einsum("ghyx,hcyx->gcyx", precision, windows.shared_covariance)
     offsets = windows.measured_mean - (slopes * guide_mean[:, None]).sum(0)
-    inside = _average_box(torch.ones_like(guide[:, :1]), radius)[0]  # less at the border
+    inside = average_box(torch.ones_like(guide[:, :1]), radius)[0]  # less at the border
 
     def average(values: Tensor) -> Tensor:
-        return _average_box(values, radius) / inside
+        return average_box(values, radius) / inside
 
     filtered = average(offsets) + (average(slopes) * guide[0, :, None]).sum(0)
     weighted = precision / windows.pixel_count

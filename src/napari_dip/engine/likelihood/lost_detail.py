@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from napari_dip.engine.constants import FWHM_PER_SIGMA, HARD_THRESHOLD_SIGMAS
 from napari_dip.engine.problem import Estimate
+from napari_dip.engine.refinement import average_box
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +61,10 @@ MIN_SPOT_COVERAGE = 0.5
 #: Largest expected count of the Poisson distribution of a significance. Beyond, its skewness is
 #: below 0.01, and differences of counts would be lost to rounding.
 MAX_POISSON_COUNT = 1e4
+#: Radii in pixels of places at which a guide may lack a structure of the image: from spots on.
+PLACE_RADII = (1, 2, 4, 8)
+#: Minimum standard errors of the mean residual of such a place: noise has them in 1 of 2,000.
+MIN_PLACE_ERRORS = 3.5
 
 
 def restore_border_detail(
@@ -336,3 +341,27 @@ def _compute_significance(filtered: Tensor, variance: Tensor, third_moment: Tens
     counts = (expected + normal * expected.sqrt()).clamp(min=0)
     deviance = 2 * (torch.xlogy(counts, counts / expected) - (counts - expected))
     return normal.sign() * deviance.clamp(min=0).sqrt()
+
+
+def find_unguided_places(residual: Tensor, other_residual: Tensor) -> Tensor:
+    """Return 1 where an image lacks what is measured, as where its guide does not show it.
+
+    Parameters
+    ----------
+    residual, other_residual : Tensor
+        (1, C, Y, X), of this image and of another, in standard deviations of the noise.
+
+    Returns
+    -------
+    Tensor
+        (1, C, Y, X), with smooth edges.
+    """
+    places = torch.zeros_like(residual)
+    for radius in PLACE_RADII:
+        side = 2 * radius + 1
+        errors, other_errors = (
+            side * average_box(each, radius).abs() for each in (residual, other_residual)
+        )
+        is_lost = (errors > MIN_PLACE_ERRORS) & (errors > other_errors)
+        places = places.maximum(F.max_pool2d(is_lost.to(residual), side, 1, radius))
+    return average_box(places, PLACE_RADII[1])

@@ -236,7 +236,7 @@ def _uses_blur_model(*, is_free: bool) -> Callable[[Report], bool]:
 #: prior or noise model in `PRIOR_SPECS` or `NOISE_MODELS` names it.
 _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "deep image prior": lambda _: True,
-    "guided filter": _compares_refinement,
+    "guided filter": lambda report: uses_refinement(report) and _compares_refinement(report),
     "nl-bayes": _filters_patches,
     "bm3d": _filters_patches,
     "biharmonic": lambda report: _uses_blending(report) or _fills_smoothly(report),

@@ -176,8 +176,9 @@ def add_guided_filter(problem: Problem, fit_input: FitInput) -> Problem:
     finish = problem.full_postprocess
 
     def refine(estimate: Estimate) -> PostprocessingSteps:
+        from napari_dip.engine.likelihood.lost_detail import find_unguided_places
         from napari_dip.engine.problem import Estimate
-        from napari_dip.engine.refinement import filter_by_guide, find_unguided_places
+        from napari_dip.engine.refinement import filter_by_guide
 
         finished = yield from finish(estimate)
         mask = fit_input.masks.low_noise
