@@ -453,3 +453,10 @@ def _compute_box_mean(image: Tensor, radius: tuple[int, ...]) -> Tensor:
         kernel_size[axis], padding[axis] = 2 * axis_radius + 1, axis_radius
         image = pool(image, kernel_size, stride=1, padding=padding, count_include_pad=True)
     return image
+
+
+def average_box(values: Tensor, radius: int) -> Tensor:
+    """Return the mean of (..., Y, X) in the window around each pixel; outside there is 0."""
+    side, planes = 2 * radius + 1, values.reshape(-1, 1, *values.shape[-2:])
+    rows = F.avg_pool2d(planes, (side, 1), 1, (radius, 0))
+    return F.avg_pool2d(rows, (1, side), 1, (0, radius)).reshape(values.shape)

@@ -36,6 +36,7 @@ from napari_dip.engine.patch_groups import (
     filter_patch_groups,
     group_patches,
 )
+from napari_dip.engine.prior import average_box
 from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
@@ -277,13 +278,6 @@ class _Windows(NamedTuple):
     measured_mean: Tensor
     guide_covariance: Tensor
     shared_covariance: Tensor
-
-
-def average_box(values: Tensor, radius: int) -> Tensor:
-    """Return the mean of (..., Y, X) in the window around each pixel; outside there is 0."""
-    side, planes = 2 * radius + 1, values.reshape(-1, 1, *values.shape[-2:])
-    rows = F.avg_pool2d(planes, (side, 1), 1, (radius, 0))
-    return F.avg_pool2d(rows, (1, side), 1, (0, radius)).reshape(values.shape)
 
 
 def _measure_windows(

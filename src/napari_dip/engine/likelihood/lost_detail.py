@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.constants import FWHM_PER_SIGMA, HARD_THRESHOLD_SIGMAS
+from napari_dip.engine.prior import average_box
 from napari_dip.engine.problem import Estimate
-from napari_dip.engine.refinement import average_box
 
 if TYPE_CHECKING:
     from collections.abc import Callable
