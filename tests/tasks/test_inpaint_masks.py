@@ -130,9 +130,22 @@ def list_notes(mask: np.ndarray, **settings: Any) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
 def test_a_mask_with_colours_is_refused_as_such(mode: str, tmp_path: Path) -> None:
-    mask = Image.fromarray(make_two_rectangles().astype(np.uint8))
-    mask.convert(mode).save(tmp_path / "mask.png")
+    mask = Image.fromarray(make_two_rectangles().astype(np.uint8)).convert(mode)
+    if mode == "P":
+        mask.putpalette([0, 0, 0, 255, 0, 0])
+    mask.save(tmp_path / "mask.png")
     assert refuse_mask(np.eye(48), tmp_path / "mask.png") == "mask-colours"
+
+
+def test_a_mask_with_a_palette_of_greys_is_a_mask(tmp_path: Path) -> None:
+    mask = make_two_rectangles().astype(np.uint8)
+    Image.fromarray(255 * mask).convert("P").save(tmp_path / "mask.png")
+    image = np.random.default_rng(0).normal(100, 5, (48, 48)).astype(np.float32)
+    settings = {"preset": "instant", "max_iterations": 2, "device": "cpu"}
+    filled, expected = (
+        dip.inpaint(image, source, **settings).image for source in (tmp_path / "mask.png", mask)
+    )
+    np.testing.assert_array_equal(filled, expected)
 
 
 def test_a_mask_of_the_shape_of_a_colour_image_is_refused_for_its_colours() -> None:
