@@ -457,6 +457,5 @@ def _compute_box_mean(image: Tensor, radius: tuple[int, ...]) -> Tensor:
 
 def average_box(values: Tensor, radius: int) -> Tensor:
     """Return the mean of (..., Y, X) in the window around each pixel; outside there is 0."""
-    side, planes = 2 * radius + 1, values.reshape(-1, 1, *values.shape[-2:])
-    rows = F.avg_pool2d(planes, (side, 1), 1, (radius, 0))
-    return F.avg_pool2d(rows, (1, side), 1, (0, radius)).reshape(values.shape)
+    planes = values.reshape(-1, 1, *values.shape[-2:])
+    return _compute_box_mean(planes, (radius, radius)).reshape(values.shape)

@@ -11,9 +11,8 @@ images are filtered from coarse to fine, each level removing the noise of its ow
 
 from __future__ import annotations
 
-import math
 from functools import reduce
-from math import sqrt
+from math import inf, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -240,7 +239,7 @@ def filter_by_guide(
         return None
     centred = guide - guide.mean((2, 3), keepdim=True)
     scaled = centred / centred.square().mean().sqrt().clamp(min=1e-12)
-    best_error, best = math.inf, None
+    best_error, best = inf, None
     for radius in GUIDED_RADII:
         if radius >= min(guide.shape[2:]):
             break

@@ -181,6 +181,17 @@ def test_alpha_is_left_out_of_a_layer_and_a_note_says_so(noisy):
     np.testing.assert_array_equal(get_full_resolution(layer), colour[..., :3])
 
 
+@pytest.mark.parametrize("shows", ["result", "region", "snapshot", "crop-preview"])
+def test_every_restored_image_says_that_it_is_restored(noisy, shows):
+    record = {"recipe": {"task": "denoise"}, "shows": shows}
+    layer = Image(noisy, metadata={METADATA_KEY: record}, name="cells")
+    assert read_layer_header(layer).tags.made_by == "denoise"
+    layer.metadata[METADATA_KEY] = {**record, "shows": "residual"}  # the dock warns of it
+    assert not read_layer_header(layer).tags.made_by
+    layer.metadata[METADATA_KEY] = "not by this plugin"
+    assert not read_layer_header(layer).tags.made_by
+
+
 def test_a_result_says_how_it_came_about_in_plain_json(viewer, rotated_layer, noisy):
     answer = make_result(
         noisy,

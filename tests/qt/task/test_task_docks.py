@@ -206,6 +206,15 @@ def test_a_layer_with_a_psf_of_three_axes_sharpens_a_volume(open_dock, noisy):
     assert report["noise"]["blind_spot_size"] == [1, 1, 1]
 
 
+def press_again(driver):
+    """Let the dock set all as for its result; return the section of these buttons."""
+    buttons = driver.dock.repeat_section
+    buttons.title_button.setChecked(True)
+    driver.press(buttons.again_button)
+    assert "Press Run to make it again" in driver.last_message
+    return buttons
+
+
 def test_repeating_a_result_tells_that_its_psf_has_changed(open_dock, tmp_path, monkeypatch):
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
     driver = open_dock("deblur")
@@ -213,10 +222,7 @@ def test_repeating_a_result_tells_that_its_psf_has_changed(open_dock, tmp_path, 
     driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
     choose(driver, "psf", "beads")
     run_and_get_result(driver, "cells deblurred")
-    buttons = driver.dock.repeat_section
-    buttons.title_button.setChecked(True)
-    driver.press(buttons.again_button)
-    assert "Press Run to make it again" in driver.last_message
+    buttons = press_again(driver)
     psf.data = psf.data[::-1].copy()
     driver.press(buttons.again_button)
     assert "The pixels of 'beads' have changed since" in driver.last_message
@@ -235,10 +241,7 @@ def test_a_script_takes_a_drawn_mask_for_the_same_after_it_was_saved(
     driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
     choose(driver, "mask", "drawing")
     run_and_get_result(driver, "cells inpainted")
-    buttons = driver.dock.repeat_section
-    buttons.title_button.setChecked(True)
-    driver.press(buttons.again_button)
-    assert "Press Run to make it again" in driver.last_message
+    buttons = press_again(driver)
     QApplication.clipboard().setText("")
     driver.press(buttons.python_button)
     driver.wait_until(lambda: "mask=" in QApplication.clipboard().text())

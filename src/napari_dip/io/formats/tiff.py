@@ -410,8 +410,12 @@ def read_header(path: Path, axes: str | None) -> ImageHeader:
         channels = file.imagej_metadata or _read_own_metadata(file, "napari_dip_channels")
         if channels and axes == labelled_axes:
             tags = parse_imagej_channels(channels, axes, shape)
-        tags = replace(tags, is_white_zero=is_white_zero(page), orientation=read_orientation(page))
-        tags = replace(tags, made_by=get_recipe_task(find_provenance(file)))
+        tags = replace(
+            tags,
+            is_white_zero=is_white_zero(page),
+            orientation=read_orientation(page),
+            made_by=get_recipe_task(find_provenance(file)),
+        )
         notes += list_value_notes(page, name, table, stored)
         dtype = np.dtype(series.dtype if table is None else table.dtype).name
     # preflight refuses axes that do not fit

@@ -38,7 +38,7 @@ from napari_dip.qt.shell.dock_widget import (
     make_form,
     make_single_shot_timer,
 )
-from napari_dip.qt.shell.napari_layers import read_layer_provenance
+from napari_dip.qt.shell.layer_headers import read_layer_provenance
 from napari_dip.qt.shell.preferences import get_default_preset, open_saved_settings
 from napari_dip.qt.shell.settings_form import (
     add_path_button,

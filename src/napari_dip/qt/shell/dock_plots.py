@@ -43,8 +43,8 @@ from napari_dip.qt.shell.layer_headers import (
     get_full_resolution,
     locate_points,
     rasterise_shapes,
+    read_layer_provenance,
 )
-from napari_dip.qt.shell.napari_layers import read_layer_provenance
 from napari_dip.qt.shell.run_bar import make_message_label
 
 if TYPE_CHECKING:

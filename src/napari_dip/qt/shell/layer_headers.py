@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from math import ceil, prod
@@ -20,6 +21,8 @@ from napari_dip.io.header import (
     split_pixel_sizes,
 )
 from napari_dip.io.reading import find_file_header
+from napari_dip.pipeline.assess.report_fields import migrate_record
+from napari_dip.qt.shell.dock_widget import DOCK_LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
 METADATA_KEY = "napari_dip"
+#: Warnings of images that are no restored ones, by what they show.
+DERIVED_IMAGE_WARNINGS = DOCK_LABELS["derived-images"]
 #: Number of samples of a colour image that are restored: red, green and blue, but not alpha.
 COLOUR_COUNT = 3
 #: Largest number of planes of a file whose header is read in the GUI thread: 1,000 of ImageJ take
@@ -49,6 +54,12 @@ _MIN_MITRE_COSINE = 2 / 9 - 1
 #: How sizes along the axes of a file are told.
 _PIXELS = "pixels of {}"
 _SIZE_PHRASES = {"T": "frames every {}", "Z": "planes {} apart", "Y": _PIXELS, "X": _PIXELS}
+
+
+def read_layer_provenance(layer: Layer) -> Mapping[str, Any]:
+    """Return the provenance of a layer; empty if this plugin did not make it."""
+    provenance = layer.metadata.get(METADATA_KEY)
+    return migrate_record(provenance) if isinstance(provenance, Mapping) else {}
 
 
 def get_full_resolution(layer: Image) -> Any:
@@ -120,8 +131,8 @@ def read_layer_header(layer: Image, axes: str | None = None) -> ImageHeader:
     scale: Any = (*map(float, measure_pixel_sizes(layer)), *[1.0] * samples)
     units: Any = (*map(str, layer.units), *["pixel"] * samples)
     chosen_axes = own_axes if axes is None else axes
-    record = layer.metadata.get(METADATA_KEY, {})
-    is_result = record.get("shows", "result") == "result"  # the dock warns of other outputs
+    record = read_layer_provenance(layer)
+    is_restored = record.get("shows") not in DERIVED_IMAGE_WARNINGS  # of these the dock warns
     if file_header and file_header.scale and file_header.units and len(chosen_axes) == len(shape):
         sizes = zip(file_header.scale, file_header.units, strict=True)
         by_axis = dict(zip(file_header.axes, sizes, strict=True))
@@ -137,7 +148,7 @@ def read_layer_header(layer: Image, axes: str | None = None) -> ImageHeader:
         scale=scale,
         units=units,
         notes=(make_note("alpha-skipped", name=layer.name),) if _has_alpha(layer) else (),
-        tags=SourceTags(made_by=get_recipe_task(record) if is_result else ""),
+        tags=SourceTags(made_by=get_recipe_task(record) if is_restored else ""),
     )
 
 

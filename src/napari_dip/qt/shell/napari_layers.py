@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
 from functools import partial
 from math import ceil, inf, sqrt
 from statistics import fmean
@@ -14,18 +13,19 @@ import numpy as np
 from napari.layers import Image
 
 from napari_dip.io.header import get_recipe_task
-from napari_dip.pipeline.assess.report_fields import migrate_record
-from napari_dip.qt.shell.dock_widget import DOCK_LABELS, preserve_view
+from napari_dip.qt.shell.dock_widget import preserve_view
 from napari_dip.qt.shell.layer_headers import (
+    DERIVED_IMAGE_WARNINGS,
     METADATA_KEY,
     compute_matrix,
     compute_pixel_sizes,
     get_full_resolution,
+    read_layer_provenance,
 )
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from napari.layers import Layer
     from napari.viewer import Viewer
@@ -63,8 +63,6 @@ REGION = "region"
 PREVIEW = "preview"
 CROP_PREVIEW = "crop-preview"
 SNAPSHOT = "snapshot"
-#: Warnings if an image of this plugin is chosen as input: by what it shows, or else by its task.
-_DERIVED_IMAGE_WARNINGS = DOCK_LABELS["derived-images"]
 #: Attributes that place a layer, and all that an image takes over from its source layer.
 PLACEMENT_KEYS = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 _COPIED_ATTRIBUTES = (
@@ -211,17 +209,11 @@ def find_layer(viewer: Viewer, name: str) -> Any:
     return viewer.layers[name] if name in viewer.layers else None
 
 
-def read_layer_provenance(layer: Layer) -> Mapping[str, Any]:
-    """Return the provenance of a layer; empty if this plugin did not make it."""
-    provenance = layer.metadata.get(METADATA_KEY)
-    return migrate_record(provenance) if isinstance(provenance, Mapping) else {}
-
-
 def describe_derived_image(layer: Layer) -> str:
     """Return a warning if the layer is another output of this plugin than a result; else ""."""
     provenance = read_layer_provenance(layer)
     task = get_recipe_task(provenance)
-    warning = _DERIVED_IMAGE_WARNINGS.get(provenance.get("shows", ""))
+    warning = DERIVED_IMAGE_WARNINGS.get(provenance.get("shows", ""))
     if warning is None:
         return ""
     title = TASKS[task].spec.title if task in TASKS else "this plugin"

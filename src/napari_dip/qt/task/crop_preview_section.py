@@ -40,6 +40,7 @@ from napari_dip.qt.shell.layer_headers import (
     locate_points,
     measure_pixel_sizes,
     read_layer_header,
+    read_layer_provenance,
 )
 from napari_dip.qt.shell.napari_layers import (
     CROP_PREVIEW,
@@ -47,7 +48,6 @@ from napari_dip.qt.shell.napari_layers import (
     cut_columns,
     find_layer,
     is_preview,
-    read_layer_provenance,
     read_source_input,
 )
 from napari_dip.qt.shell.preferences import get_allowed_machine

@@ -384,10 +384,11 @@ class RepeatSection(CollapsibleSection):
             if name not in layers:
                 raise RefusedError("repeat-layer-gone", result=result, layer=name)
         digests = provenance["report"].get("extra_inputs_sha256", {})
-        for name, record in recorded.items():
-            digest = hash_pixels(read_input_pixels(layers[record["layer"]], source_layer))
-            if digest and digests.get(name, digest) != digest:
-                raise RefusedError("repeat-changed", result=result, layer=record["layer"])
+        for name in recorded.keys() & digests.keys():
+            layer = recorded[name]["layer"]
+            digest = hash_pixels(read_input_pixels(layers[layer], source_layer))
+            if digest and digests[name] != digest:
+                raise RefusedError("repeat-changed", result=result, layer=layer)
         return f"All is set as for '{result}'. Press Run to make it again."
 
     def _open_source(

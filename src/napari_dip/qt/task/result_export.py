@@ -37,12 +37,12 @@ from napari_dip.qt.shell.layer_headers import (
     locate_corners,
     measure_pixel_sizes,
     read_layer_header,
+    read_layer_provenance,
 )
 from napari_dip.qt.shell.napari_layers import (
     PREVIEW,
     build_report_provenance,
     is_kept_image,
-    read_layer_provenance,
 )
 from napari_dip.qt.task.run_request import (
     LOOK_ATTRIBUTES,

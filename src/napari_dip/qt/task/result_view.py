@@ -26,6 +26,7 @@ from napari_dip.qt.shell.dock_widget import (
     preserve_view,
     require,
 )
+from napari_dip.qt.shell.layer_headers import read_layer_provenance
 from napari_dip.qt.shell.napari_layers import (
     PLACEMENT_KEYS,
     SEE_THROUGH,
@@ -34,7 +35,6 @@ from napari_dip.qt.shell.napari_layers import (
     compute_value_range,
     is_kept_image,
     measure_clipped_fractions,
-    read_layer_provenance,
     read_source_input,
 )
 from napari_dip.qt.shell.preferences import read_preferences

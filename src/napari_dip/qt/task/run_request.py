@@ -36,7 +36,12 @@ from napari_dip.pipeline.store.network_files import NETWORK_FILE_INPUT
 from napari_dip.qt.shell.background_call import MIN_UPDATE_SECONDS, JobProgress, log_error, try_call
 from napari_dip.qt.shell.dock_widget import DOCK_TEXTS
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget, run_until_abandoned
-from napari_dip.qt.shell.layer_headers import compute_matrix, get_full_resolution, record_file_sizes
+from napari_dip.qt.shell.layer_headers import (
+    compute_matrix,
+    get_full_resolution,
+    read_layer_provenance,
+    record_file_sizes,
+)
 from napari_dip.qt.shell.layer_inputs import is_selectable
 from napari_dip.qt.shell.napari_layers import (
     CROP_PREVIEW,
@@ -45,7 +50,6 @@ from napari_dip.qt.shell.napari_layers import (
     brighten_dark_layer,
     copy_layer_attributes,
     describe_derived_image,
-    read_layer_provenance,
 )
 from napari_dip.qt.shell.preferences import (
     find_settings_folder,

@@ -30,12 +30,14 @@ from napari_dip.qt.shell.dock_widget import (
     unwrap_viewer,
 )
 from napari_dip.qt.shell.job_controller import DISCARDED_MESSAGE
-from napari_dip.qt.shell.layer_headers import get_full_resolution
+from napari_dip.qt.shell.layer_headers import (
+    get_full_resolution,
+    read_layer_provenance,
+)
 from napari_dip.qt.shell.layer_inputs import LayerInputs, is_original
 from napari_dip.qt.shell.napari_layers import (
     PLACEMENT_KEYS,
     copy_layer_attributes,
-    read_layer_provenance,
 )
 from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset, get_scheduler
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label, show_refusal
