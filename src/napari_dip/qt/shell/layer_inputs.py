@@ -47,10 +47,7 @@ from napari_dip.qt.shell.layer_headers import (
     read_layer_header,
     read_layer_provenance,
 )
-from napari_dip.qt.shell.napari_layers import (
-    find_layer,
-    is_preview,
-)
+from napari_dip.qt.shell.napari_layers import find_layer, is_preview
 from napari_dip.qt.shell.settings_form import fill_combo, make_combo, make_combo_editable
 
 if TYPE_CHECKING:

@@ -118,9 +118,8 @@ def record_inputs(image: Image, axes: str, extra_inputs: Mapping[str, Layer]) ->
 def read_result_provenance(layer: Any) -> Mapping[str, Any] | None:
     """Return the provenance of a layer with a report; None if the layer is no result."""
     provenance = read_layer_provenance(layer)
-    if not isinstance(provenance.get("report"), Mapping):
-        return None
-    return provenance if provenance.get("shows", "result") in ("result", REGION) else None
+    is_restored = provenance.get("shows", "result") in ("result", REGION)
+    return provenance if is_restored and isinstance(provenance.get("report"), Mapping) else None
 
 
 def is_input_layer(layer: Layer, provenance: Mapping[str, Any]) -> bool:
