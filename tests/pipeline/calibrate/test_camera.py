@@ -131,6 +131,25 @@ def test_a_crop_of_a_photograph_without_noise_has_no_camera_noise(
     assert find_camera(torch.from_numpy(image).permute(2, 0, 1)[None].float()) is None
 
 
+def interpolate_mosaic(light: torch.Tensor) -> torch.Tensor:
+    """Take (1, 3, Y, X) with a Bayer sensor, 2,000 photons at 255, and interpolate linearly."""
+    shot = torch.poisson(light * 2000 / 255, torch.Generator().manual_seed(1)) * 255 / 2000
+    masks = torch.zeros_like(shot)
+    masks[:, 0, ::2, ::2] = masks[:, 2, 1::2, 1::2] = 1
+    masks[:, 1, ::2, 1::2] = masks[:, 1, 1::2, ::2] = 1
+    square = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]])
+    cross = torch.tensor([[0.0, 1.0, 0.0], [1.0, 4.0, 1.0], [0.0, 1.0, 0.0]])
+    kernels = torch.stack([square, cross, square])[:, None] / 4
+    return torch.nn.functional.conv2d(shot * masks, kernels, padding=1, groups=3)
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 64), (48, 128), (96, 0)])
+def test_stained_tissue_from_a_bayer_sensor_is_not_taken_for_noise(row: int, column: int) -> None:
+    tissue = torch.from_numpy(data.immunohistochemistry()).permute(2, 0, 1)[None].double()
+    crop = torch.nn.functional.avg_pool2d(tissue, 2)[:, :, row:, column:][:, :, :128, :128]
+    assert find_camera(interpolate_mosaic(crop.float())) is None
+
+
 def test_the_noise_of_a_small_crop_is_measured_in_its_flattest_blocks() -> None:
     camera = find_camera(take_camera_shot()[:, :, :128, :128])
     assert camera is not None
@@ -173,8 +192,33 @@ def test_structure_without_colours_is_not_taken_for_compressed_noise(
     monkeypatch: pytest.MonkeyPatch, luminance: float, is_found: bool
 ) -> None:
     noise = CameraNoise((luminance, 0.4, 0.4), (0.65, 0.88, 0.88))
-    texture = TextureStatistics(1.1, 1.2, 0.65, 0.7, 0.3)
+    texture = TextureStatistics(1.1, 1.2, 0.65, 0.7, 0.3, 0.5)
     monkeypatch.setattr(camera_noise, "measure_camera_noise", lambda planes: (noise, texture))
+    identified = camera_noise.identify_camera_noise(torch.zeros(1, 3, 16, 16), 1.0, 1.0)
+    assert (identified is not None) == is_found
+
+
+@pytest.mark.parametrize(
+    ("std", "fine_std", "colour_decay", "is_found"),
+    [
+        ((9.0, 5.0, 4.0), 1.8, 0.5, True),
+        ((9.0, 5.0, 4.0), 1.8, 0.35, False),
+        ((7.0, 5.0, 4.0), 0.9, 0.35, True),  # the camera has filtered its noise
+        ((9.0, 4.0, 8.0), 1.8, 0.5, False),  # magenta, as eosin is
+        ((9.0, 7.0, 7.0), 1.8, 0.35, True),  # colours as strong as luminance
+        ((9.0, 7.0, 7.0), 1.8, 0.15, False),
+    ],
+)
+def test_noise_of_a_camera_spreads_over_colours(
+    monkeypatch: pytest.MonkeyPatch,
+    std: tuple[float, float, float],
+    fine_std: float,
+    colour_decay: float,
+    is_found: bool,
+) -> None:
+    texture = TextureStatistics(1.1, 1.2, 0.6, fine_std, 0.3, colour_decay)
+    measured = (CameraNoise(std, (0.6, 0.88, 0.88)), texture)
+    monkeypatch.setattr(camera_noise, "measure_camera_noise", lambda planes: measured)
     identified = camera_noise.identify_camera_noise(torch.zeros(1, 3, 16, 16), 1.0, 1.0)
     assert (identified is not None) == is_found
 

@@ -71,9 +71,21 @@ MAX_COLOUR_RATIO = 4.5
 #: Maximum ratio of the noise of both colours: at most 1.71 in 207 crops of cc15 and PolyU, 1.77 or
 #: more in fur (baboon).
 MAX_COLOUR_IMBALANCE = 1.75
+#: Minimum such ratio, of red less blue to green less both: 0.87 or more in 29 files of cc15 and
+#: PolyU, 0.33 to 0.66 in drawn tissue with haematoxylin and eosin (docs/constants.md).
+MIN_COLOUR_IMBALANCE = 0.75
 #: Maximum share of the finest frequencies in the noise of colour: at most 0.45 in 350 crops of cc15
 #: and PolyU, 0.72 or more in photographs with white noise that were taken for camera noise.
 MAX_FINE_COLOUR_SHARE = 0.55
+#: Minimum ratio of the covariance of every second pixel to that of neighbours in colour, without
+#: compression: 0.34 or more in 189 crops of cc15, -0.1 to 0.46 in 108 of stained tissue.
+MIN_COLOUR_DECAY = 0.2
+#: Minimum such ratio where the finest frequencies of luminance have more noise than
+#: `MAX_FILTERED_FINE_STD`: so in 120 of 123 crops of cc15 (docs/constants.md).
+MIN_UNFILTERED_COLOUR_DECAY = 0.42
+#: Maximum noise of the finest frequencies after a filter in the camera, in steps of grey values:
+#: 1.0 or more in tissue that was demosaicked without one, 0.7 to 2.4 in cc15.
+MAX_FILTERED_FINE_STD = 1.0
 #: Limits of the ratio of luminance to the finest frequencies: 3.6 to 11.1 in 82 crops of cc15, 12.1
 #: in fur that was super-resolved (docs/constants.md).
 FINE_NOISE_RATIO_RANGE = (3.0, 11.5)
@@ -185,6 +197,8 @@ class TextureStatistics(NamedTuple):
         Standard deviation of luminance at the finest frequencies, per unit of white noise.
     fine_colour_share : float
         As `fine_std` for the colours, over their standard deviation; 1 for white noise.
+    colour_decay : float
+        Covariance of every second pixel in the colours, over that of neighbouring pixels.
     """
 
     block_ratio: float
@@ -192,6 +206,7 @@ class TextureStatistics(NamedTuple):
     correlation: float
     fine_std: float
     fine_colour_share: float
+    colour_decay: float
 
 
 def make_opponent_matrix() -> Tensor:
@@ -229,12 +244,12 @@ def identify_camera_noise(
     min_std = max(MIN_LUMINANCE_STD * grey_level_step, MIN_LUMINANCE_NOISE_RATIO * channel_std)
     is_camera = (
         camera.std[0] >= max(min_std, MIN_FLAT_NOISE_FRACTION * textured.std[0])
-        and first_colour <= MAX_COLOUR_IMBALANCE * second_colour
+        and MIN_COLOUR_IMBALANCE <= first_colour / second_colour <= MAX_COLOUR_IMBALANCE
         and texture.fine_colour_share <= MAX_FINE_COLOUR_SHARE
         and _is_homogeneous(texture, has_strong_colours=has_strong_colours)
         and (
-            has_strong_colours
-            or is_compressed
+            is_compressed
+            or (has_strong_colours and texture.colour_decay >= MIN_COLOUR_DECAY)
             or _has_camera_spectrum(camera, texture, grey_level_step)
         )
     )
@@ -277,8 +292,11 @@ def _has_camera_spectrum(
 ) -> bool:
     """Return whether colours and finest frequencies have the share that they have in raw noise."""
     lowest, highest = (ratio * texture.fine_std for ratio in FINE_NOISE_RATIO_RANGE)
+    is_filtered = texture.fine_std < MAX_FILTERED_FINE_STD * grey_level_step
+    min_decay = MIN_COLOUR_DECAY if is_filtered else MIN_UNFILTERED_COLOUR_DECAY
     return (
         texture.fine_std >= MIN_CAMERA_FINE_STD * grey_level_step
+        and texture.colour_decay >= min_decay
         and lowest <= camera.std[0] <= highest
         and _compute_colour_ratio(camera) <= MAX_COLOUR_RATIO
     )
@@ -313,11 +331,13 @@ def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics
     class_count = min(CAMERA_BRIGHTNESS_CLASSES, len(usable) // MIN_CAMERA_CLASS_BLOCKS)
     classes = usable[means[usable].argsort(stable=True)].tensor_split(class_count)
     luminance, flat = _measure_flat_energy(energies[0], classes, FLAT_LUMINANCE_FRACTION)
-    colour_stds, fine_shares = [], []
+    colour_stds, fine_shares, decays = [], [], []
     for energy, residual in zip(energies[1:], residuals[1:], strict=True):
         colour, flat_in_colour = _measure_flat_energy(energy, classes, FLAT_COLOUR_FRACTION)
         colour_stds.append((COLOUR_VARIANCE_FACTOR * colour) ** 0.5)
         fine_shares.append(_measure_fine_std(residual[flat_in_colour]) / colour**0.5)
+        neighbour, second = _measure_covariance(residual[flat_in_colour], (1, 2))
+        decays.append(second / max(neighbour, 1e-9))
     correlation = _estimate_neighbour_correlation(residuals[0][flat])
     lowest, highest = LUMINANCE_CORRELATION_RANGE
     luminance_std = (LUMINANCE_VARIANCE_FACTOR * luminance) ** 0.5
@@ -331,6 +351,7 @@ def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics
         correlation,
         _measure_fine_std(residuals[0][flat]),
         sum(fine_shares) / len(fine_shares),
+        sum(decays) / len(decays),
     )
 
 
@@ -377,13 +398,18 @@ def _measure_fine_std(residuals: Tensor) -> float:
 
 def _estimate_neighbour_correlation(residuals: Tensor) -> float:
     """Return the correlation of neighbouring pixels, less the slowly falling one of the image."""
+    variance, neighbour, distant = _measure_covariance(residuals, (0, 1, IMAGE_CORRELATION_LAG))
+    return (neighbour - distant) / max(variance - distant, 1e-9)
+
+
+def _measure_covariance(residuals: Tensor, lags: tuple[int, ...]) -> list[float]:
+    """Return the covariance of pixels at these distances along both axes, twice."""
     side = residuals.shape[-1]
-    covariance = [
-        (residuals[..., lag:] * residuals[..., : side - lag]).mean()
-        + (residuals[:, lag:] * residuals[:, : side - lag]).mean()
-        for lag in (0, 1, IMAGE_CORRELATION_LAG)
+    return [
+        float((residuals[..., lag:] * residuals[..., : side - lag]).mean())
+        + float((residuals[:, lag:] * residuals[:, : side - lag]).mean())
+        for lag in lags
     ]
-    return float((covariance[1] - covariance[2]) / (covariance[0] - covariance[2]).clamp(min=1e-9))
 
 
 def _compare_flat_blocks(energy: Tensor, classes: tuple[Tensor, ...]) -> tuple[float, float]:
