@@ -358,7 +358,7 @@ PIXELS = [
     Case("unknown axes named", "axes-wrong", denoise_array(noisy(), "--axes", "QQ")),
     Case("an axis named twice", "axes-wrong", denoise_array(noisy(), "--axes", "YY")),
     Case("axes without Y", "axes-missing", denoise_array(noisy(), "--axes", "CX")),
-    Case("four colours", "image-channels", denoise_array(noisy(SIDE, SIDE, 4), "--axes", "YXS")),
+    Case("five colours", "image-channels", denoise_array(noisy(SIDE, SIDE, 5), "--axes", "YXS")),
 ]
 
 OUTPUTS = [

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SIDE = 32
 SETTINGS: dict[str, Any] = {"preset": "fast", "device": "cpu", "max_iterations": 2}
+RGBA = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 4)).astype(np.uint8)
 
 
 def read_refusal_code(call: Callable[[], object]) -> str:
@@ -107,6 +108,36 @@ def test_an_honest_dask_array_gives_the_pixels_of_its_array_whole_and_in_tiles()
     assert np.array_equal(first, second)
     whole = dip.denoise(da.from_array(make_noisy(SIDE), chunks=16), **SETTINGS)
     assert np.array_equal(whole.image, dip.denoise(make_noisy(SIDE), **SETTINGS).image)
+
+
+@pytest.mark.parametrize("axes", ["YXS", "SYX", "dask"])
+def test_alpha_of_an_array_is_left_out_as_that_of_a_file(tmp_path: Path, axes: str) -> None:
+    tifffile.imwrite(tmp_path / "in.tif", RGBA, photometric="rgb", extrasamples=["unassalpha"])
+    of_file = dip.denoise(tmp_path / "in.tif", **SETTINGS)
+    image = {"YXS": RGBA, "SYX": np.moveaxis(RGBA, -1, 0), "dask": da.from_array(RGBA)}[axes]
+    result = dip.denoise(image, axes="YXS" if axes == "dask" else axes, **SETTINGS)
+    for each in (of_file, result):
+        assert "alpha-skipped" in [note["code"] for note in each.report["note_codes"]]
+    colours = np.moveaxis(result.image, 0, -1) if axes == "SYX" else result.image
+    assert np.array_equal(colours, of_file.image)
+
+
+def test_four_samples_without_axes_are_advised_to_be_colours_and_alpha(tmp_path: Path) -> None:
+    path = tmp_path / "four.tif"
+    tifffile.imwrite(path, RGBA, photometric="minisblack", metadata=None)
+    for image in (RGBA, path):
+        with pytest.raises(dip.RefusedError, match="in colours and alpha, which is left out"):
+            dip.plan("denoise", image, **SETTINGS)
+        plan = dip.plan("denoise", image, axes="YXS", **SETTINGS)  # as advised
+        assert [note.code for note in plan.notes] == ["alpha-skipped"]
+    assert dip.denoise(path, axes="YXS", **SETTINGS).image.shape == (SIDE, SIDE, 3)
+
+
+def test_a_labelled_array_loses_its_alpha_and_keeps_its_coordinates() -> None:
+    xarray = pytest.importorskip("xarray")
+    image = xarray.DataArray(RGBA, {"s": list("rgba")}, ("y", "x", "s"))
+    result = dip.denoise(image, **SETTINGS)
+    assert [*result.to_xarray().coords["s"].values] == list("rgb")
 
 
 @pytest.mark.sampled(1)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Number of the tag for the orientation, in TIFF and EXIF.
 ORIENTATION_TAG = 274
+#: Number of samples of a colour image that are restored: red, green and blue, but not alpha.
+COLOUR_COUNT = 3
 #: Maximum number of planes of an image. Movies of 20,000 frames are in use. 50,000 planes of
 #: 256 × 256 pixels take two cores several days; the header of such a TIFF is read in 2 s.
 MAX_IMAGE_PLANES = 50_000

@@ -259,7 +259,8 @@ def _prepare(
         )
         if result is None or result.writer is None or not is_labelled_array(image):
             return result
-        return replace(result, writer=result.writer.use_template(image))
+        template = image[tuple(map(slice, plan.header.shape))]  # without alpha
+        return replace(result, writer=result.writer.use_template(template))
 
     return plan, start
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import DipError, RefusedError
-from napari_dip.errors.notes import make_note
+from napari_dip.errors.notes import Note, make_note
 from napari_dip.io import ImageHeader, guess_axes
-from napari_dip.io.header import split_pixel_sizes
+from napari_dip.io.header import COLOUR_COUNT, split_pixel_sizes
 from napari_dip.io.paths import describe_exception, make_file_stamp
 from napari_dip.io.reading import open_pixels, read_header, read_pixels
 from napari_dip.pipeline.assess.report import add_notes, compute_sha256
@@ -238,7 +238,10 @@ def open_input(name: str, image: Any, axes: object) -> tuple[ImageHeader, Callab
         axes = parse_axes(axes) or _name_axes(name, image)
         scale, units = _read_pixel_sizes(image, axes)
         image = image.data
-    array = convert_to_array(name, image)
+    array, notes = convert_to_array(name, image), tuple[Note, ...]()
+    if axes and "S" in axes[: array.ndim] and array.shape[axes.index("S")] == COLOUR_COUNT + 1:
+        array = array[(*[slice(None)] * axes.index("S"), slice(COLOUR_COUNT))]
+        notes = (make_note("alpha-skipped", name=name),)
     try:
         shape = tuple(int(side) for side in array.shape)
     except (TypeError, ValueError):  # dask arrays may have chunks of unknown size
@@ -253,6 +256,7 @@ def open_input(name: str, image: Any, axes: object) -> tuple[ImageHeader, Callab
         has_guessed_axes=axes is None,
         scale=scale,
         units=units,
+        notes=notes,
     )
     pixels = LazyPixels(name, array) if is_dask_array(array) else array
     return array_header, lambda: pixels

@@ -21,6 +21,7 @@ from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import (
+    COLOUR_COUNT,
     MAX_IMAGE_PLANES,
     ImageHeader,
     SourceTags,
@@ -397,7 +398,9 @@ def read_header(path: Path, axes: str | None) -> ImageHeader:
                 table = None
             else:
                 sides, labelled_axes = (*sides, table.shape[1]), labelled_axes + "S"
-        shape, axes, alpha = _drop_alpha_axis(sides, axes or labelled_axes, page)
+        has_alpha = _has_alpha_samples(page)
+        has_alpha |= ("S", COLOUR_COUNT + 1) in zip(axes or "", sides, strict=False)
+        shape, axes, alpha = _drop_alpha_axis(sides, axes or labelled_axes, has_alpha=has_alpha)
         if alpha:
             code = "alpha-plane-skipped" if _has_planar_colours(axes) else "alpha-skipped"
             as_planes = axes.replace("S", "C" if "Z" in axes else "Z")
@@ -575,14 +578,14 @@ def _has_alpha_samples(page: TiffPage) -> bool:
 
 
 def _drop_alpha_axis(
-    shape: tuple[int, ...], axes: str, page: TiffPage
+    shape: tuple[int, ...], axes: str, *, has_alpha: bool
 ) -> tuple[tuple[int, ...], str, bool]:
     """Drop alpha from shape and axes; only colours are restored."""
-    if "S" not in axes or len(axes) != len(shape) or not _has_alpha_samples(page):
+    if "S" not in axes or len(axes) != len(shape) or not has_alpha:
         return shape, axes, False
     axis = axes.index("S")
     if shape[axis] == 2 and axis == len(shape) - 1:
         return shape[:-1], axes[:-1], True
-    if shape[axis] == 4:
-        return (*shape[:axis], 3, *shape[axis + 1 :]), axes, True
+    if shape[axis] == COLOUR_COUNT + 1:
+        return (*shape[:axis], COLOUR_COUNT, *shape[axis + 1 :]), axes, True
     return shape, axes, False

@@ -11,7 +11,7 @@ import numpy as np
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import format_sizes
-from napari_dip.io.header import MAX_IMAGE_PLANES
+from napari_dip.io.header import COLOUR_COUNT, MAX_IMAGE_PLANES
 from napari_dip.tasks.shared_settings import get_stacked_axes
 
 if TYPE_CHECKING:
@@ -242,8 +242,10 @@ def _refuse_axes(header: ImageHeader) -> Refusal | None:
         return make_refusal("axes-missing", axes=axes, name=name)
     if 0 in shape:
         return make_refusal("image-empty", name=name, shape=format_sizes(shape))
-    if len(shape) == 3 and shape[-1] == 3 and axes[-1] not in "SC":
-        return make_refusal("axes-colours", **facts)
+    if len(shape) == 3 and shape[-1] in (COLOUR_COUNT, COLOUR_COUNT + 1) and axes[-1] not in "SC":
+        alpha = shape[-1] > COLOUR_COUNT
+        colours = {"count": shape[-1], "alpha": alpha, "opaque": not alpha}
+        return make_refusal("axes-colours", **facts, **colours)
     return make_refusal("axes-twice", **facts) if {"C", "S"} <= set(axes) else None
 
 

@@ -15,6 +15,7 @@ from napari.utils.transforms import Affine
 from napari_dip.errors.notes import Note, make_note
 from napari_dip.io import ImageHeader, guess_axes
 from napari_dip.io.header import (
+    COLOUR_COUNT,
     SourceTags,
     get_recipe_task,
     get_unit_symbol,
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 METADATA_KEY = "napari_dip"
 #: Warnings of images that are no restored ones, by what they show.
 DERIVED_IMAGE_WARNINGS = DOCK_LABELS["derived-images"]
-#: Number of samples of a colour image that are restored: red, green and blue, but not alpha.
-COLOUR_COUNT = 3
 #: Largest number of planes of a file whose header is read in the GUI thread: 1,000 of ImageJ take
 #: 0.26 s on two busy cores.
 _MAX_FILE_PLANES = 1_000
