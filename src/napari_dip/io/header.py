@@ -177,6 +177,14 @@ class ImageHeader:
         """Return the size along one axis, in pixels; 1 if the image does not have it."""
         return self.shape[self.axes.index(axis)] if axis in self.axes else 1
 
+    def drop_colours(self) -> ImageHeader:
+        """Return the header of one of the colour samples."""
+        index = self.axes.index("S")
+        names = ("shape", "axes", "scale", "units")
+        fields: dict[str, Any] = {name: getattr(self, name) for name in names}
+        kept = {name: v and v[:index] + v[index + 1 :] for name, v in fields.items()}
+        return replace(self, **kept)
+
     @property
     def pixel_count(self) -> int:
         """Number of values; each channel and colour sample counts separately."""

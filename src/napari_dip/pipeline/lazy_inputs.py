@@ -7,18 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_dip.errors import DipError, RefusedError
+from napari_dip.errors import DipError, Refusal, RefusedError
 from napari_dip.errors.notes import Note, make_note
 from napari_dip.io import ImageHeader, guess_axes
 from napari_dip.io.header import COLOUR_COUNT, split_pixel_sizes
+from napari_dip.io.lazy_images import LazyImage
 from napari_dip.io.paths import describe_exception, make_file_stamp
 from napari_dip.io.reading import open_pixels, read_header, read_pixels
 from napari_dip.pipeline.assess.report import add_notes, compute_sha256
 from napari_dip.pipeline.machine import is_memory_error
+from napari_dip.pipeline.plan.joint_training import GREY_GROUPS
+from napari_dip.pipeline.plan.preflight import plan_as_grey
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -149,6 +152,72 @@ def open_plan_inputs(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
     inputs = {"image": image, **{name: read_pixels(header) for name, header in extra_headers}}
     check_unchanged(stamps)
     return inputs
+
+
+class MergedInputs(NamedTuple):
+    """Plan and inputs of a run; hashes of inputs of which one of three equal colours is left."""
+
+    plan: Plan
+    inputs: Mapping[str, Any]
+    hashes: Mapping[str, str]
+
+
+def merge_equal_colours(plan: Plan, inputs: Mapping[str, Any]) -> MergedInputs:
+    """Return plan and inputs for one grey channel if red, green and blue are equal everywhere.
+
+    Most grey images of microscopes that are saved in colours are so. Fitted as colours, their noise
+    would count as structure, since it is the same in all three. Other images are returned as they
+    are; those that are restored whole are read.
+
+    Parameters
+    ----------
+    plan : Plan
+    inputs : mapping
+        As for `napari_dip.pipeline.execute.runner.run`.
+    """
+    header, unchanged = plan.header, MergedInputs(plan, inputs, {})
+    is_of_colours = plan.network is not None and plan.network.groups not in ((), GREY_GROUPS)
+    if "S" not in header.axes or is_of_colours:
+        return unchanged
+    if not plan.tiles:
+        inputs = {**inputs, "image": np.asarray(inputs["image"])}
+        unchanged = unchanged._replace(inputs=inputs)
+    exposures = (item.name for item in plan.recipe.task.spec.inputs if item.is_repeated_exposure)
+    names = ["image", *(name for name in exposures if name in plan.extra_headers)]
+    axis = header.axes.index("S")
+    blocks = (
+        tile.core.read_pixels(inputs[name], header.axes) if tile else np.asarray(inputs[name])
+        for name in names
+        for tile in plan.tiles or (None,)
+    )
+    if not all(has_equal_colours(block, axis) for block in blocks):
+        return unchanged
+    grey_plan = plan_as_grey(plan)
+    if isinstance(grey_plan, Refusal):  # such as a PSF for each colour
+        return unchanged
+    grey_inputs = {name: take_first_colour(inputs[name], axis) for name in names}
+    hashes = {name: compute_sha256(inputs[name]) for name in names}
+    return MergedInputs(grey_plan, {**inputs, **grey_inputs}, hashes)
+
+
+def has_equal_colours(array: AnyArray, axis: int) -> bool:
+    """Return whether all positions along an axis hold the same values; NaN equals NaN."""
+    first = np.broadcast_to(array.take([0], axis), array.shape)
+    return np.array_equal(array, first, equal_nan=array.dtype.kind == "f")
+
+
+def take_first_colour(image: Any, axis: int) -> Any:
+    """Return the first position along an axis of an image, which may be on the disk."""
+
+    def take(region: Any) -> Any:
+        before = region[:axis]
+        return image[(*before, *[slice(None)] * (axis - len(before)), 0, *region[axis:])]
+
+    if isinstance(image, np.ndarray):
+        return take(())
+    shape = (*image.shape[:axis], *image.shape[axis + 1 :])
+    template = np.broadcast_to(np.zeros((), image.dtype), shape)
+    return LazyImage(path=Path(), array=template, fetch=take)
 
 
 def add_change_notes(

@@ -32,6 +32,15 @@ def test_a_colour_image_stays_a_colour_image(driver, noisy):
     assert result.metadata[METADATA_KEY]["report"]["axes"] == "YXS"
 
 
+def test_a_grey_image_in_colours_stays_one_and_is_restored_as_grey(driver, noisy):
+    result = run_and_get_layer(driver, np.stack([noisy] * 3, axis=-1), rgb=True)
+    assert result.rgb
+    assert result.data.shape == (*noisy.shape, 3)
+    assert (result.data == result.data[..., :1]).all()
+    notes = result.metadata[METADATA_KEY]["report"]["notes"]
+    assert "restored as one grey channel" in " ".join(map(str, notes))
+
+
 @pytest.mark.long
 def test_of_a_colour_image_with_alpha_the_colours_are_restored_and_a_note_says_so(driver, noisy):
     alpha = np.full_like(noisy, 255)

@@ -26,7 +26,7 @@ from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
 from napari_dip.pipeline.machine import read_free_gpu_memory, read_free_memory
 from napari_dip.pipeline.plan.costs import FIT_CONFIG_NOTES, choose_fit_config
-from napari_dip.pipeline.plan.joint_training import plan_network_use
+from napari_dip.pipeline.plan.joint_training import GREY_GROUPS, plan_network_use
 from napari_dip.pipeline.plan.tiling import (
     TILE_NOTES,
     cut_half_resolution_tiles,
@@ -455,6 +455,8 @@ def _explain_network_mismatch(
         return "it is oversampled in another way than those files"
     if fit_config.widths != network.widths:
         return "its size asks for a network of another depth"
+    if network.groups == GREY_GROUPS and len(calibration.noise) > 1:
+        return "it has colours, and those files are grey"
     if any(constant & set(group) and not constant >= set(group) for group in network.groups):
         return "some of its channels hold one value only"
     return ""

@@ -16,9 +16,11 @@ from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import Refusal, RefusedError, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.io.header import match_axes
-from napari_dip.pipeline.execute.runner import run_with_torch
+from napari_dip.pipeline.assess.report import compute_sha256
+from napari_dip.pipeline.execute.runner import repeat_colours, run_with_torch
+from napari_dip.pipeline.lazy_inputs import merge_equal_colours
 from napari_dip.pipeline.plan.layout import Span
-from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.plan.preflight import plan_as_grey, preflight
 from napari_dip.pipeline.plan.tiling import VOLUME_OVERLAP_PIXELS
 
 if TYPE_CHECKING:
@@ -232,7 +234,8 @@ def run_crop_preview(
     poll_control, preview_seconds
         As for `napari_dip.pipeline.execute.runner.run`.
     """
-    steps = _restore_crop(plan, region, crop_plan, inputs, poll_control, preview_seconds)
+    options = poll_control, preview_seconds
+    steps = _restore_crop_channels(plan, region, crop_plan, inputs, *options)
     result = yield from run_with_torch(steps, crop_plan.threads, plan.header.name)
     if result is None or not region.inner_spans:
         return result
@@ -242,6 +245,31 @@ def run_crop_preview(
         for axis, factor in enumerate(plan.factors):
             earlier = np.repeat(earlier, factor, axis)
     return replace(result, image=region.merge(earlier, result.image, plan.factors))
+
+
+def _restore_crop_channels(
+    plan: Plan,
+    region: CropRegion,
+    crop_plan: Plan,
+    inputs: Mapping[str, Any],
+    poll_control: PollControl,
+    preview_seconds: float | None,
+) -> Generator[Event, None, Restoration | None]:
+    """Restore a crop; of three equal colours of the whole image, only one."""
+    options = poll_control, preview_seconds
+    grey_plan, merged_inputs, hashes = merge_equal_colours(plan, inputs)
+    grey_crop_plan = plan_as_grey(crop_plan) if hashes else crop_plan
+    if not hashes or isinstance(grey_crop_plan, Refusal):
+        pixels = inputs if hashes else merged_inputs
+        return (yield from _restore_crop(plan, region, crop_plan, pixels, *options))
+    index = plan.header.axes.index("S")
+    spans, inner_spans = (
+        each[:index] + each[index + 1 :] for each in (region.spans, region.inner_spans)
+    )
+    region_hash = {"image": compute_sha256(np.asarray(inputs["image"][region.slices]))}
+    grey_region = replace(region, spans=spans, inner_spans=inner_spans)
+    steps = _restore_crop(grey_plan, grey_region, grey_crop_plan, merged_inputs, *options)
+    return (yield from repeat_colours(steps, crop_plan.header, region_hash))
 
 
 def _restore_crop(

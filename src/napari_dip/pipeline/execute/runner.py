@@ -17,15 +17,17 @@ import numpy as np
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, RefusedError
+from napari_dip.io.header import COLOUR_COUNT
 from napari_dip.pipeline.assess.artefact_detection import (
     MAX_RETRY_ROUNDS,
     calibrate_for_weaker_noise,
 )
+from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.execute.device_recovery import make_machine_fault
 from napari_dip.pipeline.execute.executor import Executor
-from napari_dip.pipeline.lazy_inputs import add_change_notes, stamp_files
+from napari_dip.pipeline.lazy_inputs import add_change_notes, merge_equal_colours, stamp_files
 from napari_dip.pipeline.plan.units import select_shard_tile_units, select_shard_units
-from napari_dip.pipeline.progress import Event
+from napari_dip.pipeline.progress import Event, map_generator
 from napari_dip.pipeline.store.network_files import (
     list_network_outcomes,
     read_fitted_network,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.engine.fit.stopping import PollControl
+    from napari_dip.io import ImageHeader
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.types import CalibratedImage, RunInputs
     from napari_dip.pipeline.execute.executor import Weights
@@ -156,6 +159,75 @@ def _restore_with_checkpoint(
 
 
 def _restore(
+    plan: Plan,
+    inputs: Mapping[str, Any],
+    run_inputs: RunInputs | None,
+    poll_control: PollControl,
+    preview_seconds: float | None,
+    checkpoints: CheckpointStore | None,
+) -> Generator[Event, None, Restoration | None]:
+    """Restore an image as planned; of three equal colours, only one."""
+    if "S" in plan.header.axes:
+        yield Event(message="Reading the image")
+    grey_plan, merged_inputs, hashes = merge_equal_colours(plan, inputs)
+    options = poll_control, preview_seconds, checkpoints
+    if not hashes:
+        return (yield from _restore_channels(plan, merged_inputs, run_inputs, *options))
+    if checkpoints is not None:
+        checkpoints.source_hashes = hashes
+    steps = _restore_channels(grey_plan, merged_inputs, None, *options)
+    return (yield from repeat_colours(steps, plan.header, hashes))
+
+
+def repeat_colours(
+    steps: Generator[Event, None, Restoration | None],
+    header: ImageHeader,
+    hashes: Mapping[str, str],
+) -> Generator[Event, None, Restoration | None]:
+    """Run the steps of one of three equal colours, and repeat it in previews and result.
+
+    Parameters
+    ----------
+    steps : generator
+    header : ImageHeader
+        Header of the image in colours.
+    hashes : mapping of str to str
+        SHA-256 of the inputs in colours, by name.
+    """
+    axis = header.axes.index("S")
+
+    def repeat(pixels: Any) -> Any:
+        if pixels is None:
+            return None
+        shape = (*pixels.shape[:axis], COLOUR_COUNT, *pixels.shape[axis:])
+        repeated = np.broadcast_to(np.expand_dims(pixels, axis), shape)
+        return repeated if isinstance(pixels, np.memmap) else repeated.copy()
+
+    result = yield from map_generator(
+        steps, lambda event: replace(event, preview=repeat(event.preview))
+    )
+    if result is None:
+        return None
+    names = ("image", "uncertainty", "residual", "repeat_map", "null_image")
+    images = {name: repeat(getattr(result, name)) for name in names}
+    extra_hashes = {name: digest for name, digest in hashes.items() if name != "image"}
+    report: Any = {
+        **result.report,
+        "shape": list(header.shape),
+        "axes": header.axes,
+        "input_sha256": hashes["image"],
+        "extra_inputs_sha256": {**result.report["extra_inputs_sha256"], **extra_hashes},
+        "output_sha256": compute_sha256(images["image"]),
+        "fit": {
+            **result.report["fit"],
+            "scale": header.scale and list(header.scale),
+            "units": header.units and list(header.units),
+        },
+    }
+    return replace(result, report=report, **images)
+
+
+def _restore_channels(
     plan: Plan,
     inputs: Mapping[str, Any],
     run_inputs: RunInputs | None,
@@ -397,6 +469,7 @@ def restore_shard(
     from napari_dip.pipeline.execute.tile_executor import TileExecutor, open_tile_results
     from napari_dip.pipeline.store.unit_results import JOINT_NAME
 
+    plan, inputs, checkpoints.source_hashes = merge_equal_colours(plan, inputs)
     monitor = RunMonitor(plan, poll_control, None)
     if not plan.tiles:
         calibrated_image = yield from read_image(plan, inputs, monitor)

@@ -23,7 +23,7 @@ from napari_dip.pipeline.calibrate.channel_noise import (
 )
 from napari_dip.pipeline.calibrate.inputs import fill_empty_areas
 from napari_dip.pipeline.calibrate.types import RunInputs, get_grey_level_step
-from napari_dip.pipeline.lazy_inputs import open_input
+from napari_dip.pipeline.lazy_inputs import has_equal_colours, open_input
 from napari_dip.pipeline.plan.layout import make_layout, refuse_header, to_stack
 from napari_dip.pipeline.torch_state import load_torch, use_default_torch_state
 from napari_dip.tasks.base import Inspection, NoiseSettings
@@ -294,6 +294,8 @@ def _measure_report(
     from napari_dip.engine.noise.correlation import MAX_NEGLIGIBLE_CORRELATION
     from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
+    if "S" in header.axes and has_equal_colours(array, axis := header.axes.index("S")):
+        header, array = header.drop_colours(), array.take(0, axis)
     layout = make_layout(header, is_volume=False)
     stack = to_stack(array, header.axes, layout)
     missing = np.isnan(stack)

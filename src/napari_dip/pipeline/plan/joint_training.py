@@ -55,6 +55,8 @@ MAX_TRAINING_PIXELS = 2**21
 MIN_TRAINING_REGIONS = 8
 #: Maximum number of training regions.
 MAX_TRAINING_REGIONS = 32
+#: Groups of channels of a network that was fitted to grey images.
+GREY_GROUPS = ((0,),)
 #: Bytes per pixel and channel of a training region: image, filled-in image, noise, masks,
 #: neighbouring frames and predictions.
 TRAINING_PIXEL_BYTES = 80
@@ -380,9 +382,12 @@ def _refuse_network(
 def refuse_channels(
     task_plan: TaskPlan, header: ImageHeader, groups: tuple[tuple[int, ...], ...]
 ) -> Refusal | None:
-    """Refuse an image whose channel groups differ from those of a network."""
+    """Refuse an image whose channel groups differ from those of a network.
+
+    Three colours may be equal, so that a network of grey images suits them.
+    """
     image_groups = tuple(group_channels(task_plan, header))
-    if image_groups == groups:
+    if groups == image_groups or (groups == GREY_GROUPS and "S" in header.axes):
         return None
     actual, wanted = map(_describe_channel_groups, (image_groups, groups))
     return make_refusal("joint-channels", name=header.name, actual=actual, wanted=wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import partial
 from math import floor, prod
@@ -27,6 +28,7 @@ from napari_dip.pipeline.plan.layout import (
     refuse_header,
 )
 from napari_dip.pipeline.plan.tiling import (
+    Tiling,
     choose_tiles,
     compute_fit_grid,
     estimate_memory,
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.pipeline.plan.layout import Tile
-    from napari_dip.pipeline.plan.tiling import Tiling
     from napari_dip.pipeline.plan.types import FitConfig, JointNetwork
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
@@ -62,6 +63,7 @@ def preflight(
     network: JointNetwork | None = None,
     *,
     stacks: str = "",
+    tiling: Tiling | None = None,
 ) -> Plan:
     """Return the plan of a run from headers alone, or the reason why it is refused.
 
@@ -77,6 +79,8 @@ def preflight(
         in tiles are restored without it, with a note.
     stacks : str
         "planes" or "volume" instead of the setting of the recipe.
+    tiling : Tiling, optional
+        Tiles instead of those that recipe and memory ask for.
 
     Returns
     -------
@@ -103,7 +107,7 @@ def preflight(
         extra_headers=extra_headers,
         layout=layout,
     )
-    tiling = _choose_tiles(image, fit_config, device, machine)
+    tiling = tiling or _choose_tiles(image, fit_config, device, machine)
     tiles = tiling.tiles if tiling else ()
     if has_repeatability_runs:
         raise_if_refused(_refuse_repeatability_runs(image, tiles))
@@ -154,6 +158,44 @@ def preflight(
         network=network,
         other_costs=other_costs,
     )
+
+
+def plan_as_grey(plan: Plan) -> Plan | Refusal:
+    """Plan the same run, on the same device and in the same tiles, for one of three equal colours.
+
+    Repeated exposures lose their colours as well.
+    """
+    machine = Machine(
+        cores=plan.threads,
+        max_threads=plan.threads,
+        memory_bytes=sys.maxsize,  # less is needed than for all colours
+        devices=(plan.device,),
+        torch_version="",
+        has_bfloat16=plan.has_bfloat16,
+        thread_flops=plan.thread_flops,
+    )
+    extra_headers, grey_header = dict(plan.extra_headers), plan.header.drop_colours()
+    for task_input in plan.recipe.task.spec.inputs:
+        if task_input.is_repeated_exposure and (exposure := extra_headers.get(task_input.name)):
+            extra_headers[task_input.name] = replace(  # its axes may be guessed
+                exposure, shape=grey_header.shape, axes=grey_header.axes, scale=None, units=None
+            )
+    stacks = plan.recipe.run_settings.stacks
+    if stacks == "auto":
+        stacks = "volume" if plan.layout.is_volume else "planes"
+    grey_plan = preflight(
+        plan.recipe,
+        grey_header,
+        machine,
+        extra_headers,
+        plan.network,
+        stacks=stacks,
+        tiling=Tiling(plan.tile_side, plan.tiles) if plan.tiles else None,
+    )
+    if isinstance(grey_plan, Refusal):
+        return grey_plan
+    note = make_note("colours-equal", name=plan.header.name)
+    return replace(grey_plan, notes=(*grey_plan.notes, note))
 
 
 def _list_origin_notes(header: ImageHeader) -> list[Note]:

@@ -86,6 +86,8 @@ class CheckpointStore:
         Why the last checkpoint could not be written. This does not end the run.
     fallback_notice : Refusal or None
         Where finished tiles are stored if not in the run folder.
+    source_hashes : mapping of str to str
+        SHA-256 of inputs of which one of three equal colours is fitted, by name.
     unit_id : str
         Id of the unit whose fit the checkpoint continues; "" if there is none.
     """
@@ -104,6 +106,7 @@ class CheckpointStore:
         self.folder: RunFolder = RunFolder(path, resume=resume)
         self.failure: Fault | None = None
         self.fallback_notice: Refusal | None = None
+        self.source_hashes: Mapping[str, str] = {}
         self.unit_id: str = ""
         self.weights: Mapping[str, Any] | None = None
         self._name = name
@@ -140,7 +143,7 @@ class CheckpointStore:
         """
         self._max_bytes = 2 * plan.peak_bytes
         try:
-            self.folder.open(make_run_identity(plan, axes, hashes))
+            self.folder.open(make_run_identity(plan, axes, {**hashes, **self.source_hashes}))
         except RefusedError:
             if not self._replaces_unusable:
                 raise

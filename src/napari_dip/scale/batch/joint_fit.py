@@ -20,7 +20,7 @@ from napari_dip.pipeline.calibrate.types import CalibratedImage
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.execute.runner import read_image, run_with_torch
-from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
+from napari_dip.pipeline.lazy_inputs import merge_equal_colours, open_plan_inputs, stamp_files
 from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, to_stack
 from napari_dip.pipeline.plan.types import JOINT, TrainingRegion
 from napari_dip.pipeline.progress import Event
@@ -65,6 +65,7 @@ class _TrainingCrop:
             self.calibrated_image.run_plan.fit_config.prior_key,
             calibration.half_resolution is not None,
             calibration.constant_channels,
+            len(calibration.noise),
         )
 
 
@@ -125,7 +126,8 @@ def _calibrate_files(
             stamps = stamp_files(plan)
             sha256 = compute_file_sha256(Path(str(plan.header.path)))
             inputs = open_plan_inputs(plan, stamps)
-            image = yield from read_image(plan, inputs, RunMonitor(plan, poll_control, None))
+            plan, channels, _ = merge_equal_colours(plan, inputs)
+            image = yield from read_image(plan, channels, RunMonitor(plan, poll_control, None))
         except RefusedError:  # the plan of that file reports the reason
             continue
         crop = _crop_to_training_region(image, training_region)
