@@ -294,11 +294,15 @@ def test_a_fit_begins_with_the_network_of_another_image(tmp_path):
 def test_the_loss_is_lower_from_the_start_with_the_network_of_another_image(tmp_path):
     settings = {"preset": "fast", "device": "cpu", "threads": 1}
     network = tmp_path / "first.safetensors"
-    dip.denoise(make_noisy(48, 1), **settings).network.save(network)
-    few = {**settings, "max_iterations": 8}
-    begun, cold = dip.denoise(IMAGE, network_file=network, **few), dip.denoise(IMAGE, **few)
-    assert begun.report["iterations"] == cold.report["iterations"] == 8
-    assert begun.report["validation_loss"][0][1] < cold.report["validation_loss"][0][1] - 0.01
+    dip.denoise(make_noisy(96, 1), **settings).network.save(network)
+    few, losses = {**settings, "max_iterations": 8}, []
+    for seed in (0, 2, 3):  # one image alone differs by chance as well
+        image = make_noisy(96, seed)
+        begun, cold = dip.denoise(image, network_file=network, **few), dip.denoise(image, **few)
+        assert begun.report["iterations"] == cold.report["iterations"] == 8
+        losses.append([result.report["validation_loss"][0][1] for result in (begun, cold)])
+    begun_loss, cold_loss = np.mean(losses, 0)
+    assert begun_loss < cold_loss - 0.01
 
 
 @pytest.mark.parametrize(
