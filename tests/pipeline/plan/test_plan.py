@@ -121,6 +121,7 @@ def test_repeats_have_seeds_of_their_own() -> None:
         ((2, 64, 64, 3), "CYXS", "uint8", "axes-twice"),
         ((64, 64, 3), "ZYX", "uint8", "axes-colours"),
         ((64, 64, 4), "ZYX", "uint8", "axes-colours"),
+        ((12, 64, 64, 3), "TZYX", "uint8", "axes-colours"),
         ((64, 64, 4), "YXS", "uint8", "image-channels"),
         ((60_000, 16, 16), "TYX", "uint8", "planes-many"),
         ((300, 200, 16, 16), "TZYX", "uint8", "planes-many"),

@@ -242,10 +242,11 @@ def _refuse_axes(header: ImageHeader) -> Refusal | None:
         return make_refusal("axes-missing", axes=axes, name=name)
     if 0 in shape:
         return make_refusal("image-empty", name=name, shape=format_sizes(shape))
-    if len(shape) == 3 and shape[-1] in (COLOUR_COUNT, COLOUR_COUNT + 1) and axes[-1] not in "SC":
+    if len(shape) > 2 and shape[-1] in (COLOUR_COUNT, COLOUR_COUNT + 1) and axes[-1] not in "SC":
         alpha = shape[-1] > COLOUR_COUNT
         colours = {"count": shape[-1], "alpha": alpha, "opaque": not alpha}
-        return make_refusal("axes-colours", **facts, **colours)
+        right = "TZ"[: len(shape) - 3] + "YXS"
+        return make_refusal("axes-colours", **facts, **colours, right=right)
     return make_refusal("axes-twice", **facts) if {"C", "S"} <= set(axes) else None
 
 
