@@ -63,6 +63,9 @@ if TYPE_CHECKING:
 GUIDE_PERCENTILES = (0.5, 99.5)
 #: Maximum distance of a guide pixel outside the range between `GUIDE_PERCENTILES`, in ranges.
 MAX_GUIDE_OUTLIER = 1.0
+#: Seconds per pixel and channel of the guided filter, on one thread: 512 x 512 took 10.3 s for it,
+#: and 2.6 s to judge the image of the network.
+GUIDED_FILTER_PIXEL_SECONDS = 4.5e-5
 #: Steps per pixel of the registration: a shift of 0.05 pixels changes an edge by less than noise.
 SHIFT_STEPS = 20
 #: Minimum shift in pixels that is worth the blur of an interpolation.
@@ -120,6 +123,7 @@ class Guide(Task):
             uses_previous_frame=self.temporal_smoothing > 0,
             noise_settings=make_noise_settings(self),
             blind_spot_shape=read_blind_spot(self.blind_spot_shape),
+            ending_pixel_seconds=GUIDED_FILTER_PIXEL_SECONDS if axes == "YX" else 0.0,
             notes=(make_note("guide-roles", image=header.name, guide=extra_headers["guide"].name),),
         )
 

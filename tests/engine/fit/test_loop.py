@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 import pytest
@@ -385,14 +386,17 @@ def test_a_divergence_restores_weights_and_lowers_the_learning_rate() -> None:
 
 
 def test_a_short_fit_that_diverges_at_once_starts_again_with_a_smaller_rate() -> None:
-    problem, prior, truth = make_problem((32, 32))
     schedule = make_single_phase_schedule(40, 0.5, average_decay=0.8, validation_interval=10)
     schedule = replace(schedule, optimizer=Muon)
-    _, result = run_to_end(fit(problem, prior, schedule, never_stop, seed=0))
-    assert result is not None
-    assert "went back to iteration 0" in str(result.notes[0])
-    assert not result.is_broken_down
-    assert measure_error(result.estimate, truth) < 1.1 * SIGMA
+    errors = []
+    for seed in range(5):  # what is left after a divergence depends on the last digits
+        problem, prior, truth = make_problem((32, 32))
+        _, result = run_to_end(fit(problem, prior, schedule, never_stop, seed=seed))
+        assert result is not None
+        assert "went back to iteration 0" in str(result.notes[0])
+        assert not result.is_broken_down
+        errors.append(measure_error(result.estimate, truth))
+    assert median(errors) < 1.1 * SIGMA
 
 
 def test_a_first_step_with_a_large_loss_does_not_end_a_good_fit() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ def fit(
     poll_control: PollControl = lambda: Control.GO,
     is_preview_due: Callable[[bool], bool] = lambda _: False,
     save_checkpoint: Callable[[Checkpoint], None] | None = None,
+    postprocesses: bool = True,
 ) -> Generator[FitProgress, None, FitResult | None]:
     """Fit the prior to the problem until the stop rule, the schedule or the user ends it.
 
@@ -61,6 +63,9 @@ def fit(
         fit.
     save_checkpoint : callable or None
         Receives a checkpoint after each validation.
+    postprocesses : bool
+        Whether the result is postprocessed. If another fit may be chosen instead, that is left to
+        `postprocess_result`, for the chosen one alone.
 
     Yields
     ------
@@ -97,7 +102,30 @@ def fit(
     control = yield from _refit_on_all_pixels(state, stop, poll_control, is_preview_due)
     if control is Control.DISCARD:
         return None
-    return (yield from _make_result(state, _complete_stop_reason(stop, state), poll_control))
+    stop = _complete_stop_reason(stop, state)
+    result = yield from _make_result(state, stop, poll_control)
+    if result is None or not postprocesses:
+        return result
+    return postprocess_result(problem, result, poll_control)
+
+
+def postprocess_result(
+    problem: Problem, result: FitResult, poll_control: PollControl
+) -> FitResult | None:
+    """Return a result after postprocessing; None if the user discards it meanwhile.
+
+    A fit that the user ended, also in the meantime, has the quick postprocessing only.
+    """
+    inferred, finished = result.uncropped_estimate, None
+    if not result.is_ended_by_user:
+        finished = _postprocess(problem, inferred, poll_control)
+    if finished is Control.DISCARD:
+        return None
+    if isinstance(finished, Control):
+        result = replace(result, is_ended_by_user=True, stop=make_stop(StopReason.USER))
+    if not isinstance(finished, Estimate):
+        finished = problem.postprocess(inferred)
+    return replace(result, estimate=problem.crop(finished), uncropped_estimate=finished)
 
 
 def _complete_stop_reason(stop: Stop | None, state: FitState) -> Stop:
@@ -209,7 +237,10 @@ def _apply_stop_rule(state: FitState, stop_rule: StopRule) -> Stop | None:
 def _make_result(
     state: FitState, stop: Stop, poll_control: PollControl
 ) -> Generator[FitProgress, None, FitResult | None]:
-    """Return the result of the best average, with the final inference unless the user ended it."""
+    """Return the result of the best average before postprocessing.
+
+    The final inference is left out if the user ended it.
+    """
     trainer, problem = state.trainer, state.trainer.problem
     iteration, is_ended_by_user = trainer.iteration, stop.reason is StopReason.USER
     if state.best_iteration:
@@ -231,18 +262,9 @@ def _make_result(
     if best_estimate is None or trainer.prior.reveals_validation:
         best_estimate = state.predict_best()
     last_estimate = best_estimate if final_estimate is None else final_estimate
-    finished = (
-        Control.KEEP if is_ended_by_user else _postprocess(problem, last_estimate, poll_control)
-    )
-    if finished is Control.DISCARD:
-        return None
-    if isinstance(finished, Control):
-        if not is_ended_by_user:
-            is_ended_by_user, stop = True, make_stop(StopReason.USER)
-        finished = problem.postprocess(last_estimate)
     return FitResult(
-        estimate=problem.crop(finished),
-        uncropped_estimate=finished,
+        estimate=problem.crop(last_estimate),
+        uncropped_estimate=last_estimate,
         network_estimate=best_estimate,
         validated_estimate=state.validated_estimate or best_estimate,
         stop=stop,

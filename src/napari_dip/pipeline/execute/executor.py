@@ -345,6 +345,11 @@ class Executor:
         finished_fit = select_best_fit(
             candidates, MIN_SELECTION_STANDARD_ERRORS if is_plane else MIN_SERIES_STANDARD_ERRORS
         )
+        if self._is_selecting:
+            finished_fit = self._postprocess_fit(finished_fit, keeps_all=ended_by_user)
+            if finished_fit.result is None:
+                return finished_fit.control
+            ended_by_user |= finished_fit.is_ended_by_user
         finished_fit.check_convergence(image.header.name)
         if finished_fit.is_ended_by_user and self.checkpoints is not None:
             self.checkpoints.write_after_user_stop()  # before the unfinished result is merged
@@ -415,9 +420,30 @@ class Executor:
             poll_control=poll_control,
             is_preview_due=self.monitor.is_preview_due,
             save_checkpoint=save_checkpoint,
+            postprocesses=not self._is_selecting,
         )
         result = yield from map_generator(loop, partial(self._make_event, unit))
         return FinishedFit(prepared_fit=prepared_fit, result=result, control=control)
+
+    def _postprocess_fit(self, finished_fit: FinishedFit, *, keeps_all: bool) -> FinishedFit:
+        """Return the chosen one of several fits after postprocessing.
+
+        With `keeps_all` the user has ended another fit, and only discards this one.
+        """
+        from napari_dip.engine.fit.loop import postprocess_result
+
+        control = finished_fit.control
+
+        def poll_control() -> Control:
+            nonlocal control
+            control = self._poll_control()
+            return Control.GO if keeps_all and control is Control.KEEP else control
+
+        assert finished_fit.result is not None
+        result = postprocess_result(
+            finished_fit.prepared_fit.problem, finished_fit.result, poll_control
+        )
+        return replace(finished_fit, result=result, control=control)
 
     def _make_event(self, unit: WorkUnit, progress: FitProgress) -> Event:
         """Convert the progress of a fit to an event, with a preview if one is due."""

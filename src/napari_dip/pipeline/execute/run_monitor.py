@@ -125,11 +125,11 @@ class RunMonitor:
         refinement_seconds = unit.has_estimate * costs.refinement_seconds
         fits = []
         add_step = self._tracker.add_step
-        for _ in (fit_config.prior_key, *fit_config.other_candidates):
+        for rivals in range(len(fit_config.other_candidates), -1, -1):
             fit = FitSteps(
                 add_step(f"fit {unit.role}", 0.0),
                 add_step("inference", inference_seconds),
-                add_step("ending", refinement_seconds, 0.0 if is_last else None),
+                add_step("ending", (not rivals) * refinement_seconds, 0.0 if is_last else None),
             )
             self._plan_iterations(fit, index)
             if unit.role == INFERENCE:  # probes decide whether it is fine-tuned

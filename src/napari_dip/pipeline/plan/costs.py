@@ -353,7 +353,7 @@ def estimate_costs(
         neighbours = 2 if is_volume else 0
         if task_plan.uses_neighbouring_frames and not is_volume:
             neighbours = max(len(unit.neighbours) for unit in units)
-        refinement_seconds = prod(grid) * _estimate_refinement_pixel_seconds(
+        refinement_seconds += prod(grid) * _estimate_refinement_pixel_seconds(
             channels / fits, neighbours, fit_config, has_pilots=is_volume
         )
     assessment_seconds = ASSESSMENT_PIXEL_SECONDS * prod(grid) * channels
@@ -374,7 +374,7 @@ def estimate_costs(
         + fits * prior_spec.cost.averaged_passes * pixel_seconds * prod(grid),
         usual_inference_seconds=fits * usual_passes * pass_seconds,
         longest_inference_seconds=fits * max_passes * pass_seconds,
-        postprocessing_seconds=assessment_seconds + fits * candidates * refinement_seconds,
+        postprocessing_seconds=assessment_seconds + fits * refinement_seconds,
         seconds_per_iteration=3 * _count_step_pixels(grid, fit_config) * pixel_seconds / speedup
         + further_step_seconds,
         validation_seconds=pass_seconds,
