@@ -83,7 +83,7 @@ def test_hot_pixels_beside_correlated_noise_are_filled_in_without_it() -> None:
     assert measure_error(result.image, truth) < 0.45 * measure_error(image, truth)
 
 
-@pytest.mark.parametrize(("share", "is_told"), [(0.001, True), (0.0001, False)])
+@pytest.mark.parametrize(("share", "is_told"), [(0.001, True), (0.0001, True), (0.000012, False)])
 def test_a_few_hot_pixels_are_told_and_a_single_one_is_not(share, is_told) -> None:
     image = data.camera()[100:356, 150:406].astype(float) + 20 * np.random.default_rng(0).normal(
         size=(256, 256)
@@ -96,6 +96,31 @@ def test_a_few_hot_pixels_are_told_and_a_single_one_is_not(share, is_told) -> No
     assert ("impulses-likely" in {note.code for note in card.all_warnings}) == is_told
     assert card.verdict is not Verdict.FINE or not is_told
     assert list_noise_hints(image.astype(np.float32)[None]) == ()
+
+
+def make_even_shot(side: int = 96) -> np.ndarray:
+    """Even cells of 10 photons by a camera with a gain of 2, read noise of 3 and an offset."""
+    rng = np.random.default_rng(0)
+    light = gaussian_filter(rng.normal(size=(side, side)), 3)
+    photons = rng.poisson(np.clip(8 + 2 * light / light.std(), 0.5, None))
+    return (2.0 * photons + rng.normal(0, 3, light.shape) + 100).round()
+
+
+@pytest.mark.parametrize(("count", "height", "is_told"), [(5, 60, True), (2, 60, False)])
+def test_few_hot_pixels_are_told_where_they_are_higher_than_the_image(
+    count, height, is_told
+) -> None:
+    shot = make_even_shot().astype(np.float32)
+    places = np.random.default_rng(1).integers(4, 92, (2, count))
+    shot[tuple(places)] += height
+    assert [hint.code for hint in list_noise_hints(shot[None])] == ["impulses-likely"] * is_told
+
+
+def test_spots_as_sharp_as_a_lens_makes_them_are_no_hot_pixels() -> None:
+    sources = np.zeros((96, 96))
+    sources[12::24, 12::24] = 2000
+    spots = gaussian_filter(sources, 0.7)  # pixels larger than Nyquist asks for
+    assert list_noise_hints((make_even_shot() + spots).astype(np.float32)[None]) == ()
 
 
 def list_card_codes(result) -> set[str]:

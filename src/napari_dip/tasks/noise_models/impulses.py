@@ -318,6 +318,12 @@ def _shift_plane(plane: AnyArray, step: tuple[int, int]) -> AnyArray:
     return padded[1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
 
+def average_neighbours(plane: AnyArray) -> AnyArray:
+    """Return the mean of the four nearest neighbours of each pixel of (Y, X)."""
+    steps = ((-1, 0), (1, 0), (0, -1), (0, 1))
+    return np.asarray(np.mean([_shift_plane(plane, step) for step in steps], 0))
+
+
 def _fill_impulses(values: Plane, impulses: BoolArray) -> Plane:
     """Replace impulses by the median of their measured neighbours, from the rim inwards."""
     filled, remaining = np.where(impulses, np.nan, values), impulses.copy()

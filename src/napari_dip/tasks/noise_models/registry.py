@@ -16,6 +16,7 @@ from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import keep_extra_inputs
 from napari_dip.tasks.noise_models.impulses import (
+    average_neighbours,
     build_impulse_problem,
     compute_local_median,
     exclude_missing,
@@ -93,6 +94,17 @@ MIN_QUARTER_IMPULSE_FRACTION = 0.3
 #: tasks than denoising: it is 0.7 or less in 1794 of 1796 pictures without hot pixels, many of them
 #: made coarser; hot pixels of one range on 0.005 of the pixels pass in 86 of 110.
 MIN_HINT_HEIGHT = 0.7
+#: Minimum number of impulses that are worth a hint since no lens makes such sharp spots.
+MIN_SHARP_IMPULSE_COUNT = 3
+#: Minimum height of such impulses over the median around, in ranges of the image: at most 0.73 in
+#: 632 crops of all shared sets with sharp ones, hot pixels of a camera are mostly higher.
+MIN_SHARP_IMPULSE_HEIGHT = 1.0
+#: Maximum share of such an impulse's height in its four neighbours: 0.16 in the sharpest spot of a
+#: lens (docs/constants.md), 0.3 to 0.6 in 375 of these crops.
+MAX_SHARP_NEIGHBOUR_SHARE = 0.1
+#: Minimum share of such impulses in all, found at `SUSPECT_SIGMAS`: 0.54 to 1 with hot pixels of
+#: equal and of exponential height, at most 0.43 in the tails of speckle and of Student's t noise.
+MIN_SHARP_FAR_FRACTION = 0.5
 #: Least repetition of pixels that is told: an image that repeats them twice is fitted at half size.
 MIN_REPEATED_FACTOR = 3
 #: Minimum ratio of the variance of line offsets to that of a line's mean by pixel noise that is
@@ -266,11 +278,17 @@ def _find_clear_impulses(plane: Float32Array) -> _ClearImpulses | None:
     import numpy as np
 
     impulses = find_impulses(plane, threshold_sigmas=HINT_IMPULSE_SIGMAS, max_passes=1)
-    fraction = float(impulses.mean())
-    if fraction < MIN_IMPULSE_FRACTION or int(impulses.sum()) < MIN_IMPULSE_COUNT:
+    fraction, count = float(impulses.mean()), int(impulses.sum())
+    if count < MIN_SHARP_IMPULSE_COUNT:
         return None
     surroundings = compute_local_median(plane)
     if gather_on_black(impulses, plane, surroundings):
+        return None
+    heights = plane - surroundings
+    found = _ClearImpulses(fraction, float(np.median(np.abs(heights[impulses]))))
+    if _are_hot_pixels(plane, heights, impulses):
+        return found
+    if fraction < MIN_IMPULSE_FRACTION or count < MIN_IMPULSE_COUNT:
         return None
     far_impulses = find_impulses(plane, threshold_sigmas=2 * HINT_IMPULSE_SIGMAS, max_passes=1)
     is_rare = fraction < RARE_IMPULSE_FRACTION
@@ -281,7 +299,22 @@ def _find_clear_impulses(plane: Float32Array) -> _ClearImpulses | None:
     quarters = [float(impulses.ravel()[members].mean()) for members in np.array_split(order, 4)]
     if min(quarters) <= MIN_QUARTER_IMPULSE_FRACTION * fraction:
         return None
-    return _ClearImpulses(fraction, float(np.median(np.abs(plane - surroundings)[impulses])))
+    return found
+
+
+def _are_hot_pixels(plane: Float32Array, heights: AnyArray, impulses: BoolArray) -> bool:
+    """Return whether impulses are higher and sharper than light, and no tail of the noise."""
+    import numpy as np
+
+    low, high = np.percentile(plane, (1, 99))
+    if not 0 < high - low < np.median(np.abs(heights[impulses])) / MIN_SHARP_IMPULSE_HEIGHT:
+        return False
+    share = float(np.median(average_neighbours(heights)[impulses] / heights[impulses]))
+    suspects = find_impulses(plane, max_passes=1)
+    return (
+        share < MAX_SHARP_NEIGHBOUR_SHARE
+        and impulses.sum() >= MIN_SHARP_FAR_FRACTION * suspects.sum()
+    )
 
 
 def _return_none(*_: object) -> None:
