@@ -96,13 +96,13 @@ MIN_QUARTER_IMPULSE_FRACTION = 0.3
 MIN_HINT_HEIGHT = 0.7
 #: Minimum number of impulses that are worth a hint since no lens makes such sharp spots.
 MIN_SHARP_IMPULSE_COUNT = 3
-#: Minimum height of such impulses over the median around, in ranges of the image: at most 0.73 in
+#: Minimum height of sharp impulses over the median around, in ranges of the image: at most 0.73 in
 #: 632 crops of all shared sets with sharp ones, hot pixels of a camera are mostly higher.
 MIN_SHARP_IMPULSE_HEIGHT = 1.0
-#: Maximum share of such an impulse's height in its four neighbours: 0.16 in the sharpest spot of a
-#: lens (docs/constants.md), 0.3 to 0.6 in 375 of these crops.
+#: Maximum share of the height of a sharp impulse in its four neighbours: 0.16 in the sharpest spot of a
+#: lens (docs/constants.md), 0.3 to 0.6 in 375 of 632 crops.
 MAX_SHARP_NEIGHBOUR_SHARE = 0.1
-#: Minimum share of such impulses in all, found at `SUSPECT_SIGMAS`: 0.54 to 1 with hot pixels of
+#: Minimum share of far impulses, among sharp ones of `SUSPECT_SIGMAS`: 0.54 to 1 with hot pixels of
 #: equal and of exponential height, at most 0.43 in the tails of speckle and of Student's t noise.
 MIN_SHARP_FAR_FRACTION = 0.5
 #: Least repetition of pixels that is told: an image that repeats them twice is fitted at half size.
@@ -285,9 +285,9 @@ def _find_clear_impulses(plane: Float32Array) -> _ClearImpulses | None:
     if gather_on_black(impulses, plane, surroundings):
         return None
     heights = plane - surroundings
-    found = _ClearImpulses(fraction, float(np.median(np.abs(heights[impulses]))))
+    clear = _ClearImpulses(fraction, float(np.median(np.abs(heights[impulses]))))
     if _are_hot_pixels(plane, heights, impulses):
-        return found
+        return clear
     if fraction < MIN_IMPULSE_FRACTION or count < MIN_IMPULSE_COUNT:
         return None
     far_impulses = find_impulses(plane, threshold_sigmas=2 * HINT_IMPULSE_SIGMAS, max_passes=1)
@@ -299,7 +299,7 @@ def _find_clear_impulses(plane: Float32Array) -> _ClearImpulses | None:
     quarters = [float(impulses.ravel()[members].mean()) for members in np.array_split(order, 4)]
     if min(quarters) <= MIN_QUARTER_IMPULSE_FRACTION * fraction:
         return None
-    return found
+    return clear
 
 
 def _are_hot_pixels(plane: Float32Array, heights: AnyArray, impulses: BoolArray) -> bool:
