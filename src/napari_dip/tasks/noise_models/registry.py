@@ -99,8 +99,8 @@ MIN_SHARP_IMPULSE_COUNT = 3
 #: Minimum height of sharp impulses over the median around, in ranges of the image: at most 0.73 in
 #: 632 crops of all shared sets with sharp ones, hot pixels of a camera are mostly higher.
 MIN_SHARP_IMPULSE_HEIGHT = 1.0
-#: Maximum share of the height of a sharp impulse in its four neighbours: 0.16 in the sharpest spot of a
-#: lens (docs/constants.md), 0.3 to 0.6 in 375 of 632 crops.
+#: Maximum share of a sharp impulse's height in its four neighbours: 0.16 in the sharpest spot of
+#: a lens (docs/constants.md), 0.3 to 0.6 in 375 of 632 crops.
 MAX_SHARP_NEIGHBOUR_SHARE = 0.1
 #: Minimum share of far impulses, among sharp ones of `SUSPECT_SIGMAS`: 0.54 to 1 with hot pixels of
 #: equal and of exponential height, at most 0.43 in the tails of speckle and of Student's t noise.
