@@ -15,7 +15,7 @@ from napari_dip.engine.fit.stopping import Control
 from napari_dip.explore.experiment_results import ExperimentTimer
 from napari_dip.explore.experiment_setup import TARGET_LABELS, label_architecture
 from napari_dip.explore.spectral_measures import BAND_NAMES
-from napari_dip.qt.explorer.experiment_request import (
+from napari_dip.qt.explorer.explorer_dock import (
     ExperimentForm,
     find_visible_plane,
     make_progress,

@@ -254,6 +254,7 @@ def _measure_planes(
     import torch
 
     from napari_dip.engine.noise.estimate import correct_by_prediction, estimate_noise
+    from napari_dip.engine.noise.weakest_patterns import limit_by_patterns
 
     sample_mask = None if plane_masks is None else torch.from_numpy(plane_masks)
     measured = estimate_noise(torch.from_numpy(sample), grey_level_step, sample_mask)
@@ -272,6 +273,8 @@ def _measure_planes(
         measured = _measure_before_compression(measured, plane)
     if not noise_settings.is_known_white:
         measured = _measure_every_second_pixel(measured, sample, grey_level_step)
+    if not measured.is_before_compression:
+        measured = limit_by_patterns(measured, torch.from_numpy(sample))
     is_replaceable = not (measured.unreliable_reason or measured.is_before_compression)
     if is_replaceable and find_clear_stripes(plane) is not None:
         measured = replace(measured, caution=NoiseCaution.LINE_OFFSETS)
@@ -319,16 +322,13 @@ def _measure_before_compression(measured: NoiseEstimate, plane: Float32Array) ->
 def _measure_every_second_pixel(
     measured: NoiseEstimate, planes: Float32Array, grey_level_step: float
 ) -> NoiseEstimate:
-    """Measure noise that is unreliable in (P, Y, X) again in every second pixel.
-
-    Noise that neighbours share, as after a filter or interpolation, looks like structure. Pixels
-    at a distance share less of it, and structure stays what it is.
-    """
+    """Measure unreliable noise of (P, Y, X) in every second pixel: such pixels share less of it."""
     import torch
 
     from napari_dip.engine.noise import correlation
     from napari_dip.engine.noise.consistency_checks import measure_finest_variance
     from napari_dip.engine.noise.estimate import estimate_noise
+    from napari_dip.engine.noise.weakest_patterns import limit_by_patterns
 
     height, width = (side // 2 * 2 for side in planes.shape[1:])
     reason = measured.unreliable_reason
@@ -359,7 +359,8 @@ def _measure_every_second_pixel(
     if is_structured or sparse.unreliable_reason or not 1 <= ratio <= MAX_SPARSE_RATIO:
         return measured
     sparse = replace(sparse, caution=NoiseCaution.EVERY_SECOND_PIXEL)
-    return replace(sparse, along_y=axes[0], along_x=axes[1])
+    sparse = replace(sparse, along_y=axes[0], along_x=axes[1])
+    return sparse if limit_by_patterns(sparse, torch.from_numpy(planes)) is sparse else measured
 
 
 def _extract_white_part(measured: NoiseEstimate, side: int) -> NoiseEstimate:
@@ -585,10 +586,7 @@ def measure_colour_noise(
     noise_estimates : tuple of NoiseEstimate
         Noise of red, green and blue.
     """
-    from napari_dip.engine.noise.camera_noise import (
-        flag_correlated_colours,
-        replace_channel_noise,
-    )
+    from napari_dip.engine.noise.camera_noise import flag_correlated_colours, replace_channel_noise
 
     camera = detect_camera_noise(stack, noise_estimates, grey_level_step)
     caution = NoiseCaution.COLOUR_CAMERA

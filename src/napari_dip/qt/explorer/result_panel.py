@@ -26,7 +26,6 @@ from napari_dip.errors import Fault
 from napari_dip.explore.experiment_setup import get_denoising_architecture
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.paths import find_free_path
-from napari_dip.qt.explorer.experiment_request import add_stack_axis
 from napari_dip.qt.shell.background_call import call_for_message, find_call, start_call, try_call
 from napari_dip.qt.shell.dock_plots import DockPlot
 from napari_dip.qt.shell.dock_widget import (
@@ -393,3 +392,18 @@ class ResultPanel(QWidget):
 def _clean_preset_name(name: str) -> str:
     """Return a name with the characters and the length that presets allow."""
     return " ".join(re.sub(r"[^\w -]", "-", name).split())[:56].strip(" .")
+
+
+def add_stack_axis(layer_attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `add_image` with a further first axis, for a stack of images."""
+    stacked = dict(layer_attributes)
+    stacked["units"] = ("pixel", *layer_attributes["units"])
+    if "affine" in layer_attributes:
+        matrix = np.eye(4)
+        matrix[1:, 1:] = layer_attributes["affine"]
+        return {**stacked, "affine": matrix}
+    return {
+        **stacked,
+        "scale": (1.0, *layer_attributes["scale"]),
+        "translate": (0.0, *layer_attributes["translate"]),
+    }
