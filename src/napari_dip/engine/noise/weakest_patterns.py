@@ -47,7 +47,7 @@ PATTERN_FRACTIONS = (1.0, 0.5, 0.25, 0.1)
 MAX_COARSE_FREQUENCY = 3
 #: Minimum sum of the frequencies that patterns consist of. They are no coarse ones, so that white
 #: noise in flat patches is as strong as in others.
-MIN_FINE_FREQUENCY = 5
+MIN_PATTERN_FREQUENCY = 5
 #: Least variance in all or half of the patches, in units of the measured noise, of noise that was
 #: not measured too strong: 0.87 or more in 29 micrographs, and in white noise of 64 x 64 pixels.
 MIN_PATTERN_RATIO = 0.85
@@ -58,8 +58,8 @@ MIN_TEXTURE_UNEVENNESS = 1.5
 _UNEVEN_PLACE = 2
 #: Share of the variance below which texture was measured as noise, so that its strength is unknown.
 MIN_UNDOUBTED_RATIO = 0.65
-#: Least share of its variance that is left to noise that was measured too strong.
-MIN_VARIANCE_FRACTION = 0.01
+#: Least share of the variance that is left to noise that was measured too strong.
+MIN_LEFT_FRACTION = 0.01
 
 
 class WeakestPatterns(NamedTuple):
@@ -102,7 +102,7 @@ def limit_by_patterns(noise_estimate: NoiseEstimate, planes: Tensor) -> NoiseEst
         or float(patterns.unevenness[_UNEVEN_PLACE]) < MIN_TEXTURE_UNEVENNESS
     ):
         return noise_estimate
-    fraction = max(float(patterns.ratios.min()), MIN_VARIANCE_FRACTION)
+    fraction = max(float(patterns.ratios.min()), MIN_LEFT_FRACTION)
     reason = UnreliableReason.TEXTURE if fraction < MIN_UNDOUBTED_RATIO else None
     return replace(
         noise_estimate.scale_to_white(fraction),
@@ -143,7 +143,7 @@ def measure_weakest_patterns(
     )
     spectra = spectra / compute_variance(spectra[:, 0] / DCT_SIDE).sqrt()[:, None]
     is_coarse = (frequency > 0) & (frequency <= MAX_COARSE_FREQUENCY)
-    is_fine = frequency >= MIN_FINE_FREQUENCY
+    is_fine = frequency >= MIN_PATTERN_FREQUENCY
     order = spectra[:, is_coarse].square().mean(1).argsort(stable=True)
     ratios, unevenness = [], []
     for fraction in PATTERN_FRACTIONS:
