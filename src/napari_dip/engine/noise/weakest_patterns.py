@@ -136,9 +136,11 @@ def measure_weakest_patterns(
         return None
     y, x = make_frequency_grids()
     basis, frequency = torch.kron(make_dct_matrix(), make_dct_matrix()), (y + x).flatten()
-    drawn_noise = torch.randn(planes.shape, generator=torch.Generator().manual_seed(0))
+    # patches that do not overlap are independent, so that no noise is drawn between them
+    drawn_shape = planes.shape if stride < DCT_SIDE else (len(is_informative), DCT_SIDE, DCT_SIDE)
+    drawn_noise = torch.randn(drawn_shape, generator=torch.Generator().manual_seed(0))
     spectra, drawn_spectra = (
-        cut_patches(source.to(basis), DCT_SIDE, stride)[is_informative].flatten(1) @ basis.T
+        cut_patches(source, DCT_SIDE, stride)[is_informative].flatten(1).to(basis) @ basis.T
         for source in (planes, drawn_noise)
     )
     spectra = spectra / compute_variance(spectra[:, 0] / DCT_SIDE).sqrt()[:, None]
